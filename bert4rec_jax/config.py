@@ -1,0 +1,314 @@
+"""Every setting of a run, as frozen dataclasses that refuse impossible values when built.
+
+The docstring under a field is its help text in `python train.py --help`. Nothing downstream holds a
+default of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bert4rec_jax.errors import UserError
+
+
+class ConfigError(UserError, ValueError):
+    """A value that no run could use."""
+
+
+def _require(valid: bool, name: str, value: object, expected: str) -> None:
+    if not valid:
+        raise ConfigError(f"{name} is {value!r}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which interactions, how they are filtered, split and cut into rows."""
+
+    path: str = "movietweetings"
+    """A known data set (movietweetings, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m), a log file
+    or folder, or a folder made by `bert4rec prepare`."""
+    min_user_interactions: int = 5
+    """Users with fewer interactions are left out (k-core, run to its fixpoint before the split)."""
+    min_item_interactions: int = 5
+    """Items with fewer interactions are left out, in the same k-core."""
+    split: Literal["leave-one-out", "global-time"] = "leave-one-out"
+    """Last item per user, or everything after one moment in time."""
+    time_quantile: float = 0.9
+    """The moment of the global-time split, as a quantile of all timestamps."""
+    thumbs: tuple[float, float] | None = None
+    """Ratings from the first value on are thumbs up, from the second on two thumbs up, others
+    down. None picks by rating scale: (3, 4.5) up to 5, (6, 9) up to 10."""
+    max_length: int = 200
+    """Positions L of the model: items per row, the masked ones included."""
+    window: Literal["recent", "tiles", "random-prefix"] = "recent"
+    """Which part of a training history is a row: the last L items; all of it in windows of L; or,
+    drawn anew each epoch, the L items up to a random point."""
+    pack: bool = False
+    """Put several short histories into one row. Exact: attention never crosses them."""
+    max_segments: int = 8
+    """The most histories in one packed row."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.path), "data.path", self.path, "a data set's name or a path")
+        for name in ("min_user_interactions", "min_item_interactions", "max_segments"):
+            value = getattr(self, name)
+            _require(value >= 1, f"data.{name}", value, "at least 1")
+        _require(0 < self.time_quantile < 1, "data.time_quantile", self.time_quantile, "in (0, 1)")
+        _require(self.max_length >= 2, "data.max_length", self.max_length, "at least 2")
+        if self.thumbs is not None:
+            up, two_up = self.thumbs
+            _require(
+                math.isfinite(up) and up <= two_up < math.inf,
+                "data.thumbs",
+                self.thumbs,
+                "two finite ratings, the first not above the second",
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """BERT4Rec. The defaults are the paper's model for MovieLens-1M."""
+
+    dim: int = 64
+    """Width D of embeddings and hidden states."""
+    heads: int = 2
+    """Attention heads H; divides dim."""
+    layers: int = 2
+    """Transformer layers."""
+    ffn_dim: int = 256
+    """Width of the feed-forward layer."""
+    norm: Literal["post", "pre"] = "post"
+    """Layer norm after each sublayer (the paper) or before it."""
+    dropout: float = 0.2
+    """Dropout on embeddings and sublayer outputs."""
+    attention_dropout: float = 0.2
+    """Dropout on attention weights."""
+    init_scale: float = 0.02
+    """Standard deviation of the truncated normal that weights start from."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations; parameters, softmax and loss stay in float32."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "heads", "layers", "ffn_dim"):
+            value = getattr(self, name)
+            _require(value >= 1, f"model.{name}", value, "at least 1")
+        _require(
+            self.dim % self.heads == 0,
+            "model.heads",
+            self.heads,
+            f"a divisor of model.dim = {self.dim}",
+        )
+        for name in ("dropout", "attention_dropout"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"model.{name}", value, "in [0, 1)")
+        _require(0 < self.init_scale < math.inf, "model.init_scale", self.init_scale, "above 0")
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which items of a training history the model has to predict."""
+
+    rate: float = 0.2
+    """Share of a history that is masked: clip(round(rate * n), 1, n - 1) items of n."""
+    last_only: float = 0.1
+    """Share of histories that mask only their last item, as serving does."""
+    weight_down: float = 1.0
+    """Relative weight of thumbs-down items when masked items are drawn."""
+    weight_up: float = 1.0
+    """Relative weight of thumbs-up items."""
+    weight_two_up: float = 1.0
+    """Relative weight of two-thumbs-up items."""
+    weight_none: float = 1.0
+    """Relative weight of unrated items."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")
+        _require(0 <= self.last_only <= 1, "masking.last_only", self.last_only, "in [0, 1]")
+        for name in ("weight_down", "weight_up", "weight_two_up", "weight_none"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"masking.{name}", value, "above 0 and finite")
+
+    @property
+    def thumb_weights(self) -> tuple[float, float, float, float]:
+        """Weights by thumb: none, down, up, two up."""
+        return self.weight_none, self.weight_down, self.weight_up, self.weight_two_up
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, its learning rate over time, and gradient clipping."""
+
+    schedule: Literal["noam", "linear", "cosine", "constant"] = "linear"
+    """After the warm-up: Noam's inverse square root, linear or cosine to zero, or constant."""
+    peak_lr: float = 1e-4
+    """Highest learning rate of the linear, cosine and constant schedules."""
+    noam_scale: float = 1.0
+    """Factor of the Noam schedule: scale * dim^-0.5 * min(t^-0.5, t * warmup^-1.5)."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; biases and layer norms have none."""
+    clip_norm: float = 5.0
+    """Gradients are scaled down to this global norm."""
+    b1: float = 0.9
+    """Adam's decay of the mean."""
+    b2: float = 0.999
+    """Adam's decay of the variance."""
+    eps: float = 1e-6
+    """Adam's epsilon."""
+
+    def __post_init__(self) -> None:
+        for name in ("peak_lr", "noam_scale", "clip_norm", "eps"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"optimizer.{name}", value, "above 0 and finite")
+        _require(
+            0 <= self.weight_decay < math.inf,
+            "optimizer.weight_decay",
+            self.weight_decay,
+            "at least 0",
+        )
+        _require(self.warmup_steps >= 1, "optimizer.warmup_steps", self.warmup_steps, "at least 1")
+        for name in ("b1", "b2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optimizer.{name}", value, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, in what pieces, and what is kept."""
+
+    epochs: int = 200
+    """Passes over the training histories."""
+    batch_size: int = 128
+    """Rows B of a step, over all devices."""
+    seed: int = 0
+    """Seed of the order of the data, the masks, the initial weights and dropout."""
+    evaluate_every: int = 5
+    """Epochs between validations."""
+    patience: int = 20
+    """Validations without a better metric before training stops."""
+    metric: Literal["ndcg@5", "ndcg@10", "ndcg@50", "hr@5", "hr@10", "hr@50", "mrr"] = "ndcg@10"
+    """Validation metric that picks the best checkpoint."""
+    save_every: int = 500
+    """Steps between checkpoints; validations and interruptions save as well."""
+    keep: int = 2
+    """Newest checkpoints that stay, beside the best one."""
+    log_every: int = 20
+    """Steps between lines in the training log."""
+    loss_chunk: int = 16_384
+    """Items per chunk of the softmax: [slots, V] logits never exist for larger catalogs."""
+
+    def __post_init__(self) -> None:
+        names = ("epochs", "batch_size", "evaluate_every", "patience", "save_every", "keep",
+                 "log_every", "loss_chunk")  # fmt: skip
+        for name in names:
+            value = getattr(self, name)
+            _require(value >= 1, f"training.{name}", value, "at least 1")
+        _require(0 <= self.seed < 2**31, "training.seed", self.seed, "in [0, 2^31)")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices as a grid: rows of a batch over `data`, rows of the item table over `model`."""
+
+    data: int = -1
+    """Devices along the batch; -1 takes all that `model` leaves."""
+    model: int = 1
+    """Devices along the item table."""
+
+    def __post_init__(self) -> None:
+        _require(self.data == -1 or self.data >= 1, "mesh.data", self.data, "-1 or at least 1")
+        _require(self.model >= 1, "mesh.model", self.model, "at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How models are asked and what is reported. No setting changes a metric's definition."""
+
+    batch_size: int = 256
+    """Histories scored at once."""
+    item_chunk: int = 65_536
+    """Items scored at once, per device."""
+    bootstrap: int = 1000
+    """Resamples over users for the 95 % intervals."""
+    baselines: bool = True
+    """Also tune and test the baselines."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "item_chunk"):
+            value = getattr(self, name)
+            _require(value >= 1, f"evaluation.{name}", value, "at least 1")
+        _require(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of `train.py`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    workdir: str = "runs/bert4rec"
+    """Folder of checkpoints, logs and results. The same command in it continues."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.workdir), "workdir", self.workdir, "a folder")
+
+
+# A run may be continued elsewhere, on other devices: these fields may differ.
+_MAY_DIFFER = ("workdir", "mesh")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The config as plain JSON values (tuples become lists)."""
+    return {
+        section: _listed(value) if isinstance(value, dict) else value
+        for section, value in dataclasses.asdict(config).items()
+    }
+
+
+def from_json(values: dict[str, Any]) -> Config:
+    """The config that `to_json` wrote.
+
+    Raises:
+      ConfigError: it has fields that this version does not know, or impossible values.
+    """
+    sections = {f.name: f.default_factory for f in dataclasses.fields(Config)}
+    try:
+        built = {
+            name: sections[name](**_tupled(value)) if isinstance(value, dict) else value  # type: ignore[operator]
+            for name, value in values.items()
+        }
+        return Config(**built)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"the saved configuration is of another version ({error})") from None
+
+
+def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """The fields in which two configs in JSON form differ, as `name: saved -> current`.
+
+    The folder and the mesh may differ between two starts of one run, so they are not compared.
+    """
+    found = []
+    for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):
+        old, new = saved.get(section, {}), current.get(section, {})
+        for name in sorted(old.keys() | new.keys()):
+            before, after = old.get(name, "absent"), new.get(name, "absent")
+            if before != after:
+                found.append(f"{section}.{name}: {before!r} -> {after!r}")
+    return found
+
+
+def _tupled(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

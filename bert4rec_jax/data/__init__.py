@@ -1,0 +1,1 @@
+"""Raw logs to batches: NumPy, pyarrow and Grain. Nothing here imports jax."""

@@ -1,0 +1,130 @@
+"""Batch: rows of histories as the models read them, and the right padding that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import MASK, PAD
+
+
+class Batch(NamedTuple):
+    """B rows of L positions, right padded; a row holds one history, or several when packed.
+
+    A history of n items at positions `L - n .. L - 1`, wherever it lies in its row: the newest item
+    always has position `L - 1`. Example: the items 7, 8, 9 in a row of five are
+
+        tokens     7 8 9 0 0
+        positions  2 3 4 0 0
+        segments   1 1 1 0 0
+
+    Attributes:
+      tokens: `[B, L]` int32, 0 on padding.
+      thumbs: `[B, L]` int8, `data.thumbs`.
+      positions: `[B, L]` int32 in [0, L).
+      segments: `[B, L]` int32: 1, 2, ... per history in a row, 0 on padding.
+      examples: `[B, L]` uint32: the number, within its epoch, of the history at a position. Masks
+        derive from it, so neither packing nor the number of hosts changes them.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    thumbs: npt.NDArray[np.int8]
+    positions: npt.NDArray[np.int32]
+    segments: npt.NDArray[np.int32]
+    examples: npt.NDArray[np.uint32]
+
+
+class Spans(NamedTuple):
+    """Pieces of a store's arrays and where they go in a batch.
+
+    Attributes:
+      starts, lengths: `[S]` int64: the store's rows `starts : starts + lengths`.
+      rows, columns: `[S]` int64: row of the batch and first column in it.
+      segments: `[S]` int64: number of the history within its row, from 1.
+      examples: `[S]` int64: number of the history within its epoch.
+    """
+
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.int64]
+    examples: npt.NDArray[np.int64]
+
+
+def gather(
+    spans: Spans,
+    tokens: npt.NDArray[np.int32],
+    thumbs: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int8]],
+    *,
+    num_rows: int,
+    max_length: int,
+) -> Batch:
+    """One gather from the store's arrays into a right-padded batch.
+
+    Args:
+      spans: what goes where.
+      tokens: `[N]` the store's tokens.
+      thumbs: from rows of the store to their thumbs.
+      num_rows: rows B of the batch; those without a span are empty.
+      max_length: positions L of a row.
+    """
+    total = int(spans.lengths.sum())
+    within = np.arange(total) - np.repeat(np.cumsum(spans.lengths) - spans.lengths, spans.lengths)
+    source = np.repeat(spans.starts, spans.lengths) + within
+    target = np.repeat(spans.rows * max_length + spans.columns, spans.lengths) + within
+    positions = np.repeat(max_length - spans.lengths, spans.lengths) + within
+
+    def place(values: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
+        flat: npt.NDArray[Any] = np.zeros(num_rows * max_length, dtype)
+        flat[target] = values
+        return flat.reshape(num_rows, max_length)
+
+    return Batch(
+        tokens=place(tokens[source], np.int32),
+        thumbs=place(thumbs(source), np.int8),
+        positions=place(positions, np.int32),
+        segments=place(np.repeat(spans.segments, spans.lengths), np.int32),
+        examples=place(np.repeat(spans.examples, spans.lengths), np.uint32),
+    )
+
+
+def inference_rows(
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    tokens: npt.NDArray[np.int32],
+    *,
+    max_length: int,
+    width: int,
+) -> tuple[Batch, npt.NDArray[np.int32]]:
+    """Histories as serving reads them: the items, then MASK where the next one would stand.
+
+    Example, L = 5: the history 7, 8 is `7 8 M 0 0` at the positions `2 3 4 0 0`.
+
+    Args:
+      starts, stops: `[B]` the store's rows of each history, at most L - 1 of them.
+      tokens: `[N]` the store's tokens.
+      max_length: positions L of the model.
+      width: columns of the result, enough for the longest history and its MASK.
+
+    Returns:
+      The batch (thumbs and examples are 0) and the column of each MASK, `[B, 1]`.
+    """
+    lengths = stops - starts
+    columns = np.arange(width)
+    is_history = columns < lengths[:, None]
+    used = columns <= lengths[:, None]
+    source = np.where(is_history, starts[:, None] + columns, 0)
+    rows = np.where(is_history, tokens[source], np.where(used, MASK, PAD))
+    positions = np.where(used, max_length - 1 - lengths[:, None] + columns, 0)
+    batch = Batch(
+        tokens=rows.astype(np.int32),
+        thumbs=np.zeros(rows.shape, np.int8),
+        positions=positions.astype(np.int32),
+        segments=used.astype(np.int32),
+        examples=np.zeros(rows.shape, np.uint32),
+    )
+    return batch, lengths[:, None].astype(np.int32)

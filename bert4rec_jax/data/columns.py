@@ -1,0 +1,66 @@
+"""Columns: what the columns of a table are called, and which of them a table has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert4rec_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a `csv`, `tsv` or `parquet` table.
+
+    Attributes:
+      user: external user ids.
+      item: external item ids.
+      timestamp: times. None: there are none, the rows are in time order.
+      rating: ratings. None: there are none.
+    """
+
+    user: str = "user_id"
+    item: str = "item_id"
+    timestamp: str | None = "timestamp"
+    rating: str | None = "rating"
+
+    def find(self, path: Path, present: Sequence[str], *, lenient: bool) -> dict[str, str]:
+        """Role (user, item, timestamp, rating) -> the column of a table that plays it.
+
+        Args:
+          path: the table, for messages.
+          present: the columns it has.
+          lenient: ratings under their default name may be missing, and so may timestamps where no
+            other column could hold the time. An order taken from the rows by mistake would spoil
+            every history.
+
+        Raises:
+          UserError: a column is missing, or there are two of that name.
+        """
+        wanted = {"user": self.user, "item": self.item}
+        if self.rating and not (
+            lenient and self.rating == Columns.rating and self.rating not in present
+        ):
+            wanted["rating"] = self.rating
+        untold = set(present) - set(wanted.values())
+        if self.timestamp and not (lenient and self.timestamp == Columns.timestamp and not untold):
+            wanted["timestamp"] = self.timestamp
+        for role, name in wanted.items():
+            if present.count(name) != 1:
+                count = "two columns" if name in present else "no column"
+                raise UserError(
+                    f"{path} has {count} {name!r} for the {role}; its columns are "
+                    f"{', '.join(map(repr, present))}: {_REMEDIES[role]}"
+                )
+        return wanted
+
+
+MOVIELENS = Columns("userId", "movieId", "timestamp", "rating")
+
+_REMEDIES = {
+    "user": "give its name with --user-column",
+    "item": "give its name with --item-column",
+    "timestamp": "give its name with --timestamp-column, or None if the rows are in time order",
+    "rating": "give its name with --rating-column, or None if there are no ratings",
+}

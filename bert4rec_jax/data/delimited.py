@@ -1,0 +1,225 @@
+"""Delimited text: log files cut into columns, and the line numbers that errors speak of.
+
+pyarrow streams a file block by block, so memory does not grow with its length. Its messages name no
+line, so once something is wrong the file is read again, line by line, to find the place.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import lzma
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from bert4rec_jax.errors import UserError
+
+_BLOCK_BYTES = 8 << 20
+_NOT_A_DELIMITER = "\x01"  # keeps a line in one piece
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a line is cut into fields.
+
+    Attributes:
+      separator: between two fields; the empty string stands for any white space.
+      names: of the fields. Empty: the first line names them, and fields may be quoted.
+    """
+
+    separator: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def headed(self) -> bool:
+        """Whether the first line names the columns."""
+        return not self.names
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, unpacking `.xz`; failures while it is open become a UserError that names it."""
+    try:
+        with path.open("rb") as stream:
+            if path.suffix == ".xz":
+                with lzma.open(stream) as unpacked:
+                    yield cast(BinaryIO, unpacked)
+            else:
+                yield stream
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (EOFError, lzma.LZMAError):
+        raise UserError(f"{path} is cut off or damaged; get a whole copy of it") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def records(path: Path, form: Form) -> Iterator[tuple[int, list[str]]]:
+    """Lines that are not empty, cut into fields, with their numbers from 1; a header is a line too.
+
+    Bytes that are not UTF-8 come as lone surrogates. Slow: meant for headers and for explaining
+    errors.
+    """
+    with open_bytes(path) as binary:
+        text = TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        if form.headed:
+            reader = csv.reader(text, delimiter=form.separator)
+            line = 1
+            for fields in reader:
+                if fields:
+                    yield line, fields
+                line = reader.line_num + 1
+            return
+        for line, content in enumerate(text, start=1):
+            content = content.rstrip("\r\n")
+            if content:
+                yield line, content.split(form.separator or None)
+
+
+def first_line(path: Path) -> str:
+    """The first line that is not empty.
+
+    Raises:
+      UserError: the file is empty.
+    """
+    for _, (line,) in records(path, Form(_NOT_A_DELIMITER, ("line",))):
+        return line
+    raise UserError(f"{path} is empty")
+
+
+def header(path: Path, form: Form) -> list[str]:
+    """The column names that the first line gives.
+
+    Raises:
+      UserError: the file is empty.
+    """
+    return next(csv.reader([first_line(path)], delimiter=form.separator))
+
+
+def line_of(path: Path, form: Form, row: int) -> int:
+    """The number of the line on which row `row` (from 0, without the header) begins."""
+    skipped = row + 1 if form.headed else row
+    line, _ = next(itertools.islice(records(path, form), skipped, None))
+    return line
+
+
+def stream(path: Path, form: Form, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Array]]:
+    """The wanted columns as text, block by block.
+
+    Args:
+      path: the file; `.xz` is unpacked on the way.
+      form: how to cut its lines.
+      columns: the key under which a column is returned -> its name in the file.
+
+    Raises:
+      UserError: a line has too few or too many fields, or bytes that are not UTF-8.
+    """
+    try:
+        with open_bytes(path) as binary:
+            for batch in _open_csv(binary, form, columns):
+                if form.separator:
+                    yield {key: batch[name] for key, name in columns.items()}
+                else:
+                    fields = _cut_at_white_space(batch["line"], len(form.names))
+                    yield {key: fields[form.names.index(n)] for key, n in columns.items()}
+    except pa.ArrowInvalid:
+        raise _explanation(path, form) from None
+
+
+def _open_csv(
+    binary: BinaryIO, form: Form, columns: Mapping[str, str]
+) -> pa_csv.CSVStreamingReader:
+    names: list[str] | None = list(form.names) or None
+    types = {name: pa.string() for name in columns.values()}
+    if not form.headed and not form.separator:
+        names, types = ["line"], {"line": pa.string()}
+    elif form.separator == "::":
+        # pyarrow knows separators of one character: `::` is `:` around a column of nothing.
+        nothing = [f"nothing {i}" for i in range(len(form.names) - 1)]
+        names = [*itertools.chain.from_iterable(zip(form.names, nothing)), form.names[-1]]
+        types |= {name: pa.null() for name in nothing}
+    return pa_csv.open_csv(
+        binary,
+        read_options=pa_csv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=form.separator[:1] or _NOT_A_DELIMITER,
+            quote_char='"' if form.headed else False,
+            newlines_in_values=form.headed,
+        ),
+        convert_options=pa_csv.ConvertOptions(
+            include_columns=list(types),
+            column_types=types,
+            null_values=[""],
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _cut_at_white_space(lines: pa.StringArray, count: int) -> list[pa.StringArray]:
+    fields = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(lines))
+    if not pc.all(pc.equal(pc.list_value_length(fields), count)).as_py():
+        raise pa.ArrowInvalid("a line with another number of fields")
+    return [pc.list_element(fields, i) for i in range(count)]
+
+
+def _explanation(path: Path, form: Form) -> UserError:
+    """What is wrong with a file that pyarrow could not cut into columns."""
+    expected = list(form.names)
+    separator = form.separator or " "
+    line = 0
+    try:
+        lines = records(path, form)
+        for line, fields in lines:
+            expected = expected or fields
+            joined = separator.join(fields)
+            if not _is_utf8(joined):
+                return UserError(
+                    f"{path}, line {line}: {shorten(joined.encode(errors='surrogateescape'))} is "
+                    "not UTF-8 text; convert the file to UTF-8"
+                )
+            stray = separator == "::" and any(":" in field for field in fields)
+            if stray or len(fields) != len(expected):
+                is_last = next(lines, None) is None
+                count = f"{len(fields)} field{'s' * (len(fields) != 1)}"
+                remedy = (
+                    "the file may be cut off: get a whole copy of it"
+                    if is_last and line > 1
+                    else "mend the line, or name another format"
+                )
+                return UserError(
+                    f"{path}, line {line}: {shorten(joined)} has "
+                    f"{'a stray colon' if stray else count}, expected "
+                    f"{separator.join(expected)!r}; {remedy}"
+                )
+    except csv.Error as error:
+        return UserError(
+            f"{path}: cannot cut the text after line {line} into fields ({error}); look for a "
+            "quote that is never closed"
+        )
+    if not line:
+        return UserError(f"{path} is empty")
+    return UserError(
+        f"{path} cannot be read as text with the columns {', '.join(expected)}; name another format"
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shorten(value: object) -> str:
+    """A value as an error message quotes it: its `repr`, at most 60 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"

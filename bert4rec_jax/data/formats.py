@@ -1,0 +1,129 @@
+"""Formats: what kind of log a path holds, told by file names first and then by the first line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from bert4rec_jax.data.delimited import Form, first_line, open_bytes, shorten
+from bert4rec_jax.errors import UserError
+
+Format = Literal[
+    "movielens-dat", "movielens-100k", "movielens-csv", "pairs", "csv", "tsv", "parquet"
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_ROLES = ("user", "item", "rating", "timestamp")
+FORMS: dict[Format, Form] = {
+    "movielens-dat": Form("::", _ROLES),
+    "movielens-100k": Form("\t", _ROLES),
+    "movielens-csv": Form(","),
+    "pairs": Form("", ("user", "item")),
+    "csv": Form(","),
+    "tsv": Form("\t"),
+}
+
+_IN_A_FOLDER: dict[str, tuple[Format, ...]] = {
+    "ratings.dat": ("movielens-dat",),
+    "ratings.dat.xz": ("movielens-dat",),
+    "u.data": ("movielens-100k",),
+    "ratings.csv": ("movielens-csv", "csv"),
+}
+_TITLE_NAMES: dict[Format, tuple[str, ...]] = {
+    "movielens-dat": ("movies.dat", "movies.dat.xz"),
+    "movielens-100k": ("u.item",),
+    "movielens-csv": ("movies.csv",),
+}
+_MOVIELENS_HEADER = ["userId", "movieId", "rating", "timestamp"]
+_PACKED = (".gz", ".bz2", ".zst", ".zip", ".7z", ".tar")
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """Where a log lies.
+
+    Attributes:
+      format: how its files are read.
+      parts: the files with interactions, in reading order; several only for Parquet.
+      titles: the file with titles and genres that belongs to it, if there is one.
+    """
+
+    format: Format
+    parts: tuple[Path, ...]
+    titles: Path | None
+
+
+def locate(path: Path, format: Format | None = None) -> LogFiles:
+    """Find the log in a file or folder, and its format unless that is given.
+
+    In a folder: `ratings.dat` (`.xz`), `u.data` or `ratings.csv`, or else all `*.parquet` in the
+    order of their names. A file may have any name: ratings with `::` between the fields are
+    `movielens-dat`, four columns of numbers between tabs `movielens-100k`, the header
+    `userId,movieId,rating,timestamp` is `movielens-csv`, two words on a line are `pairs`; other
+    tables are told by `.csv`, `.tsv` and `.parquet`.
+
+    Raises:
+      UserError: there is nothing to read, or nothing that could be told apart.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a log file, a folder or a data set's name")
+    parts = _parts(path, format) if path.is_dir() else (path,)
+    for part in parts:
+        if part.suffix in _PACKED:
+            raise UserError(f"{part} is packed; unpack it and give the file or folder inside")
+        if not part.stat().st_size:
+            raise UserError(f"{part} is empty")
+    found = format or _format_of(parts[0])
+    beside = (parts[0].with_name(name) for name in _TITLE_NAMES.get(found, ()))
+    return LogFiles(found, parts, next((file for file in beside if file.is_file()), None))
+
+
+def _parts(folder: Path, format: Format | None) -> tuple[Path, ...]:
+    """The log files in a folder."""
+    logs = [
+        folder / name
+        for name, formats in _IN_A_FOLDER.items()
+        if format in (None, *formats) and (folder / name).is_file()
+    ]
+    tables = tuple(sorted(folder.glob("*.parquet"))) if format in (None, "parquet") else ()
+    if len(logs) == 1:
+        return (logs[0],)
+    if len(logs) > 1:
+        names = " and ".join(log.name for log in logs)
+        raise UserError(f"{folder} holds {names}; give the path of the file to read")
+    if not tables:
+        found = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
+        raise UserError(
+            f"{folder} holds none of {', '.join(_IN_A_FOLDER)} and *.parquet, but {found}; give "
+            "the path of the log file"
+        )
+    return tables
+
+
+def _format_of(file: Path) -> Format:
+    named = _IN_A_FOLDER.get(file.name, ())
+    if len(named) == 1:
+        return named[0]
+    with open_bytes(file) as stream:
+        start = stream.read(4)
+    if file.suffix == ".parquet" or start == b"PAR1":
+        return "parquet"
+    line = first_line(file)
+    fields = line.split("\t")
+    if "::" in line:
+        return "movielens-dat"
+    if line.split(",") == _MOVIELENS_HEADER:
+        return "movielens-csv"
+    if file.suffix == ".csv":
+        return "csv"
+    if file.suffix == ".tsv":
+        return "tsv"
+    if len(fields) == len(_ROLES) and all(field.isdecimal() for field in fields):
+        return "movielens-100k"
+    if len(line.split()) == 2:
+        return "pairs"
+    raise UserError(
+        f"cannot tell the format of {file} from its first line {shorten(line)}; give one with "
+        f"--format: {', '.join(FORMATS)}"
+    )

@@ -1,0 +1,55 @@
+"""The input pipeline: steps of a plan to batches, prefetched by Grain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grain
+
+from bert4rec_jax.data.batch import Batch, gather
+from bert4rec_jax.data.plan import EpochPlan, Plan
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.data.thumbs import to_thumbs
+
+
+class StepToBatch:
+    """Maps a step to this host's share of its batch; keeps the plan of the epoch at hand."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: SequenceStore,
+        thumbs: tuple[float, float],
+        *,
+        host: int = 0,
+        hosts: int = 1,
+    ) -> None:
+        """See `Plan` and `data.thumbs.to_thumbs`."""
+        self._plan = plan
+        self._store = store
+        self._thumbs = thumbs
+        self._host = host
+        self._hosts = hosts
+        self._epoch: tuple[int, EpochPlan] | None = None
+
+    def __call__(self, step: int) -> Batch:
+        """The rows of step `step`, counted from the first step of training."""
+        number = step // self._plan.steps_per_epoch
+        cached = self._epoch
+        if cached is None or cached[0] != number:
+            cached = (number, self._plan.epoch(number))
+            self._epoch = cached
+        spans = self._plan.step(cached[1], step, host=self._host, hosts=self._hosts)
+        return gather(
+            spans,
+            self._store.tokens,
+            lambda rows: to_thumbs(self._store.ratings[rows], self._thumbs),
+            num_rows=self._plan.batch_size // self._hosts,
+            max_length=self._plan.max_length,
+        )
+
+
+def batches(step_to_batch: StepToBatch, *, start: int, stop: int) -> Iterator[Batch]:
+    """The batches of steps `start .. stop - 1`, gathered ahead of time in a thread."""
+    steps = grain.MapDataset.range(start, stop).map(step_to_batch)
+    return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

@@ -1,0 +1,163 @@
+"""Plan: a pure function of (seed, epoch) that says which histories each step trains on.
+
+The position in the data is the step alone: there is no iterator state to save, a resumed run sees
+the very batches it would have seen, and hosts slice the same rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.batch import Spans
+from bert4rec_jax.errors import UserError
+
+Window = Literal["recent", "tiles", "random-prefix"]
+_SHORTEST = 2  # one item to predict and one to see
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """All rows of one epoch, in the order they are trained on.
+
+    Attributes:
+      spans: every history, sorted by row; rows count from 0 through the epoch.
+      first_span: `[R + 1]`: row r holds the spans `first_span[r] : first_span[r + 1]`.
+    """
+
+    spans: Spans
+    first_span: npt.NDArray[np.int64]
+
+    @property
+    def num_examples(self) -> int:
+        """Histories of the epoch."""
+        return len(self.spans.starts)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows R of the epoch."""
+        return len(self.first_span) - 1
+
+    def rows(self, start: int, stop: int) -> Spans:
+        """The spans of rows `start : stop`, counted from 0; there are none beyond the epoch."""
+        start, stop = min(start, self.num_rows), min(stop, self.num_rows)
+        part = Spans(*(x[self.first_span[start] : self.first_span[stop]] for x in self.spans))
+        return part._replace(rows=part.rows - start)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Training histories, and how they become rows of steps.
+
+    Attributes:
+      starts, stops: `[U]` int64: each user's training rows in the store.
+      max_length: positions L of a row.
+      batch_size: rows B of a step, over all hosts.
+      window: see `DataConfig.window`.
+      pack: several histories in a row.
+      max_segments: the most histories in a row when packing.
+      seed: of the permutation and the random windows.
+    """
+
+    starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
+    max_length: int
+    batch_size: int
+    window: Window
+    pack: bool
+    max_segments: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not (self.stops - self.starts >= _SHORTEST).any():
+            raise UserError(
+                f"no training history has {_SHORTEST} interactions; there is nothing to learn from"
+            )
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, the same for every epoch.
+
+        Packed rows differ in number by a per cent or so from epoch to epoch. The count is that of
+        epoch 0; a shorter epoch ends with empty rows, a longer one leaves its last rows out.
+        """
+        return -(-self.epoch(0).num_rows // self.batch_size)
+
+    def epoch(self, epoch: int) -> EpochPlan:
+        """The rows of an epoch; equal arguments give equal plans, on every host."""
+        generator = np.random.default_rng([self.seed, epoch])
+        starts, stops = self._examples(generator)
+        order = generator.permutation(len(starts))
+        lengths = (stops - starts)[order]
+        if self.pack:
+            first_span = next_fit(lengths, capacity=self.max_length, most=self.max_segments)
+        else:
+            first_span = np.arange(len(order) + 1)
+        sizes = np.diff(first_span)
+        before = np.cumsum(lengths) - lengths
+        spans = Spans(
+            starts=starts[order],
+            lengths=lengths,
+            rows=np.repeat(np.arange(len(sizes)), sizes),
+            columns=before - np.repeat(before[first_span[:-1]], sizes),
+            segments=np.arange(len(order)) - np.repeat(first_span[:-1], sizes) + 1,
+            examples=order.astype(np.int64),
+        )
+        return EpochPlan(spans, first_span)
+
+    def step(self, epoch_plan: EpochPlan, step: int, *, host: int = 0, hosts: int = 1) -> Spans:
+        """The spans of one host's share of a step's rows; `epoch_plan` is that step's epoch."""
+        share = self.batch_size // hosts
+        start = (step % self.steps_per_epoch) * self.batch_size + host * share
+        return epoch_plan.rows(start, start + share)
+
+    def _examples(
+        self, generator: np.random.Generator
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Start and stop of every training window, in the order of the store."""
+        long_enough = self.stops - self.starts >= _SHORTEST
+        starts, stops = self.starts[long_enough], self.stops[long_enough]
+        if self.window == "tiles":
+            return _tiles(starts, stops, self.max_length)
+        if self.window == "random-prefix":
+            stops = generator.integers(starts + _SHORTEST, stops, endpoint=True)
+        return np.maximum(starts, stops - self.max_length), stops
+
+
+def next_fit(lengths: npt.NDArray[np.int64], *, capacity: int, most: int) -> npt.NDArray[np.int64]:
+    """Pack pieces into rows in order: a row ends before the piece that no longer fits.
+
+    Example: lengths 3, 2, 4, 1 at capacity 5 are the rows (3, 2) and (4, 1).
+
+    Args:
+      lengths: `[S]`, each in [1, capacity].
+      capacity: length of a row.
+      most: the most pieces in a row.
+
+    Returns:
+      `[R + 1]`: row r holds the pieces `result[r] : result[r + 1]`.
+    """
+    total = np.concatenate([[0], np.cumsum(lengths)])
+    row_end = np.searchsorted(total, total[:-1] + capacity, side="right") - 1
+    row_end = np.minimum(row_end, np.arange(len(lengths)) + most).tolist()
+    first, bounds = 0, [0]
+    while first < len(lengths):
+        first = row_end[first]
+        bounds.append(first)
+    return np.array(bounds, np.int64)
+
+
+def _tiles(
+    starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], length: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Windows of `length` counted from the end; the oldest one holds what is left."""
+    counts = -(-(stops - starts) // length)
+    back = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    tile_stops = np.repeat(stops, counts) - back * length
+    tile_starts = np.maximum(np.repeat(starts, counts), tile_stops - length)
+    useful = tile_stops - tile_starts >= _SHORTEST
+    return tile_starts[useful], tile_stops[useful]

@@ -1,0 +1,188 @@
+"""Splits: views of a store that say what is trained on, validated on and tested on.
+
+An evaluation case is one row of the store: its token is the target, and the history is everything
+the user did before it. So a case is a pair (user, row), and no rule needs a copy of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cases:
+    """M questions to a model: given `tokens[offsets[user]:row]`, which item is `tokens[row]`?
+
+    Attributes:
+      users: `[M]` int64, rows of `SequenceStore.offsets`.
+      rows: `[M]` int64, rows of `SequenceStore.tokens`.
+      dropped: users without a case, counted by reason.
+    """
+
+    users: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    dropped: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, part: slice | npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Cases:
+        return Cases(self.users[part], self.rows[part], self.dropped)
+
+    def histories(self, store: SequenceStore) -> Iterator[npt.NDArray[np.int32]]:
+        """The whole history before each target, oldest first."""
+        for start, stop in zip(store.offsets[self.users], self.rows):
+            yield store.tokens[start:stop]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where training ends and what is asked afterwards.
+
+    Attributes:
+      name: `leave_one_out` or `global_time`.
+      train_stop: `[U]` int64; training sees the rows `offsets[u]:train_stop[u]` until selection.
+      refit_stop: the same for the model that is tested; equal to `train_stop` where the split
+        does not refit.
+      validation: cases that selection looks at.
+      test: named sets of cases; the first is the one quoted.
+    """
+
+    name: str
+    train_stop: npt.NDArray[np.int64]
+    refit_stop: npt.NDArray[np.int64]
+    validation: Cases
+    test: Mapping[str, Cases]
+
+    @property
+    def refits(self) -> bool:
+        """Whether the tested model is trained anew, on more data, after selection."""
+        return not np.array_equal(self.train_stop, self.refit_stop)
+
+
+def leave_one_out(store: SequenceStore) -> Split:
+    """Each user's last interaction is the test target, the one before it the validation target.
+
+    At test time the validation item is part of the history. Users with fewer than three
+    interactions are trained on and not asked.
+
+    Raises:
+      UserError: no user has three interactions.
+    """
+    starts, stops = store.offsets[:-1], store.offsets[1:]
+    long_enough = stops - starts >= 3
+    if not long_enough.any():
+        raise UserError(
+            f"leave-one-out needs a user with at least 3 interactions; the longest of "
+            f"{store.num_users:,} histories has {int(store.lengths.max())}"
+        )
+    users = np.flatnonzero(long_enough)
+    short = int((~long_enough).sum())
+    train_stop = np.where(long_enough, stops - 2, stops)
+    return Split(
+        name="leave_one_out",
+        train_stop=train_stop,
+        refit_stop=train_stop,
+        validation=_cases(store, users, stops[users] - 2, short),
+        test={"test": _cases(store, users, stops[users] - 1, short)},
+    )
+
+
+def global_time(store: SequenceStore, *, quantile: float = 0.9) -> Split:
+    """Train on what happened up to a moment T, ask about what came after.
+
+    T is the `quantile` of all timestamps; T_val is the same quantile of the rows up to T.
+    Selection trains on t ≤ T_val and validates on each user's last event in (T_val, T]; the tested
+    model is refitted on t ≤ T. `test` asks for a user's last event after T (the form of published
+    numbers), `test_first` for the first one (the form of deployment). Histories hold everything
+    before the target, also what came after T.
+
+    Raises:
+      UserError: the log has no timestamps, or no user has an event in a test period.
+    """
+    if not store.timed:
+        raise UserError(
+            "the global-time split needs timestamps, and this log has none; use "
+            "--data.split leave-one-out"
+        )
+    times = np.asarray(store.timestamps)
+    t_test = _quantile(times, quantile)
+    t_validation = _quantile(times[times <= t_test], quantile)
+    # Rows are sorted by time within a user, so counting is enough to find each boundary.
+    train_stop = _boundary(store, times <= t_validation)
+    refit_stop = _boundary(store, times <= t_test)
+    stops = store.offsets[1:]
+    validated = np.flatnonzero(refit_stop > train_stop)
+    tested = np.flatnonzero(stops > refit_stop)
+    for what, users in (("validation", validated), ("test", tested)):
+        if not len(users):
+            raise UserError(
+                f"no user has an event in the {what} period of the global-time split "
+                f"(T_val = {t_validation}, T = {t_test}); use --data.split leave-one-out"
+            )
+    return Split(
+        name="global_time",
+        train_stop=train_stop,
+        refit_stop=refit_stop,
+        validation=_cases(store, validated, refit_stop[validated] - 1, 0),
+        test={
+            "test": _cases(store, tested, stops[tested] - 1, 0),
+            "test_first": _cases(store, tested, refit_stop[tested], 0),
+        },
+    )
+
+
+def train_counts(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """`[V]`: how often each item occurs in the rows `offsets[u]:stop[u]`."""
+    return np.bincount(
+        store.tokens[in_training(store, stop)], minlength=store.catalog.num_rows
+    ).astype(np.int64)
+
+
+def in_training(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """`[N]`: true for the rows `offsets[u]:stop[u]`."""
+    edges = np.zeros(store.num_interactions + 1, np.int8)
+    np.add.at(edges, store.offsets[:-1], 1)
+    np.subtract.at(edges, stop, 1)
+    return np.cumsum(edges[:-1], dtype=np.int8) > 0
+
+
+def _cases(
+    store: SequenceStore,
+    users: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    too_short: int,
+) -> Cases:
+    """Cases for the given rows, without those whose question is empty or already answered."""
+    has_history = rows > store.offsets[users]
+    repeated = np.fromiter(
+        (
+            target in store.tokens[start:row]
+            for target, start, row in zip(store.tokens[rows], store.offsets[users], rows)
+        ),
+        bool,
+        len(rows),
+    )
+    keep = has_history & ~repeated
+    dropped = {
+        "fewer than 3 interactions": too_short,
+        "no history before the target": int((~has_history).sum()),
+        "target already in the history": int(repeated.sum()),
+    }
+    return Cases(users[keep], rows[keep], {why: n for why, n in dropped.items() if n})
+
+
+def _quantile(times: npt.NDArray[np.int64], quantile: float) -> int:
+    return int(np.quantile(times, quantile, method="lower"))
+
+
+def _boundary(store: SequenceStore, before: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    counts = np.concatenate([[0], np.cumsum(before, dtype=np.int64)])
+    return store.offsets[:-1] + counts[store.offsets[1:]] - counts[store.offsets[:-1]]

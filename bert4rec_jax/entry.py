@@ -1,0 +1,81 @@
+"""What every command does around its work: memory settings before, clean errors after.
+
+Imports neither jax nor numpy, so that the settings are in place before they are loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+
+from bert4rec_jax.errors import UserError
+
+# glibc's mallopt parameters (malloc.h).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Run a command and end the process: 0, 2 for a user's mistake, 128 + n after signal n."""
+    tune_memory()
+    # Orbax and asyncio log what is reported in one clear error, or concerns no user.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    _hide_echoes()
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(interrupt or "interrupted", file=sys.stderr)
+        sys.exit(getattr(interrupt, "exit_code", 130))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _hide_echoes() -> None:
+    """Show a failed checkpoint once, where the training loop reports it.
+
+    Orbax hands an error of its background thread to the loop, and the thread prints it as well;
+    then TensorStore reports each of its other writes to an event loop that is closed by then.
+    """
+    threading.excepthook = lambda event: None
+    warnings.filterwarnings("ignore", message=".*was never awaited")
+    show, show_unraisable = sys.excepthook, sys.unraisablehook
+    late = "Event loop is closed"
+
+    def hook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if str(error) != late:
+            show(kind, error, traceback)
+
+    def unraisable(event: sys.UnraisableHookArgs) -> None:
+        if str(event.exc_value) != late:
+            show_unraisable(event)
+
+    sys.excepthook, sys.unraisablehook = hook, unraisable
+
+
+def tune_memory() -> None:
+    """Let glibc keep freed memory: JAX on CPU otherwise spends much of a step on page faults.
+
+    Has an effect on glibc only. Memory use rises somewhat. For commands, never on library import:
+    the setting is the whole process's.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_ARENA_MAX, 1)

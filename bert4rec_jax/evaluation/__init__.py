@@ -1,0 +1,1 @@
+"""Full ranking, metrics, intervals and baselines, under one protocol."""

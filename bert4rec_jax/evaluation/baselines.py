@@ -1,0 +1,161 @@
+"""Baselines: scorers without learned parameters. The protocol, and two kinds of popularity.
+
+A baseline is a frozen dataclass of hyper-parameters and of counts over the rows
+`offsets[u]:stop[u]`; it scores from these counts and a case's history, and from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.split import Cases, in_training, train_counts
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+
+Stop = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
+Settings = Mapping[str, str | int | float]
+Until = Literal["end of training", "last event"]
+
+_SECONDS_PER_DAY = 86_400
+
+
+class Baseline(Protocol):
+    """A fitted scorer."""
+
+    @property
+    def name(self) -> str:
+        """What the row of a results table says."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """The hyper-parameters."""
+        ...
+
+    def refit(self, store: SequenceStore, stop: Stop) -> Baseline:
+        """The same hyper-parameters, fitted on the rows `offsets[u]:stop[u]`."""
+        ...
+
+    def scores(self, cases: Cases, store: SequenceStore) -> Scores:
+        """`[M, V]` finite scores for a block of cases; a history is all before the target."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Popular:
+    """Scores an item by its training interactions, the same for everyone.
+
+    Attributes:
+      counts: `[V]` training interactions per token.
+    """
+
+    counts: npt.NDArray[np.int64] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """`popular`."""
+        return "popular"
+
+    @property
+    def settings(self) -> Settings:
+        """None."""
+        return {}
+
+    @classmethod
+    def fit(cls, store: SequenceStore, stop: Stop) -> Popular:
+        """Count the rows `offsets[u]:stop[u]`."""
+        return cls(train_counts(store, stop))
+
+    def refit(self, store: SequenceStore, stop: Stop) -> Popular:
+        """See `Baseline`."""
+        return self.fit(store, stop)
+
+    def scores(self, cases: Cases, store: SequenceStore) -> Scores:
+        """`[M, V]`: the counts, M times."""
+        return np.tile(self.counts.astype(np.float32), (len(cases), 1))
+
+
+@dataclass(frozen=True, eq=False)
+class RecentPopular:
+    """Scores an item by its training interactions in the `days` that end with `until`.
+
+    The window `(end - days, end]` ends with the last training interaction, or with the user's own
+    last event before the target; it never holds anything outside of training, so where a user's
+    last event comes later, it too ends with training. Items without an interaction in the window
+    follow by their share of all training interactions: a share is below the smallest count.
+
+    Under leave-one-out, training ends with the last user, so `end of training` may see what others
+    watched after the target was. That is the protocol's doing, and no different for a model.
+
+    Attributes:
+      days: width of the window.
+      until: where it ends.
+      times: `[N]` timestamps of the training interactions, ascending.
+      tokens: `[N]` their tokens.
+      counts: `[V]` training interactions per token.
+    """
+
+    days: int
+    until: Until
+    times: npt.NDArray[np.int64] = field(repr=False)
+    tokens: npt.NDArray[np.int32] = field(repr=False)
+    counts: npt.NDArray[np.int64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.days < 1:
+            raise ValueError(f"days is {self.days}; a window is at least one day")
+
+    @property
+    def name(self) -> str:
+        """`recent-popular`."""
+        return "recent-popular"
+
+    @property
+    def settings(self) -> Settings:
+        """Width and end of the window."""
+        return {"days": self.days, "until": self.until}
+
+    @classmethod
+    def fit(cls, store: SequenceStore, stop: Stop, *, days: int, until: Until) -> RecentPopular:
+        """Sort the rows `offsets[u]:stop[u]` by time.
+
+        Raises:
+          UserError: the log has no timestamps.
+        """
+        if not store.timed:
+            raise UserError(
+                "recent popularity needs timestamps, and this log has none; leave it out"
+            )
+        trained = in_training(store, stop)
+        order = np.argsort(store.timestamps[trained], kind="stable")
+        return cls(
+            days=days,
+            until=until,
+            times=store.timestamps[trained][order],
+            tokens=store.tokens[trained][order],
+            counts=train_counts(store, stop),
+        )
+
+    def refit(self, store: SequenceStore, stop: Stop) -> RecentPopular:
+        """See `Baseline`."""
+        return self.fit(store, stop, days=self.days, until=self.until)
+
+    def scores(self, cases: Cases, store: SequenceStore) -> Scores:
+        """`[M, V]`: interactions in the window, plus the share of all interactions."""
+        ends = np.full(len(cases), self.times[-1])
+        if self.until == "last event":
+            ends = np.minimum(ends, store.timestamps[cases.rows - 1])
+        distinct, which = np.unique(ends, return_inverse=True)
+        first = np.searchsorted(self.times, distinct - self.days * _SECONDS_PER_DAY, "right")
+        stop = np.searchsorted(self.times, distinct, "right")
+        share = self.counts / self.counts.sum()
+        windows = np.empty((len(distinct), len(share)), np.float32)
+        for window, start, end in zip(windows, first, stop):
+            window[:] = np.bincount(self.tokens[start:end], minlength=len(share)) + share
+        return windows[which]

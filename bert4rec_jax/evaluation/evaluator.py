@@ -1,0 +1,199 @@
+"""Evaluator: asks a model or a baseline every case of a set, on device, in exact batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+
+from bert4rec_jax.data.batch import inference_rows
+from bert4rec_jax.data.split import Cases
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.ranks import Ranked, rank_by_scores, rank_by_vectors
+from bert4rec_jax.sharding import Along, place, put, to_host
+
+TOP = 10
+
+
+class Ranking(NamedTuple):
+    """The answers to M cases: `ranks [M]` of the targets and `top [M, 10]` recommended tokens."""
+
+    ranks: npt.NDArray[np.int64]
+    top: npt.NDArray[np.int32]
+
+
+class Scorer(Protocol):
+    """Anything that scores the whole catalog for a block of cases, such as a baseline."""
+
+    def scores(self, cases: Cases, store: SequenceStore) -> npt.NDArray[np.float32]:
+        """`[M, V]` finite scores."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """Full ranking with seen items excluded, the same for every model.
+
+    Attributes:
+      mesh: devices; batches lie over it by rows, the catalog by items.
+      store: where histories and targets are.
+      batch_size: cases asked at once; changes no result.
+      item_chunk: items scored at once, per device; changes no result.
+    """
+
+    mesh: Mesh
+    store: SequenceStore
+    batch_size: int
+    item_chunk: int
+
+    def rank_model(
+        self,
+        model: nn.Module,
+        params: Any,
+        cases: Cases,
+        *,
+        known: npt.NDArray[np.bool_],
+        max_length: int,
+    ) -> Ranking:
+        """Rank by a model that answers `encode` and `item_vectors`.
+
+        Args:
+          model: the module.
+          params: its parameters, laid out over the mesh.
+          cases: what to ask.
+          known: `[V]`, the items that were trained on; others score -inf.
+          max_length: positions L of the model: the last L - 1 items and MASK are read.
+
+        Raises:
+          UserError: a score is not finite.
+        """
+        vectors, bias = self._item_vectors(model, params)
+        known_items = put(self.mesh, Along.ITEMS, known)
+
+        def answer(block: _Block) -> Ranked:
+            hidden = self._encode(model)(params, *self._read(block.cases, max_length))
+            return self._rank_vectors(
+                hidden, vectors, bias, block.targets, block.seen, self._is_item, known_items
+            )
+
+        return self._ask(cases, answer)
+
+    def rank_scorer(self, scorer: Scorer, cases: Cases) -> Ranking:
+        """Rank by scores computed on the host, as baselines do.
+
+        Raises:
+          UserError: a score is not finite.
+        """
+        everything = put(self.mesh, Along.ITEMS, self.store.catalog.is_item())
+
+        def answer(block: _Block) -> Ranked:
+            scores = put(self.mesh, Along.ROWS_BY_ITEMS, scorer.scores(block.cases, self.store))
+            return self._rank_scores(scores, block.targets, block.seen, self._is_item, everything)
+
+        return self._ask(cases, answer)
+
+    def _ask(self, cases: Cases, answer: Any) -> Ranking:
+        ranks = np.zeros(len(cases), np.int64)
+        top = np.zeros((len(cases), TOP), np.int32)
+        with jax.set_mesh(self.mesh):
+            answers = [(block.which, answer(block)) for block in self._blocks(cases)]
+        for which, ranked in answers:
+            real = slice(len(which))
+            if to_host(ranked.broken)[real].any():
+                raise UserError("a score is NaN or infinite; the model's parameters are broken")
+            ranks[which] = to_host(ranked.ranks)[real]
+            top[which] = to_host(ranked.top)[real]
+        return Ranking(ranks, top)
+
+    def _blocks(self, cases: Cases) -> Iterator[_Block]:
+        """Cases by length of history, in blocks of one size; the last is filled with repeats."""
+        lengths = cases.rows - self.store.offsets[cases.users]
+        order = np.argsort(lengths, kind="stable")
+        for start in range(0, len(order), self.batch_size):
+            which = order[start : start + self.batch_size]
+            filled = np.concatenate([which, np.repeat(which[:1], self.batch_size - len(which))])
+            block = cases[filled]
+            seen = np.zeros((self.batch_size, _bucket(int(lengths[which].max()))), np.int32)
+            for row, history in zip(seen, block.histories(self.store)):
+                row[: len(history)] = history
+            yield _Block(
+                which=which,
+                cases=block,
+                targets=put(self.mesh, Along.ROWS, self.store.tokens[block.rows]),
+                seen=put(self.mesh, Along.ROWS, seen),
+            )
+
+    def _read(self, cases: Cases, max_length: int) -> tuple[jax.Array, ...]:
+        """Tokens, positions, segments and the slot of MASK for a block of cases."""
+        starts = np.maximum(self.store.offsets[cases.users], cases.rows - (max_length - 1))
+        longest = int((cases.rows - starts).max()) + 1
+        batch, slots = inference_rows(
+            starts,
+            cases.rows,
+            self.store.tokens,
+            max_length=max_length,
+            width=min(_bucket(longest), max_length),
+        )
+        arrays = (batch.tokens, batch.positions, batch.segments, slots)
+        return tuple(put(self.mesh, Along.ROWS, x) for x in arrays)
+
+    @cached_property
+    def _is_item(self) -> jax.Array:
+        return put(self.mesh, Along.ITEMS, self.store.catalog.is_item())
+
+    @cached_property
+    def _compiled(self) -> dict[nn.Module, Any]:
+        return {}
+
+    def _encode(self, model: nn.Module) -> Any:
+        if model not in self._compiled:
+
+            def encode(params: Any, *rows: jax.Array) -> jax.Array:
+                hidden: Any = model.apply(
+                    {"params": params}, *rows, deterministic=True, method="encode"
+                )
+                return hidden[:, 0]
+
+            self._compiled[model] = jax.jit(encode, out_shardings=place(self.mesh, Along.ROWS))
+        return self._compiled[model]
+
+    def _item_vectors(self, model: nn.Module, params: Any) -> tuple[jax.Array, jax.Array]:
+        with jax.set_mesh(self.mesh):
+            vectors, bias = jax.jit(
+                partial(model.apply, method="item_vectors"),
+                out_shardings=place(self.mesh, Along.ITEMS),
+            )({"params": params})
+        return vectors, bias
+
+    @cached_property
+    def _rank_vectors(self) -> Any:
+        return jax.jit(partial(rank_by_vectors, top=TOP, chunk=self.item_chunk))
+
+    @cached_property
+    def _rank_scores(self) -> Any:
+        return jax.jit(partial(rank_by_scores, top=TOP))
+
+
+class _Block(NamedTuple):
+    """One batch of cases: which of all cases, and what ranking needs of them on device."""
+
+    which: npt.NDArray[np.intp]
+    cases: Cases
+    targets: jax.Array
+    seen: jax.Array
+
+
+def _bucket(length: int) -> int:
+    """16, 64, 256, ...: few distinct widths, so few compilations."""
+    width = 16
+    while width < length:
+        width *= 4
+    return width

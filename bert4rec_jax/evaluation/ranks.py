@@ -1,0 +1,206 @@
+"""Ranks and top-k over the whole catalog, on device. The one owner of the tie rule.
+
+The rank of a target is `1 + #{j != target : j eligible and not (s_j < s_target)}`: ties count
+against the model, so a constant scorer gains nothing. Eligible are the items that the user has not
+seen. Lists order by score, then by token. An item the model does not know scores -inf; any other
+score has to be finite.
+
+The catalog is worked through in chunks, twice (the target's score is read from the same product as
+all others), and may lie over several devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from bert4rec_jax.sharding import (
+    Along,
+    first_local_item,
+    gather_over_items,
+    max_over_items,
+    over_shards,
+    sum_over_items,
+)
+
+
+class Ranked(NamedTuple):
+    """Where the targets came and what was recommended instead.
+
+    Attributes:
+      ranks: `[B]` int32, 1 is best.
+      top: `[B, k]` int32 tokens, best first; PAD where fewer than k items are eligible.
+      scores: `[B, k]` float32, -inf there.
+      broken: `[B]` bool, true where a known item's score is not finite.
+    """
+
+    ranks: jax.Array
+    top: jax.Array
+    scores: jax.Array
+    broken: jax.Array
+
+
+def rank_by_vectors(
+    hidden: jax.Array,
+    vectors: jax.Array,
+    bias: jax.Array,
+    targets: jax.Array,
+    excluded: jax.Array,
+    is_item: jax.Array,
+    known: jax.Array,
+    *,
+    top: int,
+    chunk: int,
+) -> Ranked:
+    """Rank by `hidden @ vectors.T + bias`.
+
+    Args:
+      hidden: `[B, D]` float32, one vector per history.
+      vectors: `[V, D]` float32 item vectors.
+      bias: `[V]` float32.
+      targets: `[B]` int tokens.
+      excluded: `[B, S]` int tokens that may not be recommended, padded with PAD.
+      is_item: `[V]` bool, false for PAD, MASK and padded rows.
+      known: `[V]` bool, false for items that the model cannot score.
+      top: length k of the lists.
+      chunk: items scored at once, per device.
+    """
+
+    def local(hidden: jax.Array, vectors: jax.Array, bias: jax.Array, *rest: jax.Array) -> Ranked:
+        size = _chunk_size(vectors.shape[0], chunk)
+
+        def scores(start: jax.Array) -> jax.Array:
+            part = jax.lax.dynamic_slice_in_dim(vectors, start, size)
+            return hidden @ part.T + jax.lax.dynamic_slice_in_dim(bias, start, size)
+
+        return _rank(scores, *rest, items=vectors.shape[0], size=size, top=top)
+
+    inputs = (
+        Along.ROWS,
+        Along.ITEMS,
+        Along.ITEMS,
+        Along.ROWS,
+        Along.ROWS,
+        Along.ITEMS,
+        Along.ITEMS,
+    )
+    ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(
+        hidden, vectors, bias, targets, excluded, is_item, known
+    )
+    return ranked
+
+
+def rank_by_scores(
+    scores: jax.Array,
+    targets: jax.Array,
+    excluded: jax.Array,
+    is_item: jax.Array,
+    known: jax.Array,
+    *,
+    top: int,
+) -> Ranked:
+    """Rank by `[B, V]` scores that are at hand, as baselines give them; else as above."""
+
+    def local(scores: jax.Array, *rest: jax.Array) -> Ranked:
+        items = scores.shape[1]
+        return _rank(lambda _: scores, *rest, items=items, size=items, top=top)
+
+    inputs = (Along.ROWS_BY_ITEMS, Along.ROWS, Along.ROWS, Along.ITEMS, Along.ITEMS)
+    ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(scores, targets, excluded, is_item, known)
+    return ranked
+
+
+_OUTPUTS: Any = Ranked(*[cast(Any, Along.ROWS)] * 4)
+
+
+def _rank(
+    scores_from: Callable[[jax.Array], jax.Array],
+    targets: jax.Array,
+    excluded: jax.Array,
+    is_item: jax.Array,
+    known: jax.Array,
+    *,
+    items: int,
+    size: int,
+    top: int,
+) -> Ranked:
+    """Ranks over this device's items, merged over all devices."""
+    rows = targets.shape[0]
+    offset = first_local_item(items)
+
+    def chunk_at(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        start = number * size
+        usable = jax.lax.dynamic_slice_in_dim(known, start, size)
+        scores = scores_from(start)
+        broken = (~jnp.isfinite(scores) & usable).any(-1)
+        scores = jnp.where(usable, scores, -jnp.inf)
+        is_target = targets[:, None] == offset + start + jnp.arange(size)
+        return start, scores, is_target, broken
+
+    def find(number: int | jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        target_score, broken = carry
+        _, scores, is_target, broken_here = chunk_at(jnp.asarray(number))
+        here = jnp.where(is_target, scores, 0).sum(-1)
+        return target_score + here, broken | broken_here
+
+    count = items // size
+    target_score, broken = jax.lax.fori_loop(
+        0, count, find, (jnp.zeros(rows), jnp.zeros(rows, bool))
+    )
+    target_score = sum_over_items(target_score)
+
+    def compare(
+        number: int | jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        ahead, best, best_tokens = carry
+        start, scores, is_target, _ = chunk_at(jnp.asarray(number))
+        eligible = jax.lax.dynamic_slice_in_dim(is_item, start, size)
+        eligible = eligible & ~_contains(excluded - offset - start, size)
+        not_below = ~(scores < target_score[:, None])
+        ahead += (eligible & ~is_target & not_below).sum(-1)
+        listed = jnp.where(eligible, scores, -jnp.inf)
+        part, where = jax.lax.top_k(listed, min(top, size))
+        return ahead, *_best_of(
+            jnp.concatenate([best, part], -1),
+            jnp.concatenate([best_tokens, offset + start + where], -1),
+            top,
+        )
+
+    ahead, best, best_tokens = jax.lax.fori_loop(
+        0,
+        count,
+        compare,
+        (
+            jnp.zeros(rows, jnp.int32),
+            jnp.full((rows, top), -jnp.inf),
+            jnp.zeros((rows, top), jnp.int32),
+        ),
+    )
+    best, best_tokens = _best_of(gather_over_items(best), gather_over_items(best_tokens), top)
+    return Ranked(
+        ranks=1 + sum_over_items(ahead),
+        top=jnp.where(best > -jnp.inf, best_tokens, 0),
+        scores=best,
+        broken=max_over_items(broken.astype(jnp.int32)) > 0,
+    )
+
+
+def _best_of(scores: jax.Array, tokens: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
+    """The best `top` columns; among equals the first, which has the lower token."""
+    best, where = jax.lax.top_k(scores, top)
+    return best, jnp.take_along_axis(tokens, where, axis=-1)
+
+
+def _contains(indices: jax.Array, size: int) -> jax.Array:
+    """`[B, S]` indices to a `[B, size]` mask; indices outside are ignored."""
+    inside = jnp.where((indices >= 0) & (indices < size), indices, size)
+    rows = jnp.arange(indices.shape[0])[:, None]
+    return jnp.zeros((indices.shape[0], size), bool).at[rows, inside].set(True, mode="drop")
+
+
+def _chunk_size(items: int, chunk: int) -> int:
+    """The largest divisor of `items` that is at most `chunk`."""
+    return next(size for size in range(min(items, chunk), 0, -1) if items % size == 0)

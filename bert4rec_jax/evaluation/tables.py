@@ -1,0 +1,86 @@
+"""Tables for people: results beside baselines, and titles that were recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from bert4rec_jax.data.split import Cases
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.evaluation.assessment import Assessment
+from bert4rec_jax.evaluation.evaluator import Ranking
+
+_COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
+
+
+def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
+    """Metrics over their 95 % intervals, and the first model's paired lead; fits 80 columns."""
+    first = assessments[0].name
+    table = Table(
+        title=title,
+        caption="below each value: 95 % bootstrap interval over users",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("model", width=16, overflow="fold")
+    for name in _COLUMNS:
+        table.add_column(name.upper(), justify="right", no_wrap=True)
+    table.add_column(f"{first} leads\nNDCG@10 by", justify="right", no_wrap=True)
+    for number, model in enumerate(assessments):
+        values = [
+            f"{interval.mean:.4f}\n[dim]{_short(interval.low)}-{_short(interval.high)}[/]"
+            for interval in (model.intervals[name] for name in _COLUMNS)
+        ]
+        lead = model.lead.get("ndcg@10")
+        compared = f"{lead.mean:+.4f}\n[dim]{lead.low:+.4f} to {lead.high:+.4f}[/]" if lead else ""
+        style = "bold" if number == 0 else ""
+        table.add_row(model.name, *values, compared, style=style)
+    return table
+
+
+def _short(share: float) -> str:
+    """Three places, without the zero before the point."""
+    return f"{share:.3f}".removeprefix("0")
+
+
+def recommendations_table(
+    cases: Cases, ranking: Ranking, store: SequenceStore, *, users: int = 3, titles: int = 5
+) -> Table:
+    """Last movies of a few users beside what the model recommends, and what they watched next.
+
+    The users are spread evenly over those with at least `titles` movies; nothing about how well the
+    model did chooses them.
+    """
+    table = Table(title="What some users watched, and what the model would have shown them")
+    for name in ("user", f"last {titles} movies", f"top {titles} recommended", "watched next"):
+        table.add_column(name, overflow="fold")
+    catalog = store.catalog
+    lengths = cases.rows - store.offsets[cases.users]
+    long_enough = np.flatnonzero(lengths >= titles)
+    if not len(long_enough):
+        long_enough = np.arange(len(cases))
+    picks = long_enough[np.linspace(0, len(long_enough) - 1, users + 2).astype(int)[1:-1]]
+    ids = store.user_ids()
+    for pick in picks:
+        row = int(cases.rows[pick])
+        start = max(row - titles, int(store.offsets[cases.users[pick]]))
+        target = int(store.tokens[row])
+        rank = int(ranking.ranks[pick])
+        table.add_row(
+            escape(ids[cases.users[pick]]),
+            "\n".join(escape(catalog.title(int(t))) for t in store.tokens[start:row]),
+            "\n".join(
+                f"[green]{escape(catalog.title(int(t)))}[/]"
+                if t == target
+                else escape(catalog.title(int(t)))
+                for t in ranking.top[pick, :titles]
+            ),
+            f"{escape(catalog.title(target))}\n[dim]rank {rank:,} of {len(catalog):,}[/]",
+            end_section=True,
+        )
+    return table

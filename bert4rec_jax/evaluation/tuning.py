@@ -1,0 +1,171 @@
+"""Tuning: the hyper-parameters of each baseline, chosen by validation NDCG@10 alone.
+
+The grids are small and the same for every data set. What is chosen is fitted once more on the rows
+that the tested model may see, and only then asked the test cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.split import Cases, Split
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.baselines import (
+    Baseline,
+    Popular,
+    RecentPopular,
+    Settings,
+    Stop,
+    Until,
+)
+from bert4rec_jax.evaluation.item_knn import ItemKNN
+from bert4rec_jax.evaluation.markov import Markov
+from bert4rec_jax.evaluation.metrics import ndcg
+
+Rank = Callable[[Baseline, Cases], npt.NDArray[np.integer]]
+Grid = Callable[[SequenceStore, Stop], Iterator[Baseline]]
+
+SELECTED_AT = 10
+DAYS = (1, 3, 7, 14, 30)
+UNTIL: tuple[Until, ...] = ("end of training", "last event")
+DECAYS = (0.6, 0.7, 0.8, 0.9)
+SMOOTHING = (0, 5, 20, 50)
+SKIP_DISTANCE = 9
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a grid and its NDCG@10 on the validation cases."""
+
+    settings: Settings
+    ndcg: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """The best baseline of a grid, fitted for the test, and what led to the choice.
+
+    Attributes:
+      baseline: fitted on `Split.refit_stop`.
+      chosen: its hyper-parameters and validation NDCG@10.
+      trials: every point of the grid, in order.
+    """
+
+    baseline: Baseline
+    chosen: Trial
+    trials: tuple[Trial, ...]
+
+
+def tune(
+    candidates: Iterable[Baseline], *, store: SequenceStore, split: Split, rank: Rank
+) -> Tuned:
+    """Choose by NDCG@10 over all validation cases; the earlier of equals wins.
+
+    Args:
+      candidates: baselines fitted on `split.train_stop`, taken one at a time.
+      store: the data.
+      split: where training ends, and the validation cases.
+      rank: answers `[M]` ranks, 1 is best.
+
+    Raises:
+      ValueError: there is no candidate.
+    """
+    best: tuple[Trial, Baseline] | None = None
+    trials = []
+    for candidate in candidates:
+        gain = ndcg(rank(candidate, split.validation), SELECTED_AT)
+        trial = Trial(candidate.settings, float(gain.mean()))
+        trials.append(trial)
+        if best is None or trial.ndcg > best[0].ndcg:
+            best = trial, candidate
+    if best is None:
+        raise ValueError("no candidate to choose from; a grid has at least one point")
+    chosen, baseline = best
+    if split.refits:
+        baseline = baseline.refit(store, split.refit_stop)
+    return Tuned(baseline, chosen, tuple(trials))
+
+
+def tune_all(
+    store: SequenceStore, split: Split, rank: Rank, *, names: Iterable[str] | None = None
+) -> dict[str, Tuned]:
+    """Tune the named baselines, by default all that the log allows, in the order of `GRIDS`.
+
+    Raises:
+      UserError: a name is unknown, or needs timestamps that the log does not have.
+    """
+    usable = [name for name in GRIDS if store.timed or name not in NEEDS_TIME]
+    wanted = usable if names is None else list(names)
+    for name in wanted:
+        if name not in usable:
+            why = "needs timestamps, and this log has none" if name in GRIDS else "is unknown"
+            raise UserError(f"baseline {name!r} {why}; choose from {', '.join(usable)}")
+    return {
+        name: tune(GRIDS[name](store, split.train_stop), store=store, split=split, rank=rank)
+        for name in wanted
+    }
+
+
+def _popular(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    yield Popular.fit(store, stop)
+
+
+def _recent_popular(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    fitted = RecentPopular.fit(store, stop, days=DAYS[0], until=UNTIL[0])
+    for until in UNTIL:
+        for days in DAYS:
+            yield replace(fitted, days=days, until=until)
+
+
+def _markov_1(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    fitted = Markov.fit(
+        store, stop, distance=1, decay=0, smoothing=0, prior=Popular.fit(store, stop)
+    )
+    for smoothing in SMOOTHING:
+        yield replace(fitted, smoothing=smoothing)
+
+
+def _skip_gram(store: SequenceStore, stop: Stop) -> Markov:
+    prior = Popular.fit(store, stop)
+    return Markov.fit(
+        store, stop, distance=SKIP_DISTANCE, decay=DECAYS[0], smoothing=0, prior=prior
+    )
+
+
+def _skip_gram_markov(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    fitted = _skip_gram(store, stop)
+    for decay in DECAYS:
+        for smoothing in SMOOTHING:
+            yield replace(fitted, decay=decay, smoothing=smoothing)
+
+
+def _skip_gram_markov_recent(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    fitted = _skip_gram(store, stop)
+    recent = RecentPopular.fit(store, stop, days=1, until="end of training")
+    for days in (1, 7, 14):
+        for smoothing in (20, 50, 200, 500):
+            yield replace(fitted, decay=0.7, smoothing=smoothing, prior=replace(recent, days=days))
+
+
+def _item_knn(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    for neighbours in (100, 2000):
+        for shrinkage in (0, 10):
+            fitted = ItemKNN.fit(store, stop, neighbours=neighbours, shrinkage=shrinkage, decay=0.5)
+            for decay in (0.5, 0.6, 0.7):
+                yield replace(fitted, decay=decay)
+
+
+GRIDS: Mapping[str, Grid] = {
+    "popular": _popular,
+    "recent-popular": _recent_popular,
+    "markov-1": _markov_1,
+    "skip-gram-markov": _skip_gram_markov,
+    "skip-gram-markov-recent": _skip_gram_markov_recent,
+    "item-knn": _item_knn,
+}
+NEEDS_TIME = ("recent-popular", "skip-gram-markov-recent")

@@ -1,0 +1,354 @@
+"""An experiment: prepare, train, select, test beside baselines, show and record.
+
+This is what `train.py` runs. It composes the other parts and computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from rich.console import Console
+
+from bert4rec_jax import environment
+from bert4rec_jax.config import Config, DataConfig, from_json, to_json
+from bert4rec_jax.data.prepare import is_prepared_from, prepare
+from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, train_counts
+from bert4rec_jax.data.store import SequenceStore, is_store
+from bert4rec_jax.data.thumbs import default_thresholds
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.assessment import Assessment, assess
+from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
+from bert4rec_jax.evaluation.metrics import known, summary
+from bert4rec_jax.evaluation.tables import recommendations_table, results_table
+from bert4rec_jax.evaluation.tuning import Tuned, tune_all
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.processes import barrier, is_first, start_processes
+from bert4rec_jax.sharding import check_divides, make_mesh
+from bert4rec_jax.training.checkpoints import check_same_config, read_config
+from bert4rec_jax.training.fit import Fitted, build_model, digest, fit, load_best
+
+MODEL = "BERT4Rec"
+_REFIT = "refit"
+
+
+def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[str, Any]:
+    """Run a config to its end, or continue where an earlier run of it in the same workdir stopped.
+
+    Returns:
+      What is written to `WORKDIR/metrics.json`.
+
+    Raises:
+      UserError: anything the user can mend.
+      Interrupted: asked to stop; the state is saved, and the same call continues.
+    """
+    setting, console = _open(config, console)
+    _introduce(setting, recipe, console)
+    started = time.monotonic()
+    fitted = _train(setting, console)
+    trained = time.monotonic()
+    tested = _test(setting, fitted.params, fitted.validations, console)
+    results = {
+        "recipe": recipe,
+        "config": to_json(config),
+        "data": _describe(setting),
+        "device": environment.describe(setting.mesh),
+        "seconds": {
+            "training": round(trained - started, 1),
+            "evaluation": round(time.monotonic() - trained, 1),
+        },
+        "steps": {
+            "done": fitted.last_step,
+            "best": fitted.step,
+            "resumed_from": fitted.resumed_from,
+        },
+        "parameters_sha256": {
+            "tested": digest(fitted.params),
+            "after_last_step": fitted.last_digest,
+        },
+        **tested.to_json(),
+    }
+    if is_first():
+        path = Path(config.workdir) / "metrics.json"
+        write_json(path, results)
+        _show(setting, tested, console)
+        console.print(f"Written: {path}", highlight=False)
+    return results
+
+
+def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]:
+    """Test the best checkpoint of a run, finished or not, and show the same tables.
+
+    Raises:
+      UserError: the folder holds no checkpoint that can be read.
+    """
+    values = read_config(workdir / "checkpoints")
+    if values is None:
+        raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
+    config = replace(from_json(values), workdir=str(workdir))
+    setting, console = _open(config, console)
+    refitted = setting.split.refits and (workdir / _REFIT / "checkpoints").is_dir()
+    folder = workdir / _REFIT if refitted else workdir
+    best = load_best(config, mesh=setting.mesh, store=setting.store, folder=folder)
+    selected = best
+    if refitted:
+        selected = load_best(config, mesh=setting.mesh, store=setting.store, folder=workdir)
+    tested = _test(setting, best.state.params, selected.record.validations, console)
+    if is_first():
+        _show(setting, tested, console)
+    return {
+        "steps": {"tested": best.step},
+        "parameters_sha256": {"tested": digest(best.state.params)},
+        **tested.to_json(),
+    }
+
+
+def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceStore:
+    """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
+
+    Raises:
+      UserError: see `prepare` and `SequenceStore.open`.
+    """
+    given = Path(config.path)
+    if is_store(given):
+        return SequenceStore.open(given)
+    path = workdir / "data"
+    users, items = config.min_user_interactions, config.min_item_interactions
+    if is_first() and not is_prepared_from(
+        path, config.path, min_user_interactions=users, min_item_interactions=items
+    ):
+        prepare(
+            config.path,
+            path,
+            min_user_interactions=users,
+            min_item_interactions=items,
+            notify=lambda sentence: console.print(sentence, highlight=False),
+        )
+    barrier("data is prepared")
+    return SequenceStore.open(path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """What a run is about: its settings, devices, data and questions."""
+
+    config: Config
+    mesh: Mesh
+    store: SequenceStore
+    split: Split
+    evaluator: Evaluator
+
+    def tested(self) -> dict[str, Cases]:
+        """The named sets of test cases.
+
+        Under the global-time split, cases whose user or target has no training event are a set of
+        their own: published figures leave them out.
+        """
+        if not self.split.refits:
+            return dict(self.split.test)
+        sets: dict[str, Cases] = {}
+        for name, cases in self.split.test.items():
+            familiar = known(cases, self.store, self.split.refit_stop)
+            sets[name] = cases[familiar]
+            if not familiar.all():
+                sets[f"{name}_new_users_or_items"] = cases[~familiar]
+        return sets
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """Rankings and figures of every model on every set of test cases, and how it was chosen."""
+
+    rankings: Mapping[str, Mapping[str, Ranking]]
+    assessments: Mapping[str, list[Assessment]]
+    validation: Mapping[str, Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """`validation` and each test set: model -> metrics."""
+        tested = {
+            name: {model.name: model.to_json() for model in models}
+            for name, models in self.assessments.items()
+        }
+        return {"validation": self.validation, **tested}
+
+
+def _open(config: Config, console: Console | None) -> tuple[_Setting, Console]:
+    """Everything before the work: processes, devices, data. Refuses what cannot go on."""
+    start_processes()
+    console = console or Console(quiet=not is_first())
+    workdir = Path(config.workdir)
+    mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)
+    saved = read_config(workdir / "checkpoints")
+    if saved is not None:  # before anything in the folder is touched
+        check_same_config(saved, to_json(config), workdir)
+    store = open_data(config.data, workdir, console)
+    for batch_size in (config.training.batch_size, config.evaluation.batch_size):
+        check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
+    if config.data.split == "leave-one-out":
+        split = leave_one_out(store)
+    else:
+        split = global_time(store, quantile=config.data.time_quantile)
+    evaluator = Evaluator(mesh, store, config.evaluation.batch_size, config.evaluation.item_chunk)
+    return _Setting(config, mesh, store, split, evaluator), console
+
+
+def _train(setting: _Setting, console: Console) -> Fitted:
+    """Train until the best validation; where the split asks for it, once more on all up to T."""
+    config, store, split = setting.config, setting.store, setting.split
+    in_training = train_counts(store, split.train_stop) > 0
+
+    def validate(model: BERT4Rec, params: Any) -> dict[str, float]:
+        ranking = setting.evaluator.rank_model(
+            model,
+            params,
+            split.validation,
+            known=in_training,
+            max_length=config.data.max_length,
+        )
+        return summary(ranking.ranks)
+
+    workdir = Path(config.workdir)
+    thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
+    common: dict[str, Any] = {
+        "mesh": setting.mesh,
+        "store": store,
+        "thumbs": thumbs,
+        "console": console,
+    }
+    selected = fit(
+        config,
+        stop=split.train_stop,
+        folder=workdir,
+        title="training",
+        validate=validate,
+        **common,
+    )
+    if not split.refits:
+        return selected
+    refitted = fit(
+        config,
+        stop=split.refit_stop,
+        folder=workdir / _REFIT,
+        title="refit up to T",
+        validate=None,
+        steps=selected.step,
+        **common,
+    )
+    return replace(refitted, validations=selected.validations)
+
+
+def _test(
+    setting: _Setting, params: Any, validations: list[dict[str, float]], console: Console
+) -> _Tested:
+    """Ask the model and the tuned baselines every test case."""
+    config, store, evaluator = setting.config, setting.store, setting.evaluator
+    console.print("Ranking the whole catalog for every test user, beside the baselines ...")
+    model = build_model(
+        config.model, num_rows=store.catalog.num_rows, max_length=config.data.max_length
+    )
+    counts = train_counts(store, setting.split.refit_stop)
+    validation: dict[str, Mapping[str, Any]] = {}
+    if validations:
+        best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
+        validation[MODEL] = {name: round(v, 6) for name, v in best.items() if name != "step"}
+    tuned: Mapping[str, Tuned] = {}
+    if config.evaluation.baselines:
+        tuned = tune_all(
+            store, setting.split, lambda scorer, cases: evaluator.rank_scorer(scorer, cases).ranks
+        )
+    for name, choice in tuned.items():
+        validation[name] = {
+            "ndcg@10": round(choice.chosen.ndcg, 6),
+            "settings": dict(choice.chosen.settings),
+            "trials": len(choice.trials),
+        }
+    rankings: dict[str, dict[str, Ranking]] = {}
+    assessments = {}
+    for set_name, cases in setting.tested().items():
+        if not len(cases):
+            console.print(f"  {set_name}: no case is left to ask", highlight=False)
+            continue
+        answers = rankings[set_name] = {
+            MODEL: evaluator.rank_model(
+                model, params, cases, known=counts > 0, max_length=config.data.max_length
+            )
+        }
+        for name, choice in tuned.items():
+            answers[name] = evaluator.rank_scorer(choice.baseline, cases)
+        assessments[set_name] = assess(
+            answers,
+            cases,
+            store,
+            counts=counts,
+            resamples=config.evaluation.bootstrap,
+            seed=config.training.seed,
+        )
+    return _Tested(rankings, assessments, validation)
+
+
+def _introduce(setting: _Setting, recipe: str, console: Console) -> None:
+    store, split = setting.store, setting.split
+    device = jax.devices()[0]
+    console.print(
+        f"[bold]{recipe}[/]: {store.num_interactions:,} interactions of {store.num_users:,} users "
+        f"with {len(store.catalog):,} items, {split.name.replace('_', ' ')}, on "
+        f"{jax.device_count()} x {device.device_kind} "
+        f"({' x '.join(f'{n} {axis}' for axis, n in setting.mesh.shape.items())})",
+        highlight=False,
+    )
+    for name, cases in {"validation": split.validation, **split.test}.items():
+        for reason, count in cases.dropped.items():
+            console.print(f"  {name}: {count:,} users left out: {reason}", highlight=False)
+
+
+def _describe(setting: _Setting) -> dict[str, Any]:
+    store, split = setting.store, setting.split
+
+    def cases(found: Cases) -> dict[str, Any]:
+        return {"cases": len(found), "left_out": dict(found.dropped)}
+
+    return {
+        "fingerprint": store.fingerprint,
+        "catalog_fingerprint": store.catalog.fingerprint,
+        "source": store.manifest["source"],
+        "users": store.num_users,
+        "items": len(store.catalog),
+        "interactions": store.num_interactions,
+        "split": split.name,
+        "validation": cases(split.validation),
+        **{name: cases(found) for name, found in setting.tested().items()},
+    }
+
+
+def _show(setting: _Setting, tested: _Tested, console: Console) -> None:
+    sets = setting.tested()
+    items = f"{len(setting.store.catalog):,}"
+    for name, models in tested.assessments.items():
+        title = (
+            f"{name.replace('_', ' ')}: {len(sets[name]):,} users, ranked among all {items} items "
+            f"({setting.split.name.replace('_', ' ')})"
+        )
+        console.print()
+        console.print(results_table(title, models))
+    for name, answers in list(tested.rankings.items())[:1]:
+        console.print(recommendations_table(sets[name], answers[MODEL], setting.store))

@@ -1,0 +1,66 @@
+"""Several processes as one run: how they find each other, wait for each other and who writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import jax
+
+from bert4rec_jax.errors import UserError
+
+_ADDRESS, _COUNT, _ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+
+def start_processes() -> None:
+    """Join the other processes of this run, if there are any; call before JAX is used.
+
+    On TPU VMs, and under Slurm and Open MPI, JAX finds out by itself. Elsewhere set
+    JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+      UserError: only some of the variables are set, or they are not numbers.
+    """
+    if jax.distributed.is_initialized():
+        return
+    given = {name: os.environ.get(name) for name in (_ADDRESS, _COUNT, _ID)}
+    if any(given.values()):
+        missing = [name for name, value in given.items() if not value]
+        if missing:
+            raise UserError(
+                f"{', '.join(missing)} is not set; several processes need all of "
+                f"{_ADDRESS}, {_COUNT} and {_ID}"
+            )
+        try:
+            count, number = int(given[_COUNT] or ""), int(given[_ID] or "")
+        except ValueError:
+            raise UserError(
+                f"{_COUNT}={given[_COUNT]!r} and {_ID}={given[_ID]!r} have to be whole numbers"
+            ) from None
+        jax.distributed.initialize(given[_ADDRESS], count, number)
+    elif _on_tpu_vm() or _launched_together():
+        jax.distributed.initialize()
+
+
+def is_first() -> bool:
+    """Whether this process writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Wait until every process is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def _on_tpu_vm() -> bool:
+    devices = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev").glob("vfio/[0-9]*")]
+    return bool(devices) and importlib.util.find_spec("libtpu") is not None
+
+
+def _launched_together() -> bool:
+    sizes = (os.environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    return any(size.isdigit() and int(size) > 1 for size in sizes)

@@ -1,0 +1,168 @@
+"""Devices as a `data x model` mesh. No other file names a mesh axis.
+
+Rows of a batch lie over `data`; rows of the item table (and its optimizer state) over `model`;
+everything else is on every device. Code that has to know where a shard lies (softmax over a sharded
+catalog, top-k, ranks) runs inside `over_shards` and uses the collectives below. With one device the
+mesh is 1 x 1 and the same code runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bert4rec_jax.errors import UserError
+
+_DATA = "data"
+_MODEL = "model"
+ITEM_TABLE = "item_table"  # parameters below a module of this name are sharded by rows
+
+
+class Along(Enum):
+    """What the first dimensions of an array count, and so where its parts lie."""
+
+    ROWS = (_DATA,)
+    ITEMS = (_MODEL,)
+    ROWS_BY_ITEMS = (_DATA, _MODEL)
+    NEITHER = ()
+
+    @property
+    def spec(self) -> P:
+        """The partition spec."""
+        return P(*self.value)
+
+
+def make_mesh(*, data: int = -1, model: int = 1) -> Mesh:
+    """A mesh over all devices of all processes.
+
+    Args:
+      data: devices along the batch; -1 takes all that `model` leaves.
+      model: devices along the item table.
+
+    Raises:
+      UserError: the devices cannot be laid out so.
+    """
+    devices = jax.device_count()
+    if devices % model:
+        raise UserError(
+            f"mesh.model is {model}, but it has to divide the {devices} devices of this run"
+        )
+    rows = devices // model if data == -1 else data
+    if rows * model != devices:
+        raise UserError(
+            f"mesh.data x mesh.model is {rows} x {model} = {rows * model}, but this run has "
+            f"{devices} devices; use --mesh.data -1 to take what is there"
+        )
+    return jax.make_mesh((rows, model), (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def check_divides(mesh: Mesh, *, batch_size: int, num_rows: int) -> None:
+    """Refuse a batch or an item table that the mesh cannot split evenly.
+
+    Raises:
+      UserError: names the value and the axis.
+    """
+    if batch_size % mesh.shape[_DATA]:
+        raise UserError(
+            f"a batch of {batch_size} rows does not split over {mesh.shape[_DATA]} devices along "
+            "the batch; choose training.batch-size and evaluation.batch-size as multiples of it"
+        )
+    if num_rows % mesh.shape[_MODEL]:
+        raise UserError(
+            f"the item table of {num_rows} rows does not split over mesh.model = "
+            f"{mesh.shape[_MODEL]} devices; choose a power of two up to 256"
+        )
+
+
+def place(mesh: Mesh, along: Along) -> NamedSharding:
+    """The sharding of an array whose first dimension counts `along`."""
+    return NamedSharding(mesh, along.spec)
+
+
+def place_state(mesh: Mesh, state: Any) -> Any:
+    """The shardings of a train state or of parameters: item tables by rows, the rest everywhere."""
+
+    def leaf(path: tuple[Any, ...], value: Any) -> NamedSharding:
+        names = {getattr(entry, "key", getattr(entry, "name", None)) for entry in path}
+        table = ITEM_TABLE in names and np.ndim(value) > 0
+        return place(mesh, Along.ITEMS if table else Along.NEITHER)
+
+    return jax.tree.map_with_path(leaf, state)
+
+
+def global_rows(mesh: Mesh, arrays: Any) -> Any:
+    """Assemble batches from the rows that each process holds (all rows, in one process)."""
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(place(mesh, Along.ROWS), x), arrays
+    )
+
+
+def put(mesh: Mesh, along: Along, array: Any) -> jax.Array:
+    """Lay out an array that every process holds whole."""
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, place(mesh, along), lambda part: host[part])
+
+
+def over_shards(function: Callable[..., Any], inputs: tuple[Along, ...], outputs: Any) -> Any:
+    """Run `function` on every device over its own parts of the arguments.
+
+    Args:
+      function: sees local parts and may call the collectives of this file.
+      inputs: how each argument lies.
+      outputs: how each result lies, in the structure of the result.
+    """
+    return jax.shard_map(
+        function,
+        mesh=_current_mesh(),
+        in_specs=tuple(along.spec for along in inputs),
+        out_specs=jax.tree.map(lambda along: along.spec, outputs),
+        check_vma=False,
+    )
+
+
+def first_local_item(local_items: int) -> jax.Array:
+    """Inside `over_shards`: the index of this device's first row of the item table."""
+    return jax.lax.axis_index(_MODEL) * local_items
+
+
+def max_over_items(x: jax.Array) -> jax.Array:
+    """Inside `over_shards`: the largest value over the parts of the item table."""
+    return jax.lax.pmax(x, _MODEL)
+
+
+def sum_over_items(x: jax.Array) -> jax.Array:
+    """Inside `over_shards`: the sum over the parts of the item table."""
+    return jax.lax.psum(x, _MODEL)
+
+
+def sum_over_rows(x: jax.Array) -> jax.Array:
+    """Inside `over_shards`: the sum over the parts of the batch."""
+    return jax.lax.psum(x, _DATA)
+
+
+def gather_over_items(x: jax.Array) -> jax.Array:
+    """Inside `over_shards`: `[B, k]` of every part of the item table, side by side."""
+    return jax.lax.all_gather(x, _MODEL, axis=1, tiled=True)
+
+
+def _current_mesh() -> Mesh | jax.sharding.AbstractMesh:
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:
+        return mesh
+    one = np.asarray(jax.devices()[:1]).reshape(1, 1)
+    return Mesh(one, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """The whole of an array that may be spread over several processes."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

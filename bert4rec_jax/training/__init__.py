@@ -1,0 +1,1 @@
+"""From batches to a trained model: masking, loss, schedule, step, loop, checkpoints."""

@@ -1,0 +1,325 @@
+"""Checkpoints: the train state, and what is needed to know that it belongs to this run.
+
+Orbax writes; three things are ours: what a checkpoint says of its run, which checkpoints stay (the
+newest and the best), and what happens when one cannot be read (the one before it is taken).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    BestN,
+    LatestN,
+)
+
+from bert4rec_jax.config import differences
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.sharding import place_state
+from bert4rec_jax.training.step import TrainState
+
+_CORRUPT = ".corrupt"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a checkpoint knows of its run, as JSON values.
+
+    Attributes:
+      config: the run's config in JSON form.
+      catalog: fingerprint of the catalog, which gives the rows of the item table their meaning.
+      data: fingerprint of the prepared data.
+      validations: one dict per validation so far: `step` and the metrics.
+      checksum: of the state that is saved beside the record.
+    """
+
+    config: dict[str, Any]
+    catalog: str
+    data: str
+    validations: list[dict[str, float]] = field(default_factory=list)
+    checksum: int = 0
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint that was read back."""
+
+    step: int
+    state: TrainState
+    record: RunRecord
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder.
+
+    Args:
+      folder: where they are; made when the first one is saved.
+      metric: the validation metric that makes a checkpoint the best.
+      keep: how many of the newest stay, beside the best.
+      warn: told of every checkpoint that had to be passed over.
+    """
+
+    def __init__(
+        self, folder: Path, *, metric: str, keep: int, warn: Callable[[str], None]
+    ) -> None:
+        self._folder = folder.resolve()
+        self._metric = metric
+        self._keep = keep
+        self._warn = warn
+        self._manager = self._open()
+
+    def save(self, state: TrainState, record: RunRecord) -> None:
+        """Start saving; writing goes on in the background.
+
+        Raises:
+          UserError: an earlier save failed, or this one cannot start.
+        """
+        step = int(state.step)
+        signed = replace(record, checksum=checksum(state))
+        now = record.validations[-1] if record.validations else None
+        metrics = now if now and now["step"] == step else None
+        self.wait()  # what fails here is an earlier save, not this one
+        with self._failures(step):
+            if step in self.steps():
+                if metrics is None or self._manager.metrics(step) is not None:
+                    return
+                # Saved on an interruption, validated since: the new one knows its metrics.
+                self._manager.delete(step)
+            saved = self._manager.save(
+                step,
+                metrics=metrics,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    record=ocp.args.JsonSave(asdict(signed)),
+                ),
+            )
+        if not saved:
+            raise UserError(
+                f"{self._folder} already holds a checkpoint later than step {step}; move the "
+                "folder away or use another workdir"
+            )
+
+    def check(self) -> None:
+        """Raise what went wrong while writing in the background.
+
+        Raises:
+          UserError: names the last good checkpoint.
+        """
+        with self._failures(None):
+            self._manager.check_for_errors()
+
+    def wait(self) -> None:
+        """Wait until everything is on disk.
+
+        Raises:
+          UserError: names the last good checkpoint.
+        """
+        with self._failures(None):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for what is being written and let go of the folder."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def restore_latest(
+        self, abstract: TrainState, mesh: Mesh, current: RunRecord
+    ) -> Restored | None:
+        """The newest checkpoint that can be read, laid out over the mesh; None without any.
+
+        One that cannot be read is renamed to `STEP.corrupt`, and the one before it is taken.
+
+        Args:
+          abstract: shapes and types of the state.
+          mesh: devices to restore to; they may differ from those that saved.
+          current: the record of the run that wants to go on.
+
+        Raises:
+          UserError: the checkpoint belongs to another config or catalog; or none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            restored = self._try(step, abstract, mesh, current)
+            if restored is not None:
+                return restored
+            self._set_aside(step)
+        if steps:
+            raise UserError(
+                f"none of the {len(steps)} checkpoints in {self._folder} can be read; they are "
+                f"kept as *{_CORRUPT}. Start again in another workdir, or move this one away"
+            )
+        return None
+
+    def restore(self, step: int, abstract: TrainState, mesh: Mesh, current: RunRecord) -> Restored:
+        """One checkpoint.
+
+        Raises:
+          UserError: it is not there, cannot be read, or belongs to another config or catalog.
+        """
+        restored = self._try(step, abstract, mesh, current) if step in self.steps() else None
+        if restored is None:
+            raise UserError(f"the checkpoint of step {step} in {self._folder} cannot be read")
+        return restored
+
+    def best_steps(self, validations: list[dict[str, float]]) -> list[int]:
+        """Validated steps that still have a checkpoint, best first; among equals the later."""
+        saved = set(self.steps())
+        ranked = sorted(validations, key=lambda v: (v[self._metric], v["step"]), reverse=True)
+        return [int(v["step"]) for v in ranked if v["step"] in saved]
+
+    def _try(
+        self, step: int, abstract: TrainState, mesh: Mesh, current: RunRecord
+    ) -> Restored | None:
+        try:
+            record = self._read_record(step)
+        except Exception as error:
+            self._warn(f"checkpoint {step} in {self._folder} cannot be read ({_first_line(error)})")
+            return None
+        _check_same_run(record, current, self._folder)
+        target = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            abstract,
+            place_state(mesh, abstract),
+        )
+        try:
+            state = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            )["state"]
+            if checksum(state) != record.checksum:
+                raise ValueError("its content does not match its checksum")
+        except Exception as error:
+            self._warn(f"checkpoint {step} in {self._folder} cannot be read ({_first_line(error)})")
+            return None
+        return Restored(step, state, record)
+
+    def _read_record(self, step: int) -> RunRecord:
+        read = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
+            "record"
+        ]
+        return RunRecord(**read)
+
+    def _set_aside(self, step: int) -> None:
+        """Rename a damaged checkpoint, so that later saves of the same step are not refused."""
+        self._manager.close()
+        damaged = self._folder / str(step)
+        if jax.process_index() == 0:
+            target = damaged.with_name(f"{step}{_CORRUPT}")
+            number = 1
+            while target.exists():
+                number += 1
+                target = damaged.with_name(f"{step}{_CORRUPT}.{number}")
+            damaged.rename(target)
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        best = BestN(get_metric_fn=self._of, n=1, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(self._keep), best]),
+            best_fn=self._of,
+            best_mode="max",
+            create=True,
+            cleanup_tmp_directories=True,
+        )
+        return ocp.CheckpointManager(self._folder, options=options)
+
+    def _of(self, metrics: dict[str, float]) -> float:
+        return metrics[self._metric]
+
+    @contextlib.contextmanager
+    def _failures(self, step: int | None) -> Iterator[None]:
+        """Turn a failed write into one clear error."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+            good = self.steps()
+            last = f"the last good one is step {good[-1]}" if good else "there is no earlier one"
+            raise UserError(
+                f"{what} could not be saved in {self._folder}: {_first_line(error)}; {last}. Make "
+                "room or choose another workdir, then run the same command to continue"
+            ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The config of the run whose checkpoints lie in `folder`, in JSON form; None without any."""
+    if not folder.is_dir():
+        return None
+    with ocp.CheckpointManager(folder.resolve()) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            with contextlib.suppress(Exception):
+                args = ocp.args.Composite(record=ocp.args.JsonRestore())
+                return dict(manager.restore(step, args=args)["record"]["config"])
+    return None
+
+
+def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
+    """Refuse to continue a run with other settings.
+
+    Raises:
+      UserError: names every field that differs.
+    """
+    changed = differences(saved, current)
+    if changed:
+        listed = "\n  ".join(changed)
+        raise UserError(
+            f"{folder} holds a run with another configuration:\n  {listed}\n"
+            "use the same settings to continue it, or another --workdir"
+        )
+
+
+def _check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
+    check_same_config(saved.config, current.config, folder)
+    if saved.catalog != current.catalog:
+        raise UserError(
+            f"the catalog does not match the checkpoints in {folder} (fingerprint "
+            f"{saved.catalog[:12]} there, {current.catalog[:12]} in the data): items would get "
+            "each other's vectors. Use the data of that run, or another --workdir"
+        )
+    if saved.data != current.data:
+        raise UserError(
+            f"the data does not match the checkpoints in {folder} (fingerprint {saved.data[:12]} "
+            f"there, {current.data[:12]} now). Use the data of that run, or another --workdir"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def checksum(state: TrainState) -> int:
+    """A number that any change of any bit of the state changes (but for one chance in 2^32).
+
+    `sum_i bits_i * odd_i mod 2^32` over all elements, so it is the same on every mesh. Orbax
+    notices missing files, but not every change of their bytes.
+    """
+    return int(_checksum(state))
+
+
+@jax.jit
+def _checksum(state: TrainState) -> jax.Array:
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(state)):
+        width = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+        bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
+        place = jnp.uint32(number)
+        for axis in range(leaf.ndim):
+            index = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+            place = place * jnp.uint32(0x9E3779B1) + index
+        total += (bits * (2 * place + 1)).sum(dtype=jnp.uint32)
+    return total

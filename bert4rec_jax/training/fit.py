@@ -1,0 +1,254 @@
+"""Fit: from a config and training histories to a trained model, continuing where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+from rich.console import Console
+
+from bert4rec_jax.config import Config, ModelConfig, to_json
+from bert4rec_jax.data.batch import Batch
+from bert4rec_jax.data.pipeline import StepToBatch, batches
+from bert4rec_jax.data.plan import Plan
+from bert4rec_jax.data.split import train_counts
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.sharding import Along, global_rows, put, to_host
+from bert4rec_jax.training.checkpoints import Checkpoints, Restored, RunRecord
+from bert4rec_jax.training.log import TrainingLog
+from bert4rec_jax.training.loop import Stopping, Validations, train
+from bert4rec_jax.training.masking import num_slots
+from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
+from bert4rec_jax.training.step import Metrics, TrainState, create_state, make_train_step, new_state
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model.
+
+    Attributes:
+      params: parameters after `step` updates, the best by validation.
+      step: see above.
+      last_step: updates done in all.
+      last_digest: digest of the parameters after the last update.
+      resumed_from: the step this run continued from; 0 for a fresh start.
+      validations: one dict per validation: `step` and the metrics.
+    """
+
+    params: Any
+    step: int
+    last_step: int
+    last_digest: str
+    resumed_from: int
+    validations: Validations
+
+
+def build_model(config: ModelConfig, *, num_rows: int, max_length: int) -> BERT4Rec:
+    """The module that a config describes."""
+    return BERT4Rec(num_rows=num_rows, max_length=max_length, **dataclasses.asdict(config))
+
+
+def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:
+    """The order of training histories: each user's rows up to `stop`."""
+    return Plan(
+        starts=np.asarray(store.offsets[:-1]),
+        stops=stop,
+        max_length=config.data.max_length,
+        batch_size=config.training.batch_size,
+        window=config.data.window,
+        pack=config.data.pack,
+        max_segments=config.data.max_segments,
+        seed=config.training.seed,
+    )
+
+
+def fit(
+    config: Config,
+    *,
+    mesh: Mesh,
+    store: SequenceStore,
+    stop: npt.NDArray[np.int64],
+    thumbs: tuple[float, float],
+    folder: Path,
+    console: Console,
+    title: str,
+    validate: Callable[[BERT4Rec, Any], dict[str, float]] | None,
+    steps: int | None = None,
+) -> Fitted:
+    """Train on each user's rows up to `stop`; continue if `folder` holds an unfinished run.
+
+    Args:
+      config: all settings.
+      mesh: the devices.
+      store: histories.
+      stop: `[U]` where each user's training rows end.
+      thumbs: rating thresholds.
+      folder: gets `checkpoints/`, `log.jsonl` and TensorBoard events.
+      console: shows progress.
+      title: what is being trained.
+      validate: from model and parameters to metrics; None trains for `steps` without validation.
+      steps: updates to do; None for `config.training.epochs` epochs.
+
+    Raises:
+      UserError: see `loop.train` and `Checkpoints.restore_latest`.
+      Interrupted: asked to stop; the state is saved.
+    """
+    training = config.training
+    plan = make_plan(config, store, stop)
+    scheduled = training.epochs * plan.steps_per_epoch
+    total = scheduled if steps is None else steps
+    model = build_model(
+        config.model, num_rows=store.catalog.num_rows, max_length=config.data.max_length
+    )
+    schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=scheduled)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    new = {"seed": training.seed, "max_length": config.data.max_length}
+    abstract = jax.eval_shape(partial(new_state, model, optimizer, **new))
+
+    record = RunRecord(to_json(config), store.catalog.fingerprint, store.fingerprint)
+    checkpoints = open_checkpoints(
+        config,
+        folder,
+        warn=lambda text: console.print(f"[yellow]{text}; taking the one before it"),
+    )
+    try:
+        found = checkpoints.restore_latest(abstract, mesh, record)
+        if found is None:
+            found = Restored(0, create_state(mesh, model, optimizer, **new), record)
+        step_function = make_train_step(
+            mesh,
+            abstract,
+            model,
+            optimizer,
+            masking=config.masking,
+            slots=num_slots(
+                rate=config.masking.rate,
+                max_length=config.data.max_length,
+                max_segments=config.data.max_segments if config.data.pack else 1,
+            ),
+            seed=training.seed,
+            steps_per_epoch=plan.steps_per_epoch,
+            chunk=training.loss_chunk,
+        )
+        in_softmax = put(mesh, Along.ITEMS, train_counts(store, stop) > 0)
+        host, hosts = jax.process_index(), jax.process_count()
+        to_batch = StepToBatch(plan, store, thumbs, host=host, hosts=hosts)
+
+        def on_devices(start: int, end: int) -> Iterator[Batch]:
+            for batch in batches(to_batch, start=start, stop=end):
+                yield global_rows(mesh, batch)
+
+        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            return step_function(state, batch, in_softmax)
+
+        with TrainingLog(
+            folder,
+            console,
+            title=title,
+            start=found.step,
+            total=total,
+            examples_per_step=plan.epoch(0).num_examples / plan.steps_per_epoch,
+            every=training.log_every,
+            learning_rate=schedule,
+            active=host == 0,
+        ) as log:
+            state, record = train(
+                state=found.state,
+                step=found.step,
+                train_step=train_step,
+                batches=on_devices,
+                validate=lambda params: {} if validate is None else validate(model, params),
+                checkpoints=checkpoints,
+                record=found.record,
+                stopping=Stopping(
+                    total_steps=total,
+                    evaluate_every=training.evaluate_every * plan.steps_per_epoch
+                    if validate
+                    else 0,
+                    save_every=training.save_every,
+                    metric=training.metric,
+                    patience=training.patience,
+                ),
+                reporter=log,
+            )
+        best = _best(checkpoints, abstract, mesh, record, state)
+    finally:
+        checkpoints.close()
+    return Fitted(
+        params=best.state.params,
+        step=best.step,
+        last_step=int(state.step),
+        last_digest=digest(state.params),
+        resumed_from=found.step,
+        validations=record.validations,
+    )
+
+
+def load_best(config: Config, *, mesh: Mesh, store: SequenceStore, folder: Path) -> Restored:
+    """The best checkpoint of a run, finished or not; where nothing was validated, the newest.
+
+    Raises:
+      UserError: the folder holds no checkpoint that can be read and fits this config and data.
+    """
+    model = build_model(
+        config.model, num_rows=store.catalog.num_rows, max_length=config.data.max_length
+    )
+    optimizer = make_optimizer(config.optimizer, lambda count: 0.0)
+    new = partial(new_state, model, optimizer, seed=0, max_length=config.data.max_length)
+    abstract = jax.eval_shape(new)
+    record = RunRecord(to_json(config), store.catalog.fingerprint, store.fingerprint)
+    checkpoints = open_checkpoints(config, folder, warn=lambda text: None)
+    try:
+        newest = checkpoints.restore_latest(abstract, mesh, record)
+        if newest is None:
+            raise UserError(f"{folder} holds no checkpoint; train there first")
+        return _best(checkpoints, abstract, mesh, newest.record, newest.state)
+    finally:
+        checkpoints.close()
+
+
+def open_checkpoints(config: Config, folder: Path, warn: Callable[[str], None]) -> Checkpoints:
+    """The checkpoints of a run in its folder."""
+    return Checkpoints(
+        folder / "checkpoints",
+        metric=config.training.metric,
+        keep=config.training.keep,
+        warn=warn,
+    )
+
+
+def digest(params: Any) -> str:
+    """SHA-256 over names, shapes and bytes of all parameters: equal digests, equal parameters."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.ascontiguousarray(to_host(leaf))
+        sha.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}\n".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def _best(
+    checkpoints: Checkpoints,
+    abstract: TrainState,
+    mesh: Mesh,
+    record: RunRecord,
+    last: TrainState,
+) -> Restored:
+    """The best validated checkpoint that can be read; without validations the last state."""
+    for step in checkpoints.best_steps(record.validations):
+        try:
+            return checkpoints.restore(step, abstract, mesh, record)
+        except UserError:
+            continue
+    return Restored(int(last.step), last, record)

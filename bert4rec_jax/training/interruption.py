@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM as a request that the training loop answers between two steps."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+import jax
+import numpy as np
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop, has saved its state, and can be continued."""
+
+    def __init__(self, step: int, number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; step {step} is saved, and the same command "
+            "continues from there"
+        )
+        self.step = step
+        self.exit_code = 128 + number
+
+
+class Interruption:
+    """While entered, remembers SIGINT and SIGTERM; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interruption:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def requested(self, step: int) -> int:
+        """The signal's number, or 0. All processes get the same answer at the same step.
+
+        With several processes they agree every 16 steps: asking at each would slow training down.
+        """
+        if jax.process_count() == 1:
+            return self._received
+        if step % 16:
+            return 0
+        from jax.experimental import multihost_utils
+
+        everyone = multihost_utils.process_allgather(np.asarray(self._received))
+        return int(np.max(everyone))

@@ -1,0 +1,193 @@
+"""What a run tells while it works: a progress bar, JSON lines and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+_THUMBS = ("none", "down", "up", "two_up")
+_PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
+
+
+class TrainingLog:
+    """Shows progress and writes `log.jsonl` and TensorBoard events; implements `loop.Reporter`.
+
+    On entry, lines of steps after `start` are dropped: a run that continues from an earlier
+    checkpoint does those steps again. Only the first process writes.
+
+    Args:
+      folder: where the files go.
+      console: where progress is shown.
+      title: what is being trained.
+      start: updates done so far.
+      total: updates of the whole run.
+      examples_per_step: mean number of histories in a step.
+      every: steps between written lines.
+      learning_rate: from updates done to the learning rate of the next.
+      active: whether this process shows and writes anything.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        *,
+        title: str,
+        start: int,
+        total: int,
+        examples_per_step: float,
+        every: int,
+        learning_rate: Callable[[int], Any],
+        active: bool,
+    ) -> None:
+        self._path = folder / "log.jsonl"
+        self._console = console
+        self._title = title
+        self._start, self._total = start, total
+        self._examples_per_step = examples_per_step
+        self._every = every
+        self._learning_rate = learning_rate
+        self._active = active
+        self._best = ""
+        self._thumbs = np.zeros((2, 4))
+        self._losses: list[float] = []
+        self._window = (start, time.monotonic())
+        self._last_plain = time.monotonic()
+
+    def __enter__(self) -> TrainingLog:
+        if not self._active:
+            return self
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_after(self._path, self._start)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(self._path.parent), purge_step=self._start + 1)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("step {task.completed:,}/{task.total:,}"),
+            TextColumn("{task.fields[now]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            self._title, total=self._total, completed=self._start, now="compiling"
+        )
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._active:
+            self._progress.stop()
+            self._file.close()
+            self._events.close()
+
+    def stepped(self, step: int, metrics: dict[str, Any]) -> None:
+        """Show the step; every so often write the mean loss and the rates since the last line."""
+        if not self._active:
+            return
+        self._losses.append(float(metrics["loss"]))
+        self._thumbs += np.stack([metrics["items_by_thumb"], metrics["masked_by_thumb"]])
+        if step % self._every and step != self._total:
+            self._progress.update(self._task, completed=step)
+            return
+        since, moment = self._window
+        now = time.monotonic()
+        rate = (step - since) * self._examples_per_step / max(now - moment, 1e-9)
+        loss = float(np.mean(self._losses))
+        items, masked = self._thumbs
+        line: dict[str, Any] = {
+            "step": step,
+            "loss": round(loss, 6),
+            "grad_norm": round(float(metrics["grad_norm"]), 6),
+            "learning_rate": float(self._learning_rate(step - 1)),
+            "examples_per_second": round(rate, 1),
+            "masked_share": {
+                name: round(float(m / n), 4) for name, n, m in zip(_THUMBS, items, masked) if n
+            },
+        }
+        self._write(line)
+        text = f"loss {loss:.3f}  {rate:,.0f} examples/s{self._best}"
+        self._progress.update(self._task, completed=step, now=text)
+        if not self._console.is_terminal and now - self._last_plain >= _PLAIN_EVERY:
+            eta = (self._total - step) * (now - moment) / max(step - since, 1)
+            self._console.print(
+                f"{self._title}: step {step:,}/{self._total:,}  {text}  ETA {eta:,.0f} s"
+            )
+            self._last_plain = now
+        self._losses = []
+        self._thumbs[:] = 0
+        self._window = (step, now)
+
+    def validated(self, step: int, metrics: dict[str, float], *, better: bool) -> None:
+        """Show and write validation metrics."""
+        if not self._active:
+            return
+        self._write({"step": step, "validation": {k: round(v, 6) for k, v in metrics.items()}})
+        values = "  ".join(f"{k} {metrics[k]:.4f}" for k in ("hr@10", "ndcg@10", "mrr"))
+        self._console.print(
+            f"  step {step:>7,}  validation  {values}{'  best so far' if better else ''}",
+            highlight=False,
+        )
+        if better:
+            self._best = f"  ndcg@10 {metrics['ndcg@10']:.4f}"
+        # Time spent validating is not training time.
+        self._window = (step, time.monotonic())
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in _flat(line):
+            if name != "step":
+                self._events.add_scalar(name, value, line["step"])
+
+
+def _flat(line: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Nested dicts as `outer/inner` names, which TensorBoard groups by."""
+    found = []
+    for name, value in line.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{prefix}{name}/")
+        else:
+            found.append((prefix + name, value))
+    return found
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Keep the lines of steps up to `step`; an unfinished last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(text)["step"] <= step:
+                kept.append(text + "\n")
+        except (ValueError, KeyError):
+            continue
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,110 @@
+"""Masking: which items of a history the model has to predict.
+
+Per history of n items `clip(round(rate * n), 1, n - 1)` are masked, drawn without replacement with
+probabilities that follow the weights of their thumbs (Gumbel top-k on log weights; Kool et al.
+2019). A share of the histories masks its last item only, as serving does. Example, rate .4, a
+history of five with the draws falling on its second and fifth item:
+
+    tokens   11 12 13 14 15   ->   11  M 13 14  M      slots 1 4, labels 12 15
+
+Draws derive from (key, example, distance from the history's end) alone, so packing several
+histories into a row, the batch they are in and the devices they lie on change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bert4rec_jax.data.batch import Batch
+from bert4rec_jax.data.catalog import MASK
+
+
+class MaskedBatch(NamedTuple):
+    """What the encoder reads, and what it has to say. S slots per row, those in use first.
+
+    Attributes:
+      tokens: `[B, L]` with MASK at the masked positions.
+      slots: `[B, S]` int32 masked positions.
+      labels: `[B, S]` the items that stood there.
+      weights: `[B, S]` float32: 1 at slots in use, else 0.
+    """
+
+    tokens: jax.Array
+    slots: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+
+def num_slots(*, rate: float, max_length: int, max_segments: int) -> int:
+    """Slots S that hold every masked item of a row of up to `max_segments` histories.
+
+    A history of n items has at most `max(1, rate * n + 1/2) <= rate * n + 1` of them.
+    """
+    if max_segments == 1:
+        return max(1, round(rate * max_length))
+    return min(max_length, int(rate * max_length) + max_segments)
+
+
+def mask_items(
+    key: jax.Array,
+    batch: Batch,
+    *,
+    rate: float,
+    last_only: float,
+    thumb_weights: Sequence[float],
+    slots: int,
+) -> MaskedBatch:
+    """Draw the masked items of every history of a batch.
+
+    Args:
+      key: the epoch's key.
+      batch: see `Batch`; arrays may live on the device.
+      rate: share of a history that is masked, in (0, 1).
+      last_only: share of histories that mask their last item only, in [0, 1].
+      thumb_weights: relative weights of the thumbs none, down, up, two up.
+      slots: static number S of slots per row, from `num_slots`.
+    """
+    max_length = batch.tokens.shape[1]
+    real = batch.segments != 0
+    from_end = max_length - 1 - batch.positions  # 0 at the newest item, in any packing
+    same = (batch.segments[:, :, None] == batch.segments[:, None, :]) & real[:, None, :]
+    length = same.sum(-1)
+
+    example_keys = _fold(jnp.broadcast_to(key, batch.tokens.shape), batch.examples)
+    item_keys = _fold(example_keys, from_end.astype(jnp.uint32))
+    noise = _per_key(jax.random.gumbel, item_keys)
+    only_last = _per_key(jax.random.uniform, _fold(example_keys, jnp.uint32(2**32 - 1))) < last_only
+
+    log_weights = jnp.log(jnp.asarray(thumb_weights, jnp.float32))[batch.thumbs]
+    priority = jnp.where(only_last, -from_end.astype(jnp.float32), log_weights + noise)
+    wanted = jnp.clip(jnp.round(rate * length), 1, length - 1)
+    wanted = jnp.where(only_last, 1, wanted)
+    ahead = (priority[:, None, :] > priority[:, :, None]) | (
+        (priority[:, None, :] == priority[:, :, None])
+        & (from_end[:, None, :] < from_end[:, :, None])
+    )
+    masked = real & ((same & ahead).sum(-1) < wanted)
+
+    # Masked positions first, each group from left to right.
+    columns = jnp.arange(max_length, dtype=jnp.int32)
+    _, chosen = jax.lax.top_k(jnp.where(masked, 2 * max_length, max_length) - columns, slots)
+    return MaskedBatch(
+        tokens=jnp.where(masked, MASK, batch.tokens),
+        slots=chosen,
+        labels=jnp.take_along_axis(batch.tokens, chosen, axis=1),
+        weights=jnp.take_along_axis(masked, chosen, axis=1).astype(jnp.float32),
+    )
+
+
+def _fold(keys: jax.Array, data: Any) -> jax.Array:
+    """`fold_in` for every element: `[B, L]` keys and data (or one number) to `[B, L]` keys."""
+    data = jnp.broadcast_to(data, keys.shape)
+    return jax.vmap(jax.vmap(jax.random.fold_in))(keys, data)
+
+
+def _per_key(draw: Callable[[jax.Array], jax.Array], keys: jax.Array) -> jax.Array:
+    return jax.vmap(jax.vmap(draw))(keys)

@@ -1,0 +1,47 @@
+"""AdamW with gradient clipping; biases and layer norms do not decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from bert4rec_jax.config import OptimizerConfig
+from bert4rec_jax.training.schedules import learning_rate
+
+_WITHOUT_DECAY = ("bias", "scale")
+
+
+def decays(params: Any) -> Any:
+    """True for every parameter that weight decay acts on (same tree as `params`)."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key not in _WITHOUT_DECAY, params)
+
+
+def make_schedule(config: OptimizerConfig, *, dim: int, total_steps: int) -> optax.Schedule:
+    """The learning rate by update."""
+    return learning_rate(
+        config.schedule,
+        peak_lr=config.peak_lr,
+        noam_scale=config.noam_scale,
+        warmup_steps=config.warmup_steps,
+        total_steps=total_steps,
+        dim=dim,
+    )
+
+
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW (Loshchilov and Hutter 2019)."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            schedule,
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decays,
+        ),
+    )

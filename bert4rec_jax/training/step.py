@@ -1,0 +1,195 @@
+"""The train step: one jitted, sharded function from (state, batch) to (state, metrics)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from bert4rec_jax.config import MaskingConfig
+from bert4rec_jax.data.batch import Batch
+from bert4rec_jax.sharding import Along, place, place_state
+from bert4rec_jax.training.losses import cross_entropy
+from bert4rec_jax.training.masking import MaskedBatch, mask_items
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that changes while training. The step is also the position in the data.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: the model's parameters.
+      opt_state: the optimizer's state.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def new_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, max_length: int
+) -> TrainState:
+    """Freshly drawn parameters; call it under `jit` with the state's shardings."""
+    row = jnp.zeros((1, max_length), jnp.int32)
+    params = model.init(
+        _keys(seed).init, row, row, row, jnp.zeros((1, 1), jnp.int32), deterministic=True
+    )["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def create_state(
+    mesh: Mesh,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    max_length: int,
+) -> TrainState:
+    """A new state, laid out over the mesh from the start."""
+    make = partial(new_state, model, optimizer, seed=seed, max_length=max_length)
+    shardings = place_state(mesh, jax.eval_shape(make))
+    state: TrainState = jax.jit(make, out_shardings=shardings)()
+    return state
+
+
+def slots_loss(
+    model: nn.Module,
+    params: Any,
+    batch: Batch,
+    masked: MaskedBatch,
+    in_softmax: jax.Array,
+    *,
+    chunk: int,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """The mean loss over the masked slots of a batch; no dropout without a key."""
+    output: Any = model.apply(
+        {"params": params},
+        masked.tokens,
+        batch.positions,
+        batch.segments,
+        masked.slots,
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
+    hidden, vectors, bias = output
+    return cross_entropy(
+        hidden.reshape(-1, hidden.shape[-1]),
+        vectors,
+        bias,
+        masked.labels.reshape(-1),
+        masked.weights.reshape(-1),
+        in_softmax,
+        chunk=chunk,
+    )
+
+
+def make_train_step(
+    mesh: Mesh,
+    state: TrainState,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    masking: MaskingConfig,
+    slots: int,
+    seed: int,
+    steps_per_epoch: int,
+    chunk: int,
+) -> TrainStep:
+    """Build `(state, batch, in_softmax) -> (state, metrics)`; the state's memory is reused.
+
+    Masks derive from (seed, epoch, example), dropout from (seed, step), so a restored state goes on
+    as if it had never stopped. Metrics: `loss`, `grad_norm`, and per thumb the number of items and
+    of masked items.
+    """
+    keys = _keys(seed)
+
+    def step(state: TrainState, batch: Batch, in_softmax: jax.Array) -> tuple[TrainState, Metrics]:
+        masked = mask_items(
+            jax.random.fold_in(keys.masks, state.step // steps_per_epoch),
+            batch,
+            rate=masking.rate,
+            last_only=masking.last_only,
+            thumb_weights=masking.thumb_weights,
+            slots=slots,
+        )
+        loss, gradients = jax.value_and_grad(
+            lambda params: slots_loss(
+                model,
+                params,
+                batch,
+                masked,
+                in_softmax,
+                chunk=chunk,
+                dropout_key=jax.random.fold_in(keys.dropout, state.step),
+            )
+        )(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        slot_thumbs = jnp.take_along_axis(batch.thumbs, masked.slots, axis=1)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(gradients),
+            "items_by_thumb": _count_by_thumb(batch.thumbs, batch.segments != 0),
+            "masked_by_thumb": _count_by_thumb(slot_thumbs, masked.weights > 0),
+        }
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    shardings = place_state(mesh, state)
+    everywhere = place(mesh, Along.NEITHER)
+    compiled = jax.jit(
+        step,
+        in_shardings=(shardings, place(mesh, Along.ROWS), place(mesh, Along.ITEMS)),
+        out_shardings=(shardings, everywhere),
+        donate_argnums=0,
+    )
+
+    return TrainStep(mesh, compiled)
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """The compiled step with the mesh it runs on."""
+
+    mesh: Mesh
+    jitted: Any
+
+    def __call__(
+        self, state: TrainState, batch: Batch, in_softmax: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """One update."""
+        with jax.set_mesh(self.mesh):  # not around the loop: Orbax cannot save under a global mesh
+            result: tuple[TrainState, Metrics] = self.jitted(state, batch, in_softmax)
+        return result
+
+    def compiled_text(self, state: TrainState, batch: Batch, in_softmax: jax.Array) -> str:
+        """The program that XLA runs on each device, to look at its collectives."""
+        with jax.set_mesh(self.mesh):
+            text: str = self.jitted.lower(state, batch, in_softmax).compile().as_text()
+        return text
+
+
+class _Keys(NamedTuple):
+    """The roots of all randomness of a run, one per purpose."""
+
+    init: jax.Array
+    masks: jax.Array
+    dropout: jax.Array
+
+
+def _keys(seed: int) -> _Keys:
+    return _Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def _count_by_thumb(thumbs: Any, counted: Any) -> jax.Array:
+    return jnp.stack([((thumbs == t) & counted).sum() for t in range(4)])

@@ -1,0 +1,45 @@
+"""Eight fake CPU devices for the whole suite, and small data sets to learn from."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.store import SequenceStore, write_store
+
+
+def interactions(rows):
+    """Interactions from (user, item, timestamp[, rating]) tuples."""
+    users = pa.array([str(row[0]) for row in rows]).dictionary_encode()
+    items = pa.array([str(row[1]) for row in rows]).dictionary_encode()
+    return Interactions(
+        users=users.indices.to_numpy().astype(np.int32),
+        items=items.indices.to_numpy().astype(np.int32),
+        timestamps=np.array([row[2] for row in rows], np.int64),
+        ratings=np.array([row[3] if len(row) > 3 else np.nan for row in rows], np.float32),
+        user_ids=users.dictionary,
+        item_ids=items.dictionary,
+    )
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> SequenceStore:
+    """60 users who walk through 40 items in steps of one or two: the next item can be learnt."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        position = int(generator.integers(40))
+        for moment in range(int(generator.integers(5, 25))):
+            rows.append((user, position % 40, moment, float(generator.integers(1, 11))))
+            position += int(generator.integers(1, 3))
+    unique = {(user, item): row for user, item, *row in reversed(rows)}
+    rows = sorted((user, item, *rest) for (user, item), rest in unique.items())
+    path = tmp_path_factory.mktemp("data") / "store"
+    return write_store(interactions(rows).in_time_order(), path, titles={}, source={})

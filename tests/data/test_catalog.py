@@ -1,0 +1,52 @@
+import hashlib
+
+import pytest
+
+from bert4rec_jax.data.catalog import MASK, PAD, Catalog
+from bert4rec_jax.errors import UserError
+
+CATALOG = Catalog(("0054890", "x", "ü"), ("La notte", "x", "Ü"), ("Drama", "", "Comedy|War"))
+
+
+def test_items_have_tokens_from_two_on():
+    assert [CATALOG.token(item) for item in ("0054890", "x", "ü")] == [2, 3, 4]
+    assert [CATALOG.title(token) for token in (PAD, MASK, 2, 4)] == [
+        "<pad>", "<mask>", "La notte", "Ü",
+    ]  # fmt: skip
+    assert len(CATALOG) == 3
+    assert CATALOG.num_tokens == 5
+
+
+def test_unknown_item_is_named():
+    with pytest.raises(UserError, match="item 'y' is not among the 3 items of the catalog"):
+        CATALOG.token("y")
+
+
+@pytest.mark.parametrize(("items", "rows"), [(0, 256), (1, 256), (254, 256), (255, 512)])
+def test_rows_are_padded_to_a_multiple_of_256(items, rows):
+    ids = tuple(map(str, range(items)))
+    catalog = Catalog(ids, ids, ids)
+    assert catalog.num_rows == rows
+    assert catalog.is_item().sum() == items
+    assert not catalog.is_item()[:2].any()
+    assert not catalog.is_item()[2 + items :].any()
+
+
+def test_fingerprint_is_the_hash_of_the_ids_in_token_order():
+    expected = hashlib.sha256("0054890\0x\0ü\0".encode()).hexdigest()
+    assert CATALOG.fingerprint == expected
+    swapped = Catalog(("x", "0054890", "ü"), CATALOG.titles, CATALOG.genres)
+    joined = Catalog(("0054890x", "ü"), ("", ""), ("", ""))
+    assert len({CATALOG.fingerprint, swapped.fingerprint, joined.fingerprint}) == 3
+    retitled = Catalog(CATALOG.item_ids, ("", "", ""), CATALOG.genres)
+    assert retitled.fingerprint == CATALOG.fingerprint
+
+
+def test_reading_returns_what_was_written(tmp_path):
+    CATALOG.write(tmp_path / "catalog.parquet")
+    assert Catalog.read(tmp_path / "catalog.parquet") == CATALOG
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="2 ids, 1 titles and 2 genres"):
+        Catalog(("a", "b"), ("a",), ("", ""))

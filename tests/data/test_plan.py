@@ -1,0 +1,128 @@
+"""The plan: every history once an epoch, rows that fit, and the step as the only position."""
+
+import numpy as np
+import pytest
+
+from bert4rec_jax.data.batch import gather, inference_rows
+from bert4rec_jax.data.catalog import MASK
+from bert4rec_jax.data.pipeline import StepToBatch, batches
+from bert4rec_jax.data.plan import Plan, next_fit
+from bert4rec_jax.errors import UserError
+
+
+def plan_of(lengths, **changes):
+    stops = np.cumsum(lengths)
+    settings = {
+        "max_length": 6, "batch_size": 4, "window": "recent", "pack": False, "max_segments": 3,
+        "seed": 0,
+    }  # fmt: skip
+    return Plan(starts=stops - lengths, stops=stops, **{**settings, **changes})
+
+
+LENGTHS = np.array([2, 3, 9, 1, 5, 6, 4, 14, 2, 0])
+
+
+def test_next_fit_by_hand():
+    assert next_fit(np.array([3, 2, 4, 1]), capacity=5, most=9).tolist() == [0, 2, 4]
+    assert next_fit(np.array([1, 1, 1, 1, 1]), capacity=5, most=2).tolist() == [0, 2, 4, 5]
+    assert next_fit(np.array([5, 5]), capacity=5, most=2).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_an_epoch_visits_every_history_once(pack):
+    plan = plan_of(LENGTHS, pack=pack)
+    spans = plan.epoch(3).spans
+    stops = np.cumsum(LENGTHS)
+    expected = sorted(
+        (max(stop - n, stop - 6), min(n, 6)) for n, stop in zip(LENGTHS, stops) if n >= 2
+    )
+    assert sorted(zip(spans.starts.tolist(), spans.lengths.tolist())) == expected
+
+
+def test_tiles_cover_long_histories_and_leave_single_items_out():
+    spans = plan_of(LENGTHS, window="tiles").epoch(0).spans
+    of_14 = sorted(x for x in zip(spans.starts.tolist(), spans.lengths.tolist()) if x[0] >= 30)
+    assert of_14[:3] == [(30, 2), (32, 6), (38, 6)]
+    of_9 = sorted(x for x in zip(spans.starts.tolist(), spans.lengths.tolist()) if 5 <= x[0] < 14)
+    assert of_9 == [(5, 3), (8, 6)]
+
+
+def test_random_prefixes_end_anywhere_and_differ_by_epoch():
+    plan = plan_of(np.array([9]), window="random-prefix")
+    seen = set()
+    for epoch in range(200):
+        spans = plan.epoch(epoch).spans
+        stop = int(spans.starts[0] + spans.lengths[0])
+        assert 2 <= stop <= 9 and spans.lengths[0] == min(stop, 6)
+        seen.add(stop)
+    assert seen == set(range(2, 10))
+
+
+@pytest.mark.parametrize("window", ["recent", "tiles", "random-prefix"])
+def test_packed_rows_fit_and_do_not_overlap(window):
+    generator = np.random.default_rng(1)
+    plan = plan_of(generator.integers(0, 12, 200), window=window, pack=True)
+    spans = plan.epoch(0).spans
+    used = np.zeros((spans.rows.max() + 1, 6), int)
+    for row, column, length in zip(spans.rows, spans.columns, spans.lengths):
+        used[row, column : column + length] += 1
+    assert used.max() == 1
+    assert np.bincount(spans.rows).max() <= 3
+    assert (np.diff(spans.rows) >= 0).all()
+
+
+def test_epochs_differ_and_repeat():
+    plan = plan_of(np.full(50, 4))
+    first, again, other = (plan.epoch(e).spans.examples for e in (0, 0, 1))
+    assert (first == again).all() and not (first == other).all()
+    assert not (plan_of(np.full(50, 4), seed=1).epoch(0).spans.examples == first).all()
+
+
+def test_hosts_share_the_rows_of_one_batch(store):
+    plan = Plan(store.offsets[:-1], store.offsets[1:], 6, 8, "random-prefix", True, 3, seed=0)
+    for step in (0, plan.steps_per_epoch, 2 * plan.steps_per_epoch - 1):
+        whole = StepToBatch(plan, store, (6, 9))(step)
+        parts = [StepToBatch(plan, store, (6, 9), host=h, hosts=4)(step) for h in range(4)]
+        for name, values in whole._asdict().items():
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            np.testing.assert_array_equal(joined, values)
+
+
+def test_batches_start_anywhere(store):
+    plan = Plan(store.offsets[:-1], store.offsets[1:], 6, 8, "recent", False, 1, seed=0)
+    to_batch = StepToBatch(plan, store, (6, 9))
+    from_start = list(batches(to_batch, start=0, stop=20))
+    resumed = list(batches(to_batch, start=13, stop=20))
+    assert len(from_start) == 20 and len(resumed) == 7
+    for batch, same in zip(from_start[13:], resumed):
+        for values, other in zip(batch, same):
+            np.testing.assert_array_equal(values, other)
+
+
+def test_a_batch_by_hand():
+    plan = plan_of(np.array([2, 3]), pack=True, batch_size=2)
+    tokens = np.array([7, 8, 4, 5, 6], np.int32)
+    epoch = plan.epoch(0)
+    batch = gather(epoch.rows(0, 2), tokens, lambda r: tokens[r] % 4, num_rows=2, max_length=6)
+    first = [7, 8, 4, 5, 6] if epoch.spans.examples[0] == 0 else [4, 5, 6, 7, 8]
+    cut = 2 if first[0] == 7 else 3
+    assert batch.tokens.tolist() == [[*first, 0], [0] * 6]
+    assert batch.segments[0].tolist() == [1] * cut + [2] * (5 - cut) + [0]
+    assert batch.positions[0].tolist() == [*range(6 - cut, 6), *range(1 + cut, 6), 0]
+    assert batch.thumbs[0].tolist() == [*(t % 4 for t in first), 0]
+    assert batch.thumbs.dtype == np.int8
+
+
+def test_serving_reads_the_history_then_mask():
+    tokens = np.array([7, 8, 9, 4, 5], np.int32)
+    starts, stops = np.array([0, 3, 5]), np.array([3, 5, 5])
+    batch, slots = inference_rows(starts, stops, tokens, max_length=5, width=4)
+    assert batch.tokens.tolist() == [[7, 8, 9, MASK], [4, 5, MASK, 0], [MASK, 0, 0, 0]]
+    assert batch.positions.tolist() == [[1, 2, 3, 4], [2, 3, 4, 0], [4, 0, 0, 0]]
+    assert batch.segments.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]
+    assert slots.tolist() == [[3], [2], [0]]
+
+
+def test_nothing_to_learn_from_is_an_error():
+    with pytest.raises(UserError, match="no training history has 2 interactions"):
+        plan_of(np.array([1, 1, 0]))

@@ -1,0 +1,204 @@
+import errno
+import hashlib
+
+import pytest
+
+from bert4rec_jax.data import download
+from bert4rec_jax.data.columns import Columns
+from bert4rec_jax.data.prepare import Report, prepare
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+
+LOG = """user_id,item_id,rating,timestamp
+b,x,4,5
+a,x,1,8
+b,w,2.5,3
+b,x,4,5
+a,w,,9
+c,w,5,1
+"""
+
+
+@pytest.fixture
+def log(tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_text(LOG)
+    return file
+
+
+def snapshot(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def movietweetings(tmp_path_factory):
+    return prepare("movietweetings", tmp_path_factory.mktemp("prepared") / "store")
+
+
+def test_movietweetings_has_its_known_counts(movietweetings):
+    report = movietweetings.report
+    assert report == Report(
+        read=141_695,
+        duplicates=0,
+        users=5_973,
+        items=3_119,
+        interactions=102_461,
+        shortest=5,
+        longest=338,
+        rating_range=(0.0, 10.0),
+        time_range=(1_362_062_838, 1_383_696_025),
+        titled=3_119,
+    )
+    store = movietweetings.store
+    assert (store.num_users, len(store.catalog), store.num_interactions) == (5_973, 3_119, 102_461)
+    assert store.manifest["source"]["name"] == "movietweetings"
+    assert store.manifest["source"]["max_rating"] == 10.0
+    store.verify()
+
+
+def test_the_same_input_gives_the_same_bytes(movietweetings, tmp_path):
+    again = prepare("movietweetings", tmp_path / "again")
+    assert snapshot(again.store.path) == snapshot(movietweetings.store.path)
+
+
+def test_a_log_by_hand(log, tmp_path):
+    prepared = prepare(log, tmp_path / "out", min_user_interactions=2, min_item_interactions=2)
+    # b: w at 3, x at 5 (once); a: x at 8, w at 9; c has one row only.
+    assert prepared.store.user_ids() == ["b", "a"]
+    assert prepared.store.catalog.item_ids == ("w", "x")
+    assert prepared.store.tokens.tolist() == [2, 3, 3, 2]
+    assert prepared.report == Report(
+        read=6,
+        duplicates=1,
+        users=2,
+        items=2,
+        interactions=4,
+        shortest=2,
+        longest=2,
+        rating_range=(1.0, 5.0),
+        time_range=(3, 9),
+        titled=0,
+    )
+
+
+def test_the_manifest_tells_the_source_without_a_path(log, tmp_path):
+    titles = tmp_path / "titles.csv"
+    titles.write_text("item_id,title,genres\nw,Willow,Fantasy\n")
+    prepared = prepare(
+        log, tmp_path / "out", min_user_interactions=2, min_item_interactions=1, titles=titles
+    )
+    assert prepared.store.manifest["source"] == {
+        "name": "log.csv",
+        "format": "csv",
+        "files": [
+            {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            for file in (log, titles)
+        ],
+        "min_user_interactions": 2,
+        "min_item_interactions": 1,
+        "read": 6,
+        "duplicates": 1,
+        "max_rating": 5.0,
+    }
+    assert prepared.report.titled == 1
+    assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
+
+
+def test_without_ratings_and_times(tmp_path):
+    (tmp_path / "pairs.txt").write_text("a x\na y\n")
+    prepared = prepare(
+        tmp_path / "pairs.txt", tmp_path / "out", min_user_interactions=1, min_item_interactions=1
+    )
+    assert prepared.report.rating_range is None
+    assert prepared.report.time_range is None
+    assert prepared.store.manifest["source"]["max_rating"] is None
+    assert not prepared.store.timed
+
+
+def test_a_named_set_is_fetched_from_the_mirror_into_the_cache(tmp_path, monkeypatch):
+    cached = tmp_path / "cache" / "ml-100k"
+    cached.mkdir(parents=True)
+    (cached / "u.data").write_text("1\t7\t4\t5\n1\t8\t4\t6\n")
+    asked = {}
+
+    def fetch(name, **options):
+        asked.update(options, name=name)
+        return cached
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    prepared = prepare(
+        "ml-100k",
+        tmp_path / "out",
+        min_user_interactions=1,
+        min_item_interactions=1,
+        cache=tmp_path / "cache",
+        mirror="https://mirror.example",
+    )
+    assert prepared.store.manifest["source"]["name"] == "ml-100k"
+    assert (asked["name"], asked["cache"], asked["base_url"]) == (
+        "ml-100k", tmp_path / "cache", "https://mirror.example",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("ml-1mm", r"ml-1mm does not exist, and no data set has this name \(did you mean ml-1m"),
+        (
+            "MovieTweeting",
+            r"\(did you mean movietweetings\?\); give a log file, a folder or one of ",
+        ),
+        ("logs/absent.csv", r"logs/absent\.csv does not exist, .* this name; give a log file"),
+    ],
+)
+def test_an_unknown_source_is_told_with_what_is_close(tmp_path, source, message):
+    with pytest.raises(UserError, match=message):
+        prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("options", [{"format": "csv"}, {"columns": Columns("a", "b")}])
+def test_named_sets_take_no_format(tmp_path, options):
+    with pytest.raises(UserError, match=r"format of movietweetings is known; .* give \./moviet"):
+        prepare("movietweetings", tmp_path / "out", **options)
+
+
+def test_a_foreign_output_folder_is_refused_before_anything_is_read(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.jpg").write_text("miaow")
+    with pytest.raises(UserError, match="photos exists and is not prepared data; choose another"):
+        prepare("no such source", folder)
+
+
+def test_prepared_data_is_no_log(movietweetings, tmp_path):
+    with pytest.raises(UserError, match="store is prepared already; give the log that it was made"):
+        prepare(movietweetings.store.path, tmp_path / "out")
+
+
+def test_nothing_left_by_the_filter_leaves_nothing_behind(log, tmp_path):
+    with pytest.raises(UserError, match=r"no interaction is left of 5 after filtering"):
+        prepare(log, tmp_path / "out", min_user_interactions=50)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_keeps_the_earlier_store(log, tmp_path, monkeypatch):
+    options = {"min_user_interactions": 1, "min_item_interactions": 1}
+    prepare(log, tmp_path / "out", **options)
+    before = snapshot(tmp_path / "out")
+
+    def full_disk(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numpy.save", full_disk)
+    with pytest.raises(UserError, match="out: No space left on device; make room"):
+        prepare(log, tmp_path / "out", min_user_interactions=2, min_item_interactions=1)
+    assert snapshot(tmp_path / "out") == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "out"]
+    SequenceStore.open(tmp_path / "out").verify()
+
+
+def test_a_bad_row_leaves_nothing_behind(log, tmp_path):
+    log.write_text(LOG + "c,w,good,1\n")
+    with pytest.raises(UserError, match=r"log\.csv, line 8: the rating 'good'"):
+        prepare(log, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]

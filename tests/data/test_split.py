@@ -1,0 +1,169 @@
+import dataclasses
+from itertools import chain
+
+import numpy as np
+import pytest
+from conftest import interactions
+
+from bert4rec_jax.data.split import global_time, in_training, leave_one_out, train_counts
+from bert4rec_jax.data.store import write_store
+from bert4rec_jax.errors import UserError
+
+
+def make(path, histories, **changes):
+    """A store of histories: user -> items, each with its timestamp. Items get tokens 2, 3, ...
+
+    Token order is the order of appearance in the sorted log.
+    """
+    rows = list(chain(*([(u, item, t) for item, t in items] for u, items in histories.items())))
+    log = dataclasses.replace(interactions(rows).in_time_order(), **changes)
+    return write_store(log, path / "store", titles={}, source={})
+
+
+def questions(store, cases):
+    """(user, history, target) with external ids."""
+    ids = ("pad", "mask", *store.catalog.item_ids)
+    users = store.user_ids()
+    return [
+        (users[user], "".join(ids[token] for token in history), ids[store.tokens[row]])
+        for user, row, history in zip(cases.users, cases.rows, cases.histories(store))
+    ]
+
+
+def trained(store, stop):
+    ids = ("pad", "mask", *store.catalog.item_ids)
+    return [
+        "".join(ids[token] for token in store.tokens[start:end])
+        for start, end in zip(store.offsets, stop)
+    ]
+
+
+def in_order(items):
+    return [(item, t) for t, item in enumerate(items)]
+
+
+def test_leave_one_out_by_hand(tmp_path):
+    store = make(
+        tmp_path,
+        {
+            "long": in_order("abcd"),
+            "three": in_order("xyz"),
+            "two": in_order("ab"),
+            "one": in_order("c"),
+        },
+    )
+    split = leave_one_out(store)
+    assert trained(store, split.train_stop) == ["ab", "x", "ab", "c"]
+    assert questions(store, split.validation) == [("long", "ab", "c"), ("three", "x", "y")]
+    assert questions(store, split.test["test"]) == [("long", "abc", "d"), ("three", "xy", "z")]
+    assert split.test["test"].dropped == {"fewer than 3 interactions": 2}
+    assert split.validation.dropped == {"fewer than 3 interactions": 2}
+    assert not split.refits
+
+
+def test_leave_one_out_drops_targets_seen_before(tmp_path):
+    store = make(
+        tmp_path, {"again": in_order("abca"), "middle": in_order("aab"), "new": in_order("abc")}
+    )
+    split = leave_one_out(store)
+    assert questions(store, split.validation) == [("again", "ab", "c"), ("new", "a", "b")]
+    assert questions(store, split.test["test"]) == [("middle", "aa", "b"), ("new", "ab", "c")]
+    assert split.validation.dropped == {"target already in the history": 1}
+    assert split.test["test"].dropped == {"target already in the history": 1}
+    # What is dropped from the questions stays in the training part.
+    assert trained(store, split.train_stop) == ["ab", "a", "a"]
+
+
+def test_leave_one_out_needs_three_interactions(tmp_path):
+    store = make(tmp_path, {"two": in_order("ab"), "one": in_order("c")})
+    with pytest.raises(UserError, match=r"at least 3 interactions; the longest of 2 .* has 2"):
+        leave_one_out(store)
+
+
+# Times 1 .. 10, so T = 9 (the lower .9 quantile: index floor(.9 * 9) = 8), and T_val, of the
+# times 1 .. 9, is 8 (index floor(.9 * 8) = 7).
+TIMELINE = {
+    "early": [("a", 1), ("b", 2), ("c", 3)],
+    "validated": [("a", 4), ("b", 5), ("d", 9)],
+    "tested": [("a", 6), ("c", 7), ("b", 8), ("e", 10)],
+}
+
+
+def test_global_time_by_hand(tmp_path):
+    store = make(tmp_path, TIMELINE)
+    split = global_time(store)
+    assert trained(store, split.train_stop) == ["abc", "ab", "acb"]
+    assert trained(store, split.refit_stop) == ["abc", "abd", "acb"]
+    assert split.refits
+    assert questions(store, split.validation) == [("validated", "ab", "d")]
+    assert questions(store, split.test["test"]) == [("tested", "acb", "e")]
+    assert questions(store, split.test["test_first"]) == [("tested", "acb", "e")]
+    assert next(iter(split.test)) == "test"
+
+
+def test_global_time_asks_for_the_last_and_separately_for_the_first_event(tmp_path):
+    # Times 1 .. 10 again, halved: T = 5 (index floor(.5 * 9) = 4), T_val = 3 (index 2 of 1 .. 5).
+    store = make(
+        tmp_path,
+        {
+            "u": [("a", 1), ("b", 4), ("c", 6), ("d", 8), ("e", 10)],
+            "cold": [("a", 7), ("b", 9)],
+            "v": [("a", 2), ("b", 3), ("c", 5)],
+        },
+    )
+    split = global_time(store, quantile=0.5)
+    assert trained(store, split.train_stop) == ["a", "", "ab"]
+    assert trained(store, split.refit_stop) == ["ab", "", "abc"]
+    assert questions(store, split.validation) == [("u", "a", "b"), ("v", "ab", "c")]
+    # The last event: what came after T before it is part of the history.
+    assert questions(store, split.test["test"]) == [("u", "abcd", "e"), ("cold", "a", "b")]
+    assert split.test["test"].dropped == {}
+    # The first event: a user who is new at T has no history and is counted.
+    assert questions(store, split.test["test_first"]) == [("u", "ab", "c")]
+    assert split.test["test_first"].dropped == {"no history before the target": 1}
+
+
+def test_global_time_drops_targets_seen_before(tmp_path):
+    timeline = {**TIMELINE, "tested": [("a", 6), ("c", 7), ("b", 8), ("a", 10)]}
+    split = global_time(make(tmp_path, timeline))
+    assert len(split.test["test"]) == 0
+    assert split.test["test"].dropped == {"target already in the history": 1}
+
+
+def test_global_time_drops_last_events_without_a_history(tmp_path):
+    timeline = {"u": TIMELINE["early"] + TIMELINE["validated"] + TIMELINE["tested"][:3]}
+    split = global_time(make(tmp_path, {**timeline, "new": [("e", 10)]}))
+    assert len(split.test["test"]) == 0
+    assert split.test["test"].dropped == {"no history before the target": 1}
+
+
+def test_global_time_needs_timestamps(tmp_path):
+    store = make(tmp_path, TIMELINE, timed=False)
+    with pytest.raises(UserError, match=r"needs timestamps, .*; use --data.split leave-one-out"):
+        global_time(store)
+
+
+def test_global_time_needs_events_in_every_period(tmp_path):
+    store = make(tmp_path, {"u": [("a", 1), ("b", 1), ("c", 1)]})
+    with pytest.raises(UserError, match=r"no user has an event in the validation period"):
+        global_time(store)
+
+
+def test_training_rows_and_counts(tmp_path):
+    store = make(tmp_path, {"u": in_order("abcd"), "v": in_order("ba"), "w": in_order("cda")})
+    split = leave_one_out(store)
+    expected = [True, True, False, False, True, True, True, False, False]
+    assert in_training(store, split.train_stop).tolist() == expected
+    counts = train_counts(store, split.train_stop)
+    assert counts.shape == (256,)
+    assert counts[:7].tolist() == [0, 0, 2, 2, 1, 0, 0]  # pad, mask, a, b, c, d, nothing
+
+
+def test_cases_can_be_cut_and_masked(tmp_path):
+    store = make(tmp_path, {name: in_order("abc") for name in "uvw"})
+    cases = leave_one_out(store).test["test"]
+    assert [user for user, _, _ in questions(store, cases[1:])] == ["v", "w"]
+    assert [user for user, _, _ in questions(store, cases[np.array([True, False, True])])] == [
+        "u",
+        "w",
+    ]

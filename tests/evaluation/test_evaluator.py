@@ -1,0 +1,119 @@
+"""The evaluator: exact for any batch size and mesh, with whole histories seen."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from reference import rank_and_list
+
+from bert4rec_jax.config import ModelConfig
+from bert4rec_jax.data.batch import inference_rows
+from bert4rec_jax.data.split import leave_one_out, train_counts
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.sharding import make_mesh
+
+L = 6  # shorter than most histories: what is seen must not be the window
+
+
+def evaluator_on(store, *, model=1, batch_size=16, item_chunk=64):
+    return Evaluator(make_mesh(model=model), store, batch_size, item_chunk)
+
+
+@pytest.fixture(scope="module")
+def model(store):
+    config = ModelConfig(dim=8, heads=2, layers=1, ffn_dim=16)
+    module = BERT4Rec(num_rows=store.catalog.num_rows, max_length=L, **dataclasses.asdict(config))
+    row = np.zeros((1, L), np.int32)
+    params = module.init(jax.random.key(0), row, row, row, row[:, :1], deterministic=True)
+    return module, jax.tree.map(lambda x: x * 5 if x.ndim > 1 else x, params["params"])
+
+
+class Fixed:
+    """Scores of a table, whoever asks."""
+
+    def __init__(self, scores):
+        self.by_row = scores
+
+    def scores(self, cases, store):
+        return np.stack([self.by_row[int(row)] for row in cases.rows])
+
+
+def test_a_scorer_is_ranked_by_the_rule(store):
+    cases = leave_one_out(store).test["test"]
+    generator = np.random.default_rng(0)
+    table = {
+        int(row): generator.integers(0, 6, store.catalog.num_rows).astype(np.float32)
+        for row in cases.rows
+    }
+    ranking = evaluator_on(store).rank_scorer(Fixed(table), cases)
+    ranks, top = rank_and_list(Fixed(table).scores(cases, store), cases, store)
+    np.testing.assert_array_equal(ranking.ranks, ranks)
+    np.testing.assert_array_equal(ranking.top, top)
+
+
+def test_a_model_is_ranked_by_its_own_scores(store, model):
+    module, params = model
+    split = leave_one_out(store)
+    cases = split.test["test"]
+    known = train_counts(store, split.train_stop) > 0
+    ranking = evaluator_on(store).rank_model(module, params, cases, known=known, max_length=L)
+
+    starts = np.maximum(store.offsets[cases.users], cases.rows - (L - 1))
+    batch, slots = inference_rows(starts, cases.rows, store.tokens, max_length=L, width=L)
+    hidden, vectors, bias = module.apply(
+        {"params": params}, batch.tokens, batch.positions, batch.segments, slots,
+        deterministic=True,
+    )  # fmt: skip
+    scores = np.asarray(hidden[:, 0] @ vectors.T + bias)
+    ranks, top = rank_and_list(scores, cases, store, known=known)
+    np.testing.assert_array_equal(ranking.ranks, ranks)
+    np.testing.assert_array_equal(ranking.top, top)
+
+
+@pytest.mark.parametrize(("mesh_model", "batch_size", "item_chunk"), [(1, 24, 999), (4, 8, 32)])
+def test_batch_size_mesh_and_chunks_change_nothing(
+    store, model, mesh_model, batch_size, item_chunk
+):
+    module, params = model
+    split = leave_one_out(store)
+    known = train_counts(store, split.train_stop) > 0
+    settings = {"known": known, "max_length": L}
+    expected = evaluator_on(store).rank_model(module, params, split.validation, **settings)
+    found = evaluator_on(
+        store, model=mesh_model, batch_size=batch_size, item_chunk=item_chunk
+    ).rank_model(module, params, split.validation, **settings)
+    np.testing.assert_array_equal(found.ranks, expected.ranks)
+    np.testing.assert_array_equal(found.top, expected.top)
+
+
+def test_the_target_changes_no_score(store, model):
+    """The lists for a case are the same, whatever the target and whatever comes after it."""
+    module, params = model
+    cases = leave_one_out(store).validation
+    everything = np.ones(store.catalog.num_rows, bool)
+    settings = {"known": everything, "max_length": L}
+    expected = evaluator_on(store).rank_model(module, params, cases, **settings).top
+
+    class Changed:
+        """The store with another item at every target."""
+
+        def __init__(self):
+            self.tokens = np.array(store.tokens)
+            self.tokens[cases.rows] = 2 + (self.tokens[cases.rows] + 5) % len(store.catalog)
+            self.offsets, self.catalog = store.offsets, store.catalog
+
+    found = evaluator_on(Changed()).rank_model(module, params, cases, **settings).top
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_broken_parameters_are_an_error(store, model):
+    module, params = model
+    broken = jax.tree.map(lambda x: x * np.nan, params)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        evaluator_on(store).rank_model(
+            module, broken, leave_one_out(store).validation,
+            known=np.ones(store.catalog.num_rows, bool), max_length=L,
+        )  # fmt: skip

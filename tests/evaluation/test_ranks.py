@@ -1,0 +1,122 @@
+"""Ranks and top-k against a NumPy transcription of the rule, and the rule's laws."""
+
+import functools
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from bert4rec_jax.evaluation.ranks import rank_by_scores, rank_by_vectors
+from bert4rec_jax.sharding import make_mesh
+
+V, D, B = 64, 6, 8
+IS_ITEM = (np.arange(V) >= 2) & (np.arange(V) < 50)
+EVERYTHING = np.ones(V, bool)
+
+by_scores = jax.jit(functools.partial(rank_by_scores, top=5))
+
+
+def expected_rank(scores, target, excluded, known=EVERYTHING):
+    """1 + #{j != target, an item, not excluded: not (s_j < s_target)}, one item at a time."""
+    value = scores[target] if known[target] else -np.inf
+    rank = 1
+    for j in range(V):
+        if IS_ITEM[j] and j != target and j not in excluded:
+            other = scores[j] if known[j] else -np.inf
+            rank += not (other < value)
+    return rank
+
+
+def expected_top(scores, excluded, known=EVERYTHING, k=5):
+    """Items by score, then token."""
+    items = [j for j in range(V) if IS_ITEM[j] and j not in excluded and known[j]]
+    return sorted(items, key=lambda j: (-scores[j], j))[:k]
+
+
+def problem(seed, low=-3, high=4):
+    """Integer-valued, so that ties are many and every device count agrees exactly."""
+    generator = np.random.default_rng(seed)
+    hidden = generator.integers(low, high, (B, D)).astype(np.float32)
+    vectors = generator.integers(low, high, (V, D)).astype(np.float32)
+    bias = generator.integers(low, high, V).astype(np.float32)
+    targets = generator.integers(2, 50, B).astype(np.int32)
+    excluded = np.zeros((B, 7), np.int32)
+    for row, target in zip(excluded, targets):
+        count = generator.integers(0, 7)
+        row[:count] = generator.choice(np.setdiff1d(np.arange(2, 50), [target]), count)
+    return hidden, vectors, bias, targets, excluded
+
+
+def test_ranks_by_hand():
+    scores = np.full((1, V), -9.0, np.float32)
+    scores[0, 2:7] = [5, 3, 3, 1, 4]
+    scores[0, [0, 1, 60]] = 99  # PAD, MASK and padded rows never count
+    targets, nothing = np.array([3]), np.zeros((1, 2), np.int32)
+    ranked = by_scores(scores, targets, nothing, IS_ITEM, EVERYTHING)
+    assert ranked.ranks.tolist() == [4]  # after 5, 4 and the tied 3
+    assert ranked.top.tolist() == [[2, 6, 3, 4, 5]]
+    assert ranked.scores.tolist() == [[5, 4, 3, 3, 1]]
+    seen = np.array([[2, 4]])
+    ranked = by_scores(scores, targets, seen, IS_ITEM, EVERYTHING)
+    assert ranked.ranks.tolist() == [2]
+    assert ranked.top.tolist()[0][:3] == [6, 3, 5]
+
+
+def test_a_constant_scorer_gains_nothing():
+    ranked = by_scores(
+        np.zeros((2, V), np.float32), np.array([2, 49]), np.zeros((2, 1), np.int32), IS_ITEM,
+        EVERYTHING,
+    )  # fmt: skip
+    assert ranked.ranks.tolist() == [48, 48]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_reported(bad):
+    scores = np.zeros((2, V), np.float32)
+    scores[1, 7] = bad
+    arguments = np.array([3, 3]), np.zeros((2, 1), np.int32), IS_ITEM
+    assert by_scores(scores, *arguments, EVERYTHING).broken.tolist() == [False, True]
+    unknown = EVERYTHING.copy()
+    unknown[7] = False
+    assert not by_scores(scores, *arguments, unknown).broken.any()
+
+
+def test_an_unknown_item_comes_last_and_is_never_listed():
+    scores = np.zeros((1, V), np.float32)
+    scores[0, 5] = 9
+    known = EVERYTHING.copy()
+    known[[5, 6]] = False
+    ranked = by_scores(scores, np.array([5]), np.zeros((1, 1), np.int32), IS_ITEM, known)
+    assert ranked.ranks.tolist() == [48]
+    assert not {5, 6} & set(ranked.top[0].tolist())
+
+
+def test_short_lists_are_padded():
+    scores = np.zeros((1, V), np.float32)
+    seen = np.array([[j for j in range(2, 50) if j not in (9, 11)]])
+    ranked = by_scores(scores, np.array([9]), seen, IS_ITEM, EVERYTHING)
+    assert ranked.top.tolist() == [[9, 11, 0, 0, 0]]
+    assert ranked.scores[0, 2:].tolist() == [-np.inf] * 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("shape", "chunk"), [((1, 1), V), ((1, 1), 16), ((8, 1), 32), ((2, 4), 8)])
+def test_any_mesh_and_chunk_equal_the_transcription(seed, shape, chunk):
+    hidden, vectors, bias, targets, excluded = problem(seed)
+    known = np.random.default_rng(seed).random(V) < 0.9
+    scores = hidden @ vectors.T + bias
+    full = make_mesh()
+    devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
+    mesh = jax.sharding.Mesh(devices, full.axis_names, axis_types=full.axis_types)
+    with jax.set_mesh(mesh):
+        ranked = jax.jit(functools.partial(rank_by_vectors, top=5, chunk=chunk))(
+            hidden, vectors, bias, targets, excluded, IS_ITEM, known
+        )
+        same = by_scores(scores, targets, excluded, IS_ITEM, known)
+    chex.assert_shape([ranked.ranks, ranked.top], [(B,), (B, 5)])
+    for row in range(B):
+        arguments = scores[row], targets[row], set(excluded[row].tolist())
+        assert ranked.ranks[row] == same.ranks[row] == expected_rank(*arguments, known)
+        assert ranked.top[row].tolist() == expected_top(arguments[0], arguments[2], known)
+        assert same.top[row].tolist() == ranked.top[row].tolist()

@@ -1,0 +1,144 @@
+"""BERT4Rec: shapes, what it can see, and what changes nothing."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert4rec_jax.config import ModelConfig
+from bert4rec_jax.data.catalog import MASK
+from bert4rec_jax.models.bert4rec import BERT4Rec
+
+V, L, D = 256, 8, 16
+
+
+def make(**changes):
+    config = ModelConfig(**{"dim": D, "heads": 2, "layers": 2, "ffn_dim": 32, **changes})
+    model = BERT4Rec(num_rows=V, max_length=L, **dataclasses.asdict(config))
+    row = jnp.zeros((1, L), jnp.int32)
+    params = model.init(jax.random.key(0), row, row, row, row[:, :1], deterministic=True)
+    # Away from tiny starting weights, so that differences show.
+    return model, jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, params)
+
+
+def row(items, width=L):
+    """One history as a row: tokens, positions, segments."""
+    n = len(items)
+    tokens = np.zeros((1, width), np.int32)
+    positions, segments = np.zeros_like(tokens), np.zeros_like(tokens)
+    tokens[0, :n], positions[0, :n], segments[0, :n] = items, np.arange(L - n, L), 1
+    return tokens, positions, segments
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(model, params, *row):
+    return model.apply(params, *row, deterministic=True, method="encode")
+
+
+def encode(model, params, tokens, positions, segments, slots):
+    slots = np.asarray(slots, np.int32).reshape(len(tokens), -1)
+    return _encode(model, params, tokens, positions, segments, slots)
+
+
+def test_config_and_module_have_the_same_fields():
+    module = {f.name for f in dataclasses.fields(BERT4Rec)} - {"parent", "name"}
+    config = {f.name for f in dataclasses.fields(ModelConfig)}
+    assert module - config == {"num_rows", "max_length"} and config <= module
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shapes_and_types(norm, dtype):
+    model, params = make(norm=norm, dtype=dtype)
+    tokens = np.full((3, L), 5, np.int32)
+    hidden, vectors, bias = model.apply(
+        params, tokens, tokens, tokens, np.zeros((3, 4), np.int32), deterministic=True
+    )
+    chex.assert_shape([hidden, vectors, bias], [(3, 4, D), (V, D), (V,)])
+    chex.assert_type([hidden, vectors, bias], jnp.float32)
+    chex.assert_tree_all_finite((hidden, vectors, bias))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_asked_slots_do_not_change_results(layers):
+    model, params = make(layers=layers)
+    one = encode(model, params, *row([3, 4, MASK, 6]), [2])
+    many = encode(model, params, *row([3, 4, MASK, 6]), [0, 1, 2, 3])
+    np.testing.assert_allclose(one[0, 0], many[0, 2], atol=1e-5)
+
+
+def test_padding_and_width_change_nothing():
+    model, params = make()
+    narrow = encode(model, params, *row([3, 4, MASK], width=3), [2])
+    wide = encode(model, params, *row([3, 4, MASK], width=L), [2])
+    np.testing.assert_allclose(narrow, wide, atol=1e-5)
+    tokens, positions, segments = row([3, 4, MASK])
+    tokens[0, 3:] = 9  # whatever stands in the padding
+    np.testing.assert_allclose(encode(model, params, tokens, positions, segments, [2]), wide)
+
+
+def test_batch_composition_changes_nothing():
+    model, params = make()
+    alone = encode(model, params, *row([3, 4, MASK]), [2])
+    together = [np.concatenate(pair) for pair in zip(row([3, 4, MASK]), row([7, 8, 9, MASK]))]
+    both = encode(model, params, *together, [[2], [3]])
+    np.testing.assert_allclose(both[:1], alone, atol=1e-5)
+
+
+def test_packed_histories_do_not_see_each_other():
+    model, params = make()
+    tokens = np.array([[3, 4, MASK, 7, MASK, 0, 0, 0]], np.int32)
+    positions = np.array([[L - 3, L - 2, L - 1, L - 2, L - 1, 0, 0, 0]], np.int32)
+    segments = np.array([[1, 1, 1, 2, 2, 0, 0, 0]], np.int32)
+    packed = encode(model, params, tokens, positions, segments, [2, 4])
+    np.testing.assert_allclose(
+        packed[0, 0], encode(model, params, *row([3, 4, MASK]), [2])[0, 0], atol=1e-5
+    )
+    np.testing.assert_allclose(
+        packed[0, 1], encode(model, params, *row([7, MASK]), [1])[0, 0], atol=1e-5
+    )
+
+
+def test_context_is_read_in_both_directions():
+    model, params = make()
+    base = encode(model, params, *row([3, 4, MASK, 6, 7]), [2])
+    for changed in ([5, 4, MASK, 6, 7], [3, 4, MASK, 6, 8]):
+        assert np.abs(encode(model, params, *row(changed), [2]) - base).max() > 1e-3
+
+
+def test_order_matters():
+    model, params = make()
+    base = encode(model, params, *row([3, 4, 5, MASK]), [3])
+    swapped = encode(model, params, *row([4, 3, 5, MASK]), [3])
+    assert np.abs(base - swapped).max() > 1e-3
+
+
+def test_gradient_reaches_the_history_and_not_the_padding():
+    model, params = make()
+    tokens, positions, segments = row([3, 4, MASK])
+
+    def total(table):
+        p = jax.tree.map(lambda x: x, params)
+        p["params"]["item_table"]["embedding"] = table
+        return encode(model, p, tokens, positions, segments, [2]).sum()
+
+    gradient = jax.grad(total)(params["params"]["item_table"]["embedding"])
+    reached = set(np.flatnonzero(np.abs(gradient).sum(1)).tolist())
+    assert reached == {3, 4, MASK}
+
+
+def test_dropout_needs_its_key_and_changes_results():
+    model, params = make(dropout=0.5)
+    arguments = (*row([3, 4, MASK]), np.array([[2]]))
+    draw = [
+        model.apply(
+            params, *arguments, deterministic=False, rngs={"dropout": jax.random.key(k)},
+            method="encode",
+        )
+        for k in (0, 0, 1)
+    ]  # fmt: skip
+    assert (draw[0] == draw[1]).all() and not (draw[0] == draw[2]).all()

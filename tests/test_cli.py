@@ -1,0 +1,106 @@
+import sys
+
+import pytest
+
+from bert4rec_jax import cli
+from bert4rec_jax.data.store import SequenceStore
+
+LOG = "who,what,stars,when\nb,x,4,1714500000\na,x,,1714600000\nb,w,2.5,1714550000\n"
+
+
+def run(monkeypatch, *arguments):
+    """Exit status of `bert4rec`."""
+    monkeypatch.setattr(sys, "argv", ["bert4rec", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as exit:
+        return exit.code
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def no_memory_settings(monkeypatch):
+    """The settings are those of a whole process: keep them out of the one that runs the tests."""
+    monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+
+
+@pytest.fixture
+def log(tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_text(LOG)
+    return file
+
+
+def test_prepare_writes_a_store_and_shows_its_counts(log, tmp_path, monkeypatch, capsys):
+    status = run(
+        monkeypatch, "prepare", log, "--output", tmp_path / "out", "--user-column", "who",
+        "--item-column", "what", "--timestamp-column", "when", "--rating-column", "stars",
+        "--min-user-interactions", 1, "--min-item-interactions", 1,
+    )  # fmt: skip
+    assert status == 0
+    store = SequenceStore.open(tmp_path / "out")
+    assert store.user_ids() == ["b", "a"]
+    assert store.timestamps.tolist() == [1714500000, 1714550000, 1714600000]
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    assert ["interactions read", "3"] in rows
+    assert ["ratings", "2.5 to 4"] in rows
+    assert ["time", "2024-04-30 to 2024-05-01"] in rows
+
+
+def test_no_times_and_no_ratings(log, tmp_path, monkeypatch, capsys):
+    status = run(
+        monkeypatch, "prepare", log, "--output", tmp_path / "out", "--user-column", "who",
+        "--item-column", "what", "--timestamp-column", "None", "--rating-column", "None",
+        "--min-user-interactions", 1, "--min-item-interactions", 1,
+    )  # fmt: skip
+    assert status == 0
+    assert not SequenceStore.open(tmp_path / "out").timed
+    assert "none: rows as they stand in the log" in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_paragraph_and_status_2(log, tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "prepare", log, "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert error.startswith(f"error: {log} has no column 'user_id' for the user")
+
+
+def test_a_download_shows_its_progress(tmp_path, monkeypatch, capsys):
+    def fetch(name, *, cache, base_url, progress, notify):
+        assert (name, cache, base_url) == ("ml-100k", tmp_path, "https://mirror.example")
+        progress(1_000_000, 4_000_000)
+        progress(4_000_000, 4_000_000)
+        notify("no checksum")
+        (tmp_path / "u.data").write_text("1\t7\t4\t5\n")
+        return tmp_path
+
+    monkeypatch.setattr("bert4rec_jax.data.download.fetch", fetch)
+    status = run(
+        monkeypatch, "prepare", "ml-100k", "--output", tmp_path / "out", "--cache", tmp_path,
+        "--mirror", "https://mirror.example", "--min-user-interactions", 1,
+        "--min-item-interactions", 1,
+    )  # fmt: skip
+    assert status == 0
+    error = capsys.readouterr().err
+    assert "4.0/4.0 MB" in error
+    assert "no checksum" in error
+
+
+def test_an_interruption_has_status_130(tmp_path, monkeypatch, capsys):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bert4rec_jax.data.prepare.prepare", interrupt)
+    assert run(monkeypatch, "prepare", "movietweetings", "--output", tmp_path / "out") == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [(), ("prepare",), ("prepare", "x", "--format", "xls")])
+def test_a_wrong_command_line_has_status_2(monkeypatch, capsys, arguments):
+    assert run(monkeypatch, *arguments) == 2
+
+
+def test_help(monkeypatch, capsys):
+    assert run(monkeypatch, "prepare", "--help") == 0
+    assert "SOURCE" in capsys.readouterr().out

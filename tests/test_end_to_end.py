@@ -1,0 +1,276 @@
+"""`train.py` as a user runs it: to the end, killed, stopped, continued, and with wrong input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")
+
+SMALL = {
+    "data.max-length": 12, "data.min-user-interactions": 1, "data.min-item-interactions": 1,
+    "model.dim": 16, "model.init-scale": 0.2, "model.layers": 1, "model.ffn-dim": 32,
+    "model.dropout": 0.1,
+    "masking.last-only": 0.5, "optimizer.peak-lr": 0.01, "optimizer.warmup-steps": 10,
+    "training.batch-size": 8, "training.epochs": 60, "training.evaluate-every": 20,
+    "training.save-every": 25, "training.log-every": 5, "training.patience": 9,
+    "evaluation.batch-size": 64, "evaluation.bootstrap": 100,
+}  # fmt: skip
+
+
+def command(store, workdir, **changes):
+    settings = {**SMALL, "data.path": store.path, "workdir": workdir}
+    settings |= {name.replace("__", ".").replace("_", "-"): v for name, v in changes.items()}
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    return [sys.executable, str(TRAIN), *flags]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device, and compiled programs shared between the runs."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return {
+        **os.environ,
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "COLUMNS": "200",
+    }
+
+
+def run(arguments, environment):
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def results(workdir):
+    return json.loads((workdir / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(store, environment, tmp_path_factory):
+    """An uninterrupted run: its output and its folder."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    done = run(command(store, workdir), environment)
+    assert done.returncode == 0, done.stderr
+    return done, workdir
+
+
+def test_what_a_user_sees(finished):
+    output = finished[0].stdout
+    for part in ("validation", "BERT4Rec", "popular", "skip-gram-markov", "watched next"):
+        assert part in output
+    assert "Traceback" not in finished[0].stderr
+
+
+def test_metrics_json_holds_the_run(finished, store):
+    found = results(finished[1])
+    assert found["recipe"] == "movietweetings"
+    assert found["config"]["model"]["dim"] == 16
+    assert found["data"]["fingerprint"] == store.fingerprint
+    assert len(found["parameters_sha256"]["tested"]) == 64
+    assert {"jax", "cpu", "cores", "platform"} <= found["device"].keys()
+    models = ["BERT4Rec", "popular", "recent-popular", "markov-1", "skip-gram-markov", "item-knn"]
+    for which in ("validation", "test"):
+        assert [name for name in models if name not in found[which]] == []
+    model = found["test"]["BERT4Rec"]
+    low, high = model["interval_95"]["ndcg@10"]
+    assert low <= model["ndcg@10"] <= high
+
+
+def test_the_model_learns_what_popularity_cannot_know(finished):
+    """Everyone moves on by one or two items, so the next item is among two."""
+    found = results(finished[1])["test"]
+    assert found["popular"]["lead_interval_95"]["ndcg@10"][0] > 0.1
+
+
+def test_the_logs_are_whole(finished):
+    lines = [json.loads(line) for line in (finished[1] / "log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(5, steps[-1] + 1, 5))
+    assert steps[-1] == results(finished[1])["steps"]["done"]
+    assert list(finished[1].glob("events.out.tfevents.*"))
+    assert {"learning_rate", "grad_norm", "examples_per_second"} <= lines[0].keys()
+
+
+def test_the_same_command_again_changes_nothing(finished, store, environment):
+    workdir = finished[1]
+    before = results(workdir)
+    again = run(command(store, workdir), environment)
+    assert again.returncode == 0, again.stderr
+    after = results(workdir)
+    assert after["parameters_sha256"] == before["parameters_sha256"]
+    assert after["test"] == before["test"]
+    assert after["steps"]["resumed_from"] == before["steps"]["done"]
+
+
+def wait_for_checkpoint(process, workdir, at_least):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        steps = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+        if steps and max(steps) >= at_least:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint of step {at_least} in time")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_stopped_run_continues_to_the_very_same_parameters(
+    finished, store, environment, tmp_path, number, code
+):
+    workdir = tmp_path / "run"
+    arguments = command(store, workdir)
+    with subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_checkpoint(process, workdir, 50)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == code, errors
+    assert not (workdir / "metrics.json").exists()
+    if number != signal.SIGKILL:
+        assert "stopped by" in errors and "same command" in errors and "Traceback" not in errors
+    again = run(arguments, environment)
+    assert again.returncode == 0, again.stderr
+    found, expected = results(workdir), results(finished[1])
+    assert found["steps"]["resumed_from"] >= 50
+    assert found["parameters_sha256"] == expected["parameters_sha256"]
+    assert found["test"] == expected["test"]
+    log = (workdir / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in log if "loss" in line]
+    assert len(steps) == len(set(steps))
+
+
+def copy_of(finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished[1], workdir)
+    return workdir
+
+
+def test_another_configuration_is_refused_with_the_fields_named(
+    finished, store, environment, tmp_path
+):
+    workdir = copy_of(finished, tmp_path)
+    other = run(command(store, workdir, model__dim=32, optimizer__b1=0.8), environment)
+    assert other.returncode == 2
+    assert "model.dim: 16 -> 32" in other.stderr and "optimizer.b1: 0.9 -> 0.8" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+@pytest.mark.parametrize("damage", ["a half-deleted folder", "changed bytes"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(
+    finished, store, environment, tmp_path, damage
+):
+    workdir = copy_of(finished, tmp_path)
+    newest = max((workdir / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    if damage == "changed bytes":
+        largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 64] = bytes(b ^ 255 for b in content[middle : middle + 64])
+        largest.write_bytes(content)
+    else:
+        shutil.rmtree(newest / "state")
+    again = run(command(store, workdir), environment)
+    assert again.returncode == 0, again.stderr
+    assert f"checkpoint {newest.name}" in again.stdout and "cannot be read" in again.stdout
+    assert newest.with_name(f"{newest.name}.corrupt").is_dir()
+    found, expected = results(workdir), results(finished[1])
+    assert 0 < found["steps"]["resumed_from"] < expected["steps"]["done"]
+    assert found["parameters_sha256"] == expected["parameters_sha256"]
+
+
+def test_a_full_disk_is_one_clear_error_and_the_run_continues_later(
+    finished, store, environment, tmp_path
+):
+    """No file may grow beyond a few kilobytes: as on a full disk, writing a checkpoint fails."""
+    workdir = tmp_path / "run"
+    arguments = command(store, workdir)
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    full = run([sys.executable, "-c", limited, *arguments[1:]], environment)
+    assert full.returncode == 2, full.stderr
+    assert "could not be saved" in full.stderr and "run the same command" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not (workdir / "metrics.json").exists()
+    again = run(arguments, environment)
+    assert again.returncode == 0, again.stderr
+    assert results(workdir)["parameters_sha256"] == results(finished[1])["parameters_sha256"]
+
+
+def test_a_loss_that_is_not_finite_is_one_clear_error(store, environment, tmp_path):
+    wild = {"optimizer__peak_lr": 1e30, "optimizer__clip_norm": 1e30, "optimizer__warmup_steps": 1}
+    done = run(command(store, tmp_path / "run", **wild), environment)
+    assert done.returncode == 2
+    assert "at step" in done.stderr and "Lower optimizer.peak-lr" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluate_repeats_the_test_of_a_run(finished, environment, tmp_path):
+    output = tmp_path / "evaluation.json"
+    code = "from bert4rec_jax.cli import main; main()"
+    done = run(
+        [sys.executable, "-c", code, "evaluate", str(finished[1]), "--output", str(output)],
+        environment,
+    )
+    assert done.returncode == 0, done.stderr
+    found, expected = json.loads(output.read_text()), results(finished[1])
+    assert found["test"] == expected["test"] and found["validation"] == expected["validation"]
+    assert found["parameters_sha256"]["tested"] == expected["parameters_sha256"]["tested"]
+
+
+def test_global_time_selects_refits_and_keeps_new_users_and_items_apart(
+    store, environment, tmp_path
+):
+    workdir = tmp_path / "run"
+    changes = {"data__split": "global-time", "training__epochs": 8, "training__evaluate_every": 4}
+    done = run(command(store, workdir, **changes), environment)
+    assert done.returncode == 0, done.stderr
+    found = results(workdir)
+    assert {"test", "test_first"} <= found.keys()
+    assert (workdir / "refit" / "checkpoints").is_dir()
+    assert found["steps"]["done"] == found["steps"]["best"] > 0
+    again = run(command(store, workdir, **changes), environment)
+    assert again.returncode == 0, again.stderr
+    assert results(workdir)["test"] == found["test"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__heads": 3}, "model.heads is 3; expected a divisor of model.dim = 16"),
+        ({"model__layers": 0}, "model.layers is 0; expected at least 1"),
+        ({"masking__rate": 1.5}, "masking.rate is 1.5; expected in (0, 1)"),
+        ({"mesh__model": 3}, "mesh.model is 3, but it has to divide the 1 devices"),
+        ({"data__path": "no/such/file"}, "no/such/file"),
+    ],
+)
+def test_impossible_settings_get_one_clear_error(store, environment, tmp_path, changes, message):
+    done = run(command(store, tmp_path / "run", **changes), environment)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_an_unknown_recipe_names_those_that_exist(environment):
+    done = run([sys.executable, str(TRAIN), "no_such_recipe"], environment)
+    assert done.returncode == 2
+    assert "movietweetings" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_explains_fields_with_defaults(environment):
+    done = run([sys.executable, str(TRAIN), "--help"], environment)
+    assert done.returncode == 0
+    for part in ("--model.dim", "Width D of embeddings", "--optimizer.peak-lr", "movietweetings"):
+        assert part in done.stdout

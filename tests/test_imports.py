@@ -1,0 +1,89 @@
+"""Import directions: down only, as the architecture says."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bert4rec_jax
+
+ROOT = Path(bert4rec_jax.__file__).parent
+BASE = {"bert4rec_jax", "errors"}
+# What each part may import of ours, besides itself and BASE.
+ALLOWED = {
+    "errors": set(),
+    "entry": set(),
+    "config": set(),
+    "sharding": set(),
+    "processes": set(),
+    "data": {"config"},
+    "models": set(),
+    "training": {"config", "data", "models", "sharding"},
+    "evaluation": {"config", "data", "models", "sharding"},
+    "recipes": {"config"},
+    "environment": set(),
+    "experiment": {
+        "config", "data", "environment", "evaluation", "models", "processes", "sharding",
+        "training",
+    },
+    "cli": {"data", "entry", "experiment"},
+    "__init__": set(),
+}  # fmt: skip
+
+
+def part_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Names of our parts that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "bert4rec_jax":
+                known = len(parts) > 1 and parts[1] in ALLOWED
+                yield parts[1] if known else "bert4rec_jax"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    part = part_of(path)
+    upward = set(imported(path)) - ALLOWED[part] - BASE - {part}
+    assert not upward, f"{part} must not import {upward}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data").rglob("*.py")), ids=lambda p: p.name)
+def test_data_code_does_not_import_jax(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {"jax", "flax", "optax"} & {name.split(".")[0] for name in names}
+
+
+def test_only_one_file_names_mesh_axes():
+    axis = '"data"'
+    naming = [p.name for p in ROOT.rglob("*.py") if f"_DATA = {axis}" in p.read_text()]
+    assert naming == ["sharding.py"]
+    for path in ROOT.rglob("*.py"):
+        if path.name != "sharding.py":
+            assert "PartitionSpec" not in path.read_text()
+
+
+def test_only_the_pipeline_imports_grain():
+    assert [p.name for p in ROOT.rglob("*.py") if "import grain" in p.read_text()] == [
+        "pipeline.py"
+    ]
+
+
+def test_importing_the_package_is_light():
+    code = "import bert4rec_jax, sys; print([m for m in ('jax', 'numpy') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,91 @@
+"""Two processes of two devices each, through gloo: the same losses as one process of four."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from test_end_to_end import TRAIN, command
+
+pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")
+
+
+def environment(devices, **more):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "COLUMNS": "200", **more}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(arguments, env):
+    return subprocess.Popen(
+        arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(processes):
+    for process in processes:
+        output, _ = process.communicate(timeout=150)
+        assert process.returncode == 0, output
+
+
+def start_two(arguments):
+    port = str(free_port())
+    return [
+        start(
+            arguments,
+            environment(
+                2,
+                JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(number),
+            ),
+        )
+        for number in range(2)
+    ]
+
+
+def losses(workdir):
+    lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
+    changes = {"training__epochs": 6, "training__evaluate_every": 3, "mesh__model": 2}
+    arguments = {
+        name: [*command(store, tmp_path / name, **changes), "--evaluation.no-baselines"]
+        for name in ("one", "two")
+    }
+    finish([start(arguments["one"], environment(4))])
+    finish(start_two(arguments["two"]))
+    expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert found.keys() == expected.keys() and len(found) > 5
+    assert found == pytest.approx(expected, abs=2e-5)
+    metrics = [
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    ]
+    assert metrics[1]["device"]["processes"] == 2
+    ndcg = [m["test"]["BERT4Rec"]["ndcg@10"] for m in metrics]
+    assert ndcg[0] == pytest.approx(ndcg[1], abs=1e-5)
+
+    # What one process saved, two continue: the run is over, so they test the same parameters.
+    finish(start_two(arguments["one"]))
+    again = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert again["device"]["processes"] == 2
+    assert again["parameters_sha256"] == metrics[0]["parameters_sha256"]
+
+
+def test_half_given_coordinates_are_one_clear_error():
+    env = environment(1, JAX_NUM_PROCESSES="2")
+    done = subprocess.run(
+        [sys.executable, str(TRAIN)], env=env, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2
+    assert "JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID is not set" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,135 @@
+"""The loop's order, early stopping, and what stops it."""
+
+import signal
+
+import numpy as np
+import pytest
+
+from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.training.checkpoints import RunRecord
+from bert4rec_jax.training.interruption import Interrupted
+from bert4rec_jax.training.loop import Stopping, train
+
+
+class Recorder:
+    """Stands for checkpoints and the reporter, and writes down what happens."""
+
+    def __init__(self):
+        self.events = []
+        self.saved = {}
+
+    def save(self, state, record):
+        if state not in self.saved:
+            self.events.append(f"save {state}")
+        self.saved[state] = record
+
+    def check(self):
+        pass
+
+    def wait(self):
+        pass
+
+    def steps(self):
+        return sorted(self.saved)
+
+    def stepped(self, step, metrics):
+        self.events.append(f"log {step}")
+
+    def validated(self, step, metrics, *, better):
+        self.events.append(f"validate {step}{' better' if better else ''}")
+
+
+class State(int):
+    """A state that is its own step."""
+
+    params = None
+
+
+def run(recorder, *, start=0, record=None, values=None, bad_step=None, raise_at=None, **stopping):
+    values = iter(values or [0.1] * 99)
+    settings = {
+        "total_steps": 6, "evaluate_every": 3, "save_every": 2, "metric": "ndcg@10", "patience": 9,
+    }  # fmt: skip
+
+    def step(state, batch):
+        recorder.events.append(f"step {state + 1} on {batch}")
+        if raise_at == state + 1:
+            signal.raise_signal(signal.SIGTERM)
+        loss = np.float32("nan") if bad_step == state + 1 else np.float32(1)
+        return State(state + 1), {"loss": loss, "grad_norm": np.float32(1)}
+
+    return train(
+        state=State(start),
+        step=start,
+        train_step=step,
+        batches=lambda first, stop: iter(range(first, stop)),
+        validate=lambda params: {"ndcg@10": next(values)},
+        checkpoints=recorder,
+        record=record or RunRecord(to_json(Config()), "c", "d"),
+        stopping=Stopping(**{**settings, **stopping}),
+        reporter=recorder,
+    )
+
+
+def test_the_order_is_evaluate_save_take_a_batch_step_log_the_last():
+    recorder = Recorder()
+    run(recorder)
+    assert recorder.events == [
+        "step 1 on 0", "step 2 on 1", "log 1", "log 2", "save 2",
+        "step 3 on 2", "log 3", "validate 3 better", "save 3",
+        "step 4 on 3", "log 4", "save 4",
+        "step 5 on 4", "step 6 on 5", "log 5", "log 6", "validate 6", "save 6",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("start", [2, 3, 4])
+def test_a_run_from_a_checkpoint_does_what_the_whole_run_did_next(start):
+    whole = Recorder()
+    run(whole, values=[0.1, 0.2])
+    resumed = Recorder()
+    left = [0.2] if start >= 3 else [0.1, 0.2]
+    run(resumed, start=start, record=whole.saved[start], values=left)
+    steps = [event for event in whole.events if event.startswith("step")]
+    assert [event for event in resumed.events if event.startswith("step")] == steps[start:]
+    assert resumed.saved[6].validations == whole.saved[6].validations
+
+
+def test_training_stops_after_patience_validations_without_a_gain():
+    recorder = Recorder()
+    state, record = run(
+        recorder, values=[0.1, 0.3, 0.2, 0.3, 0.9], total_steps=99, evaluate_every=1, patience=2
+    )
+    assert state == 4
+    assert [v["ndcg@10"] for v in record.validations] == [0.1, 0.3, 0.2, 0.3]
+
+
+def test_a_finished_run_does_nothing():
+    recorder = Recorder()
+    state, _ = run(recorder, start=6, record=RunRecord({}, "c", "d", [{"step": 6.0, "ndcg@10": 1}]))
+    assert state == 6
+    assert not [event for event in recorder.events if event.startswith(("step", "validate"))]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint():
+    recorder = Recorder()
+    with pytest.raises(
+        UserError, match=r"loss is nan at step 5; the last good checkpoint is step 4"
+    ):
+        run(recorder, bad_step=5)
+    assert max(recorder.saved) == 4
+
+
+def test_a_broken_state_is_never_saved():
+    recorder = Recorder()
+    with pytest.raises(UserError, match=r"loss is nan at step 2; nothing was saved"):
+        run(recorder, bad_step=2)
+    assert not recorder.saved
+
+
+def test_a_signal_saves_and_stops_between_two_steps():
+    recorder = Recorder()
+    with pytest.raises(Interrupted, match="SIGTERM; step 5 is saved") as stopped:
+        run(recorder, raise_at=5)
+    assert stopped.value.exit_code == 143
+    assert recorder.events[-2:] == ["log 5", "save 5"]

@@ -1,0 +1,129 @@
+"""The cross-entropy against its formula in float64, and its laws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert4rec_jax.sharding import make_mesh
+from bert4rec_jax.training.losses import cross_entropy, number_of_chunks
+
+N, D, V = 24, 8, 96
+
+
+def example(seed=0, n=N):
+    generator = np.random.default_rng(seed)
+    in_softmax = generator.random(V) < 0.8
+    in_softmax[:2] = False
+    labels = generator.choice(np.flatnonzero(in_softmax), n)
+    return {
+        "hidden": generator.normal(size=(n, D)).astype(np.float32),
+        "vectors": generator.normal(size=(V, D)).astype(np.float32),
+        "bias": generator.normal(size=V).astype(np.float32),
+        "labels": labels.astype(np.int32),
+        "weights": (generator.random(n) < 0.6).astype(np.float32),
+        "in_softmax": in_softmax,
+    }
+
+
+def by_formula(hidden, vectors, bias, labels, weights, in_softmax):
+    """- sum_s w_s log softmax(h_s . e + b)[label_s] / sum_s w_s, and its gradients, in float64."""
+    hidden, vectors, bias = (np.asarray(x, np.float64) for x in (hidden, vectors, bias))
+    scores = np.where(in_softmax, hidden @ vectors.T + bias, -np.inf)
+    p = np.exp(scores - scores.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    one_hot = np.eye(V)[labels]
+    share = weights[:, None] / weights.sum()
+    loss = -(share[:, 0] * np.log(p[np.arange(len(labels)), labels])).sum()
+    to_scores = (p - one_hot) * share
+    return loss, (to_scores @ vectors, to_scores.T @ hidden, to_scores.sum(0))
+
+
+def value_and_gradients(arrays, chunk=V):
+    def loss(hidden, vectors, bias):
+        rest = (jnp.asarray(arrays[k]) for k in ("labels", "weights", "in_softmax"))
+        return cross_entropy(hidden, vectors, bias, *rest, chunk=chunk)
+
+    parameters = (jnp.asarray(arrays[k]) for k in ("hidden", "vectors", "bias"))
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*parameters)
+
+
+@pytest.mark.parametrize("chunk", [V, 32, 7])
+def test_value_and_gradients_equal_the_formula_in_any_chunks(chunk):
+    arrays = example()
+    loss, gradients = value_and_gradients(arrays, chunk)
+    expected, expected_gradients = by_formula(**arrays)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    for gradient, wanted in zip(gradients, expected_gradients):
+        np.testing.assert_allclose(gradient, wanted, atol=1e-6)
+
+
+def test_more_slots_than_a_block():
+    arrays = example(n=1100)
+    arrays["weights"][:] = 1
+    loss, gradients = value_and_gradients(arrays)
+    expected, expected_gradients = by_formula(**arrays)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    for gradient, wanted in zip(gradients, expected_gradients):
+        np.testing.assert_allclose(gradient, wanted, atol=1e-6)
+
+
+def test_the_value_is_the_same_without_gradients():
+    arrays = example()
+    alone = cross_entropy(**{k: jnp.asarray(v) for k, v in arrays.items()}, chunk=32)
+    np.testing.assert_allclose(alone, value_and_gradients(arrays, 32)[0], rtol=1e-6)
+
+
+def test_only_live_slots_matter():
+    arrays = example()
+    dead = arrays["weights"] == 0
+    changed = {**arrays, "hidden": np.where(dead[:, None], 1e6, arrays["hidden"])}
+    loss, gradients = value_and_gradients(arrays)
+    changed_loss, changed_gradients = value_and_gradients(changed)
+    assert loss == changed_loss
+    for gradient, other in zip(gradients, changed_gradients):
+        np.testing.assert_array_equal(gradient, other)
+    assert (np.asarray(gradients[0])[dead] == 0).all()
+
+
+def test_no_live_slot_is_zero_with_zero_gradients():
+    arrays = example()
+    arrays["weights"][:] = 0
+    loss, gradients = value_and_gradients(arrays)
+    assert loss == 0
+    assert all((np.asarray(g) == 0).all() for g in gradients)
+
+
+def test_items_outside_the_softmax_get_no_gradient_and_do_not_change_the_loss():
+    arrays = example()
+    outside = ~arrays["in_softmax"]
+    changed = {**arrays, "vectors": np.where(outside[:, None], 50.0, arrays["vectors"])}
+    loss, gradients = value_and_gradients(arrays)
+    assert loss == value_and_gradients(changed)[0]
+    assert (np.asarray(gradients[1])[outside] == 0).all()
+    assert (np.asarray(gradients[2])[outside] == 0).all()
+
+
+def test_extreme_scores_stay_finite():
+    arrays = example()
+    arrays["hidden"] *= 1e4
+    loss, gradients = value_and_gradients(arrays)
+    assert np.isfinite(loss) and all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("model", [1, 2, 8])
+def test_a_mesh_changes_nothing(model):
+    arrays = example()
+    expected, expected_gradients = value_and_gradients(arrays)
+    with jax.set_mesh(make_mesh(model=model)):
+        loss, gradients = value_and_gradients(arrays, chunk=12)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    for gradient, wanted in zip(gradients, expected_gradients):
+        np.testing.assert_allclose(gradient, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("items", "chunk", "expected"), [(96, 96, 1), (96, 95, 2), (96, 20, 6), (96, 1, 96)]
+)
+def test_chunks_are_equal_and_small_enough(items, chunk, expected):
+    assert number_of_chunks(items, chunk) == expected

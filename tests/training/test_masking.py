@@ -1,0 +1,162 @@
+"""Masking: counts, law of large numbers, and that packing and topology change nothing."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from bert4rec_jax.data.batch import Batch, Spans, gather
+from bert4rec_jax.data.catalog import MASK
+from bert4rec_jax.training.masking import mask_items, num_slots
+
+L = 10
+
+
+def batch_of(rows, *, thumbs=None, max_length=L, examples=None):
+    """A batch from rows, each a list of histories (lists of tokens)."""
+    flat = np.array([t for row in rows for history in row for t in history], np.int32)
+    thumb_values = np.zeros(len(flat), np.int8) if thumbs is None else np.asarray(thumbs, np.int8)
+    spans, start, number = [], 0, 0
+    for r, row in enumerate(rows):
+        column = 0
+        for s, history in enumerate(row):
+            example = number if examples is None else examples[number]
+            spans.append((start, len(history), r, column, s + 1, example))
+            start += len(history)
+            column += len(history)
+            number += 1
+    return gather(
+        Spans(*np.array(spans, np.int64).T),
+        flat,
+        lambda source: thumb_values[source],
+        num_rows=len(rows),
+        max_length=max_length,
+    )
+
+
+_mask = jax.jit(mask_items, static_argnames=("rate", "last_only", "thumb_weights", "slots"))
+
+
+def mask(batch, key=0, *, rate=0.3, last_only=0.0, weights=(1, 1, 1, 1), segments=1):
+    slots = num_slots(rate=rate, max_length=batch.tokens.shape[1], max_segments=segments)
+    settings = {"rate": rate, "last_only": last_only, "thumb_weights": weights, "slots": slots}
+    return _mask(jax.random.key(key), batch, **settings)
+
+
+def masked_items(masked):
+    """The masked (row, label) pairs."""
+    live = np.asarray(masked.weights) > 0
+    return {(int(r), int(masked.labels[r, s])) for r, s in zip(*np.nonzero(live))}
+
+
+def test_shapes():
+    batch = batch_of([[[5, 6, 7]], [[8, 9]]])
+    masked = mask(batch)
+    chex.assert_shape(masked.tokens, (2, L))
+    chex.assert_shape([masked.slots, masked.labels, masked.weights], (2, 3))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
+def test_the_number_of_masked_items_is_the_rate_within_bounds(rate):
+    lengths = range(2, L + 1)
+    masked = mask(batch_of([[list(range(10, 10 + n))] for n in lengths]), rate=rate)
+    expected = [int(np.clip(np.round(np.float32(rate) * n), 1, n - 1)) for n in lengths]
+    assert masked.weights.sum(1).tolist() == expected
+    assert (np.asarray(masked.tokens) == MASK).sum(1).tolist() == expected
+
+
+def test_labels_are_what_stood_at_the_masked_positions_and_nothing_else_changes():
+    batch = batch_of([[[5, 6, 7, 8, 9]], [[3, 4]]])
+    masked = mask(batch, rate=0.5)
+    tokens, slots = np.asarray(masked.tokens), np.asarray(masked.slots)
+    for r in range(2):
+        live = np.asarray(masked.weights)[r] > 0
+        assert (tokens[r, slots[r, live]] == MASK).all()
+        assert (batch.tokens[r, slots[r, live]] == np.asarray(masked.labels)[r, live]).all()
+        others = np.setdiff1d(np.arange(L), slots[r, live])
+        assert (tokens[r, others] == batch.tokens[r, others]).all()
+
+
+def test_padding_is_never_masked_and_empty_rows_have_no_slots():
+    batch = batch_of([[[5, 6]], []])
+    masked = mask(batch, rate=0.9)
+    assert (np.asarray(masked.tokens)[0, 2:] == 0).all()
+    assert np.asarray(masked.weights)[1].sum() == 0
+    assert (np.asarray(masked.tokens)[1] == 0).all()
+
+
+def test_last_only_masks_the_newest_item_of_every_history():
+    batch = batch_of([[[5, 6, 7], [8, 9]], [[3, 4]]])
+    masked = mask(batch, last_only=1.0, segments=2)
+    assert masked_items(masked) == {(0, 7), (0, 9), (1, 4)}
+
+
+def test_last_only_hits_its_share_of_histories():
+    batch = batch_of([[[5, 6, 7, 8, 9, 10, 11, 12, 13, 14]]] * 2000)
+    counts = np.asarray(mask(batch, rate=0.5, last_only=0.25).weights).sum(1)
+    assert set(counts.tolist()) == {1, 5}
+    assert abs((counts == 1).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 2000)
+
+
+@pytest.mark.parametrize("key", range(5))
+def test_packed_and_unpacked_mask_the_same_items(key):
+    histories = [[10, 11, 12, 13], [20, 21], [30, 31, 32], [40, 41, 42, 43, 44]]
+    alone = batch_of([[h] for h in histories])
+    packed = batch_of([histories[:3], histories[3:]])
+    settings = {"rate": 0.4, "last_only": 0.3}
+    expected = {label for _, label in masked_items(mask(alone, key, **settings))}
+    found = {label for _, label in masked_items(mask(packed, key, segments=3, **settings))}
+    assert found == expected
+
+
+def test_the_order_of_rows_changes_nothing_but_the_example_number_does():
+    histories = [[10, 11, 12, 13, 14, 15], [20, 21, 22, 23, 24, 25]]
+    forward = masked_items(mask(batch_of([[h] for h in histories])))
+    backward = masked_items(mask(batch_of([[h] for h in histories[::-1]], examples=[1, 0])))
+    assert {label for _, label in forward} == {label for _, label in backward}
+    many = masked_items(mask(batch_of([[histories[0]]] * 20)))
+    assert len({frozenset(label for r, label in many if r == row) for row in range(20)}) > 5
+
+
+def test_uniform_weights_mask_every_position_equally_often():
+    n, rows = 8, 4000
+    batch = batch_of([[list(range(10, 10 + n))]] * rows)
+    masked = mask(batch, rate=0.25)
+    share = (np.asarray(masked.tokens)[:, :n] == MASK).mean(0)
+    assert np.abs(share - 2 / n).max() < 4.5 * np.sqrt(2 / n * (1 - 2 / n) / rows)
+
+
+def test_the_first_draw_is_proportional_to_the_weights():
+    # One masked item of four; weights none 1, down 2, up 3, two up 4.
+    rows = 8000
+    batch = batch_of([[[10, 11, 12, 13]]] * rows, thumbs=[0, 1, 2, 3] * rows)
+    masked = mask(batch, rate=0.25, weights=(1, 2, 3, 4))
+    share = (np.asarray(masked.tokens)[:, :4] == MASK).mean(0)
+    expected = np.array([1, 2, 3, 4]) / 10
+    assert np.abs(share - expected).max() < 4.5 * np.sqrt(0.25 / rows)
+
+
+def test_weights_leave_the_number_of_masked_items_as_it_is():
+    batch = batch_of([[list(range(10, 20))]] * 50, thumbs=[0, 1, 2, 3, 3, 2, 1, 0, 1, 2] * 50)
+    weighted = mask(batch, rate=0.4, weights=(1, 1, 4, 16))
+    assert (np.asarray(weighted.weights).sum(1) == 4).all()
+
+
+@pytest.mark.parametrize(("rate", "segments"), [(0.1, 1), (0.2, 4), (0.5, 3), (0.9, 5), (0.45, 2)])
+def test_slots_hold_every_masked_item_of_any_packing(rate, segments):
+    generator = np.random.default_rng(0)
+    rows = []
+    for _ in range(200):
+        cuts = generator.multinomial(L - 2 * segments, np.ones(segments) / segments) + 2
+        rows.append([list(range(10, 10 + n)) for n in cuts])
+    masked = mask(batch_of(rows), rate=rate, segments=segments)
+    expected = [
+        sum(int(np.clip(np.round(np.float32(rate) * len(h)), 1, len(h) - 1)) for h in row)
+        for row in rows
+    ]
+    assert np.asarray(masked.weights).sum(1).tolist() == expected
+    assert (np.asarray(masked.tokens) == MASK).sum(1).tolist() == expected
+
+
+def test_the_batch_is_a_tree_of_its_arrays():
+    assert len(jax.tree.leaves(batch_of([[[5, 6]]]))) == len(Batch._fields)

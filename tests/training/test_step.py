@@ -1,0 +1,161 @@
+"""The train step on one device and on meshes: the same loss, gradients, metrics and updates."""
+
+import dataclasses
+import functools
+import re
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+from bert4rec_jax.config import MaskingConfig, ModelConfig
+from bert4rec_jax.data.pipeline import StepToBatch
+from bert4rec_jax.data.plan import Plan
+from bert4rec_jax.data.split import train_counts
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
+from bert4rec_jax.training.masking import mask_items, num_slots
+from bert4rec_jax.training.step import create_state, make_train_step, slots_loss
+
+L, B = 12, 16
+MASKING = MaskingConfig(rate=0.3, last_only=0.2)
+MESHES = {"1 device": (1, 1), "8 x 1": (8, 1), "4 x 2": (4, 2), "1 x 8": (1, 8)}
+
+
+@pytest.fixture(scope="module")
+def setting(store):
+    model = BERT4Rec(
+        num_rows=store.catalog.num_rows,
+        max_length=L,
+        **dataclasses.asdict(
+            ModelConfig(dim=16, heads=2, layers=2, ffn_dim=32, dropout=0.0, attention_dropout=0.0)
+        ),
+    )
+    plan = Plan(store.offsets[:-1], store.offsets[1:], L, B, "recent", True, 3, seed=0)
+    batches = [StepToBatch(plan, store, (6, 9))(step) for step in range(3)]
+    return model, plan, batches, train_counts(store, store.offsets[1:]) > 0
+
+
+def mesh_of(shape):
+    devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
+    full = make_mesh()  # for the axis names and types
+    return jax.sharding.Mesh(devices, full.axis_names, axis_types=full.axis_types)
+
+
+def run(setting, shape, optimizer=None):
+    """Three steps; returns states and metrics on the host."""
+    model, plan, batches, known = setting
+    mesh = mesh_of(shape)
+    optimizer = optimizer or optax.sgd(0.5)
+    state = create_state(mesh, model, optimizer, seed=0, max_length=L)
+    step = make_train_step(
+        mesh, state, model, optimizer, masking=MASKING,
+        slots=num_slots(rate=MASKING.rate, max_length=L, max_segments=3),
+        seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
+    )  # fmt: skip
+    seen = [jax.device_get(state)]
+    metrics = []
+    for batch in batches:
+        state, values = step(state, global_rows(mesh, batch), put(mesh, Along.ITEMS, known))
+        seen.append(jax.device_get(state))
+        metrics.append(jax.device_get(values))
+    return seen, metrics
+
+
+@pytest.fixture(scope="module")
+def on_one_device(setting):
+    return run(setting, (1, 1))
+
+
+@pytest.mark.parametrize("shape", list(MESHES.values())[1:], ids=list(MESHES)[1:])
+def test_meshes_agree(setting, on_one_device, shape):
+    # Plain gradient descent: the difference of parameters is the gradient.
+    states, metrics = run(setting, shape)
+    expected_states, expected_metrics = on_one_device
+    chex.assert_trees_all_close(states, expected_states, atol=2e-6)
+    for found, expected in zip(metrics, expected_metrics):
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-6)
+        np.testing.assert_allclose(found["grad_norm"], expected["grad_norm"], rtol=1e-5)
+        np.testing.assert_array_equal(found["items_by_thumb"], expected["items_by_thumb"])
+        np.testing.assert_array_equal(found["masked_by_thumb"], expected["masked_by_thumb"])
+
+
+def test_the_step_counts(on_one_device):
+    assert [int(state.step) for state in on_one_device[0]] == [0, 1, 2, 3]
+
+
+def test_thumb_counts_are_those_of_the_batch(setting, on_one_device):
+    _, _, batches, _ = setting
+    for batch, metrics in zip(batches, on_one_device[1]):
+        real = batch.segments > 0
+        expected = [int(((batch.thumbs == t) & real).sum()) for t in range(4)]
+        assert metrics["items_by_thumb"].tolist() == expected
+
+
+@functools.partial(jax.jit, static_argnames=("model", "slots"))
+def loss_and_gradient(model, params, batch, known, *, slots):
+    chosen = mask_items(
+        jax.random.key(5), batch, rate=0.3, last_only=0.2, thumb_weights=(1, 1, 2, 3), slots=slots
+    )
+
+    def loss(params):
+        return slots_loss(model, params, batch, chosen, known, chunk=256, dropout_key=None)
+
+    return *jax.value_and_grad(loss)(params), chosen.weights.sum()
+
+
+def test_packing_and_batch_composition_change_neither_loss_nor_gradient(store, setting):
+    model, _, _, known = setting
+    params = create_state(mesh_of((1, 1)), model, optax.sgd(0.1), seed=0, max_length=L).params
+
+    def batch_of(*, pack):
+        plan = Plan(store.offsets[:-1], store.offsets[1:], L, 64, "recent", pack, 3, seed=0)
+        assert plan.steps_per_epoch == 1
+        return StepToBatch(plan, store, (6, 9))(0)
+
+    alone = batch_of(pack=False)
+    order = np.random.default_rng(0).permutation(64)
+    shuffled = jax.tree.map(lambda x: x[order], alone)
+    slots = num_slots(rate=0.3, max_length=L, max_segments=3)
+    expected = loss_and_gradient(model, params, alone, known, slots=slots)
+    assert expected[2] > 100
+    for other in (shuffled, batch_of(pack=True)):
+        found = loss_and_gradient(model, params, other, known, slots=slots)
+        assert found[2] == expected[2]
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        chex.assert_trees_all_close(found[1], expected[1], atol=1e-6)
+
+
+def test_the_model_cannot_see_the_masked_item(setting):
+    """What the encoder reads does not depend on what stood at a masked position."""
+    _, _, batches, _ = setting
+    batch = batches[0]
+    settings = {"rate": 0.3, "last_only": 0.2, "thumb_weights": (1,) * 4, "slots": 6}
+    mask = jax.jit(functools.partial(mask_items, **settings))
+    first = mask(jax.random.key(0), batch)
+    hidden = np.asarray(first.tokens) == 1
+    other = batch._replace(tokens=np.where(hidden, 7, batch.tokens))
+    second = mask(jax.random.key(0), other)
+    np.testing.assert_array_equal(first.tokens, second.tokens)
+    np.testing.assert_array_equal(first.slots, second.slots)
+
+
+def test_the_item_table_is_never_gathered(store, setting):
+    """The compiled step of a 2 x 4 mesh holds no all-gather, and no reduction, of all its rows."""
+    model, plan, batches, known = setting
+    mesh = mesh_of((2, 4))
+    optimizer = optax.adamw(1e-3)
+    state = create_state(mesh, model, optimizer, seed=0, max_length=L)
+    step = make_train_step(
+        mesh, state, model, optimizer, masking=MASKING, slots=6, seed=0,
+        steps_per_epoch=plan.steps_per_epoch, chunk=100,
+    )  # fmt: skip
+    text = step.compiled_text(state, global_rows(mesh, batches[0]), put(mesh, Along.ITEMS, known))
+    rows = store.catalog.num_rows
+    collectives = re.findall(r"(\w+\[[\d,]*\])\S* (all-gather|all-reduce|all-to-all)\(", text)
+    assert collectives, "a mesh needs collectives; did the pattern miss them?"
+    for shape, kind in collectives:
+        sizes = [int(n) for n in re.findall(r"\d+", shape.split("[")[1])]
+        assert rows not in sizes, f"{kind} of {shape} spans the whole item table"
