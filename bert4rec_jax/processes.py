@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from bert4rec_jax.errors import UserError
 
@@ -54,6 +55,15 @@ def barrier(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def everywhere(here: bool) -> bool:
+    """Whether something is so in every process; all of them have to ask."""
+    if jax.process_count() == 1:
+        return here
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.array(here))))
 
 
 def _on_tpu_vm() -> bool:

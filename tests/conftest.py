@@ -1,11 +1,24 @@
-"""Eight fake CPU devices for the whole suite, and small data sets to learn from."""
+"""Eight fake CPU devices for the whole suite, and small data sets to learn from.
 
+Most of the suite's time is compilation. So what is compiled once, in any test or process, is kept
+for the others, and this process asks LLVM for no optimisation: the laws hold without it. The runs
+of `train.py` in processes of their own are compiled as users' are.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import numpy as np
 import pyarrow as pa

@@ -19,7 +19,7 @@ SMALL = {
     "model.dim": 16, "model.init-scale": 0.2, "model.layers": 1, "model.ffn-dim": 32,
     "model.dropout": 0.1,
     "masking.last-only": 0.5, "optimizer.peak-lr": 0.01, "optimizer.warmup-steps": 10,
-    "training.batch-size": 8, "training.epochs": 60, "training.evaluate-every": 20,
+    "training.batch-size": 8, "training.epochs": 30, "training.evaluate-every": 10,
     "training.save-every": 25, "training.log-every": 5, "training.patience": 9,
     "evaluation.batch-size": 64, "evaluation.bootstrap": 100,
 }  # fmt: skip
@@ -33,16 +33,9 @@ def command(store, workdir, **changes):
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """One device, and compiled programs shared between the runs."""
-    cache = tmp_path_factory.mktemp("compiled")
-    return {
-        **os.environ,
-        "XLA_FLAGS": "",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "COLUMNS": "200",
-    }
+def environment():
+    """One device."""
+    return {**os.environ, "XLA_FLAGS": "", "COLUMNS": "200"}
 
 
 def run(arguments, environment):
@@ -172,11 +165,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(
     workdir = copy_of(finished, tmp_path)
     newest = max((workdir / "checkpoints").iterdir(), key=lambda p: int(p.name))
     if damage == "changed bytes":
-        largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-        content = bytearray(largest.read_bytes())
-        middle = len(content) // 2
-        content[middle : middle + 64] = bytes(b ^ 255 for b in content[middle : middle + 64])
-        largest.write_bytes(content)
+        # Of every file that holds arrays: which parts of one are in use is up to Orbax.
+        for path in (newest / "state").rglob("d/*"):
+            path.write_bytes(bytes(b ^ 255 for b in path.read_bytes()))
     else:
         shutil.rmtree(newest / "state")
     again = run(command(store, workdir), environment)

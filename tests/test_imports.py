@@ -20,7 +20,7 @@ ALLOWED = {
     "processes": set(),
     "data": {"config"},
     "models": set(),
-    "training": {"config", "data", "models", "sharding"},
+    "training": {"config", "data", "models", "processes", "sharding"},
     "evaluation": {"config", "data", "models", "sharding"},
     "recipes": {"config"},
     "environment": set(),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def losses(workdir):
 
 
 def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
-    changes = {"training__epochs": 6, "training__evaluate_every": 3, "mesh__model": 2}
+    changes = {"training__epochs": 4, "training__evaluate_every": 4, "mesh__model": 2}
     arguments = {
         name: [*command(store, tmp_path / name, **changes), "--evaluation.no-baselines"]
         for name in ("one", "two")
@@ -74,11 +75,16 @@ def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
     ndcg = [m["test"]["BERT4Rec"]["ndcg@10"] for m in metrics]
     assert ndcg[0] == pytest.approx(ndcg[1], abs=1e-5)
 
-    # What one process saved, two continue: the run is over, so they test the same parameters.
+    # What one process saved, two continue; they agree to pass over a damaged checkpoint.
+    checkpoints = tmp_path / "one" / "checkpoints"
+    older, newest = sorted(int(path.name) for path in checkpoints.iterdir())
+    shutil.rmtree(checkpoints / str(newest) / "state")
     finish(start_two(arguments["one"]))
     again = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert again["device"]["processes"] == 2
-    assert again["parameters_sha256"] == metrics[0]["parameters_sha256"]
+    assert again["steps"]["resumed_from"] == older < again["steps"]["done"] == newest
+    assert (checkpoints / f"{newest}.corrupt").is_dir()
+    assert losses(tmp_path / "one") == pytest.approx(expected, abs=2e-5)
 
 
 def test_half_given_coordinates_are_one_clear_error():

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,12 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from bert4rec_jax.config import differences
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
 from bert4rec_jax.training.step import TrainState
 
 _CORRUPT = ".corrupt"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,8 @@ class Checkpoints:
     def _try(
         self, step: int, abstract: TrainState, mesh: Mesh, current: RunRecord
     ) -> Restored | None:
-        try:
-            record = self._read_record(step)
-        except Exception as error:
-            self._warn(f"checkpoint {step} in {self._folder} cannot be read ({_first_line(error)})")
+        record = self._read(step, lambda: self._read_record(step))
+        if record is None:
             return None
         _check_same_run(record, current, self._folder)
         target = jax.tree.map(
@@ -194,16 +194,29 @@ class Checkpoints:
             abstract,
             place_state(mesh, abstract),
         )
-        try:
-            state = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            )["state"]
-            if checksum(state) != record.checksum:
-                raise ValueError("its content does not match its checksum")
-        except Exception as error:
-            self._warn(f"checkpoint {step} in {self._folder} cannot be read ({_first_line(error)})")
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        state = self._read(step, lambda: self._manager.restore(step, args=args)["state"])
+        if state is None:
+            return None
+        if checksum(state) != record.checksum:  # of all processes' parts, so they agree
+            self._unreadable(step, "its content does not match its checksum")
             return None
         return Restored(step, state, record)
+
+    def _read(self, step: int, read: Callable[[], T]) -> T | None:
+        """What was read, or None in every process when it could not be read in one."""
+        found, reason = None, "another process could not read it"
+        try:
+            found = read()
+        except Exception as error:
+            reason = _first_line(error)
+        if everywhere(found is not None):
+            return found
+        self._unreadable(step, reason)
+        return None
+
+    def _unreadable(self, step: int, reason: str) -> None:
+        self._warn(f"checkpoint {step} in {self._folder} cannot be read ({reason})")
 
     def _read_record(self, step: int) -> RunRecord:
         read = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))[
@@ -222,6 +235,7 @@ class Checkpoints:
                 number += 1
                 target = damaged.with_name(f"{step}{_CORRUPT}.{number}")
             damaged.rename(target)
+        barrier(f"checkpoint {step} is set aside")
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:

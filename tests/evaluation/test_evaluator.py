@@ -1,6 +1,7 @@
 """The evaluator: exact for any batch size and mesh, with whole histories seen."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -27,7 +28,8 @@ def model(store):
     config = ModelConfig(dim=8, heads=2, layers=1, ffn_dim=16)
     module = BERT4Rec(num_rows=store.catalog.num_rows, max_length=L, **dataclasses.asdict(config))
     row = np.zeros((1, L), np.int32)
-    params = module.init(jax.random.key(0), row, row, row, row[:, :1], deterministic=True)
+    init = jax.jit(functools.partial(module.init, deterministic=True))
+    params = init(jax.random.key(0), row, row, row, row[:, :1])
     return module, jax.tree.map(lambda x: x * 5 if x.ndim > 1 else x, params["params"])
 
 
@@ -63,10 +65,10 @@ def test_a_model_is_ranked_by_its_own_scores(store, model):
 
     starts = np.maximum(store.offsets[cases.users], cases.rows - (L - 1))
     batch, slots = inference_rows(starts, cases.rows, store.tokens, max_length=L, width=L)
-    hidden, vectors, bias = module.apply(
-        {"params": params}, batch.tokens, batch.positions, batch.segments, slots,
-        deterministic=True,
-    )  # fmt: skip
+    apply = jax.jit(functools.partial(module.apply, deterministic=True))
+    hidden, vectors, bias = apply(
+        {"params": params}, batch.tokens, batch.positions, batch.segments, slots
+    )
     scores = np.asarray(hidden[:, 0] @ vectors.T + bias)
     ranks, top = rank_and_list(scores, cases, store, known=known)
     np.testing.assert_array_equal(ranking.ranks, ranks)

@@ -1,6 +1,7 @@
 """Checkpoints: what stays, what is refused, what is passed over, and other devices."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +31,20 @@ class Tiny(nn.Module):
         return self.dense(self.item_table.lookup(tokens))
 
 
+def new_state(step):
+    params = Tiny().init(jax.random.key(step), jnp.zeros(3, jnp.int32))["params"]
+    return TrainState(jnp.int32(step), params, optax.adam(0.1).init(params))
+
+
+@functools.cache
+def maker(shape):
+    return jax.jit(
+        new_state, out_shardings=place_state(mesh_of(shape), jax.eval_shape(new_state, 0))
+    )
+
+
 def state_at(step, shape=(1, 1)):
-    optimizer = optax.adam(0.1)
-
-    def make():
-        params = Tiny().init(jax.random.key(step), jnp.zeros(3, jnp.int32))["params"]
-        return TrainState(jnp.int32(step), params, optimizer.init(params))
-
-    mesh = mesh_of(shape)
-    return jax.jit(make, out_shardings=place_state(mesh, jax.eval_shape(make)))()
+    return maker(shape)(step)
 
 
 def mesh_of(shape):
@@ -184,6 +190,19 @@ def test_a_damaged_checkpoint_is_passed_over_and_its_step_can_be_saved_again(
     checkpoints.save(state_at(3), record())
     checkpoints.wait()
     same(opened().restore_latest(state_at(0), mesh_of((1, 1)), record()).state, state_at(3))
+
+
+def test_what_one_process_cannot_read_no_process_takes(opened, warnings, monkeypatch):
+    checkpoints = opened()
+    for step in (1, 2):
+        checkpoints.save(state_at(step), record())
+        checkpoints.wait()
+    answers = iter([True, False, True, True])  # record and state of step 2, then of step 1
+    module = "bert4rec_jax.training.checkpoints"
+    monkeypatch.setattr(f"{module}.everywhere", lambda here: next(answers) and here)
+    found = opened().restore_latest(state_at(0), mesh_of((1, 1)), record())
+    assert found.step == 1
+    assert "checkpoint 2" in warnings[0] and "another process could not read it" in warnings[0]
 
 
 def test_only_damaged_checkpoints_are_an_error(opened, tmp_path):

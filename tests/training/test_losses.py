@@ -39,13 +39,14 @@ def by_formula(hidden, vectors, bias, labels, weights, in_softmax):
     return loss, (to_scores @ vectors, to_scores.T @ hidden, to_scores.sum(0))
 
 
-def value_and_gradients(arrays, chunk=V):
-    def loss(hidden, vectors, bias):
-        rest = (jnp.asarray(arrays[k]) for k in ("labels", "weights", "in_softmax"))
-        return cross_entropy(hidden, vectors, bias, *rest, chunk=chunk)
+_loss = jax.jit(cross_entropy, static_argnames="chunk")
+_value_and_gradients = jax.jit(
+    jax.value_and_grad(cross_entropy, argnums=(0, 1, 2)), static_argnames="chunk"
+)
 
-    parameters = (jnp.asarray(arrays[k]) for k in ("hidden", "vectors", "bias"))
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*parameters)
+
+def value_and_gradients(arrays, chunk=V):
+    return _value_and_gradients(*map(jnp.asarray, arrays.values()), chunk=chunk)
 
 
 @pytest.mark.parametrize("chunk", [V, 32, 7])
@@ -70,7 +71,7 @@ def test_more_slots_than_a_block():
 
 def test_the_value_is_the_same_without_gradients():
     arrays = example()
-    alone = cross_entropy(**{k: jnp.asarray(v) for k, v in arrays.items()}, chunk=32)
+    alone = _loss(*map(jnp.asarray, arrays.values()), chunk=32)
     np.testing.assert_allclose(alone, value_and_gradients(arrays, 32)[0], rtol=1e-6)
 
 
