@@ -107,10 +107,11 @@ def evaluate(
         output: File for the metrics, as JSON. None: only the tables are shown.
     """
     from bert4rec_jax import experiment
+    from bert4rec_jax.outputs import write_json
 
     results = experiment.evaluate(workdir)
     if output:
-        experiment.write_json(output, results)
+        write_json(output, results)
 
 
 def _table(report: Report, output: Path) -> Table:

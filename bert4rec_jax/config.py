@@ -40,7 +40,7 @@ class DataConfig:
     """The moment of the global-time split, as a quantile of all timestamps."""
     thumbs: tuple[float, float] | None = None
     """Ratings from the first value on are thumbs up, from the second on two thumbs up, others
-    down. None picks by rating scale: (3, 4.5) up to 5, (6, 9) up to 10."""
+    down. None picks by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is up."""
     max_length: int = 200
     """Positions L of the model: items per row, the masked ones included."""
     window: Literal["recent", "tiles", "random-prefix"] = "recent"
@@ -236,6 +236,9 @@ class EvaluationConfig:
     """Resamples over users for the 95 % intervals."""
     baselines: bool = True
     """Also tune and test the baselines."""
+    sampled: bool = False
+    """Also rank each target against 100 items drawn by popularity, as the BERT4Rec paper does; only
+    to compare with its figures."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "item_chunk"):

@@ -5,10 +5,10 @@ This is what `train.py` runs. It composes the other parts and computes nothing i
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, tr
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.data.thumbs import default_thresholds
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.assessment import Assessment, assess
+from bert4rec_jax.evaluation import sampled
+from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known, summary
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import Tuned, tune_all
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import barrier, is_first, start_processes
 from bert4rec_jax.sharding import check_divides, make_mesh
 from bert4rec_jax.training.checkpoints import check_same_config, read_config
@@ -134,20 +136,6 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
     return SequenceStore.open(path)
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a file that is there whole or not at all.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
 @dataclass(frozen=True, eq=False)
 class _Setting:
     """What a run is about: its settings, devices, data and questions."""
@@ -177,19 +165,14 @@ class _Setting:
 
 @dataclass(frozen=True)
 class _Tested:
-    """Rankings and figures of every model on every set of test cases, and how it was chosen."""
+    """All models beside each other on test, and how each was chosen."""
 
-    rankings: Mapping[str, Mapping[str, Ranking]]
-    assessments: Mapping[str, list[Assessment]]
+    comparison: Comparison
     validation: Mapping[str, Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """`validation` and each test set: model -> metrics."""
-        tested = {
-            name: {model.name: model.to_json() for model in models}
-            for name, models in self.assessments.items()
-        }
-        return {"validation": self.validation, **tested}
+        return {"validation": self.validation, **self.comparison.to_json()}
 
 
 def _open(config: Config, console: Console | None) -> tuple[_Setting, Console]:
@@ -282,28 +265,34 @@ def _test(
             "settings": dict(choice.chosen.settings),
             "trials": len(choice.trials),
         }
-    rankings: dict[str, dict[str, Ranking]] = {}
-    assessments = {}
-    for set_name, cases in setting.tested().items():
-        if not len(cases):
-            console.print(f"  {set_name}: no case is left to ask", highlight=False)
-            continue
-        answers = rankings[set_name] = {
-            MODEL: evaluator.rank_model(
-                model, params, cases, known=counts > 0, max_length=config.data.max_length
-            )
-        }
-        for name, choice in tuned.items():
-            answers[name] = evaluator.rank_scorer(choice.baseline, cases)
-        assessments[set_name] = assess(
-            answers,
-            cases,
-            store,
-            counts=counts,
-            resamples=config.evaluation.bootstrap,
-            seed=config.training.seed,
+
+    def ask_model(cases: Cases, among: Any = None) -> Ranking:
+        return evaluator.rank_model(
+            model, params, cases, known=counts > 0, max_length=config.data.max_length, among=among
         )
-    return _Tested(rankings, assessments, validation)
+
+    models: dict[str, Ask] = {MODEL: ask_model}
+    for name, choice in tuned.items():
+        models[name] = partial(evaluator.rank_scorer, choice.baseline)
+    sets = setting.tested()
+    for name in [name for name, cases in sets.items() if not len(cases)]:
+        console.print(f"  {name}: no case is left to ask", highlight=False)
+        del sets[name]
+    lists: Mapping[str, Any] = {}
+    if config.evaluation.sampled and sets:
+        lists = sampled.draws(next(iter(sets.values())), store, counts)
+        if is_first():
+            write_arrays(Path(config.workdir) / "sampled_candidates.npz", lists)
+    comparison = compare(
+        models,
+        sets,
+        store,
+        counts=counts,
+        resamples=config.evaluation.bootstrap,
+        seed=config.training.seed,
+        sampled_lists=lists,
+    )
+    return _Tested(comparison, validation)
 
 
 def _introduce(setting: _Setting, recipe: str, console: Console) -> None:
@@ -343,12 +332,12 @@ def _describe(setting: _Setting) -> dict[str, Any]:
 def _show(setting: _Setting, tested: _Tested, console: Console) -> None:
     sets = setting.tested()
     items = f"{len(setting.store.catalog):,}"
-    for name, models in tested.assessments.items():
+    for name, models in tested.comparison.assessments.items():
         title = (
             f"{name.replace('_', ' ')}: {len(sets[name]):,} users, ranked among all {items} items "
             f"({setting.split.name.replace('_', ' ')})"
         )
         console.print()
         console.print(results_table(title, models))
-    for name, answers in list(tested.rankings.items())[:1]:
+    for name, answers in list(tested.comparison.rankings.items())[:1]:
         console.print(recommendations_table(sets[name], answers[MODEL], setting.store))

@@ -17,6 +17,7 @@ ALLOWED = {
     "entry": set(),
     "config": set(),
     "sharding": set(),
+    "outputs": set(),
     "processes": set(),
     "data": {"config"},
     "models": set(),
@@ -25,10 +26,10 @@ ALLOWED = {
     "recipes": {"config"},
     "environment": set(),
     "experiment": {
-        "config", "data", "environment", "evaluation", "models", "processes", "sharding",
-        "training",
+        "config", "data", "environment", "evaluation", "models", "outputs", "processes",
+        "sharding", "training",
     },
-    "cli": {"data", "entry", "experiment"},
+    "cli": {"data", "entry", "experiment", "outputs"},
     "__init__": set(),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,18 @@ def to_thumbs(
 
 
 def default_thresholds(max_rating: float | None) -> tuple[float, float]:
-    """Thresholds by rating scale: (3, 4.5) up to 5, (6, 9) up to 10.
+    """Thresholds by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is thumbs up.
 
     Without ratings (None) every thumb is NONE, whatever the thresholds.
 
     Raises:
       UserError: ratings above 10 have no default.
     """
-    if max_rating is None or max_rating <= 5:
+    if max_rating is None:
+        return 3.0, 4.5
+    if max_rating <= 1:
+        return 1.0, math.inf
+    if max_rating <= 5:
         return 3.0, 4.5
     if max_rating <= 10:
         return 6.0, 9.0

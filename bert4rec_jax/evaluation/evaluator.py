@@ -62,6 +62,7 @@ class Evaluator:
         *,
         known: npt.NDArray[np.bool_],
         max_length: int,
+        among: npt.NDArray[np.int32] | None = None,
     ) -> Ranking:
         """Rank by a model that answers `encode` and `item_vectors`.
 
@@ -71,6 +72,7 @@ class Evaluator:
           cases: what to ask.
           known: `[V]`, the items that were trained on; others score -inf.
           max_length: positions L of the model: the last L - 1 items and MASK are read.
+          among: `[M, C]` tokens to rank for each case, padded with PAD; None for all.
 
         Raises:
           UserError: a score is not finite.
@@ -81,13 +83,16 @@ class Evaluator:
         def answer(block: _Block) -> Ranked:
             hidden = self._encode(model)(params, *self._read(block.cases, max_length))
             return self._rank_vectors(
-                hidden, vectors, bias, block.targets, block.seen, self._is_item, known_items
-            )
+                hidden, vectors, bias, block.targets, block.seen, self._is_item, known_items,
+                block.among,
+            )  # fmt: skip
 
-        return self._ask(cases, answer)
+        return self._ask(cases, among, answer)
 
-    def rank_scorer(self, scorer: Scorer, cases: Cases) -> Ranking:
-        """Rank by scores computed on the host, as baselines do.
+    def rank_scorer(
+        self, scorer: Scorer, cases: Cases, among: npt.NDArray[np.int32] | None = None
+    ) -> Ranking:
+        """Rank by scores computed on the host, as baselines do; `among` as above.
 
         Raises:
           UserError: a score is not finite.
@@ -96,15 +101,17 @@ class Evaluator:
 
         def answer(block: _Block) -> Ranked:
             scores = put(self.mesh, Along.ROWS_BY_ITEMS, scorer.scores(block.cases, self.store))
-            return self._rank_scores(scores, block.targets, block.seen, self._is_item, everything)
+            return self._rank_scores(
+                scores, block.targets, block.seen, self._is_item, everything, block.among
+            )
 
-        return self._ask(cases, answer)
+        return self._ask(cases, among, answer)
 
-    def _ask(self, cases: Cases, answer: Any) -> Ranking:
+    def _ask(self, cases: Cases, among: npt.NDArray[np.int32] | None, answer: Any) -> Ranking:
         ranks = np.zeros(len(cases), np.int64)
         top = np.zeros((len(cases), TOP), np.int32)
         with jax.set_mesh(self.mesh):
-            answers = [(block.which, answer(block)) for block in self._blocks(cases)]
+            answers = [(block.which, answer(block)) for block in self._blocks(cases, among)]
         for which, ranked in answers:
             real = slice(len(which))
             if to_host(ranked.broken)[real].any():
@@ -113,7 +120,7 @@ class Evaluator:
             top[which] = to_host(ranked.top)[real]
         return Ranking(ranks, top)
 
-    def _blocks(self, cases: Cases) -> Iterator[_Block]:
+    def _blocks(self, cases: Cases, among: npt.NDArray[np.int32] | None) -> Iterator[_Block]:
         """Cases by length of history, in blocks of one size; the last is filled with repeats."""
         lengths = cases.rows - self.store.offsets[cases.users]
         order = np.argsort(lengths, kind="stable")
@@ -129,6 +136,7 @@ class Evaluator:
                 cases=block,
                 targets=put(self.mesh, Along.ROWS, self.store.tokens[block.rows]),
                 seen=put(self.mesh, Along.ROWS, seen),
+                among=None if among is None else put(self.mesh, Along.ROWS, among[filled]),
             )
 
     def _read(self, cases: Cases, max_length: int) -> tuple[jax.Array, ...]:
@@ -189,6 +197,7 @@ class _Block(NamedTuple):
     cases: Cases
     targets: jax.Array
     seen: jax.Array
+    among: jax.Array | None
 
 
 def _bucket(length: int) -> int:

@@ -51,6 +51,7 @@ def rank_by_vectors(
     excluded: jax.Array,
     is_item: jax.Array,
     known: jax.Array,
+    among: jax.Array | None = None,
     *,
     top: int,
     chunk: int,
@@ -65,6 +66,7 @@ def rank_by_vectors(
       excluded: `[B, S]` int tokens that may not be recommended, padded with PAD.
       is_item: `[V]` bool, false for PAD, MASK and padded rows.
       known: `[V]` bool, false for items that the model cannot score.
+      among: `[B, C]` int tokens, padded with PAD: the only items to rank; None for all.
       top: length k of the lists.
       chunk: items scored at once, per device.
     """
@@ -86,9 +88,10 @@ def rank_by_vectors(
         Along.ROWS,
         Along.ITEMS,
         Along.ITEMS,
+        *_rows_of(among),
     )
     ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(
-        hidden, vectors, bias, targets, excluded, is_item, known
+        hidden, vectors, bias, targets, excluded, is_item, known, *_given(among)
     )
     return ranked
 
@@ -99,6 +102,7 @@ def rank_by_scores(
     excluded: jax.Array,
     is_item: jax.Array,
     known: jax.Array,
+    among: jax.Array | None = None,
     *,
     top: int,
 ) -> Ranked:
@@ -108,9 +112,26 @@ def rank_by_scores(
         items = scores.shape[1]
         return _rank(lambda _: scores, *rest, items=items, size=items, top=top)
 
-    inputs = (Along.ROWS_BY_ITEMS, Along.ROWS, Along.ROWS, Along.ITEMS, Along.ITEMS)
-    ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(scores, targets, excluded, is_item, known)
+    inputs = (
+        Along.ROWS_BY_ITEMS,
+        Along.ROWS,
+        Along.ROWS,
+        Along.ITEMS,
+        Along.ITEMS,
+        *_rows_of(among),
+    )
+    ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(
+        scores, targets, excluded, is_item, known, *_given(among)
+    )
     return ranked
+
+
+def _given(among: jax.Array | None) -> tuple[jax.Array, ...]:
+    return () if among is None else (among,)
+
+
+def _rows_of(among: jax.Array | None) -> tuple[Along, ...]:
+    return () if among is None else (Along.ROWS,)
 
 
 _OUTPUTS: Any = Ranked(*[cast(Any, Along.ROWS)] * 4)
@@ -122,6 +143,7 @@ def _rank(
     excluded: jax.Array,
     is_item: jax.Array,
     known: jax.Array,
+    among: jax.Array | None = None,
     *,
     items: int,
     size: int,
@@ -159,6 +181,8 @@ def _rank(
         start, scores, is_target, _ = chunk_at(jnp.asarray(number))
         eligible = jax.lax.dynamic_slice_in_dim(is_item, start, size)
         eligible = eligible & ~_contains(excluded - offset - start, size)
+        if among is not None:
+            eligible &= _contains(among - offset - start, size)
         not_below = ~(scores < target_score[:, None])
         ahead += (eligible & ~is_target & not_below).sum(-1)
         listed = jnp.where(eligible, scores, -jnp.inf)

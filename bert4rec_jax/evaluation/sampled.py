@@ -7,7 +7,8 @@ Rendle, KDD 2020), so nothing is selected by them.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from bert4rec_jax.data.catalog import PAD
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.evaluation.metrics import summary
 
 NEGATIVES = 100
 SEEDS = (0, 1, 2)
@@ -68,16 +70,35 @@ def candidate_lists(
     return lists
 
 
+def average(ranks: Sequence[npt.NDArray[np.int64]]) -> dict[str, Any]:
+    """Metrics of one model as the mean over the draws.
+
+    Args:
+      ranks: `[M]` ranks among the candidates, per draw.
+
+    Returns:
+      The means of `hr@k`, `ndcg@k` and `mrr`, and `draws`: `ndcg@10` of each.
+    """
+    each = [summary(one) for one in ranks]
+    return {
+        **{name: round(float(np.mean([one[name] for one in each])), 6) for name in each[0]},
+        "draws": [round(one["ndcg@10"], 6) for one in each],
+    }
+
+
 def draws(
-    cases: Cases, store: SequenceStore, counts: npt.NDArray[np.integer], *, seen: Seen
-) -> npt.NDArray[np.int32]:
-    """`[3, M, 101]`: the three fixed draws over which published figures are averaged."""
-    return np.stack(
-        [
-            candidate_lists(cases, store, counts, seen=seen, rng=np.random.default_rng(seed))
-            for seed in SEEDS
-        ]
-    )
+    cases: Cases, store: SequenceStore, counts: npt.NDArray[np.integer]
+) -> dict[str, npt.NDArray[np.int32]]:
+    """Per variant, `never_drawn` and `drawn_and_dropped`: `[3, M, 101]`, the three fixed draws."""
+    return {
+        seen.replace(" ", "_"): np.stack(
+            [
+                candidate_lists(cases, store, counts, seen=seen, rng=np.random.default_rng(seed))
+                for seed in SEEDS
+            ]
+        )
+        for seen in get_args(Seen)
+    }
 
 
 def _negatives(

@@ -119,3 +119,23 @@ def test_broken_parameters_are_an_error(store, model):
             module, broken, leave_one_out(store).validation,
             known=np.ones(store.catalog.num_rows, bool), max_length=L,
         )  # fmt: skip
+
+
+def test_ranks_among_candidates_count_only_them(store):
+    cases = leave_one_out(store).test["test"]
+    generator = np.random.default_rng(0)
+    table = {
+        int(row): generator.integers(0, 6, store.catalog.num_rows).astype(np.float32)
+        for row in cases.rows
+    }
+    targets = store.tokens[cases.rows]
+    others = generator.integers(0, 42, (len(cases), 12)).astype(np.int32)  # PAD and MASK as well
+    among = np.concatenate([targets[:, None], others], axis=1)
+    found = evaluator_on(store).rank_scorer(Fixed(table), cases, among).ranks
+    for rank, row, target, start, candidates in zip(
+        found, cases.rows, targets, store.offsets[cases.users], among
+    ):
+        seen = set(store.tokens[start:row].tolist())
+        rivals = {t for t in candidates.tolist() if t >= 2} - seen - {target}
+        scores = table[int(row)]
+        assert rank == 1 + sum(scores[t] >= scores[target] for t in rivals)

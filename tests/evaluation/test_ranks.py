@@ -120,3 +120,24 @@ def test_any_mesh_and_chunk_equal_the_transcription(seed, shape, chunk):
         assert ranked.ranks[row] == same.ranks[row] == expected_rank(*arguments, known)
         assert ranked.top[row].tolist() == expected_top(arguments[0], arguments[2], known)
         assert same.top[row].tolist() == ranked.top[row].tolist()
+
+
+def test_only_the_candidates_are_ranked():
+    scores = np.full((1, V), -9.0, np.float32)
+    scores[0, 2:7] = [5, 3, 3, 1, 4]
+    among = np.array([[5, 2, 4, 0, 0]])  # the target 5, two others, padding
+    nothing = np.zeros((1, 2), np.int32)
+    ranked = by_scores(scores, np.array([5]), nothing, IS_ITEM, EVERYTHING, among)
+    assert ranked.ranks.tolist() == [3]
+    assert ranked.top.tolist() == [[2, 4, 5, 0, 0]]
+
+
+@pytest.mark.parametrize("model", [1, 4])
+def test_all_items_as_candidates_are_the_whole_catalog(model):
+    hidden, vectors, bias, targets, excluded = problem(0)
+    arguments = (hidden, vectors, bias, targets, excluded, IS_ITEM, EVERYTHING)
+    everything = np.broadcast_to(np.arange(V, dtype=np.int32), (B, V))
+    rank = jax.jit(functools.partial(rank_by_vectors, top=5, chunk=16))
+    with jax.set_mesh(make_mesh(model=model)):
+        expected, found = rank(*arguments), rank(*arguments, everything)
+    chex.assert_trees_all_equal(found, expected)

@@ -108,7 +108,7 @@ def test_lists_depend_on_the_seed_alone(store, seen, monkeypatch):
 def test_three_draws_are_fixed(store):
     split = leave_one_out(store)
     counts = train_counts(store, split.train_stop)
-    found = draws(split.validation, store, counts, seen="never drawn")
+    found = draws(split.validation, store, counts)["never_drawn"]
     assert found.shape == (3, len(split.validation), 101)
     assert (found[0] != found[1]).any()
     np.testing.assert_array_equal(

@@ -1,0 +1,51 @@
+"""Outputs: files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.errors import UserError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its name when the block ends well.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values as JSON.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write((json.dumps(values, indent=2) + "\n").encode())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays as a compressed `.npz`.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with whole_file(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,31 @@
+"""Outputs appear whole or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.outputs import whole_file, write_arrays, write_json
+
+
+def test_json_and_arrays_come_back(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, 2]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, 2]}
+    write_arrays(tmp_path / "a.npz", {"x": np.arange(3)})
+    assert np.load(tmp_path / "a.npz")["x"].tolist() == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.npz"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with pytest.raises(UserError, match=r"cannot write .*a\.json: No space left"), whole_file(path):
+        raise OSError(28, "No space left on device")
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_missing_folder_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        write_json(tmp_path / "none" / "a.json", {})
