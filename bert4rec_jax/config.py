@@ -80,8 +80,14 @@ class ModelConfig:
     """Transformer layers."""
     ffn_dim: int = 256
     """Width of the feed-forward layer."""
+    ffn: Literal["gelu", "swiglu"] = "gelu"
+    """What is between its two products: GELU (the paper), or a gate (SwiGLU)."""
     norm: Literal["post", "pre"] = "post"
     """Layer norm after each sublayer (the paper) or before it."""
+    position_bias: bool = False
+    """Also learn how much each head looks at each distance, besides the learned positions."""
+    head: Literal["gelu", "linear"] = "gelu"
+    """Transform before the output's products: dense, GELU, norm (the paper); or without GELU."""
     dropout: float = 0.2
     """Dropout on embeddings and sublayer outputs."""
     attention_dropout: float = 0.2
@@ -109,8 +115,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """Which items of a training history the model has to predict."""
+    """What the model has to predict of a training history."""
 
+    objective: Literal["masked", "next", "mixed"] = "masked"
+    """Masked items, seen from both sides (BERT4Rec); next items, seen from the left (SASRec); or
+    each for half of the histories. Only `next` also ranks from the left."""
     rate: float = 0.2
     """Share of a history that is masked: clip(round(rate * n), 1, n - 1) items of n."""
     last_only: float = 0.1
@@ -130,6 +139,11 @@ class MaskingConfig:
         for name in ("weight_down", "weight_up", "weight_two_up", "weight_none"):
             value = getattr(self, name)
             _require(0 < value < math.inf, f"masking.{name}", value, "above 0 and finite")
+
+    @property
+    def next_item(self) -> float:
+        """Share of histories that have to name next items."""
+        return {"masked": 0.0, "mixed": 0.5, "next": 1.0}[self.objective]
 
     @property
     def thumb_weights(self) -> tuple[float, float, float, float]:

@@ -207,6 +207,7 @@ def _train(setting: _Setting, console: Console) -> Fitted:
             split.validation,
             known=in_training,
             max_length=config.data.max_length,
+            causal=config.masking.objective == "next",
         )
         return summary(ranking.ranks)
 
@@ -268,7 +269,13 @@ def _test(
 
     def ask_model(cases: Cases, among: Any = None) -> Ranking:
         return evaluator.rank_model(
-            model, params, cases, known=counts > 0, max_length=config.data.max_length, among=among
+            model,
+            params,
+            cases,
+            known=counts > 0,
+            max_length=config.data.max_length,
+            causal=config.masking.objective == "next",
+            among=among,
         )
 
     models: dict[str, Ask] = {MODEL: ask_model}

@@ -29,7 +29,7 @@ def command(store, workdir, **changes):
     settings = {**SMALL, "data.path": store.path, "workdir": workdir}
     settings |= {name.replace("__", ".").replace("_", "-"): v for name, v in changes.items()}
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return [sys.executable, str(TRAIN), *flags]
+    return [sys.executable, str(TRAIN), *flags, "--evaluation.sampled"]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,10 @@ def test_metrics_json_holds_the_run(finished, store):
     model = found["test"]["BERT4Rec"]
     low, high = model["interval_95"]["ndcg@10"]
     assert low <= model["ndcg@10"] <= high
+    for variant in ("never_drawn", "drawn_and_dropped"):  # among fewer items, better ranks
+        for name in models:
+            assert found["sampled"][variant][name]["mrr"] >= found["test"][name]["mrr"]
+    assert (finished[1] / "sampled_candidates.npz").is_file()
 
 
 def test_the_model_learns_what_popularity_cannot_know(finished):

@@ -62,6 +62,7 @@ class Evaluator:
         *,
         known: npt.NDArray[np.bool_],
         max_length: int,
+        causal: bool,
         among: npt.NDArray[np.int32] | None = None,
     ) -> Ranking:
         """Rank by a model that answers `encode` and `item_vectors`.
@@ -72,6 +73,7 @@ class Evaluator:
           cases: what to ask.
           known: `[V]`, the items that were trained on; others score -inf.
           max_length: positions L of the model: the last L - 1 items and MASK are read.
+          causal: read the next item at the newest one, seen from the left, instead of at a MASK.
           among: `[M, C]` tokens to rank for each case, padded with PAD; None for all.
 
         Raises:
@@ -81,7 +83,7 @@ class Evaluator:
         known_items = put(self.mesh, Along.ITEMS, known)
 
         def answer(block: _Block) -> Ranked:
-            hidden = self._encode(model)(params, *self._read(block.cases, max_length))
+            hidden = self._encode(model)(params, *self._read(block.cases, max_length, causal))
             return self._rank_vectors(
                 hidden, vectors, bias, block.targets, block.seen, self._is_item, known_items,
                 block.among,
@@ -139,8 +141,8 @@ class Evaluator:
                 among=None if among is None else put(self.mesh, Along.ROWS, among[filled]),
             )
 
-    def _read(self, cases: Cases, max_length: int) -> tuple[jax.Array, ...]:
-        """Tokens, positions, segments and the slot of MASK for a block of cases."""
+    def _read(self, cases: Cases, max_length: int, causal: bool) -> tuple[jax.Array, ...]:
+        """Tokens, positions, segments, the slot to read and what it sees, for a block of cases."""
         starts = np.maximum(self.store.offsets[cases.users], cases.rows - (max_length - 1))
         longest = int((cases.rows - starts).max()) + 1
         batch, slots = inference_rows(
@@ -150,7 +152,10 @@ class Evaluator:
             max_length=max_length,
             width=min(_bucket(longest), max_length),
         )
-        arrays = (batch.tokens, batch.positions, batch.segments, slots)
+        if causal:
+            slots = np.maximum(slots - 1, 0)
+        from_left = np.full(batch.tokens.shape, causal)
+        arrays = (batch.tokens, batch.positions, batch.segments, slots, from_left)
         return tuple(put(self.mesh, Along.ROWS, x) for x in arrays)
 
     @cached_property

@@ -37,7 +37,9 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
             for interval in (model.intervals[name] for name in _COLUMNS)
         ]
         lead = model.lead.get("ndcg@10")
-        compared = f"{lead.mean:+.4f}\n[dim]{lead.low:+.4f} to {lead.high:+.4f}[/]" if lead else ""
+        compared = ""
+        if lead:
+            compared = f"{lead.mean:+.4f}\n[dim]{_short(lead.low)} to {_short(lead.high)}[/]"
         style = "bold" if number == 0 else ""
         table.add_row(model.name, *values, compared, style=style)
     return table
@@ -45,7 +47,7 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
 
 def _short(share: float) -> str:
     """Three places, without the zero before the point."""
-    return f"{share:.3f}".removeprefix("0")
+    return f"{share:.3f}".replace("0.", ".", 1)
 
 
 def recommendations_table(

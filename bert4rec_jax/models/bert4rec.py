@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bert4rec_jax.models.dropout import Dropout
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.models.layers import TransformerLayer, layer_norm
 
@@ -25,7 +26,10 @@ class BERT4Rec(nn.Module):
     heads: int
     layers: int
     ffn_dim: int
+    ffn: Literal["gelu", "swiglu"]
     norm: Literal["post", "pre"]
+    position_bias: bool
+    head: Literal["gelu", "linear"]
     dropout: float
     attention_dropout: float
     init_scale: float
@@ -39,15 +43,17 @@ class BERT4Rec(nn.Module):
             "position_embedding", init, (self.max_length, self.dim), jnp.float32
         )
         self.input_norm = layer_norm(self._dtype, "input_norm")
-        self.input_dropout = nn.Dropout(self.dropout)
+        self.input_dropout = Dropout(self.dropout)
         self.transformer = [
             TransformerLayer(
                 dim=self.dim,
                 heads=self.heads,
                 ffn_dim=self.ffn_dim,
+                ffn=self.ffn,
                 norm=self.norm,
                 dropout=self.dropout,
                 attention_dropout=self.attention_dropout,
+                position_bias=self.max_length if self.position_bias else 0,
                 dtype=self._dtype,
                 kernel_init=init,
             )
@@ -55,7 +61,7 @@ class BERT4Rec(nn.Module):
         ]
         if self.norm == "pre":
             self.final_norm = layer_norm(self._dtype, "final_norm")
-        self.head = nn.Dense(self.dim, dtype=self._dtype, kernel_init=init)
+        self.transform = nn.Dense(self.dim, dtype=self._dtype, kernel_init=init)
         self.head_norm = layer_norm(self._dtype, "head_norm")
 
     @property
@@ -68,6 +74,7 @@ class BERT4Rec(nn.Module):
         positions: jax.Array,
         segments: jax.Array,
         slots: jax.Array,
+        causal: jax.Array,
         *,
         deterministic: bool,
     ) -> jax.Array:
@@ -78,6 +85,7 @@ class BERT4Rec(nn.Module):
           positions: `[B, L]` int in [0, max_length); the newest item sits at `max_length - 1`.
           segments: `[B, L]` int, 0 on padding; a position sees its own segment only.
           slots: `[B, S]` int in [0, L): the positions whose vectors are wanted.
+          causal: `[B, L]` bool, true where a position sees itself and what is before it only.
           deterministic: no dropout.
 
         Returns:
@@ -87,15 +95,18 @@ class BERT4Rec(nn.Module):
         h = self.input_norm(vectors.astype(self._dtype))
         h = self.input_dropout(h, deterministic=deterministic)
         visible = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] != 0)
+        columns = jnp.arange(tokens.shape[1])
+        visible &= ~causal[:, :, None] | (columns <= columns[:, None])
         for layer in self.transformer[:-1]:
             h = layer(h, h, visible, deterministic=deterministic)
         # The last layer's results are read at the slots only, so it is computed there only.
         asked = jnp.take_along_axis(h, slots[:, :, None], axis=1)
         seen = jnp.take_along_axis(visible, slots[:, :, None], axis=1)
-        h = self.transformer[-1](asked, h, seen, deterministic=deterministic)
+        h = self.transformer[-1](asked, h, seen, slots, deterministic=deterministic)
         if self.norm == "pre":
             h = self.final_norm(h)
-        return self.head_norm(nn.gelu(self.head(h))).astype(jnp.float32)
+        h = self.transform(h)
+        return self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)
 
     def item_vectors(self) -> tuple[jax.Array, jax.Array]:
         """The catalog as `[V, D]` vectors and `[V]` biases, float32."""
@@ -107,9 +118,12 @@ class BERT4Rec(nn.Module):
         positions: jax.Array,
         segments: jax.Array,
         slots: jax.Array,
+        causal: jax.Array,
         *,
         deterministic: bool,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`encode` and `item_vectors` together: `[B, S, D]`, `[V, D]`, `[V]`."""
-        encoded = self.encode(tokens, positions, segments, slots, deterministic=deterministic)
+        encoded = self.encode(
+            tokens, positions, segments, slots, causal, deterministic=deterministic
+        )
         return encoded, *self.item_vectors()

@@ -5,30 +5,63 @@ Dimensions: B rows, L positions, Q queries, D width, H heads, K width of a head 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bert4rec_jax.models.dropout import Dropout
+
 Initializer = Any
 
 
-def attention_weights(queries: jax.Array, keys: jax.Array, visible: jax.Array) -> jax.Array:
-    """`softmax(Q K^T / sqrt(K))` (Vaswani et al. 2017, eq. 1).
+def attention_weights(
+    queries: jax.Array, keys: jax.Array, visible: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """`softmax(Q K^T / sqrt(K) + bias)` (Vaswani et al. 2017, eq. 1).
 
     Args:
       queries: `[B, H, Q, K]`.
       keys: `[B, H, L, K]`.
       visible: `[B, Q, L]`, true where a query may look. A query that may look nowhere gets uniform
         weights; its result has to be ignored.
+      bias: `[B or 1, H, Q, L]` float32, or none.
 
     Returns:
       `[B, H, Q, L]` float32, each row summing to 1: bfloat16 would lose the tail of the softmax.
     """
     logits = jnp.einsum("BHQK,BHLK->BHQL", queries, keys, preferred_element_type=jnp.float32)
     logits = logits / jnp.sqrt(jnp.float32(queries.shape[-1]))
+    if bias is not None:
+        logits = logits + bias
     return jax.nn.softmax(jnp.where(visible[:, None], logits, -1e30), axis=-1)
+
+
+class RelativePositionBias(nn.Module):
+    """A learned number per head and distance, added to the attention logits (Shaw et al. 2018;
+    in this scalar form Raffel et al. 2020, without their buckets)."""
+
+    heads: int
+    max_length: int
+
+    @nn.compact
+    def __call__(self, columns: jax.Array | None, width: int) -> jax.Array:
+        """The biases of queries at `columns [B, Q]` of a row (None: at all) to all its columns.
+
+        Within a history, columns are as far apart as positions, wherever it lies in its row.
+
+        Returns:
+          `[B or 1, H, Q, width]` float32.
+        """
+        distances = 2 * self.max_length - 1
+        table = self.param("distance", nn.initializers.zeros, (self.heads, distances), jnp.float32)
+        every = jnp.arange(width)
+        by_columns = table[:, every - every[:, None] + self.max_length - 1]
+        if columns is None:
+            return by_columns[None]
+        return by_columns[:, columns].swapaxes(0, 1)
 
 
 class MultiHeadAttention(nn.Module):
@@ -41,14 +74,21 @@ class MultiHeadAttention(nn.Module):
     dim: int
     heads: int
     dropout: float
+    position_bias: int  # longest row for a relative position bias; 0 for none
     dtype: Any
     kernel_init: Initializer
 
     @nn.compact
     def __call__(
-        self, queries: jax.Array, context: jax.Array, visible: jax.Array, *, deterministic: bool
+        self,
+        queries: jax.Array,
+        context: jax.Array,
+        visible: jax.Array,
+        columns: jax.Array | None = None,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
-        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`."""
+        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`, queries at `columns`, or at all."""
 
         def project(name: str, x: jax.Array) -> jax.Array:
             heads = (self.heads, self.dim // self.heads)
@@ -57,8 +97,14 @@ class MultiHeadAttention(nn.Module):
             )
             return dense(x).swapaxes(1, 2)
 
-        weights = attention_weights(project("query", queries), project("key", context), visible)
-        weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
+        bias = None
+        if self.position_bias:
+            bias_of = RelativePositionBias(self.heads, self.position_bias, name="position_bias")
+            bias = bias_of(columns, context.shape[1])
+        weights = attention_weights(
+            project("query", queries), project("key", context), visible, bias
+        )
+        weights = Dropout(self.dropout)(weights, deterministic=deterministic)
         values = project("value", context)
         mixed = jnp.einsum("BHQL,BHLK->BQHK", weights.astype(values.dtype), values)
         return nn.DenseGeneral(
@@ -67,20 +113,26 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two dense layers with a GELU between them, applied at every position."""
+    """Two dense layers, applied at every position, with `GELU(a)` (the paper) between them, or with
+    `silu(a) * b` of two parallel first layers (SwiGLU; Shazeer 2020)."""
 
     dim: int
     hidden: int
+    activation: Literal["gelu", "swiglu"]
     dtype: Any
     kernel_init: Initializer
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., D] -> [..., D]`."""
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="expand")(x)
-        return nn.Dense(self.dim, dtype=self.dtype, kernel_init=self.kernel_init, name="project")(
-            nn.gelu(x)
-        )
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
+
+        a = dense(self.hidden, "expand")(x)
+        if self.activation == "gelu":
+            return dense(self.dim, "project")(nn.gelu(a))
+        return dense(self.dim, "project")(nn.silu(a) * dense(self.hidden, "gate")(x))
 
 
 class TransformerLayer(nn.Module):
@@ -93,36 +145,47 @@ class TransformerLayer(nn.Module):
     dim: int
     heads: int
     ffn_dim: int
+    ffn: Literal["gelu", "swiglu"]
     norm: Literal["post", "pre"]
     dropout: float
     attention_dropout: float
+    position_bias: int
     dtype: Any
     kernel_init: Initializer
 
     @nn.compact
     def __call__(
-        self, queries: jax.Array, context: jax.Array, visible: jax.Array, *, deterministic: bool
+        self,
+        queries: jax.Array,
+        context: jax.Array,
+        visible: jax.Array,
+        columns: jax.Array | None = None,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
-        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`."""
+        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`, queries at `columns`, or at all."""
         attention = MultiHeadAttention(
             self.dim,
             self.heads,
             self.attention_dropout,
+            self.position_bias,
             self.dtype,
             self.kernel_init,
             name="attention",
         )
         feed_forward = FeedForward(
-            self.dim, self.ffn_dim, self.dtype, self.kernel_init, name="feed_forward"
+            self.dim, self.ffn_dim, self.ffn, self.dtype, self.kernel_init, name="feed_forward"
         )
         norm_1 = layer_norm(self.dtype, "attention_norm")
         norm_2 = layer_norm(self.dtype, "feed_forward_norm")
-        drop = nn.Dropout(self.dropout, deterministic=deterministic)
+        drop = partial(Dropout(self.dropout), deterministic=deterministic)
         if self.norm == "post":
-            mixed = attention(queries, context, visible, deterministic=deterministic)
+            mixed = attention(queries, context, visible, columns, deterministic=deterministic)
             h = norm_1(queries + drop(mixed))
             return norm_2(h + drop(feed_forward(h)))
-        mixed = attention(norm_1(queries), norm_1(context), visible, deterministic=deterministic)
+        mixed = attention(
+            norm_1(queries), norm_1(context), visible, columns, deterministic=deterministic
+        )
         h = queries + drop(mixed)
         return h + drop(feed_forward(norm_2(h)))
 

@@ -134,6 +134,7 @@ def fit(
             masking=config.masking,
             slots=num_slots(
                 rate=config.masking.rate,
+                next_item=config.masking.next_item,
                 max_length=config.data.max_length,
                 max_segments=config.data.max_segments if config.data.pack else 1,
             ),

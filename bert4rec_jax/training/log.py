@@ -93,6 +93,7 @@ class TrainingLog:
             self._title, total=self._total, completed=self._start, now="compiling"
         )
         self._progress.start()
+        self._started = time.monotonic()
         return self
 
     def __exit__(
@@ -134,9 +135,12 @@ class TrainingLog:
         text = f"loss {loss:.3f}  {rate:,.0f} examples/s{self._best}"
         self._progress.update(self._task, completed=step, now=text)
         if not self._console.is_terminal and now - self._last_plain >= _PLAIN_EVERY:
-            eta = (self._total - step) * (now - moment) / max(step - since, 1)
+            # Validations so far are in it, as those to come are.
+            each = (now - self._started) / (step - self._start)
             self._console.print(
-                f"{self._title}: step {step:,}/{self._total:,}  {text}  ETA {eta:,.0f} s"
+                f"{self._title}: step {step:,}/{self._total:,}  {text}  "
+                f"ETA {(self._total - step) * each:,.0f} s",
+                soft_wrap=True,
             )
             self._last_plain = now
         self._losses = []
@@ -152,6 +156,7 @@ class TrainingLog:
         self._console.print(
             f"  step {step:>7,}  validation  {values}{'  best so far' if better else ''}",
             highlight=False,
+            soft_wrap=True,
         )
         if better:
             self._best = f"  ndcg@10 {metrics['ndcg@10']:.4f}"

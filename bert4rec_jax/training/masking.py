@@ -1,11 +1,16 @@
-"""Masking: which items of a history the model has to predict.
+"""Masking: what a model has to predict of each history.
 
-Per history of n items `clip(round(rate * n), 1, n - 1)` are masked, drawn without replacement with
-probabilities that follow the weights of their thumbs (Gumbel top-k on log weights; Kool et al.
-2019). A share of the histories masks its last item only, as serving does. Example, rate .4, a
-history of five with the draws falling on its second and fifth item:
+**Masked items** (BERT4Rec). Per history of n items `clip(round(rate * n), 1, n - 1)` are masked,
+drawn without replacement with probabilities that follow the weights of their thumbs (Gumbel top-k
+on log weights; Kool et al. 2019). A share of the histories masks its last item only, as serving
+does. Example, rate .4, a history of five with the draws falling on its second and fifth item:
 
     tokens   11 12 13 14 15   ->   11  M 13 14  M      slots 1 4, labels 12 15
+
+**Next items** (causal, as SASRec). Nothing is masked, a position sees itself and what is before it,
+and every item but the newest has to name its successor:
+
+    tokens   11 12 13 14 15   ->   11 12 13 14 15      slots 0 1 2 3, labels 12 13 14 15
 
 Draws derive from (key, example, distance from the history's end) alone, so packing several
 histories into a row, the batch they are in and the devices they lie on change nothing.
@@ -28,22 +33,26 @@ class MaskedBatch(NamedTuple):
 
     Attributes:
       tokens: `[B, L]` with MASK at the masked positions.
-      slots: `[B, S]` int32 masked positions.
-      labels: `[B, S]` the items that stood there.
+      causal: `[B, L]` bool, true where a position sees itself and what is before it only.
+      slots: `[B, S]` int32 positions that have to name an item.
+      labels: `[B, S]` the items to name.
       weights: `[B, S]` float32: 1 at slots in use, else 0.
     """
 
     tokens: jax.Array
+    causal: jax.Array
     slots: jax.Array
     labels: jax.Array
     weights: jax.Array
 
 
-def num_slots(*, rate: float, max_length: int, max_segments: int) -> int:
-    """Slots S that hold every masked item of a row of up to `max_segments` histories.
+def num_slots(*, rate: float, next_item: float, max_length: int, max_segments: int) -> int:
+    """Slots S that hold every item to predict of a row of up to `max_segments` histories.
 
-    A history of n items has at most `max(1, rate * n + 1/2) <= rate * n + 1` of them.
+    Of n items at most `max(1, rate * n + 1/2) <= rate * n + 1` are masked.
     """
+    if next_item > 0:
+        return max_length - 1
     if max_segments == 1:
         return max(1, round(rate * max_length))
     return min(max_length, int(rate * max_length) + max_segments)
@@ -56,9 +65,10 @@ def mask_items(
     rate: float,
     last_only: float,
     thumb_weights: Sequence[float],
+    next_item: float,
     slots: int,
 ) -> MaskedBatch:
-    """Draw the masked items of every history of a batch.
+    """Draw what has to be predicted of every history of a batch.
 
     Args:
       key: the epoch's key.
@@ -66,19 +76,52 @@ def mask_items(
       rate: share of a history that is masked, in (0, 1).
       last_only: share of histories that mask their last item only, in [0, 1].
       thumb_weights: relative weights of the thumbs none, down, up, two up.
+      next_item: share of histories that have to name next items instead, in [0, 1].
       slots: static number S of slots per row, from `num_slots`.
     """
     max_length = batch.tokens.shape[1]
     real = batch.segments != 0
     from_end = max_length - 1 - batch.positions  # 0 at the newest item, in any packing
+    example_keys = _fold(jnp.broadcast_to(key, batch.tokens.shape), batch.examples)
+
+    causal = real & (_draw(example_keys, 2**32 - 2) < next_item)
+    if next_item == 1:
+        masked = jnp.zeros_like(real)
+    else:
+        only_last = _draw(example_keys, 2**32 - 1) < last_only
+        masked = ~causal & _masked(
+            batch, example_keys, only_last, from_end, rate=rate, thumb_weights=thumb_weights
+        )
+    asked = masked | (causal & (from_end > 0))
+    successors = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
+
+    # Positions that are asked first, each group from left to right.
+    columns = jnp.arange(max_length, dtype=jnp.int32)
+    _, chosen = jax.lax.top_k(jnp.where(asked, 2 * max_length, max_length) - columns, slots)
+    answers = jnp.where(causal, successors, batch.tokens)
+    return MaskedBatch(
+        tokens=jnp.where(masked, MASK, batch.tokens),
+        causal=causal,
+        slots=chosen,
+        labels=jnp.take_along_axis(answers, chosen, axis=1),
+        weights=jnp.take_along_axis(asked, chosen, axis=1).astype(jnp.float32),
+    )
+
+
+def _masked(
+    batch: Batch,
+    example_keys: jax.Array,
+    only_last: jax.Array,
+    from_end: jax.Array,
+    *,
+    rate: float,
+    thumb_weights: Sequence[float],
+) -> jax.Array:
+    """`[B, L]` bool: the masked positions."""
+    real = batch.segments != 0
     same = (batch.segments[:, :, None] == batch.segments[:, None, :]) & real[:, None, :]
     length = same.sum(-1)
-
-    example_keys = _fold(jnp.broadcast_to(key, batch.tokens.shape), batch.examples)
-    item_keys = _fold(example_keys, from_end.astype(jnp.uint32))
-    noise = _per_key(jax.random.gumbel, item_keys)
-    only_last = _per_key(jax.random.uniform, _fold(example_keys, jnp.uint32(2**32 - 1))) < last_only
-
+    noise = _per_key(jax.random.gumbel, _fold(example_keys, from_end.astype(jnp.uint32)))
     log_weights = jnp.log(jnp.asarray(thumb_weights, jnp.float32))[batch.thumbs]
     priority = jnp.where(only_last, -from_end.astype(jnp.float32), log_weights + noise)
     wanted = jnp.clip(jnp.round(rate * length), 1, length - 1)
@@ -87,17 +130,12 @@ def mask_items(
         (priority[:, None, :] == priority[:, :, None])
         & (from_end[:, None, :] < from_end[:, :, None])
     )
-    masked = real & ((same & ahead).sum(-1) < wanted)
+    return real & ((same & ahead).sum(-1) < wanted)
 
-    # Masked positions first, each group from left to right.
-    columns = jnp.arange(max_length, dtype=jnp.int32)
-    _, chosen = jax.lax.top_k(jnp.where(masked, 2 * max_length, max_length) - columns, slots)
-    return MaskedBatch(
-        tokens=jnp.where(masked, MASK, batch.tokens),
-        slots=chosen,
-        labels=jnp.take_along_axis(batch.tokens, chosen, axis=1),
-        weights=jnp.take_along_axis(masked, chosen, axis=1).astype(jnp.float32),
-    )
+
+def _draw(example_keys: jax.Array, purpose: int) -> jax.Array:
+    """`[B, L]` uniform numbers, the same at all positions of a history."""
+    return _per_key(jax.random.uniform, _fold(example_keys, jnp.uint32(purpose)))
 
 
 def _fold(keys: jax.Array, data: Any) -> jax.Array:

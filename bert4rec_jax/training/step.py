@@ -41,9 +41,9 @@ def new_state(
 ) -> TrainState:
     """Freshly drawn parameters; call it under `jit` with the state's shardings."""
     row = jnp.zeros((1, max_length), jnp.int32)
-    params = model.init(
-        _keys(seed).init, row, row, row, jnp.zeros((1, 1), jnp.int32), deterministic=True
-    )["params"]
+    params = model.init(_keys(seed).init, row, row, row, row[:, :1], row != 0, deterministic=True)[
+        "params"
+    ]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -79,6 +79,7 @@ def slots_loss(
         batch.positions,
         batch.segments,
         masked.slots,
+        masked.causal,
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
@@ -121,6 +122,7 @@ def make_train_step(
             rate=masking.rate,
             last_only=masking.last_only,
             thumb_weights=masking.thumb_weights,
+            next_item=masking.next_item,
             slots=slots,
         )
         loss, gradients = jax.value_and_grad(

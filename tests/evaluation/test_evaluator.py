@@ -29,7 +29,7 @@ def model(store):
     module = BERT4Rec(num_rows=store.catalog.num_rows, max_length=L, **dataclasses.asdict(config))
     row = np.zeros((1, L), np.int32)
     init = jax.jit(functools.partial(module.init, deterministic=True))
-    params = init(jax.random.key(0), row, row, row, row[:, :1])
+    params = init(jax.random.key(0), row, row, row, row[:, :1], row != 0)
     return module, jax.tree.map(lambda x: x * 5 if x.ndim > 1 else x, params["params"])
 
 
@@ -56,19 +56,23 @@ def test_a_scorer_is_ranked_by_the_rule(store):
     np.testing.assert_array_equal(ranking.top, top)
 
 
-def test_a_model_is_ranked_by_its_own_scores(store, model):
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_model_is_ranked_by_its_own_scores(store, model, causal):
     module, params = model
     split = leave_one_out(store)
     cases = split.test["test"]
     known = train_counts(store, split.train_stop) > 0
-    ranking = evaluator_on(store).rank_model(module, params, cases, known=known, max_length=L)
+    ranking = evaluator_on(store).rank_model(
+        module, params, cases, known=known, max_length=L, causal=causal
+    )
 
     starts = np.maximum(store.offsets[cases.users], cases.rows - (L - 1))
     batch, slots = inference_rows(starts, cases.rows, store.tokens, max_length=L, width=L)
     apply = jax.jit(functools.partial(module.apply, deterministic=True))
     hidden, vectors, bias = apply(
-        {"params": params}, batch.tokens, batch.positions, batch.segments, slots
-    )
+        {"params": params}, batch.tokens, batch.positions, batch.segments, slots - causal,
+        np.full(batch.tokens.shape, causal),
+    )  # fmt: skip
     scores = np.asarray(hidden[:, 0] @ vectors.T + bias)
     ranks, top = rank_and_list(scores, cases, store, known=known)
     np.testing.assert_array_equal(ranking.ranks, ranks)
@@ -82,7 +86,7 @@ def test_batch_size_mesh_and_chunks_change_nothing(
     module, params = model
     split = leave_one_out(store)
     known = train_counts(store, split.train_stop) > 0
-    settings = {"known": known, "max_length": L}
+    settings = {"known": known, "max_length": L, "causal": False}
     expected = evaluator_on(store).rank_model(module, params, split.validation, **settings)
     found = evaluator_on(
         store, model=mesh_model, batch_size=batch_size, item_chunk=item_chunk
@@ -96,7 +100,7 @@ def test_the_target_changes_no_score(store, model):
     module, params = model
     cases = leave_one_out(store).validation
     everything = np.ones(store.catalog.num_rows, bool)
-    settings = {"known": everything, "max_length": L}
+    settings = {"known": everything, "max_length": L, "causal": False}
     expected = evaluator_on(store).rank_model(module, params, cases, **settings).top
 
     class Changed:
@@ -117,7 +121,7 @@ def test_broken_parameters_are_an_error(store, model):
     with pytest.raises(UserError, match="NaN or infinite"):
         evaluator_on(store).rank_model(
             module, broken, leave_one_out(store).validation,
-            known=np.ones(store.catalog.num_rows, bool), max_length=L,
+            known=np.ones(store.catalog.num_rows, bool), max_length=L, causal=False,
         )  # fmt: skip
 
 

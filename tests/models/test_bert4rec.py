@@ -21,7 +21,7 @@ def make(**changes):
     model = BERT4Rec(num_rows=V, max_length=L, **dataclasses.asdict(config))
     row = jnp.zeros((1, L), jnp.int32)
     init = jax.jit(functools.partial(model.init, deterministic=True))
-    params = init(jax.random.key(0), row, row, row, row[:, :1])
+    params = init(jax.random.key(0), row, row, row, row[:, :1], row != 0)
     # Away from tiny starting weights, so that differences show.
     return model, jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, params)
 
@@ -40,9 +40,10 @@ def _encode(model, params, *row):
     return model.apply(params, *row, deterministic=True, method="encode")
 
 
-def encode(model, params, tokens, positions, segments, slots):
+def encode(model, params, tokens, positions, segments, slots, *, causal=False):
     slots = np.asarray(slots, np.int32).reshape(len(tokens), -1)
-    return _encode(model, params, tokens, positions, segments, slots)
+    from_left = np.broadcast_to(causal, np.shape(tokens))
+    return _encode(model, params, tokens, positions, segments, slots, from_left)
 
 
 def test_config_and_module_have_the_same_fields():
@@ -51,21 +52,39 @@ def test_config_and_module_have_the_same_fields():
     assert module - config == {"num_rows", "max_length"} and config <= module
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"norm": "pre", "ffn": "swiglu"}, {"position_bias": True, "head": "linear"}],
+    ids=["paper", "pre-norm, gated", "position bias, linear head"],
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_shapes_and_types(norm, dtype):
-    model, params = make(norm=norm, dtype=dtype)
+def test_shapes_and_types(changes, dtype):
+    model, params = make(dtype=dtype, **changes)
     tokens = np.full((3, L), 5, np.int32)
+    slots = np.zeros((3, 4), np.int32)
     apply = jax.jit(functools.partial(model.apply, deterministic=True))
-    hidden, vectors, bias = apply(params, tokens, tokens, tokens, np.zeros((3, 4), np.int32))
+    hidden, vectors, bias = apply(params, tokens, tokens, tokens, slots, tokens == 0)
     chex.assert_shape([hidden, vectors, bias], [(3, 4, D), (V, D), (V,)])
     chex.assert_type([hidden, vectors, bias], jnp.float32)
     chex.assert_tree_all_finite((hidden, vectors, bias))
 
 
+def with_position_bias(params):
+    """The same parameters with biases that are not zero."""
+
+    def leaf(path, x):
+        if path[-1].key != "distance":
+            return x
+        return jax.random.normal(jax.random.key(1), x.shape)
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_the_asked_slots_do_not_change_results(layers):
-    model, params = make(layers=layers)
+@pytest.mark.parametrize("position_bias", [False, True])
+def test_the_asked_slots_do_not_change_results(layers, position_bias):
+    model, params = make(layers=layers, position_bias=position_bias)
+    params = with_position_bias(params)
     one = encode(model, params, *row([3, 4, MASK, 6]), [2])
     many = encode(model, params, *row([3, 4, MASK, 6]), [0, 1, 2, 3])
     np.testing.assert_allclose(one[0, 0], many[0, 2], atol=1e-5)
@@ -89,18 +108,18 @@ def test_batch_composition_changes_nothing():
     np.testing.assert_allclose(both[:1], alone, atol=1e-5)
 
 
-def test_packed_histories_do_not_see_each_other():
-    model, params = make()
+@pytest.mark.parametrize("position_bias", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_histories_do_not_see_each_other(position_bias, causal):
+    model, params = make(position_bias=position_bias)
+    params = with_position_bias(params)
     tokens = np.array([[3, 4, MASK, 7, MASK, 0, 0, 0]], np.int32)
     positions = np.array([[L - 3, L - 2, L - 1, L - 2, L - 1, 0, 0, 0]], np.int32)
     segments = np.array([[1, 1, 1, 2, 2, 0, 0, 0]], np.int32)
-    packed = encode(model, params, tokens, positions, segments, [2, 4])
-    np.testing.assert_allclose(
-        packed[0, 0], encode(model, params, *row([3, 4, MASK]), [2])[0, 0], atol=1e-5
-    )
-    np.testing.assert_allclose(
-        packed[0, 1], encode(model, params, *row([7, MASK]), [1])[0, 0], atol=1e-5
-    )
+    packed = encode(model, params, tokens, positions, segments, [2, 4], causal=causal)
+    for slot, (history, at) in enumerate([([3, 4, MASK], 2), ([7, MASK], 1)]):
+        alone = encode(model, params, *row(history), [at], causal=causal)
+        np.testing.assert_allclose(packed[0, slot], alone[0, 0], atol=1e-5)
 
 
 def test_context_is_read_in_both_directions():
@@ -108,6 +127,26 @@ def test_context_is_read_in_both_directions():
     base = encode(model, params, *row([3, 4, MASK, 6, 7]), [2])
     for changed in ([5, 4, MASK, 6, 7], [3, 4, MASK, 6, 8]):
         assert np.abs(encode(model, params, *row(changed), [2]) - base).max() > 1e-3
+
+
+def test_a_causal_row_sees_nothing_of_what_comes_later():
+    model, params = make()
+    base = encode(model, params, *row([3, 4, 5, 6, 7]), [0, 2, 4], causal=True)
+    changed = encode(model, params, *row([3, 4, 5, 8, 9]), [0, 2, 4], causal=True)
+    np.testing.assert_array_equal(base[0, :2], changed[0, :2])
+    assert np.abs(base[0, 2] - changed[0, 2]).max() > 1e-3
+    earlier = encode(model, params, *row([8, 4, 5, 6, 7]), [0, 2, 4], causal=True)
+    assert (np.abs(base - earlier).max(-1) > 1e-4).all()
+
+
+def test_both_kinds_of_rows_in_one_batch():
+    model, params = make()
+    tokens, positions, segments = (np.repeat(x, 2, 0) for x in row([3, 4, 5, 6, 7]))
+    kinds = np.array([[True], [False]])
+    both = encode(model, params, tokens, positions, segments, [[2], [2]], causal=kinds)
+    for number, causal in enumerate((True, False)):
+        alone = encode(model, params, *row([3, 4, 5, 6, 7]), [2], causal=causal)
+        np.testing.assert_allclose(both[number], alone[0], atol=1e-5)
 
 
 def test_order_matters():
@@ -133,7 +172,7 @@ def test_gradient_reaches_the_history_and_not_the_padding():
 
 def test_dropout_needs_its_key_and_changes_results():
     model, params = make(dropout=0.5)
-    arguments = (*row([3, 4, MASK]), np.array([[2]]))
+    arguments = (*row([3, 4, MASK]), np.array([[2]]), np.zeros((1, L), bool))
 
     @jax.jit
     def drawn(key):

@@ -19,7 +19,7 @@ init = nn.initializers.normal(0.5)
 
 
 def numpy_attention(params, queries, context, visible):
-    """softmax(Q K^T / sqrt(d_k)) V with H heads and an output projection, in float64."""
+    """softmax(Q K^T / sqrt(d_k) + bias of distance) V, H heads, output projection; in float64."""
 
     def heads(x, p):
         return np.einsum("bld,dhk->bhlk", x, p["kernel"]) + p["bias"][:, None, :]
@@ -27,6 +27,11 @@ def numpy_attention(params, queries, context, visible):
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     q, k, v = heads(queries, p["query"]), heads(context, p["key"]), heads(context, p["value"])
     logits = np.einsum("bhqk,bhlk->bhql", q, k) / np.sqrt(q.shape[-1])
+    if "position_bias" in p:
+        table = p["position_bias"]["distance"]
+        zero = table.shape[1] // 2
+        for q_at, k_at in np.ndindex(logits.shape[2:]):
+            logits[:, :, q_at, k_at] += table[:, zero + k_at - q_at]
     logits = np.where(visible[:, None], logits, -np.inf)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
@@ -40,6 +45,10 @@ def numpy_layer_norm(x, p):
 
 
 def numpy_feed_forward(x, p):
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
+    if "gate" in p:
+        a, b = (x @ p[name]["kernel"] + p[name]["bias"] for name in ("expand", "gate"))
+        return (a / (1 + np.exp(-a)) * b) @ p["project"]["kernel"] + p["project"]["bias"]
     h = x @ np.asarray(p["expand"]["kernel"], np.float64) + np.asarray(p["expand"]["bias"])
     h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
     return h @ np.asarray(p["project"]["kernel"], np.float64) + np.asarray(p["project"]["bias"])
@@ -76,9 +85,12 @@ def test_attention_is_float32_for_bfloat16_inputs():
     assert attention_weights(q, q, jnp.ones((1, 3, 3), bool)).dtype == jnp.float32
 
 
-def test_attention_equals_its_formula(inputs):
+@pytest.mark.parametrize("position_bias", [0, L + 2])
+def test_attention_equals_its_formula(inputs, position_bias):
     x, visible = inputs
-    module = MultiHeadAttention(D, H, dropout=0.0, dtype=jnp.float32, kernel_init=init)
+    module = MultiHeadAttention(
+        D, H, dropout=0.0, position_bias=position_bias, dtype=jnp.float32, kernel_init=init
+    )
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = randomised(module.init(jax.random.key(0), *arguments, deterministic=True)["params"])
     result = module.apply({"params": params}, *arguments, deterministic=True)
@@ -86,10 +98,10 @@ def test_attention_equals_its_formula(inputs):
     np.testing.assert_allclose(result, numpy_attention(params, x, x, visible), atol=2e-5)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_layer_equals_its_formula(inputs, norm):
+@pytest.mark.parametrize(("norm", "ffn"), [("post", "gelu"), ("pre", "swiglu")])
+def test_layer_equals_its_formula(inputs, norm, ffn):
     x, visible = inputs
-    module = TransformerLayer(D, H, 16, norm, 0.0, 0.0, jnp.float32, init)
+    module = TransformerLayer(D, H, 16, ffn, norm, 0.0, 0.0, 0, jnp.float32, init)
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = randomised(module.init(jax.random.key(0), *arguments, deterministic=True)["params"])
     result = module.apply({"params": params}, *arguments, deterministic=True)
@@ -107,7 +119,7 @@ def test_layer_equals_its_formula(inputs, norm):
 
 def test_fewer_queries_give_the_same_results_at_those_positions(inputs):
     x, visible = inputs
-    module = TransformerLayer(D, H, 16, "post", 0.0, 0.0, jnp.float32, init)
+    module = TransformerLayer(D, H, 16, "gelu", "post", 0.0, 0.0, 0, jnp.float32, init)
     x, visible = jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = module.init(jax.random.key(0), x, x, visible, deterministic=True)
     everywhere = module.apply(params, x, x, visible, deterministic=True)
@@ -116,7 +128,7 @@ def test_fewer_queries_give_the_same_results_at_those_positions(inputs):
 
 
 def test_feed_forward_acts_on_each_position_alone():
-    module = FeedForward(D, 16, jnp.float32, init)
+    module = FeedForward(D, 16, "gelu", jnp.float32, init)
     x = jax.random.normal(jax.random.key(0), (B, L, D))
     params = module.init(jax.random.key(1), x)
     changed = x.at[0, 0].add(1.0)

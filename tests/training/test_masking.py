@@ -34,12 +34,15 @@ def batch_of(rows, *, thumbs=None, max_length=L, examples=None):
     )
 
 
-_mask = jax.jit(mask_items, static_argnames=("rate", "last_only", "thumb_weights", "slots"))
+_STATIC = ("rate", "last_only", "thumb_weights", "next_item", "slots")
+_mask = jax.jit(mask_items, static_argnames=_STATIC)
 
 
-def mask(batch, key=0, *, rate=0.3, last_only=0.0, weights=(1, 1, 1, 1), segments=1):
-    slots = num_slots(rate=rate, max_length=batch.tokens.shape[1], max_segments=segments)
-    settings = {"rate": rate, "last_only": last_only, "thumb_weights": weights, "slots": slots}
+def mask(batch, key=0, *, rate=0.3, last_only=0.0, weights=(1,) * 4, next_item=0.0, segments=1):
+    width = batch.tokens.shape[1]
+    slots = num_slots(rate=rate, next_item=next_item, max_length=width, max_segments=segments)
+    settings = {"rate": rate, "last_only": last_only, "thumb_weights": weights}
+    settings |= {"next_item": next_item, "slots": slots}
     return _mask(jax.random.key(key), batch, **settings)
 
 
@@ -156,6 +159,42 @@ def test_slots_hold_every_masked_item_of_any_packing(rate, segments):
     ]
     assert np.asarray(masked.weights).sum(1).tolist() == expected
     assert (np.asarray(masked.tokens) == MASK).sum(1).tolist() == expected
+
+
+def test_next_items_by_hand():
+    batch = batch_of([[[5, 6, 7], [8, 9]], [[3, 4]]])
+    asked = mask(batch, next_item=1.0, segments=2)
+    np.testing.assert_array_equal(asked.tokens, batch.tokens)
+    np.testing.assert_array_equal(asked.causal, batch.segments > 0)
+    live = np.asarray(asked.weights) > 0
+    assert np.asarray(asked.slots)[live].tolist() == [0, 1, 3, 0]
+    assert np.asarray(asked.labels)[live].tolist() == [6, 7, 9, 4]
+
+
+def test_mixed_histories_are_wholly_of_one_kind_and_half_of_each():
+    histories = [[10, 11, 12, 13], [20, 21, 22, 23]]
+    batch = batch_of([histories] * 1000)
+    asked = mask(batch, rate=0.25, next_item=0.5, segments=2)
+    causal, tokens = np.asarray(asked.causal), np.asarray(asked.tokens)
+    for columns in (slice(0, 4), slice(4, 8)):
+        kind = causal[:, columns]
+        assert (kind == kind[:, :1]).all()
+        masked = (tokens[:, columns] == MASK).sum(1)
+        assert masked.tolist() == np.where(kind[:, 0], 0, 1).tolist()
+    assert abs(causal[:, [0, 4]].mean() - 0.5) < 4 * np.sqrt(0.25 / 2000)
+    expected = np.where(causal[:, [0, 4]], 3, 1).sum(1)
+    np.testing.assert_array_equal(asked.weights.sum(1), expected)
+
+
+@pytest.mark.parametrize("next_item", [0.5, 1.0])
+def test_packing_changes_no_question(next_item):
+    histories = [[10, 11, 12, 13], [20, 21], [30, 31, 32], [40, 41, 42, 43, 44]]
+    alone = batch_of([[h] for h in histories])
+    packed = batch_of([histories[:3], histories[3:]])
+    settings = {"rate": 0.4, "last_only": 0.3, "next_item": next_item}
+    expected = {label for _, label in masked_items(mask(alone, **settings))}
+    found = {label for _, label in masked_items(mask(packed, segments=3, **settings))}
+    assert found == expected
 
 
 def test_the_batch_is_a_tree_of_its_arrays():

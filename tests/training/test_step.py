@@ -52,7 +52,7 @@ def run(setting, shape, optimizer=None):
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
         mesh, state, model, optimizer, masking=MASKING,
-        slots=num_slots(rate=MASKING.rate, max_length=L, max_segments=3),
+        slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
         seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
     )  # fmt: skip
     seen = [jax.device_get(state)]
@@ -97,7 +97,13 @@ def test_thumb_counts_are_those_of_the_batch(setting, on_one_device):
 @functools.partial(jax.jit, static_argnames=("model", "slots"))
 def loss_and_gradient(model, params, batch, known, *, slots):
     chosen = mask_items(
-        jax.random.key(5), batch, rate=0.3, last_only=0.2, thumb_weights=(1, 1, 2, 3), slots=slots
+        jax.random.key(5),
+        batch,
+        rate=0.3,
+        last_only=0.2,
+        thumb_weights=(1, 1, 2, 3),
+        next_item=0.0,
+        slots=slots,
     )
 
     def loss(params):
@@ -118,7 +124,7 @@ def test_packing_and_batch_composition_change_neither_loss_nor_gradient(store, s
     alone = batch_of(pack=False)
     order = np.random.default_rng(0).permutation(64)
     shuffled = jax.tree.map(lambda x: x[order], alone)
-    slots = num_slots(rate=0.3, max_length=L, max_segments=3)
+    slots = num_slots(rate=0.3, next_item=0, max_length=L, max_segments=3)
     expected = loss_and_gradient(model, params, alone, known, slots=slots)
     assert expected[2] > 100
     for other in (shuffled, batch_of(pack=True)):
@@ -132,7 +138,13 @@ def test_the_model_cannot_see_the_masked_item(setting):
     """What the encoder reads does not depend on what stood at a masked position."""
     _, _, batches, _ = setting
     batch = batches[0]
-    settings = {"rate": 0.3, "last_only": 0.2, "thumb_weights": (1,) * 4, "slots": 6}
+    settings = {
+        "rate": 0.3,
+        "last_only": 0.2,
+        "thumb_weights": (1,) * 4,
+        "next_item": 0.0,
+        "slots": 6,
+    }
     mask = jax.jit(functools.partial(mask_items, **settings))
     first = mask(jax.random.key(0), batch)
     hidden = np.asarray(first.tokens) == 1
