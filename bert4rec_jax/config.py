@@ -246,6 +246,9 @@ class EvaluationConfig:
     """Histories scored at once."""
     item_chunk: int = 65_536
     """Items scored at once, per device."""
+    test: bool = True
+    """Test at the end. Switch it off while choosing settings, so that nothing is chosen by test
+    figures; `bert4rec evaluate WORKDIR` tests later."""
     bootstrap: int = 1000
     """Resamples over users for the 95 % intervals."""
     baselines: bool = True
@@ -279,8 +282,8 @@ class Config:
         _require(bool(self.workdir), "workdir", self.workdir, "a folder")
 
 
-# A run may be continued elsewhere, on other devices: these fields may differ.
-_MAY_DIFFER = ("workdir", "mesh")
+# A run may be continued elsewhere, on other devices, to be evaluated otherwise.
+_MAY_DIFFER = ("workdir", "mesh", "evaluation")
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -311,7 +314,8 @@ def from_json(values: dict[str, Any]) -> Config:
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The fields in which two configs in JSON form differ, as `name: saved -> current`.
 
-    The folder and the mesh may differ between two starts of one run, so they are not compared.
+    The folder, the mesh and what evaluation reports may differ between two starts of one run, so
+    they are not compared.
     """
     found = []
     for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):

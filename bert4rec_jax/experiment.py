@@ -23,7 +23,7 @@ from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, tr
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.data.thumbs import default_thresholds
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation import sampled
+from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known, summary
@@ -55,7 +55,7 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
     started = time.monotonic()
     fitted = _train(setting, console)
     trained = time.monotonic()
-    tested = _test(setting, fitted.params, fitted.validations, console)
+    tested = _test(setting, fitted.params, fitted.validations, console, test=config.evaluation.test)
     results = {
         "recipe": recipe,
         "config": to_json(config),
@@ -80,6 +80,7 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
         path = Path(config.workdir) / "metrics.json"
         write_json(path, results)
         _show(setting, tested, console)
+        _record(setting, tested, "train", results["parameters_sha256"]["tested"])
         console.print(f"Written: {path}", highlight=False)
     return results
 
@@ -101,12 +102,14 @@ def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]
     selected = best
     if refitted:
         selected = load_best(config, mesh=setting.mesh, store=setting.store, folder=workdir)
-    tested = _test(setting, best.state.params, selected.record.validations, console)
+    tested = _test(setting, best.state.params, selected.record.validations, console, test=True)
+    parameters = digest(best.state.params)
     if is_first():
         _show(setting, tested, console)
+        _record(setting, tested, "evaluate", parameters)
     return {
         "steps": {"tested": best.step},
-        "parameters_sha256": {"tested": digest(best.state.params)},
+        "parameters_sha256": {"tested": parameters},
         **tested.to_json(),
     }
 
@@ -242,11 +245,17 @@ def _train(setting: _Setting, console: Console) -> Fitted:
 
 
 def _test(
-    setting: _Setting, params: Any, validations: list[dict[str, float]], console: Console
+    setting: _Setting,
+    params: Any,
+    validations: list[dict[str, float]],
+    console: Console,
+    *,
+    test: bool,
 ) -> _Tested:
-    """Ask the model and the tuned baselines every test case."""
+    """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
     config, store, evaluator = setting.config, setting.store, setting.evaluator
-    console.print("Ranking the whole catalog for every test user, beside the baselines ...")
+    if test:
+        console.print("Ranking the whole catalog for every test user, beside the baselines ...")
     model = build_model(
         config.model, num_rows=store.catalog.num_rows, max_length=config.data.max_length
     )
@@ -266,6 +275,9 @@ def _test(
             "settings": dict(choice.chosen.settings),
             "trials": len(choice.trials),
         }
+
+    if not test:
+        return _Tested(Comparison({}, {}, {}), validation)
 
     def ask_model(cases: Cases, among: Any = None) -> Ranking:
         return evaluator.rank_model(
@@ -300,6 +312,20 @@ def _test(
         sampled_lists=lists,
     )
     return _Tested(comparison, validation)
+
+
+def _record(setting: _Setting, tested: _Tested, command: str, parameters: str) -> None:
+    """Leave a trace of having read the test split."""
+    if tested.comparison.assessments:
+        about = {
+            "command": command,
+            "split": setting.split.name,
+            "data": setting.store.fingerprint,
+            "parameters_sha256": parameters,
+            "device": environment.describe(setting.mesh),
+        }
+        sets = setting.tested()
+        ledger.record(Path(setting.config.workdir), tested.comparison, sets, about=about)
 
 
 def _introduce(setting: _Setting, recipe: str, console: Console) -> None:
@@ -337,6 +363,14 @@ def _describe(setting: _Setting) -> dict[str, Any]:
 
 
 def _show(setting: _Setting, tested: _Tested, console: Console) -> None:
+    if not tested.comparison.assessments:
+        scores = sorted(
+            ((v["ndcg@10"], name) for name, v in tested.validation.items()), reverse=True
+        )
+        console.print(
+            "validation NDCG@10: " + ", ".join(f"{name} {value:.4f}" for value, name in scores),
+            highlight=False,
+        )
     sets = setting.tested()
     items = f"{len(setting.store.catalog):,}"
     for name, models in tested.comparison.assessments.items():

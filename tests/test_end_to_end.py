@@ -1,5 +1,6 @@
 """`train.py` as a user runs it: to the end, killed, stopped, continued, and with wrong input."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from bert4rec_jax.config import from_json
+from bert4rec_jax.data.split import leave_one_out, train_counts
+from bert4rec_jax.evaluation.baselines import Popular
+from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.sharding import make_mesh
+from bert4rec_jax.training.checkpoints import read_config
+from bert4rec_jax.training.fit import build_model, load_best
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")
@@ -79,12 +89,50 @@ def test_metrics_json_holds_the_run(finished, store):
         for name in models:
             assert found["sampled"][variant][name]["mrr"] >= found["test"][name]["mrr"]
     assert (finished[1] / "sampled_candidates.npz").is_file()
+    ranks = np.load(finished[1] / "ranks.npz")["test/BERT4Rec"]
+    assert (1 / ranks).mean() == pytest.approx(model["mrr"], abs=1e-6)
 
 
 def test_the_model_learns_what_popularity_cannot_know(finished):
     """Everyone moves on by one or two items, so the next item is among two."""
     found = results(finished[1])["test"]
     assert found["popular"]["lead_interval_95"]["ndcg@10"][0] > 0.1
+
+
+def test_permuted_targets_leave_nothing_to_know(finished, store):
+    """With the targets of other users a model is no better than popularity on the same targets."""
+    workdir = finished[1]
+    config = dataclasses.replace(
+        from_json(read_config(workdir / "checkpoints")), workdir=str(workdir)
+    )
+    mesh = make_mesh()
+    params = load_best(config, mesh=mesh, store=store, folder=workdir).state.params
+    split = leave_one_out(store)
+    cases, counts = split.test["test"], train_counts(store, split.refit_stop)
+
+    class Permuted:
+        """The store with its test targets dealt out anew."""
+
+        offsets, catalog = store.offsets, store.catalog
+
+        def deal(self, generator):
+            self.tokens = np.array(store.tokens)
+            self.tokens[cases.rows] = generator.permutation(self.tokens[cases.rows])
+
+    permuted, generator = Permuted(), np.random.default_rng(0)
+    evaluator = Evaluator(mesh, permuted, 64, 256)
+    model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=12)
+    gains = []
+    for _ in range(20):
+        permuted.deal(generator)
+        found = evaluator.rank_model(
+            model, params, cases, known=counts > 0, max_length=12, causal=False
+        )
+        popular = evaluator.rank_scorer(Popular(counts), cases)
+        gains.append((1 / found.ranks).mean() - (1 / popular.ranks).mean())
+    assert abs(np.mean(gains)) < 0.03  # untouched, the model's MRR is higher by more than .3
+    real = results(workdir)["test"]
+    assert real["BERT4Rec"]["mrr"] - real["popular"]["mrr"] > 0.3
 
 
 def test_the_logs_are_whole(finished):
@@ -222,6 +270,21 @@ def test_evaluate_repeats_the_test_of_a_run(finished, environment, tmp_path):
     found, expected = json.loads(output.read_text()), results(finished[1])
     assert found["test"] == expected["test"] and found["validation"] == expected["validation"]
     assert found["parameters_sha256"]["tested"] == expected["parameters_sha256"]["tested"]
+
+
+def test_the_test_split_stays_unread_until_asked_for(finished, store, environment, tmp_path):
+    changes = {"training__epochs": 4, "training__evaluate_every": 2}
+    arguments = command(store, tmp_path / "run", **changes)
+    done = run([*arguments, "--evaluation.no-test"], environment)
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "run")
+    assert found["validation"].keys() == results(finished[1])["validation"].keys()
+    assert "test" not in found and "sampled" not in found
+    assert not (tmp_path / "run" / "ledger.jsonl").exists()
+    again = run(arguments, environment)
+    assert again.returncode == 0, again.stderr
+    assert "test" in results(tmp_path / "run")
+    assert len((tmp_path / "run" / "ledger.jsonl").read_text().splitlines()) == 1
 
 
 def test_global_time_selects_refits_and_keeps_new_users_and_items_apart(

@@ -1,0 +1,76 @@
+"""Ledger: one line for every time a test split was read, and the ranks behind its figures.
+
+Whoever reads test figures often, and keeps the best, overfits the test split without training on
+it. So reading it leaves a trace: in `ledger.jsonl`, which split (by hash), which parameters (by
+hash), which figures; in `ranks.npz`, the rank of every case, from which any figure follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert4rec_jax.data.split import Cases
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.comparison import Comparison
+from bert4rec_jax.outputs import write_arrays
+
+LEDGER = "ledger.jsonl"
+RANKS = "ranks.npz"
+
+
+def record(
+    folder: Path,
+    comparison: Comparison,
+    sets: Mapping[str, Cases],
+    *,
+    about: Mapping[str, Any],
+) -> None:
+    """Append a line to the ledger of a run and write the ranks of its latest test.
+
+    Args:
+      folder: of the run.
+      comparison: what was found.
+      sets: the cases that were asked, by the names in `comparison`.
+      about: what else identifies the test: command, data, parameters, versions.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **about,
+        "sets": {
+            name: {
+                "cases": len(sets[name]),
+                "sha256": fingerprint(sets[name]),
+                "ndcg@10": {m.name: round(m.metrics["ndcg@10"], 6) for m in models},
+            }
+            for name, models in comparison.assessments.items()
+        },
+    }
+    try:
+        with (folder / LEDGER).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {folder / LEDGER}: {error.strerror or error}") from error
+    arrays = {}
+    for name, answers in comparison.rankings.items():
+        arrays[f"{name}/users"] = sets[name].users.astype(np.int32)
+        for model, ranking in answers.items():
+            arrays[f"{name}/{model}"] = ranking.ranks.astype(np.int32)
+    write_arrays(folder / RANKS, arrays)
+
+
+def fingerprint(cases: Cases) -> str:
+    """SHA-256 over the users and rows of a set of cases."""
+    sha = hashlib.sha256()
+    for values in (cases.users, cases.rows):
+        sha.update(np.ascontiguousarray(values, "<i8").tobytes())
+    return sha.hexdigest()

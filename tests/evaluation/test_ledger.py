@@ -1,0 +1,48 @@
+"""The ledger: every reading of a test split leaves a line and its ranks."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bert4rec_jax.data.split import Cases, leave_one_out, train_counts
+from bert4rec_jax.evaluation.comparison import compare
+from bert4rec_jax.evaluation.evaluator import Ranking
+from bert4rec_jax.evaluation.ledger import fingerprint, record
+
+
+@pytest.fixture
+def compared(store):
+    split = leave_one_out(store)
+    cases = split.test["test"]
+    ranks = 1 + np.arange(len(cases)) % 20
+    top = np.tile(np.arange(2, 12, dtype=np.int32), (len(cases), 1))
+    models = {"first": lambda cases, among=None: Ranking(ranks, top)}
+    comparison = compare(
+        models, {"test": cases}, store, counts=train_counts(store, split.train_stop),
+        resamples=100, seed=0, sampled_lists={},
+    )  # fmt: skip
+    return comparison, cases, ranks
+
+
+def test_each_reading_adds_a_line_and_keeps_its_ranks(tmp_path, compared):
+    comparison, cases, ranks = compared
+    for command in ("train", "evaluate"):
+        record(tmp_path, comparison, {"test": cases}, about={"command": command})
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [line["command"] for line in lines] == ["train", "evaluate"]
+    found = lines[0]["sets"]["test"]
+    ndcg = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean()
+    assert found["ndcg@10"] == {"first": pytest.approx(ndcg, abs=1e-6)}
+    assert found["cases"] == len(cases) and found["sha256"] == fingerprint(cases)
+    arrays = np.load(tmp_path / "ranks.npz")
+    assert arrays["test/first"].tolist() == ranks.tolist()
+    assert arrays["test/users"].tolist() == cases.users.tolist()
+
+
+def test_the_fingerprint_follows_users_and_rows():
+    cases = Cases(np.array([0, 1]), np.array([3, 9]), {})
+    same = Cases(np.array([0, 1], np.int32), np.array([3, 9]), {"short": 2})
+    assert fingerprint(cases) == fingerprint(same)
+    assert fingerprint(cases) != fingerprint(Cases(np.array([0, 1]), np.array([3, 8]), {}))
+    assert fingerprint(cases) != fingerprint(Cases(np.array([1, 0]), np.array([3, 9]), {}))
