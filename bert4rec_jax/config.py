@@ -43,6 +43,12 @@ class DataConfig:
     down. None picks by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is up."""
     max_length: int = 200
     """Positions L of the model: items per row, the masked ones included."""
+    content: str = ""
+    """What is known of each item beside its id: a folder made by `bert4rec features`, or `catalog`
+    for the years and genres that came with the titles. Empty for ids alone."""
+    targets: Literal["any", "liked"] = "any"
+    """Which items are asked for in validation and test: any, or only those with thumbs up (then the
+    history ends before the last liked item)."""
     window: Literal["recent", "tiles", "random-prefix"] = "recent"
     """Which part of a training history is a row: the last L items; all of it in windows of L; or,
     drawn anew each epoch, the L items up to a random point."""
@@ -66,6 +72,12 @@ class DataConfig:
                 self.thumbs,
                 "two finite ratings, the first not above the second",
             )
+        _require(
+            self.targets == "any" or self.split == "leave-one-out",
+            "data.targets",
+            self.targets,
+            "any: only the leave-one-out split asks for liked items alone",
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,10 @@ class ModelConfig:
     """Dropout on attention weights."""
     init_scale: float = 0.02
     """Standard deviation of the truncated normal that weights start from."""
+    thumbs: bool = False
+    """Also read the thumb of every item of the history, except where an item is asked for."""
+    unknown_rate: float = 0.1
+    """With content: share of items that, per step, are known by their content alone."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; parameters, softmax and loss stay in float32."""
 
@@ -107,7 +123,7 @@ class ModelConfig:
             self.heads,
             f"a divisor of model.dim = {self.dim}",
         )
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "attention_dropout", "unknown_rate"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"model.{name}", value, "in [0, 1)")
         _require(0 < self.init_scale < math.inf, "model.init_scale", self.init_scale, "above 0")
@@ -132,6 +148,14 @@ class MaskingConfig:
     """Relative weight of two-thumbs-up items."""
     weight_none: float = 1.0
     """Relative weight of unrated items."""
+    loss_down: float = 1.0
+    """Weight of thumbs-down items in the loss, however often they are masked."""
+    loss_up: float = 1.0
+    """Weight of thumbs-up items in the loss."""
+    loss_two_up: float = 1.0
+    """Weight of two-thumbs-up items in the loss."""
+    loss_none: float = 1.0
+    """Weight of unrated items in the loss."""
 
     def __post_init__(self) -> None:
         _require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")
@@ -139,6 +163,10 @@ class MaskingConfig:
         for name in ("weight_down", "weight_up", "weight_two_up", "weight_none"):
             value = getattr(self, name)
             _require(0 < value < math.inf, f"masking.{name}", value, "above 0 and finite")
+        for name in ("loss_down", "loss_up", "loss_two_up", "loss_none"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"masking.{name}", value, "at least 0 and finite")
+        _require(any(self.loss_weights), "masking.loss_*", self.loss_weights, "one above 0")
 
     @property
     def next_item(self) -> float:
@@ -149,6 +177,11 @@ class MaskingConfig:
     def thumb_weights(self) -> tuple[float, float, float, float]:
         """Weights by thumb: none, down, up, two up."""
         return self.weight_none, self.weight_down, self.weight_up, self.weight_two_up
+
+    @property
+    def loss_weights(self) -> tuple[float, float, float, float]:
+        """Weights in the loss by thumb: none, down, up, two up."""
+        return self.loss_none, self.loss_down, self.loss_up, self.loss_two_up
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -21,7 +23,7 @@ from bert4rec_jax.config import Config, DataConfig, from_json, to_json
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
 from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore, is_store
-from bert4rec_jax.data.thumbs import default_thresholds
+from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
@@ -29,12 +31,24 @@ from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known, summary
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import Tuned, tune_all
+from bert4rec_jax.features.content import Content, content_rows
+from bert4rec_jax.features.encoder import fit as fit_encoder
+from bert4rec_jax.features.movie import movies_of
+from bert4rec_jax.features.options import Options
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import barrier, is_first, start_processes
 from bert4rec_jax.sharding import check_divides, make_mesh
 from bert4rec_jax.training.checkpoints import check_same_config, read_config
-from bert4rec_jax.training.fit import Fitted, build_model, digest, fit, load_best
+from bert4rec_jax.training.fit import (
+    Features,
+    Fitted,
+    build_model,
+    catalog_constants,
+    digest,
+    fit,
+    load_best,
+)
 
 MODEL = "BERT4Rec"
 _REFIT = "refit"
@@ -98,10 +112,13 @@ def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]
     setting, console = _open(config, console)
     refitted = setting.split.refits and (workdir / _REFIT / "checkpoints").is_dir()
     folder = workdir / _REFIT if refitted else workdir
-    best = load_best(config, mesh=setting.mesh, store=setting.store, folder=folder)
+    open_best = partial(
+        load_best, config, mesh=setting.mesh, store=setting.store, content=setting.content
+    )
+    best = open_best(folder=folder)
     selected = best
     if refitted:
-        selected = load_best(config, mesh=setting.mesh, store=setting.store, folder=workdir)
+        selected = open_best(folder=workdir)
     tested = _test(setting, best.state.params, selected.record.validations, console, test=True)
     parameters = digest(best.state.params)
     if is_first():
@@ -139,6 +156,28 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
     return SequenceStore.open(path)
 
 
+def open_content(path: str, store: SequenceStore, counts: npt.NDArray[np.int64]) -> Features | None:
+    """`[V, F]`: the items' content; None for an empty path.
+
+    Args:
+      path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
+      store: the data.
+      counts: `[V]` training interactions per token; only items that have any shape the columns.
+
+    Raises:
+      UserError: see `Content.open` and `encoder.fit`.
+    """
+    if not path:
+        return None
+    catalog = store.catalog
+    if path != "catalog":
+        return Content.open(Path(path), catalog).matrix
+    movies = movies_of(catalog)
+    fitted = counts[catalog.is_item()] > 0
+    encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
+    return content_rows(catalog, encoder.encode(movies))
+
+
 @dataclass(frozen=True, eq=False)
 class _Setting:
     """What a run is about: its settings, devices, data and questions."""
@@ -147,7 +186,43 @@ class _Setting:
     mesh: Mesh
     store: SequenceStore
     split: Split
+    thumbs: tuple[float, float]
+    content: Features | None
     evaluator: Evaluator
+
+    def ask(
+        self,
+        params: Any,
+        cases: Cases,
+        among: Any = None,
+        /,
+        *,
+        trained: npt.NDArray[np.bool_],
+    ) -> Ranking:
+        """A model's answers, given its parameters and which items it was trained on."""
+        config, catalog = self.config, self.store.catalog
+        scored = trained if self.content is None else trained | (self.content != 0).any(1)
+        return self.evaluator.rank_model(
+            self.model(),
+            {
+                "params": params,
+                "catalog": catalog_constants(self.mesh, self.content, trained),
+            },
+            cases,
+            known=scored & catalog.is_item(),
+            max_length=config.data.max_length,
+            causal=config.masking.objective == "next",
+            among=among,
+        )
+
+    def model(self) -> BERT4Rec:
+        """The module."""
+        return build_model(
+            self.config.model,
+            num_rows=self.store.catalog.num_rows,
+            max_length=self.config.data.max_length,
+            content_dim=0 if self.content is None else self.content.shape[1],
+        )
 
     def tested(self) -> dict[str, Cases]:
         """The named sets of test cases.
@@ -190,36 +265,33 @@ def _open(config: Config, console: Console | None) -> tuple[_Setting, Console]:
     store = open_data(config.data, workdir, console)
     for batch_size in (config.training.batch_size, config.evaluation.batch_size):
         check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
-    if config.data.split == "leave-one-out":
-        split = leave_one_out(store)
-    else:
+    thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
+    if config.data.split == "global-time":
         split = global_time(store, quantile=config.data.time_quantile)
-    evaluator = Evaluator(mesh, store, config.evaluation.batch_size, config.evaluation.item_chunk)
-    return _Setting(config, mesh, store, split, evaluator), console
+    elif config.data.targets == "liked":
+        split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
+    else:
+        split = leave_one_out(store)
+    content = open_content(config.data.content, store, train_counts(store, split.train_stop))
+    evaluation = config.evaluation
+    evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
+    return _Setting(config, mesh, store, split, thumbs, content, evaluator), console
 
 
 def _train(setting: _Setting, console: Console) -> Fitted:
     """Train until the best validation; where the split asks for it, once more on all up to T."""
     config, store, split = setting.config, setting.store, setting.split
-    in_training = train_counts(store, split.train_stop) > 0
+    trained = train_counts(store, split.train_stop) > 0
 
-    def validate(model: BERT4Rec, params: Any) -> dict[str, float]:
-        ranking = setting.evaluator.rank_model(
-            model,
-            params,
-            split.validation,
-            known=in_training,
-            max_length=config.data.max_length,
-            causal=config.masking.objective == "next",
-        )
-        return summary(ranking.ranks)
+    def validate(params: Any) -> dict[str, float]:
+        return summary(setting.ask(params, split.validation, trained=trained).ranks)
 
     workdir = Path(config.workdir)
-    thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
     common: dict[str, Any] = {
         "mesh": setting.mesh,
         "store": store,
-        "thumbs": thumbs,
+        "thumbs": setting.thumbs,
+        "content": setting.content,
         "console": console,
     }
     selected = fit(
@@ -256,9 +328,6 @@ def _test(
     config, store, evaluator = setting.config, setting.store, setting.evaluator
     if test:
         console.print("Ranking the whole catalog for every test user, beside the baselines ...")
-    model = build_model(
-        config.model, num_rows=store.catalog.num_rows, max_length=config.data.max_length
-    )
     counts = train_counts(store, setting.split.refit_stop)
     validation: dict[str, Mapping[str, Any]] = {}
     if validations:
@@ -279,18 +348,7 @@ def _test(
     if not test:
         return _Tested(Comparison({}, {}, {}), validation)
 
-    def ask_model(cases: Cases, among: Any = None) -> Ranking:
-        return evaluator.rank_model(
-            model,
-            params,
-            cases,
-            known=counts > 0,
-            max_length=config.data.max_length,
-            causal=config.masking.objective == "next",
-            among=among,
-        )
-
-    models: dict[str, Ask] = {MODEL: ask_model}
+    models: dict[str, Ask] = {MODEL: partial(setting.ask, params, trained=counts > 0)}
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()

@@ -21,7 +21,8 @@ from bert4rec_jax.errors import UserError
 
 _DATA = "data"
 _MODEL = "model"
-ITEM_TABLE = "item_table"  # parameters below a module of this name are sharded by rows
+_ITEM_TABLE = "item_table"
+_BY_ITEM = {"embedding", "bias", "features", "trained"}  # arrays of the item table, a row per token
 
 
 class Along(Enum):
@@ -89,9 +90,9 @@ def place_state(mesh: Mesh, state: Any) -> Any:
     """The shardings of a train state or of parameters: item tables by rows, the rest everywhere."""
 
     def leaf(path: tuple[Any, ...], value: Any) -> NamedSharding:
-        names = {getattr(entry, "key", getattr(entry, "name", None)) for entry in path}
-        table = ITEM_TABLE in names and np.ndim(value) > 0
-        return place(mesh, Along.ITEMS if table else Along.NEITHER)
+        names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
+        by_item = _ITEM_TABLE in names and names[-1] in _BY_ITEM
+        return place(mesh, Along.ITEMS if by_item else Along.NEITHER)
 
     return jax.tree.map_with_path(leaf, state)
 

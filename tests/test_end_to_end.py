@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import interactions
 
 from bert4rec_jax.config import from_json
 from bert4rec_jax.data.split import leave_one_out, train_counts
+from bert4rec_jax.data.store import write_store
 from bert4rec_jax.evaluation.baselines import Popular
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.sharding import make_mesh
@@ -106,27 +108,27 @@ def test_permuted_targets_leave_nothing_to_know(finished, store):
         from_json(read_config(workdir / "checkpoints")), workdir=str(workdir)
     )
     mesh = make_mesh()
-    params = load_best(config, mesh=mesh, store=store, folder=workdir).state.params
+    params = load_best(config, mesh=mesh, store=store, content=None, folder=workdir).state.params
     split = leave_one_out(store)
     cases, counts = split.test["test"], train_counts(store, split.refit_stop)
 
     class Permuted:
         """The store with its test targets dealt out anew."""
 
-        offsets, catalog = store.offsets, store.catalog
+        offsets, catalog, ratings = store.offsets, store.catalog, store.ratings
 
         def deal(self, generator):
             self.tokens = np.array(store.tokens)
             self.tokens[cases.rows] = generator.permutation(self.tokens[cases.rows])
 
     permuted, generator = Permuted(), np.random.default_rng(0)
-    evaluator = Evaluator(mesh, permuted, 64, 256)
+    evaluator = Evaluator(mesh, permuted, 64, 256, (6, 9))
     model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=12)
     gains = []
     for _ in range(20):
         permuted.deal(generator)
         found = evaluator.rank_model(
-            model, params, cases, known=counts > 0, max_length=12, causal=False
+            model, {"params": params}, cases, known=counts > 0, max_length=12, causal=False
         )
         popular = evaluator.rank_scorer(Popular(counts), cases)
         gains.append((1 / found.ranks).mean() - (1 / popular.ranks).mean())
@@ -285,6 +287,40 @@ def test_the_test_split_stays_unread_until_asked_for(finished, store, environmen
     assert again.returncode == 0, again.stderr
     assert "test" in results(tmp_path / "run")
     assert len((tmp_path / "run" / "ledger.jsonl").read_text().splitlines()) == 1
+
+
+def test_content_thumbs_and_liked_targets_together(store, environment, tmp_path):
+    changes = {"data__content": "catalog", "data__targets": "liked", "training__epochs": 4,
+               "training__evaluate_every": 2, "masking__objective": "mixed"}  # fmt: skip
+    workdir = tmp_path / "run"
+    arguments = [*command(store, workdir, **changes), "--model.thumbs"]
+    refused = run(arguments, environment)  # no item of this store has a title with a year
+    assert refused.returncode == 2
+    assert "has genres, numbers" in refused.stderr and "Traceback" not in refused.stderr
+
+    titled = tmp_path / "titled"
+    titles = {item: (f"Movie {item} (19{10 + int(item)})", "Drama") for item in map(str, range(40))}
+    write_store(rewritten(store), titled, titles=titles, source=store.manifest["source"])
+    done = run([*arguments, "--data.path", str(titled)], environment)
+    assert done.returncode == 0, done.stderr
+    found = results(workdir)
+    assert found["data"]["split"] == "leave_one_out_liked"
+    assert 0 < found["test"]["BERT4Rec"]["mrr"] < 1
+    output = tmp_path / "evaluation.json"
+    code = "from bert4rec_jax.cli import main; main()"
+    again = run(
+        [sys.executable, "-c", code, "evaluate", str(workdir), "--output", str(output)], environment
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(output.read_text())["test"] == found["test"]
+
+
+def rewritten(store):
+    """The interactions of a store."""
+    users = np.repeat(np.arange(store.num_users), store.lengths)
+    items = [store.catalog.item_ids[token - 2] for token in store.tokens]
+    rows = list(zip(users, items, store.timestamps.tolist(), store.ratings.tolist()))
+    return interactions(rows).in_time_order()
 
 
 def test_global_time_selects_refits_and_keeps_new_users_and_items_apart(

@@ -96,6 +96,7 @@ def inference_rows(
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
     tokens: npt.NDArray[np.int32],
+    thumbs: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int8]],
     *,
     max_length: int,
     width: int,
@@ -107,11 +108,12 @@ def inference_rows(
     Args:
       starts, stops: `[B]` the store's rows of each history, at most L - 1 of them.
       tokens: `[N]` the store's tokens.
+      thumbs: from rows of the store to their thumbs.
       max_length: positions L of the model.
       width: columns of the result, enough for the longest history and its MASK.
 
     Returns:
-      The batch (thumbs and examples are 0) and the column of each MASK, `[B, 1]`.
+      The batch (examples are 0) and the column of each MASK, `[B, 1]`.
     """
     lengths = stops - starts
     columns = np.arange(width)
@@ -122,7 +124,7 @@ def inference_rows(
     positions = np.where(used, max_length - 1 - lengths[:, None] + columns, 0)
     batch = Batch(
         tokens=rows.astype(np.int32),
-        thumbs=np.zeros(rows.shape, np.int8),
+        thumbs=np.where(is_history, thumbs(source), 0).astype(np.int8),
         positions=positions.astype(np.int32),
         segments=used.astype(np.int32),
         examples=np.zeros(rows.shape, np.uint32),

@@ -67,16 +67,23 @@ class Split:
         return not np.array_equal(self.train_stop, self.refit_stop)
 
 
-def leave_one_out(store: SequenceStore) -> Split:
+def leave_one_out(store: SequenceStore, liked: npt.NDArray[np.bool_] | None = None) -> Split:
     """Each user's last interaction is the test target, the one before it the validation target.
 
     At test time the validation item is part of the history. Users with fewer than three
     interactions are trained on and not asked.
 
+    Args:
+      store: the data.
+      liked: `[N]`, rows that may be asked for: then the targets are the last two liked items, each
+        with everything before it as history; users without two are trained on and not asked.
+
     Raises:
-      UserError: no user has three interactions.
+      UserError: no user has three interactions, or two liked items after the first.
     """
     starts, stops = store.offsets[:-1], store.offsets[1:]
+    if liked is not None:
+        return _last_two_liked(store, liked)
     long_enough = stops - starts >= 3
     if not long_enough.any():
         raise UserError(
@@ -93,6 +100,38 @@ def leave_one_out(store: SequenceStore) -> Split:
         validation=_cases(store, users, stops[users] - 2, short),
         test={"test": _cases(store, users, stops[users] - 1, short)},
     )
+
+
+def _last_two_liked(store: SequenceStore, liked: npt.NDArray[np.bool_]) -> Split:
+    starts, stops = store.offsets[:-1], store.offsets[1:]
+    test_rows = _last(liked, starts, stops)
+    validation_rows = _last(liked, starts, np.maximum(test_rows, starts))
+    users = np.flatnonzero(validation_rows > starts)
+    if not len(users):
+        raise UserError(
+            "no user has two liked items with a history before them; check data.thumbs, or use "
+            "--data.targets any"
+        )
+    train_stop = stops.copy()
+    train_stop[users] = validation_rows[users]
+    why = "fewer than two liked items after the first"
+    missing = store.num_users - len(users)
+    return Split(
+        name="leave_one_out_liked",
+        train_stop=train_stop,
+        refit_stop=train_stop,
+        validation=_cases(store, users, validation_rows[users], missing, why),
+        test={"test": _cases(store, users, test_rows[users], missing, why)},
+    )
+
+
+def _last(
+    liked: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The last liked row of each range `starts:stops`, or -1."""
+    latest = np.maximum.accumulate(np.where(liked, np.arange(len(liked)), -1))
+    found = np.where(stops > starts, latest[np.maximum(stops - 1, 0)], -1)
+    return np.where(found >= starts, found, -1)
 
 
 def global_time(store: SequenceStore, *, quantile: float = 0.9) -> Split:
@@ -159,6 +198,7 @@ def _cases(
     users: npt.NDArray[np.int64],
     rows: npt.NDArray[np.int64],
     too_short: int,
+    why_too_short: str = "fewer than 3 interactions",
 ) -> Cases:
     """Cases for the given rows, without those whose question is empty or already answered."""
     has_history = rows > store.offsets[users]
@@ -172,7 +212,7 @@ def _cases(
     )
     keep = has_history & ~repeated
     dropped = {
-        "fewer than 3 interactions": too_short,
+        why_too_short: too_short,
         "no history before the target": int((~has_history).sum()),
         "target already in the history": int(repeated.sum()),
     }

@@ -16,8 +16,10 @@ from jax.sharding import Mesh
 from bert4rec_jax.data.batch import inference_rows
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import Ranked, rank_by_scores, rank_by_vectors
+from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, put, to_host
 
 TOP = 10
@@ -47,17 +49,19 @@ class Evaluator:
       store: where histories and targets are.
       batch_size: cases asked at once; changes no result.
       item_chunk: items scored at once, per device; changes no result.
+      thumbs: rating thresholds, for models that read thumbs.
     """
 
     mesh: Mesh
     store: SequenceStore
     batch_size: int
     item_chunk: int
+    thumbs: tuple[float, float]
 
     def rank_model(
         self,
         model: nn.Module,
-        params: Any,
+        variables: Any,
         cases: Cases,
         *,
         known: npt.NDArray[np.bool_],
@@ -69,9 +73,9 @@ class Evaluator:
 
         Args:
           model: the module.
-          params: its parameters, laid out over the mesh.
+          variables: its collections, laid out over the mesh: `params`, and `catalog`.
           cases: what to ask.
-          known: `[V]`, the items that were trained on; others score -inf.
+          known: `[V]`, the items that the model can score; others score -inf.
           max_length: positions L of the model: the last L - 1 items and MASK are read.
           causal: read the next item at the newest one, seen from the left, instead of at a MASK.
           among: `[M, C]` tokens to rank for each case, padded with PAD; None for all.
@@ -79,11 +83,11 @@ class Evaluator:
         Raises:
           UserError: a score is not finite.
         """
-        vectors, bias = self._item_vectors(model, params)
+        vectors, bias = self._item_vectors(model, variables)
         known_items = put(self.mesh, Along.ITEMS, known)
 
         def answer(block: _Block) -> Ranked:
-            hidden = self._encode(model)(params, *self._read(block.cases, max_length, causal))
+            hidden = self._encode(model)(variables, *self._read(block.cases, max_length, causal))
             return self._rank_vectors(
                 hidden, vectors, bias, block.targets, block.seen, self._is_item, known_items,
                 block.among,
@@ -141,22 +145,23 @@ class Evaluator:
                 among=None if among is None else put(self.mesh, Along.ROWS, among[filled]),
             )
 
-    def _read(self, cases: Cases, max_length: int, causal: bool) -> tuple[jax.Array, ...]:
-        """Tokens, positions, segments, the slot to read and what it sees, for a block of cases."""
+    def _read(self, cases: Cases, max_length: int, causal: bool) -> tuple[History, jax.Array]:
+        """What is read for a block of cases, and the slot whose vector is wanted."""
         starts = np.maximum(self.store.offsets[cases.users], cases.rows - (max_length - 1))
         longest = int((cases.rows - starts).max()) + 1
         batch, slots = inference_rows(
             starts,
             cases.rows,
             self.store.tokens,
+            lambda rows: to_thumbs(self.store.ratings[rows], self.thumbs),
             max_length=max_length,
             width=min(_bucket(longest), max_length),
         )
         if causal:
             slots = np.maximum(slots - 1, 0)
         from_left = np.full(batch.tokens.shape, causal)
-        arrays = (batch.tokens, batch.positions, batch.segments, slots, from_left)
-        return tuple(put(self.mesh, Along.ROWS, x) for x in arrays)
+        history = History(batch.tokens, batch.thumbs, batch.positions, batch.segments, from_left)
+        return jax.tree.map(partial(put, self.mesh, Along.ROWS), (history, slots))
 
     @cached_property
     def _is_item(self) -> jax.Array:
@@ -169,21 +174,21 @@ class Evaluator:
     def _encode(self, model: nn.Module) -> Any:
         if model not in self._compiled:
 
-            def encode(params: Any, *rows: jax.Array) -> jax.Array:
+            def encode(variables: Any, history: History, slots: jax.Array) -> jax.Array:
                 hidden: Any = model.apply(
-                    {"params": params}, *rows, deterministic=True, method="encode"
+                    variables, history, slots, deterministic=True, method="encode"
                 )
                 return hidden[:, 0]
 
             self._compiled[model] = jax.jit(encode, out_shardings=place(self.mesh, Along.ROWS))
         return self._compiled[model]
 
-    def _item_vectors(self, model: nn.Module, params: Any) -> tuple[jax.Array, jax.Array]:
+    def _item_vectors(self, model: nn.Module, variables: Any) -> tuple[jax.Array, jax.Array]:
         with jax.set_mesh(self.mesh):
             vectors, bias = jax.jit(
                 partial(model.apply, method="item_vectors"),
                 out_shardings=place(self.mesh, Along.ITEMS),
-            )({"params": params})
+            )(variables)
         return vectors, bias
 
     @cached_property

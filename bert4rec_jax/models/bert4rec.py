@@ -13,12 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
+from bert4rec_jax.models.history import History
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.models.layers import TransformerLayer, layer_norm
 
 
 class BERT4Rec(nn.Module):
-    """The encoder and the tied output table. Field meanings: `config.ModelConfig`."""
+    """The encoder and the tied output table. Field meanings: `config.ModelConfig`.
+
+    `content_dim` is the number F of content columns per item, 0 without content.
+    """
 
     num_rows: int
     max_length: int
@@ -33,15 +37,22 @@ class BERT4Rec(nn.Module):
     dropout: float
     attention_dropout: float
     init_scale: float
+    thumbs: bool
+    unknown_rate: float
     dtype: Any
+    content_dim: int
 
     def setup(self) -> None:
         """Create the submodules."""
         init = nn.initializers.truncated_normal(self.init_scale)
-        self.item_table = ItemTable(self.num_rows, self.dim, init)
+        self.item_table = ItemTable(
+            self.num_rows, self.dim, init, self.content_dim, self.unknown_rate
+        )
         self.position_embedding = self.param(
             "position_embedding", init, (self.max_length, self.dim), jnp.float32
         )
+        if self.thumbs:
+            self.thumb_embedding = self.param("thumb_embedding", init, (4, self.dim), jnp.float32)
         self.input_norm = layer_norm(self._dtype, "input_norm")
         self.input_dropout = Dropout(self.dropout)
         self.transformer = [
@@ -68,35 +79,37 @@ class BERT4Rec(nn.Module):
     def _dtype(self) -> Any:
         return jnp.dtype(self.dtype)
 
-    def encode(
-        self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        segments: jax.Array,
-        slots: jax.Array,
-        causal: jax.Array,
-        *,
-        deterministic: bool,
-    ) -> jax.Array:
+    def encode(self, history: History, slots: jax.Array, *, deterministic: bool) -> jax.Array:
         """Vectors at the given slots; a score is their dot product with an item's vector plus bias.
 
         Args:
-          tokens: `[B, L]` int, MASK where an item is asked for.
-          positions: `[B, L]` int in [0, max_length); the newest item sits at `max_length - 1`.
-          segments: `[B, L]` int, 0 on padding; a position sees its own segment only.
-          slots: `[B, S]` int in [0, L): the positions whose vectors are wanted.
-          causal: `[B, L]` bool, true where a position sees itself and what is before it only.
+          history: what is read.
+          slots: `[B, S]` int in [0, L): the columns whose vectors are wanted.
           deterministic: no dropout.
 
         Returns:
           `[B, S, D]` float32.
         """
-        vectors = self.item_table.lookup(tokens) + self.position_embedding[positions]
-        h = self.input_norm(vectors.astype(self._dtype))
+        return self(history, slots, deterministic=deterministic)[0]
+
+    def item_vectors(self) -> tuple[jax.Array, jax.Array]:
+        """The catalog as `[V, D]` vectors and `[V]` biases, float32."""
+        return self.item_table(deterministic=True)
+
+    def __call__(
+        self, history: History, slots: jax.Array, *, deterministic: bool
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`encode` and `item_vectors` together: `[B, S, D]`, `[V, D]`, `[V]`."""
+        vectors, bias = self.item_table(deterministic=deterministic)
+        h = vectors[history.tokens] + self.position_embedding[history.positions]
+        if self.thumbs:
+            h = h + self.thumb_embedding[history.thumbs]
+        h = self.input_norm(h.astype(self._dtype))
         h = self.input_dropout(h, deterministic=deterministic)
+        segments = history.segments
         visible = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] != 0)
-        columns = jnp.arange(tokens.shape[1])
-        visible &= ~causal[:, :, None] | (columns <= columns[:, None])
+        columns = jnp.arange(segments.shape[1])
+        visible &= ~history.causal[:, :, None] | (columns <= columns[:, None])
         for layer in self.transformer[:-1]:
             h = layer(h, h, visible, deterministic=deterministic)
         # The last layer's results are read at the slots only, so it is computed there only.
@@ -106,24 +119,5 @@ class BERT4Rec(nn.Module):
         if self.norm == "pre":
             h = self.final_norm(h)
         h = self.transform(h)
-        return self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)
-
-    def item_vectors(self) -> tuple[jax.Array, jax.Array]:
-        """The catalog as `[V, D]` vectors and `[V]` biases, float32."""
-        return self.item_table.all_vectors()
-
-    def __call__(
-        self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        segments: jax.Array,
-        slots: jax.Array,
-        causal: jax.Array,
-        *,
-        deterministic: bool,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`encode` and `item_vectors` together: `[B, S, D]`, `[V, D]`, `[V]`."""
-        encoded = self.encode(
-            tokens, positions, segments, slots, causal, deterministic=deterministic
-        )
-        return encoded, *self.item_vectors()
+        h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h)
+        return h.astype(jnp.float32), vectors, bias

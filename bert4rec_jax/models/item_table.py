@@ -8,29 +8,58 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bert4rec_jax.models.dropout import hashed_bits
+
 
 class ItemTable(nn.Module):
     """A vector and a bias per token. The one place that turns tokens into vectors.
 
-    The same vectors feed the encoder and score its output, so whatever joins an item's vector
-    (content, say) joins both.
+    The same vectors feed the encoder and score its output. Without content they are an id's own
+    embedding and bias. With content (`content_dim` F > 0)
+
+        vector_i = id_i + c_i W_content        bias_i = b_i + c_i w_bias
+
+    where an item that was not trained on has the pair `unknown` for (id_i, b_i), and while training
+    any item has it with probability `unknown_rate`, once per step for input and output. So the
+    model learns to do without the id, and an item that nobody has seen has a vector and a score.
+
+    The collection `catalog` holds `features` `[V, F]` float32, 0 for tokens that are no item, and
+    `trained` `[V]` bool; they are constants, not parameters.
     """
 
     num_rows: int
     dim: int
     kernel_init: Any
+    content_dim: int
+    unknown_rate: float
 
-    def setup(self) -> None:
-        """Create the parameters."""
-        self.embedding = self.param(
-            "embedding", self.kernel_init, (self.num_rows, self.dim), jnp.float32
-        )
-        self.bias = self.param("bias", nn.initializers.zeros, (self.num_rows,), jnp.float32)
+    @nn.compact
+    def __call__(self, *, deterministic: bool) -> tuple[jax.Array, jax.Array]:
+        """The whole catalog: `[V, D]` vectors and `[V]` biases, float32.
 
-    def lookup(self, tokens: jax.Array) -> jax.Array:
-        """`[...]` tokens to `[..., D]` float32 vectors."""
-        return self.embedding[tokens]
-
-    def all_vectors(self) -> tuple[jax.Array, jax.Array]:
-        """The whole catalog: `[V, D]` vectors and `[V]` biases, float32."""
-        return self.embedding, self.bias
+        Needs a key named `dropout` unless deterministic, without content, or `unknown_rate` 0.
+        """
+        zeros = nn.initializers.zeros
+        shape = (self.num_rows, self.dim)
+        vectors = self.param("embedding", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", zeros, (self.num_rows,), jnp.float32)
+        if not self.content_dim:
+            return vectors, bias
+        features = self.variable(
+            "catalog", "features", jnp.zeros, (self.num_rows, self.content_dim), jnp.float32
+        ).value
+        trained = self.variable("catalog", "trained", jnp.zeros, (self.num_rows,), bool).value
+        columns = (self.content_dim,)
+        w_content = self.param("content", self.kernel_init, (*columns, self.dim), jnp.float32)
+        w_bias = self.param("content_bias", zeros, columns, jnp.float32)
+        unknown = self.param("unknown", self.kernel_init, (self.dim,), jnp.float32)
+        unknown_bias = self.param("unknown_bias", zeros, (), jnp.float32)
+        without_id = ~trained
+        if not deterministic and self.unknown_rate > 0:
+            words = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
+            drawn = hashed_bits(words, trained.shape) < jnp.uint32(self.unknown_rate * 2**32)
+            without_id |= drawn
+        without_id &= (features != 0).any(-1)  # MASK, and items without content, keep their own
+        vectors = jnp.where(without_id[:, None], unknown, vectors)
+        bias = jnp.where(without_id, unknown_bias, bias)
+        return vectors + features @ w_content, bias + features @ w_bias

@@ -40,6 +40,7 @@ class RunRecord:
       config: the run's config in JSON form.
       catalog: fingerprint of the catalog, which gives the rows of the item table their meaning.
       data: fingerprint of the prepared data.
+      content: fingerprint of the items' content, empty without.
       validations: one dict per validation so far: `step` and the metrics.
       checksum: of the state that is saved beside the record.
     """
@@ -49,6 +50,7 @@ class RunRecord:
     data: str
     validations: list[dict[str, float]] = field(default_factory=list)
     checksum: int = 0
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,12 @@ def _check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
         raise UserError(
             f"the data does not match the checkpoints in {folder} (fingerprint {saved.data[:12]} "
             f"there, {current.data[:12]} now). Use the data of that run, or another --workdir"
+        )
+    if saved.content != current.content:
+        raise UserError(
+            f"the items' content does not match the checkpoints in {folder} (fingerprint "
+            f"{saved.content[:12] or 'none'} there, {current.content[:12] or 'none'} now). Use "
+            "the content of that run, or another --workdir"
         )
 
 

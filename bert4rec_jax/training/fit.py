@@ -30,7 +30,16 @@ from bert4rec_jax.training.log import TrainingLog
 from bert4rec_jax.training.loop import Stopping, Validations, train
 from bert4rec_jax.training.masking import num_slots
 from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
-from bert4rec_jax.training.step import Metrics, TrainState, create_state, make_train_step, new_state
+from bert4rec_jax.training.step import (
+    Constants,
+    Metrics,
+    TrainState,
+    create_state,
+    make_train_step,
+    new_state,
+)
+
+Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,32 @@ class Fitted:
     validations: Validations
 
 
-def build_model(config: ModelConfig, *, num_rows: int, max_length: int) -> BERT4Rec:
-    """The module that a config describes."""
-    return BERT4Rec(num_rows=num_rows, max_length=max_length, **dataclasses.asdict(config))
+def build_model(
+    config: ModelConfig, *, num_rows: int, max_length: int, content_dim: int = 0
+) -> BERT4Rec:
+    """The module that a config describes, for items with `content_dim` content columns."""
+    return BERT4Rec(
+        num_rows=num_rows,
+        max_length=max_length,
+        content_dim=content_dim,
+        **dataclasses.asdict(config),
+    )
+
+
+def catalog_constants(
+    mesh: Mesh, content: Features | None, trained: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The model's collection `catalog`, laid out over the mesh; empty without content.
+
+    Args:
+      mesh: the devices.
+      content: `[V, F]` features of each item, or None.
+      trained: `[V]`, the items with a training event.
+    """
+    if content is None:
+        return {}
+    arrays = {"features": content, "trained": trained}
+    return {"item_table": {name: put(mesh, Along.ITEMS, x) for name, x in arrays.items()}}
 
 
 def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:
@@ -80,10 +112,11 @@ def fit(
     store: SequenceStore,
     stop: npt.NDArray[np.int64],
     thumbs: tuple[float, float],
+    content: Features | None,
     folder: Path,
     console: Console,
     title: str,
-    validate: Callable[[BERT4Rec, Any], dict[str, float]] | None,
+    validate: Callable[[Any], dict[str, float]] | None,
     steps: int | None = None,
 ) -> Fitted:
     """Train on each user's rows up to `stop`; continue if `folder` holds an unfinished run.
@@ -94,10 +127,11 @@ def fit(
       store: histories.
       stop: `[U]` where each user's training rows end.
       thumbs: rating thresholds.
+      content: `[V, F]` what is known of each item beside its id, or None.
       folder: gets `checkpoints/`, `log.jsonl` and TensorBoard events.
       console: shows progress.
       title: what is being trained.
-      validate: from model and parameters to metrics; None trains for `steps` without validation.
+      validate: from parameters to metrics; None trains for `steps` without validation.
       steps: updates to do; None for `config.training.epochs` epochs.
 
     Raises:
@@ -109,14 +143,17 @@ def fit(
     scheduled = training.epochs * plan.steps_per_epoch
     total = scheduled if steps is None else steps
     model = build_model(
-        config.model, num_rows=store.catalog.num_rows, max_length=config.data.max_length
+        config.model,
+        num_rows=store.catalog.num_rows,
+        max_length=config.data.max_length,
+        content_dim=0 if content is None else content.shape[1],
     )
     schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=scheduled)
     optimizer = make_optimizer(config.optimizer, schedule)
     new = {"seed": training.seed, "max_length": config.data.max_length}
     abstract = jax.eval_shape(partial(new_state, model, optimizer, **new))
 
-    record = RunRecord(to_json(config), store.catalog.fingerprint, store.fingerprint)
+    record = make_record(config, store, content)
     checkpoints = open_checkpoints(
         config,
         folder,
@@ -126,9 +163,14 @@ def fit(
         found = checkpoints.restore_latest(abstract, mesh, record)
         if found is None:
             found = Restored(0, create_state(mesh, model, optimizer, **new), record)
+        trained = train_counts(store, stop) > 0
+        constants = Constants(
+            put(mesh, Along.ITEMS, trained), catalog_constants(mesh, content, trained)
+        )
         step_function = make_train_step(
             mesh,
             abstract,
+            constants,
             model,
             optimizer,
             masking=config.masking,
@@ -142,7 +184,6 @@ def fit(
             steps_per_epoch=plan.steps_per_epoch,
             chunk=training.loss_chunk,
         )
-        in_softmax = put(mesh, Along.ITEMS, train_counts(store, stop) > 0)
         host, hosts = jax.process_index(), jax.process_count()
         to_batch = StepToBatch(plan, store, thumbs, host=host, hosts=hosts)
 
@@ -151,7 +192,7 @@ def fit(
                 yield global_rows(mesh, batch)
 
         def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            return step_function(state, batch, in_softmax)
+            return step_function(state, batch, constants)
 
         with TrainingLog(
             folder,
@@ -169,7 +210,7 @@ def fit(
                 step=found.step,
                 train_step=train_step,
                 batches=on_devices,
-                validate=lambda params: {} if validate is None else validate(model, params),
+                validate=lambda params: {} if validate is None else validate(params),
                 checkpoints=checkpoints,
                 record=found.record,
                 stopping=Stopping(
@@ -196,19 +237,40 @@ def fit(
     )
 
 
-def load_best(config: Config, *, mesh: Mesh, store: SequenceStore, folder: Path) -> Restored:
+def make_record(config: Config, store: SequenceStore, content: Features | None) -> RunRecord:
+    """What a checkpoint of this run says of itself."""
+    sha = hashlib.sha256(np.ascontiguousarray(content).tobytes()) if content is not None else None
+    return RunRecord(
+        to_json(config),
+        store.catalog.fingerprint,
+        store.fingerprint,
+        content=sha.hexdigest() if sha else "",
+    )
+
+
+def load_best(
+    config: Config,
+    *,
+    mesh: Mesh,
+    store: SequenceStore,
+    content: Features | None,
+    folder: Path,
+) -> Restored:
     """The best checkpoint of a run, finished or not; where nothing was validated, the newest.
 
     Raises:
       UserError: the folder holds no checkpoint that can be read and fits this config and data.
     """
     model = build_model(
-        config.model, num_rows=store.catalog.num_rows, max_length=config.data.max_length
+        config.model,
+        num_rows=store.catalog.num_rows,
+        max_length=config.data.max_length,
+        content_dim=0 if content is None else content.shape[1],
     )
     optimizer = make_optimizer(config.optimizer, lambda count: 0.0)
     new = partial(new_state, model, optimizer, seed=0, max_length=config.data.max_length)
     abstract = jax.eval_shape(new)
-    record = RunRecord(to_json(config), store.catalog.fingerprint, store.fingerprint)
+    record = make_record(config, store, content)
     checkpoints = open_checkpoints(config, folder, warn=lambda text: None)
     try:
         newest = checkpoints.restore_latest(abstract, mesh, record)

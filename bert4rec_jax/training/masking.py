@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.data.catalog import MASK
+from bert4rec_jax.data.thumbs import NONE
 
 
 class MaskedBatch(NamedTuple):
@@ -33,13 +34,15 @@ class MaskedBatch(NamedTuple):
 
     Attributes:
       tokens: `[B, L]` with MASK at the masked positions.
+      thumbs: `[B, L]` with none at the masked positions: the held-out thumb would be a leak.
       causal: `[B, L]` bool, true where a position sees itself and what is before it only.
       slots: `[B, S]` int32 positions that have to name an item.
       labels: `[B, S]` the items to name.
-      weights: `[B, S]` float32: 1 at slots in use, else 0.
+      weights: `[B, S]` float32: what an answer counts in the loss; 0 at slots that are not in use.
     """
 
     tokens: jax.Array
+    thumbs: jax.Array
     causal: jax.Array
     slots: jax.Array
     labels: jax.Array
@@ -65,6 +68,7 @@ def mask_items(
     rate: float,
     last_only: float,
     thumb_weights: Sequence[float],
+    loss_weights: Sequence[float],
     next_item: float,
     slots: int,
 ) -> MaskedBatch:
@@ -76,6 +80,7 @@ def mask_items(
       rate: share of a history that is masked, in (0, 1).
       last_only: share of histories that mask their last item only, in [0, 1].
       thumb_weights: relative weights of the thumbs none, down, up, two up.
+      loss_weights: weights in the loss by the thumb of the item to name; of the same order.
       next_item: share of histories that have to name next items instead, in [0, 1].
       slots: static number S of slots per row, from `num_slots`.
     """
@@ -93,18 +98,22 @@ def mask_items(
             batch, example_keys, only_last, from_end, rate=rate, thumb_weights=thumb_weights
         )
     asked = masked | (causal & (from_end > 0))
-    successors = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
+
+    def at_answer(values: Any) -> jax.Array:
+        return jnp.where(causal, jnp.pad(values[:, 1:], ((0, 0), (0, 1))), values)
+
+    weights = asked * jnp.asarray(loss_weights, jnp.float32)[at_answer(batch.thumbs)]
 
     # Positions that are asked first, each group from left to right.
     columns = jnp.arange(max_length, dtype=jnp.int32)
     _, chosen = jax.lax.top_k(jnp.where(asked, 2 * max_length, max_length) - columns, slots)
-    answers = jnp.where(causal, successors, batch.tokens)
     return MaskedBatch(
         tokens=jnp.where(masked, MASK, batch.tokens),
+        thumbs=jnp.where(masked, NONE, batch.thumbs),
         causal=causal,
         slots=chosen,
-        labels=jnp.take_along_axis(answers, chosen, axis=1),
-        weights=jnp.take_along_axis(asked, chosen, axis=1).astype(jnp.float32),
+        labels=jnp.take_along_axis(at_answer(batch.tokens), chosen, axis=1),
+        weights=jnp.take_along_axis(weights, chosen, axis=1),
     )
 
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from bert4rec_jax.config import MaskingConfig
 from bert4rec_jax.data.batch import Batch
+from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, place_state
 from bert4rec_jax.training.losses import cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
@@ -36,14 +37,25 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
 
 
+class Constants(NamedTuple):
+    """What the step reads and never changes, laid out over the mesh.
+
+    Attributes:
+      in_softmax: `[V]` bool, the items with a training event.
+      catalog: the model's collection of that name, empty without content.
+    """
+
+    in_softmax: jax.Array
+    catalog: Any
+
+
 def new_state(
     model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, max_length: int
 ) -> TrainState:
     """Freshly drawn parameters; call it under `jit` with the state's shardings."""
     row = jnp.zeros((1, max_length), jnp.int32)
-    params = model.init(_keys(seed).init, row, row, row, row[:, :1], row != 0, deterministic=True)[
-        "params"
-    ]
+    history = History(row, row, row, row, row != 0)
+    params = model.init(_keys(seed).init, history, row[:, :1], deterministic=True)["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -65,21 +77,18 @@ def create_state(
 def slots_loss(
     model: nn.Module,
     params: Any,
+    constants: Constants,
     batch: Batch,
     masked: MaskedBatch,
-    in_softmax: jax.Array,
     *,
     chunk: int,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
     """The mean loss over the masked slots of a batch; no dropout without a key."""
     output: Any = model.apply(
-        {"params": params},
-        masked.tokens,
-        batch.positions,
-        batch.segments,
+        {"params": params, "catalog": constants.catalog},
+        History(masked.tokens, masked.thumbs, batch.positions, batch.segments, masked.causal),
         masked.slots,
-        masked.causal,
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
@@ -90,7 +99,7 @@ def slots_loss(
         bias,
         masked.labels.reshape(-1),
         masked.weights.reshape(-1),
-        in_softmax,
+        constants.in_softmax,
         chunk=chunk,
     )
 
@@ -98,6 +107,7 @@ def slots_loss(
 def make_train_step(
     mesh: Mesh,
     state: TrainState,
+    constants: Constants,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     *,
@@ -107,7 +117,7 @@ def make_train_step(
     steps_per_epoch: int,
     chunk: int,
 ) -> TrainStep:
-    """Build `(state, batch, in_softmax) -> (state, metrics)`; the state's memory is reused.
+    """Build `(state, batch, constants) -> (state, metrics)`; the state's memory is reused.
 
     Masks derive from (seed, epoch, example), dropout from (seed, step), so a restored state goes on
     as if it had never stopped. Metrics: `loss`, `grad_norm`, and per thumb the number of items and
@@ -115,13 +125,14 @@ def make_train_step(
     """
     keys = _keys(seed)
 
-    def step(state: TrainState, batch: Batch, in_softmax: jax.Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
         masked = mask_items(
             jax.random.fold_in(keys.masks, state.step // steps_per_epoch),
             batch,
             rate=masking.rate,
             last_only=masking.last_only,
             thumb_weights=masking.thumb_weights,
+            loss_weights=masking.loss_weights,
             next_item=masking.next_item,
             slots=slots,
         )
@@ -129,9 +140,9 @@ def make_train_step(
             lambda params: slots_loss(
                 model,
                 params,
+                constants,
                 batch,
                 masked,
-                in_softmax,
                 chunk=chunk,
                 dropout_key=jax.random.fold_in(keys.dropout, state.step),
             )
@@ -148,10 +159,12 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     shardings = place_state(mesh, state)
+    in_softmax: Any = place(mesh, Along.ITEMS)
+    constants_places = Constants(in_softmax, place_state(mesh, constants.catalog))
     everywhere = place(mesh, Along.NEITHER)
     compiled = jax.jit(
         step,
-        in_shardings=(shardings, place(mesh, Along.ROWS), place(mesh, Along.ITEMS)),
+        in_shardings=(shardings, place(mesh, Along.ROWS), constants_places),
         out_shardings=(shardings, everywhere),
         donate_argnums=0,
     )
@@ -167,17 +180,17 @@ class TrainStep:
     jitted: Any
 
     def __call__(
-        self, state: TrainState, batch: Batch, in_softmax: jax.Array
+        self, state: TrainState, batch: Batch, constants: Constants
     ) -> tuple[TrainState, Metrics]:
         """One update."""
         with jax.set_mesh(self.mesh):  # not around the loop: Orbax cannot save under a global mesh
-            result: tuple[TrainState, Metrics] = self.jitted(state, batch, in_softmax)
+            result: tuple[TrainState, Metrics] = self.jitted(state, batch, constants)
         return result
 
-    def compiled_text(self, state: TrainState, batch: Batch, in_softmax: jax.Array) -> str:
+    def compiled_text(self, state: TrainState, batch: Batch, constants: Constants) -> str:
         """The program that XLA runs on each device, to look at its collectives."""
         with jax.set_mesh(self.mesh):
-            text: str = self.jitted.lower(state, batch, in_softmax).compile().as_text()
+            text: str = self.jitted.lower(state, batch, constants).compile().as_text()
         return text
 
 

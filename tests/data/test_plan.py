@@ -116,7 +116,10 @@ def test_a_batch_by_hand():
 def test_serving_reads_the_history_then_mask():
     tokens = np.array([7, 8, 9, 4, 5], np.int32)
     starts, stops = np.array([0, 3, 5]), np.array([3, 5, 5])
-    batch, slots = inference_rows(starts, stops, tokens, max_length=5, width=4)
+    thumbs = np.array([1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3], np.int8)
+    batch, slots = inference_rows(
+        starts, stops, tokens, lambda rows: thumbs[rows], max_length=5, width=4
+    )
     assert batch.tokens.tolist() == [[7, 8, 9, MASK], [4, 5, MASK, 0], [MASK, 0, 0, 0]]
     assert batch.positions.tolist() == [[1, 2, 3, 4], [2, 3, 4, 0], [4, 0, 0, 0]]
     assert batch.segments.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]

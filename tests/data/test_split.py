@@ -167,3 +167,30 @@ def test_cases_can_be_cut_and_masked(tmp_path):
         "u",
         "w",
     ]
+
+
+def test_only_liked_items_are_asked_for(tmp_path):
+    store = make(
+        tmp_path,
+        {
+            "many": in_order("aBcDe"),  # upper case: liked
+            "late": in_order("abCDE"),
+            "first": in_order("Abc"),  # one liked item, and nothing before it
+            "one": in_order("abC"),
+            "start": in_order("AbC"),  # the validation target would have no history
+        },
+    )
+    ids = ("pad", "mask", *store.catalog.item_ids)
+    liked = np.array([ids[token].isupper() for token in store.tokens])
+    split = leave_one_out(store, liked)
+    assert questions(store, split.validation) == [("many", "a", "B"), ("late", "abC", "D")]
+    assert questions(store, split.test["test"]) == [("many", "aBc", "D"), ("late", "abCD", "E")]
+    assert trained(store, split.train_stop) == ["a", "abC", "Abc", "abC", "AbC"]
+    why = "fewer than two liked items after the first"
+    assert split.test["test"].dropped == {why: 3} == split.validation.dropped
+
+
+def test_nothing_liked_is_one_clear_error(tmp_path):
+    store = make(tmp_path, {"u": in_order("abc")})
+    with pytest.raises(UserError, match=r"no user has two liked items.*--data\.targets any"):
+        leave_one_out(store, np.zeros(3, bool))

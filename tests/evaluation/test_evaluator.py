@@ -1,6 +1,5 @@
 """The evaluator: exact for any batch size and mesh, with whole histories seen."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,26 +10,29 @@ from reference import rank_and_list
 from bert4rec_jax.config import ModelConfig
 from bert4rec_jax.data.batch import inference_rows
 from bert4rec_jax.data.split import leave_one_out, train_counts
+from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
-from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import make_mesh
+from bert4rec_jax.training.fit import build_model
 
+THUMBS = (6.0, 9.0)
 L = 6  # shorter than most histories: what is seen must not be the window
 
 
 def evaluator_on(store, *, model=1, batch_size=16, item_chunk=64):
-    return Evaluator(make_mesh(model=model), store, batch_size, item_chunk)
+    return Evaluator(make_mesh(model=model), store, batch_size, item_chunk, THUMBS)
 
 
 @pytest.fixture(scope="module")
 def model(store):
-    config = ModelConfig(dim=8, heads=2, layers=1, ffn_dim=16)
-    module = BERT4Rec(num_rows=store.catalog.num_rows, max_length=L, **dataclasses.asdict(config))
+    config = ModelConfig(dim=8, heads=2, layers=1, ffn_dim=16, thumbs=True)
+    module = build_model(config, num_rows=store.catalog.num_rows, max_length=L)
     row = np.zeros((1, L), np.int32)
     init = jax.jit(functools.partial(module.init, deterministic=True))
-    params = init(jax.random.key(0), row, row, row, row[:, :1], row != 0)
-    return module, jax.tree.map(lambda x: x * 5 if x.ndim > 1 else x, params["params"])
+    variables = init(jax.random.key(0), History(row, row, row, row, row != 0), row[:, :1])
+    return module, jax.tree.map(lambda x: x * 5 if x.ndim > 1 else x, variables)
 
 
 class Fixed:
@@ -58,21 +60,26 @@ def test_a_scorer_is_ranked_by_the_rule(store):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_model_is_ranked_by_its_own_scores(store, model, causal):
-    module, params = model
+    module, variables = model
     split = leave_one_out(store)
     cases = split.test["test"]
     known = train_counts(store, split.train_stop) > 0
     ranking = evaluator_on(store).rank_model(
-        module, params, cases, known=known, max_length=L, causal=causal
+        module, variables, cases, known=known, max_length=L, causal=causal
     )
 
     starts = np.maximum(store.offsets[cases.users], cases.rows - (L - 1))
-    batch, slots = inference_rows(starts, cases.rows, store.tokens, max_length=L, width=L)
+    batch, slots = inference_rows(
+        starts, cases.rows, store.tokens, lambda rows: to_thumbs(store.ratings[rows], THUMBS),
+        max_length=L, width=L,
+    )  # fmt: skip
+    from_left = np.full(batch.tokens.shape, causal)
     apply = jax.jit(functools.partial(module.apply, deterministic=True))
     hidden, vectors, bias = apply(
-        {"params": params}, batch.tokens, batch.positions, batch.segments, slots - causal,
-        np.full(batch.tokens.shape, causal),
-    )  # fmt: skip
+        variables,
+        History(batch.tokens, batch.thumbs, batch.positions, batch.segments, from_left),
+        slots - causal,
+    )
     scores = np.asarray(hidden[:, 0] @ vectors.T + bias)
     ranks, top = rank_and_list(scores, cases, store, known=known)
     np.testing.assert_array_equal(ranking.ranks, ranks)
@@ -83,41 +90,43 @@ def test_a_model_is_ranked_by_its_own_scores(store, model, causal):
 def test_batch_size_mesh_and_chunks_change_nothing(
     store, model, mesh_model, batch_size, item_chunk
 ):
-    module, params = model
+    module, variables = model
     split = leave_one_out(store)
     known = train_counts(store, split.train_stop) > 0
     settings = {"known": known, "max_length": L, "causal": False}
-    expected = evaluator_on(store).rank_model(module, params, split.validation, **settings)
+    expected = evaluator_on(store).rank_model(module, variables, split.validation, **settings)
     found = evaluator_on(
         store, model=mesh_model, batch_size=batch_size, item_chunk=item_chunk
-    ).rank_model(module, params, split.validation, **settings)
+    ).rank_model(module, variables, split.validation, **settings)
     np.testing.assert_array_equal(found.ranks, expected.ranks)
     np.testing.assert_array_equal(found.top, expected.top)
 
 
 def test_the_target_changes_no_score(store, model):
-    """The lists for a case are the same, whatever the target and whatever comes after it."""
-    module, params = model
+    """The lists for a case are the same, whatever the target, its thumb, and what comes after."""
+    module, variables = model
     cases = leave_one_out(store).validation
     everything = np.ones(store.catalog.num_rows, bool)
     settings = {"known": everything, "max_length": L, "causal": False}
-    expected = evaluator_on(store).rank_model(module, params, cases, **settings).top
+    expected = evaluator_on(store).rank_model(module, variables, cases, **settings).top
 
     class Changed:
-        """The store with another item at every target."""
+        """The store with another item and another rating at every target."""
 
         def __init__(self):
             self.tokens = np.array(store.tokens)
             self.tokens[cases.rows] = 2 + (self.tokens[cases.rows] + 5) % len(store.catalog)
             self.offsets, self.catalog = store.offsets, store.catalog
+            self.ratings = np.array(store.ratings)
+            self.ratings[cases.rows] = 1 + (self.ratings[cases.rows] + 5) % 10
 
-    found = evaluator_on(Changed()).rank_model(module, params, cases, **settings).top
+    found = evaluator_on(Changed()).rank_model(module, variables, cases, **settings).top
     np.testing.assert_array_equal(found, expected)
 
 
 def test_broken_parameters_are_an_error(store, model):
-    module, params = model
-    broken = jax.tree.map(lambda x: x * np.nan, params)
+    module, variables = model
+    broken = jax.tree.map(lambda x: x * np.nan, variables)
     with pytest.raises(UserError, match="NaN or infinite"):
         evaluator_on(store).rank_model(
             module, broken, leave_one_out(store).validation,

@@ -12,16 +12,19 @@ import pytest
 from bert4rec_jax.config import ModelConfig
 from bert4rec_jax.data.catalog import MASK
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.history import History
 
 V, L, D = 256, 8, 16
 
 
-def make(**changes):
+def make(content_dim=0, **changes):
     config = ModelConfig(**{"dim": D, "heads": 2, "layers": 2, "ffn_dim": 32, **changes})
-    model = BERT4Rec(num_rows=V, max_length=L, **dataclasses.asdict(config))
+    model = BERT4Rec(
+        num_rows=V, max_length=L, content_dim=content_dim, **dataclasses.asdict(config)
+    )
     row = jnp.zeros((1, L), jnp.int32)
     init = jax.jit(functools.partial(model.init, deterministic=True))
-    params = init(jax.random.key(0), row, row, row, row[:, :1], row != 0)
+    params = init(jax.random.key(0), History(row, row, row, row, row != 0), row[:, :1])
     # Away from tiny starting weights, so that differences show.
     return model, jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, params)
 
@@ -36,20 +39,21 @@ def row(items, width=L):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(model, params, *row):
-    return model.apply(params, *row, deterministic=True, method="encode")
+def _encode(model, params, history, slots):
+    return model.apply(params, history, slots, deterministic=True, method="encode")
 
 
-def encode(model, params, tokens, positions, segments, slots, *, causal=False):
+def encode(model, params, tokens, positions, segments, slots, *, causal=False, thumbs=0):
     slots = np.asarray(slots, np.int32).reshape(len(tokens), -1)
     from_left = np.broadcast_to(causal, np.shape(tokens))
-    return _encode(model, params, tokens, positions, segments, slots, from_left)
+    given = np.broadcast_to(np.int8(thumbs), np.shape(tokens))
+    return _encode(model, params, History(tokens, given, positions, segments, from_left), slots)
 
 
 def test_config_and_module_have_the_same_fields():
     module = {f.name for f in dataclasses.fields(BERT4Rec)} - {"parent", "name"}
     config = {f.name for f in dataclasses.fields(ModelConfig)}
-    assert module - config == {"num_rows", "max_length"} and config <= module
+    assert module - config == {"num_rows", "max_length", "content_dim"} and config <= module
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,9 @@ def test_shapes_and_types(changes, dtype):
     tokens = np.full((3, L), 5, np.int32)
     slots = np.zeros((3, 4), np.int32)
     apply = jax.jit(functools.partial(model.apply, deterministic=True))
-    hidden, vectors, bias = apply(params, tokens, tokens, tokens, slots, tokens == 0)
+    hidden, vectors, bias = apply(
+        params, History(tokens, slots[:, :1], tokens, tokens, tokens == 0), slots
+    )
     chex.assert_shape([hidden, vectors, bias], [(3, 4, D), (V, D), (V,)])
     chex.assert_type([hidden, vectors, bias], jnp.float32)
     chex.assert_tree_all_finite((hidden, vectors, bias))
@@ -149,6 +155,17 @@ def test_both_kinds_of_rows_in_one_batch():
         np.testing.assert_allclose(both[number], alone[0], atol=1e-5)
 
 
+def test_thumbs_matter_only_to_a_model_that_reads_them():
+    for thumbs in (False, True):
+        model, params = make(thumbs=thumbs)
+        history = row([3, 4, MASK])
+        base = encode(model, params, *history, [2])
+        liked = np.zeros((1, L), np.int8)
+        liked[0, 0] = 3
+        changed = encode(model, params, *history, [2], thumbs=liked)
+        assert (np.abs(base - changed).max() > 1e-3) == thumbs
+
+
 def test_order_matters():
     model, params = make()
     base = encode(model, params, *row([3, 4, 5, MASK]), [3])
@@ -172,12 +189,15 @@ def test_gradient_reaches_the_history_and_not_the_padding():
 
 def test_dropout_needs_its_key_and_changes_results():
     model, params = make(dropout=0.5)
-    arguments = (*row([3, 4, MASK]), np.array([[2]]), np.zeros((1, L), bool))
+    tokens, positions, segments = row([3, 4, MASK])
+    history = History(tokens, tokens * 0, positions, segments, tokens < 0)
 
     @jax.jit
     def drawn(key):
         rngs = {"dropout": key}
-        return model.apply(params, *arguments, deterministic=False, rngs=rngs, method="encode")
+        return model.apply(
+            params, history, np.array([[2]]), deterministic=False, rngs=rngs, method="encode"
+        )
 
     draw = [drawn(jax.random.key(k)) for k in (0, 0, 1)]
     assert (draw[0] == draw[1]).all() and not (draw[0] == draw[2]).all()

@@ -24,11 +24,11 @@ class Tiny(nn.Module):
     """An item table and a dense layer."""
 
     def setup(self):
-        self.item_table = ItemTable(64, 4, nn.initializers.normal(1.0))
+        self.item_table = ItemTable(64, 4, nn.initializers.normal(1.0), 0, 0.0)
         self.dense = nn.Dense(4)
 
     def __call__(self, tokens):
-        return self.dense(self.item_table.lookup(tokens))
+        return self.dense(self.item_table(deterministic=True)[0][tokens])
 
 
 def new_state(step):
@@ -228,6 +228,8 @@ def test_another_run_is_refused_and_nothing_set_aside(opened):
         opened().restore_latest(*arguments, record(catalog="other"))
     with pytest.raises(UserError, match="the data does not match the checkpoints"):
         opened().restore_latest(*arguments, record(data="other"))
+    with pytest.raises(UserError, match=r"content does not match .*none there, other now"):
+        opened().restore_latest(*arguments, record(content="other"))
     assert opened().steps() == [1]
 
 

@@ -34,14 +34,22 @@ def batch_of(rows, *, thumbs=None, max_length=L, examples=None):
     )
 
 
-_STATIC = ("rate", "last_only", "thumb_weights", "next_item", "slots")
+_STATIC = ("rate", "last_only", "thumb_weights", "loss_weights", "next_item", "slots")
 _mask = jax.jit(mask_items, static_argnames=_STATIC)
 
 
-def mask(batch, key=0, *, rate=0.3, last_only=0.0, weights=(1,) * 4, next_item=0.0, segments=1):
+def mask(
+    batch, key=0, *, rate=0.3, last_only=0.0, weights=(1,) * 4, loss=(1,) * 4, next_item=0.0,
+    segments=1,
+):  # fmt: skip
     width = batch.tokens.shape[1]
     slots = num_slots(rate=rate, next_item=next_item, max_length=width, max_segments=segments)
-    settings = {"rate": rate, "last_only": last_only, "thumb_weights": weights}
+    settings = {
+        "rate": rate,
+        "last_only": last_only,
+        "thumb_weights": weights,
+        "loss_weights": loss,
+    }
     settings |= {"next_item": next_item, "slots": slots}
     return _mask(jax.random.key(key), batch, **settings)
 
@@ -159,6 +167,23 @@ def test_slots_hold_every_masked_item_of_any_packing(rate, segments):
     ]
     assert np.asarray(masked.weights).sum(1).tolist() == expected
     assert (np.asarray(masked.tokens) == MASK).sum(1).tolist() == expected
+
+
+def test_no_thumb_is_seen_where_an_item_is_asked_for():
+    batch = batch_of([[[5, 6, 7, 8]]], thumbs=[1, 2, 3, 2])
+    masked = mask(batch, rate=0.5)
+    hidden = np.asarray(masked.tokens)[0] == MASK
+    assert hidden.sum() == 2
+    np.testing.assert_array_equal(masked.thumbs[0], np.where(hidden, 0, batch.thumbs[0]))
+
+
+def test_loss_weights_follow_the_thumb_of_the_answer():
+    batch = batch_of([[[5, 6, 7, 8]]], thumbs=[0, 1, 2, 3])
+    of_item = {5: 1.0, 6: 0.0, 7: 2.0, 8: 4.0}
+    for next_item in (0.0, 1.0):
+        masked = mask(batch, rate=0.9, loss=(1, 0, 2, 4), next_item=next_item)
+        labels, weights = np.asarray(masked.labels)[0], np.asarray(masked.weights)[0]
+        assert [of_item[label] for label in labels[:3]] == weights[:3].tolist()
 
 
 def test_next_items_by_hand():

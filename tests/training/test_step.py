@@ -16,10 +16,11 @@ from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
+from bert4rec_jax.training.fit import catalog_constants
 from bert4rec_jax.training.masking import mask_items, num_slots
-from bert4rec_jax.training.step import create_state, make_train_step, slots_loss
+from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss
 
-L, B = 12, 16
+L, B, F = 12, 16, 5
 MASKING = MaskingConfig(rate=0.3, last_only=0.2)
 MESHES = {"1 device": (1, 1), "8 x 1": (8, 1), "4 x 2": (4, 2), "1 x 8": (1, 8)}
 
@@ -29,13 +30,24 @@ def setting(store):
     model = BERT4Rec(
         num_rows=store.catalog.num_rows,
         max_length=L,
+        content_dim=F,
         **dataclasses.asdict(
-            ModelConfig(dim=16, heads=2, layers=2, ffn_dim=32, dropout=0.0, attention_dropout=0.0)
+            ModelConfig(
+                dim=16, heads=2, layers=2, ffn_dim=32, dropout=0.0, attention_dropout=0.0,
+                thumbs=True, unknown_rate=0.3,
+            )
         ),
-    )
+    )  # fmt: skip
     plan = Plan(store.offsets[:-1], store.offsets[1:], L, B, "recent", True, 3, seed=0)
     batches = [StepToBatch(plan, store, (6, 9))(step) for step in range(3)]
-    return model, plan, batches, train_counts(store, store.offsets[1:]) > 0
+    trained = train_counts(store, store.offsets[1:]) > 0
+    features = np.random.default_rng(0).normal(size=(store.catalog.num_rows, F))
+    content = np.where(store.catalog.is_item()[:, None], features, 0).astype(np.float32)
+    return model, plan, batches, lambda mesh: constants(mesh, content, trained)
+
+
+def constants(mesh, content, trained):
+    return Constants(put(mesh, Along.ITEMS, trained), catalog_constants(mesh, content, trained))
 
 
 def mesh_of(shape):
@@ -46,19 +58,19 @@ def mesh_of(shape):
 
 def run(setting, shape, optimizer=None):
     """Three steps; returns states and metrics on the host."""
-    model, plan, batches, known = setting
+    model, plan, batches, constants_on = setting
     mesh = mesh_of(shape)
     optimizer = optimizer or optax.sgd(0.5)
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
-        mesh, state, model, optimizer, masking=MASKING,
+        mesh, state, constants_on(mesh), model, optimizer, masking=MASKING,
         slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
         seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
     )  # fmt: skip
     seen = [jax.device_get(state)]
     metrics = []
     for batch in batches:
-        state, values = step(state, global_rows(mesh, batch), put(mesh, Along.ITEMS, known))
+        state, values = step(state, global_rows(mesh, batch), constants_on(mesh))
         seen.append(jax.device_get(state))
         metrics.append(jax.device_get(values))
     return seen, metrics
@@ -95,25 +107,27 @@ def test_thumb_counts_are_those_of_the_batch(setting, on_one_device):
 
 
 @functools.partial(jax.jit, static_argnames=("model", "slots"))
-def loss_and_gradient(model, params, batch, known, *, slots):
+def loss_and_gradient(model, params, batch, constants, *, slots):
     chosen = mask_items(
         jax.random.key(5),
         batch,
         rate=0.3,
         last_only=0.2,
         thumb_weights=(1, 1, 2, 3),
+        loss_weights=(1, 1, 2, 3),
         next_item=0.0,
         slots=slots,
     )
 
     def loss(params):
-        return slots_loss(model, params, batch, chosen, known, chunk=256, dropout_key=None)
+        return slots_loss(model, params, constants, batch, chosen, chunk=256, dropout_key=None)
 
     return *jax.value_and_grad(loss)(params), chosen.weights.sum()
 
 
 def test_packing_and_batch_composition_change_neither_loss_nor_gradient(store, setting):
-    model, _, _, known = setting
+    model, _, _, constants_on = setting
+    known = constants_on(mesh_of((1, 1)))
     params = create_state(mesh_of((1, 1)), model, optax.sgd(0.1), seed=0, max_length=L).params
 
     def batch_of(*, pack):
@@ -142,29 +156,33 @@ def test_the_model_cannot_see_the_masked_item(setting):
         "rate": 0.3,
         "last_only": 0.2,
         "thumb_weights": (1,) * 4,
+        "loss_weights": (1,) * 4,
         "next_item": 0.0,
         "slots": 6,
     }
     mask = jax.jit(functools.partial(mask_items, **settings))
     first = mask(jax.random.key(0), batch)
     hidden = np.asarray(first.tokens) == 1
-    other = batch._replace(tokens=np.where(hidden, 7, batch.tokens))
+    other = batch._replace(
+        tokens=np.where(hidden, 7, batch.tokens), thumbs=np.where(hidden, 2, batch.thumbs)
+    )
     second = mask(jax.random.key(0), other)
+    np.testing.assert_array_equal(first.thumbs, second.thumbs)
     np.testing.assert_array_equal(first.tokens, second.tokens)
     np.testing.assert_array_equal(first.slots, second.slots)
 
 
 def test_the_item_table_is_never_gathered(store, setting):
     """The compiled step of a 2 x 4 mesh holds no all-gather, and no reduction, of all its rows."""
-    model, plan, batches, known = setting
+    model, plan, batches, constants_on = setting
     mesh = mesh_of((2, 4))
     optimizer = optax.adamw(1e-3)
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
-        mesh, state, model, optimizer, masking=MASKING, slots=6, seed=0,
+        mesh, state, constants_on(mesh), model, optimizer, masking=MASKING, slots=6, seed=0,
         steps_per_epoch=plan.steps_per_epoch, chunk=100,
     )  # fmt: skip
-    text = step.compiled_text(state, global_rows(mesh, batches[0]), put(mesh, Along.ITEMS, known))
+    text = step.compiled_text(state, global_rows(mesh, batches[0]), constants_on(mesh))
     rows = store.catalog.num_rows
     collectives = re.findall(r"(\w+\[[\d,]*\])\S* (all-gather|all-reduce|all-to-all)\(", text)
     assert collectives, "a mesh needs collectives; did the pattern miss them?"
