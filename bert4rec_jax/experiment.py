@@ -15,43 +15,26 @@ from typing import Any
 import jax
 import numpy as np
 import numpy.typing as npt
-from jax.sharding import Mesh
 from rich.console import Console
 
 from bert4rec_jax import environment
-from bert4rec_jax.config import Config, DataConfig, from_json, to_json
-from bert4rec_jax.data.prepare import is_prepared_from, prepare
-from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, train_counts
-from bert4rec_jax.data.store import SequenceStore, is_store
-from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
-from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
-from bert4rec_jax.evaluation.metrics import known, summary
+from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import Tuned, tune_all
-from bert4rec_jax.features.content import Content, content_rows
-from bert4rec_jax.features.encoder import fit as fit_encoder
-from bert4rec_jax.features.movie import movies_of
-from bert4rec_jax.features.options import Options
-from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.outputs import write_arrays, write_json
-from bert4rec_jax.processes import barrier, is_first, start_processes
-from bert4rec_jax.sharding import check_divides, make_mesh
-from bert4rec_jax.training.checkpoints import check_same_config, read_config
+from bert4rec_jax.processes import is_first, start_processes
+from bert4rec_jax.setting import REFIT, Setting, open_finished, open_setting
 from bert4rec_jax.training.fit import (
-    Features,
     Fitted,
-    build_model,
-    catalog_constants,
     digest,
     fit,
-    load_best,
 )
 
 MODEL = "BERT4Rec"
-_REFIT = "refit"
 
 
 def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[str, Any]:
@@ -64,12 +47,21 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
       UserError: anything the user can mend.
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
-    setting, console = _open(config, console)
+    start_processes()
+    console = console or Console(quiet=not is_first())
+    setting = open_setting(config, console)
     _introduce(setting, recipe, console)
     started = time.monotonic()
     fitted = _train(setting, console)
     trained = time.monotonic()
-    tested = _test(setting, fitted.params, fitted.validations, console, test=config.evaluation.test)
+    tested = _test(
+        setting,
+        fitted.params,
+        setting.trained(setting.split.refit_stop),
+        fitted.validations,
+        console,
+        test=config.evaluation.test,
+    )
     results = {
         "recipe": recipe,
         "config": to_json(config),
@@ -105,21 +97,13 @@ def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]
     Raises:
       UserError: the folder holds no checkpoint that can be read.
     """
-    values = read_config(workdir / "checkpoints")
-    if values is None:
-        raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
-    config = replace(from_json(values), workdir=str(workdir))
-    setting, console = _open(config, console)
-    refitted = setting.split.refits and (workdir / _REFIT / "checkpoints").is_dir()
-    folder = workdir / _REFIT if refitted else workdir
-    open_best = partial(
-        load_best, config, mesh=setting.mesh, store=setting.store, content=setting.content
+    start_processes()
+    console = console or Console(quiet=not is_first())
+    finished = open_finished(workdir, console)
+    setting, best = finished.setting, finished.best
+    tested = _test(
+        setting, best.state.params, finished.trained, finished.validations, console, test=True
     )
-    best = open_best(folder=folder)
-    selected = best
-    if refitted:
-        selected = open_best(folder=workdir)
-    tested = _test(setting, best.state.params, selected.record.validations, console, test=True)
     parameters = digest(best.state.params)
     if is_first():
         _show(setting, tested, console)
@@ -129,116 +113,6 @@ def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]
         "parameters_sha256": {"tested": parameters},
         **tested.to_json(),
     }
-
-
-def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceStore:
-    """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
-
-    Raises:
-      UserError: see `prepare` and `SequenceStore.open`.
-    """
-    given = Path(config.path)
-    if is_store(given):
-        return SequenceStore.open(given)
-    path = workdir / "data"
-    users, items = config.min_user_interactions, config.min_item_interactions
-    if is_first() and not is_prepared_from(
-        path, config.path, min_user_interactions=users, min_item_interactions=items
-    ):
-        prepare(
-            config.path,
-            path,
-            min_user_interactions=users,
-            min_item_interactions=items,
-            notify=lambda sentence: console.print(sentence, highlight=False),
-        )
-    barrier("data is prepared")
-    return SequenceStore.open(path)
-
-
-def open_content(path: str, store: SequenceStore, counts: npt.NDArray[np.int64]) -> Features | None:
-    """`[V, F]`: the items' content; None for an empty path.
-
-    Args:
-      path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
-      store: the data.
-      counts: `[V]` training interactions per token; only items that have any shape the columns.
-
-    Raises:
-      UserError: see `Content.open` and `encoder.fit`.
-    """
-    if not path:
-        return None
-    catalog = store.catalog
-    if path != "catalog":
-        return Content.open(Path(path), catalog).matrix
-    movies = movies_of(catalog)
-    fitted = counts[catalog.is_item()] > 0
-    encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
-    return content_rows(catalog, encoder.encode(movies))
-
-
-@dataclass(frozen=True, eq=False)
-class _Setting:
-    """What a run is about: its settings, devices, data and questions."""
-
-    config: Config
-    mesh: Mesh
-    store: SequenceStore
-    split: Split
-    thumbs: tuple[float, float]
-    content: Features | None
-    evaluator: Evaluator
-
-    def ask(
-        self,
-        params: Any,
-        cases: Cases,
-        among: Any = None,
-        /,
-        *,
-        trained: npt.NDArray[np.bool_],
-    ) -> Ranking:
-        """A model's answers, given its parameters and which items it was trained on."""
-        config, catalog = self.config, self.store.catalog
-        scored = trained if self.content is None else trained | (self.content != 0).any(1)
-        return self.evaluator.rank_model(
-            self.model(),
-            {
-                "params": params,
-                "catalog": catalog_constants(self.mesh, self.content, trained),
-            },
-            cases,
-            known=scored & catalog.is_item(),
-            max_length=config.data.max_length,
-            causal=config.masking.objective == "next",
-            among=among,
-        )
-
-    def model(self) -> BERT4Rec:
-        """The module."""
-        return build_model(
-            self.config.model,
-            num_rows=self.store.catalog.num_rows,
-            max_length=self.config.data.max_length,
-            content_dim=0 if self.content is None else self.content.shape[1],
-        )
-
-    def tested(self) -> dict[str, Cases]:
-        """The named sets of test cases.
-
-        Under the global-time split, cases whose user or target has no training event are a set of
-        their own: published figures leave them out.
-        """
-        if not self.split.refits:
-            return dict(self.split.test)
-        sets: dict[str, Cases] = {}
-        for name, cases in self.split.test.items():
-            familiar = known(cases, self.store, self.split.refit_stop)
-            sets[name] = cases[familiar]
-            if not familiar.all():
-                sets[f"{name}_new_users_or_items"] = cases[~familiar]
-        return sets
 
 
 @dataclass(frozen=True)
@@ -253,38 +127,13 @@ class _Tested:
         return {"validation": self.validation, **self.comparison.to_json()}
 
 
-def _open(config: Config, console: Console | None) -> tuple[_Setting, Console]:
-    """Everything before the work: processes, devices, data. Refuses what cannot go on."""
-    start_processes()
-    console = console or Console(quiet=not is_first())
-    workdir = Path(config.workdir)
-    mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)
-    saved = read_config(workdir / "checkpoints")
-    if saved is not None:  # before anything in the folder is touched
-        check_same_config(saved, to_json(config), workdir)
-    store = open_data(config.data, workdir, console)
-    for batch_size in (config.training.batch_size, config.evaluation.batch_size):
-        check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
-    thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
-    if config.data.split == "global-time":
-        split = global_time(store, quantile=config.data.time_quantile)
-    elif config.data.targets == "liked":
-        split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
-    else:
-        split = leave_one_out(store)
-    content = open_content(config.data.content, store, train_counts(store, split.train_stop))
-    evaluation = config.evaluation
-    evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
-    return _Setting(config, mesh, store, split, thumbs, content, evaluator), console
-
-
-def _train(setting: _Setting, console: Console) -> Fitted:
+def _train(setting: Setting, console: Console) -> Fitted:
     """Train until the best validation; where the split asks for it, once more on all up to T."""
     config, store, split = setting.config, setting.store, setting.split
-    trained = train_counts(store, split.train_stop) > 0
+    trained = setting.trained(split.train_stop)
 
     def validate(params: Any) -> dict[str, float]:
-        return summary(setting.ask(params, split.validation, trained=trained).ranks)
+        return summary(setting.ask(params, trained, split.validation).ranks)
 
     workdir = Path(config.workdir)
     common: dict[str, Any] = {
@@ -307,7 +156,7 @@ def _train(setting: _Setting, console: Console) -> Fitted:
     refitted = fit(
         config,
         stop=split.refit_stop,
-        folder=workdir / _REFIT,
+        folder=workdir / REFIT,
         title="refit up to T",
         validate=None,
         steps=selected.step,
@@ -317,8 +166,9 @@ def _train(setting: _Setting, console: Console) -> Fitted:
 
 
 def _test(
-    setting: _Setting,
+    setting: Setting,
     params: Any,
+    trained: npt.NDArray[np.bool_],
     validations: list[dict[str, float]],
     console: Console,
     *,
@@ -348,7 +198,7 @@ def _test(
     if not test:
         return _Tested(Comparison({}, {}, {}), validation)
 
-    models: dict[str, Ask] = {MODEL: partial(setting.ask, params, trained=counts > 0)}
+    models: dict[str, Ask] = {MODEL: partial(setting.ask, params, trained)}
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()
@@ -372,7 +222,7 @@ def _test(
     return _Tested(comparison, validation)
 
 
-def _record(setting: _Setting, tested: _Tested, command: str, parameters: str) -> None:
+def _record(setting: Setting, tested: _Tested, command: str, parameters: str) -> None:
     """Leave a trace of having read the test split."""
     if tested.comparison.assessments:
         about = {
@@ -386,7 +236,7 @@ def _record(setting: _Setting, tested: _Tested, command: str, parameters: str) -
         ledger.record(Path(setting.config.workdir), tested.comparison, sets, about=about)
 
 
-def _introduce(setting: _Setting, recipe: str, console: Console) -> None:
+def _introduce(setting: Setting, recipe: str, console: Console) -> None:
     store, split = setting.store, setting.split
     device = jax.devices()[0]
     console.print(
@@ -401,7 +251,7 @@ def _introduce(setting: _Setting, recipe: str, console: Console) -> None:
             console.print(f"  {name}: {count:,} users left out: {reason}", highlight=False)
 
 
-def _describe(setting: _Setting) -> dict[str, Any]:
+def _describe(setting: Setting) -> dict[str, Any]:
     store, split = setting.store, setting.split
 
     def cases(found: Cases) -> dict[str, Any]:
@@ -420,7 +270,7 @@ def _describe(setting: _Setting) -> dict[str, Any]:
     }
 
 
-def _show(setting: _Setting, tested: _Tested, console: Console) -> None:
+def _show(setting: Setting, tested: _Tested, console: Console) -> None:
     if not tested.comparison.assessments:
         scores = sorted(
             ((v["ndcg@10"], name) for name, v in tested.validation.items()), reverse=True

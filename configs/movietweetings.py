@@ -17,6 +17,7 @@ from bert4rec_jax.config import (
 config = Config(
     data=DataConfig(
         path="movietweetings",
+        content="catalog",
         max_length=50,
         window="tiles",
         pack=True,
@@ -27,11 +28,13 @@ config = Config(
         heads=4,
         layers=1,
         ffn_dim=256,
+        position_bias=True,
+        head="linear",
         dropout=0.3,
         attention_dropout=0.1,
         init_scale=0.1,
     ),
-    masking=MaskingConfig(rate=0.5, last_only=0.1),
+    masking=MaskingConfig(objective="mixed", rate=0.5, last_only=0.1),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.1),
     training=TrainingConfig(epochs=36, batch_size=32, evaluate_every=6, patience=4),
     workdir="runs/movietweetings",

@@ -26,9 +26,12 @@ ALLOWED = {
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     "recipes": {"config"},
     "environment": set(),
+    "setting": {
+        "config", "data", "evaluation", "features", "models", "processes", "sharding", "training",
+    },
     "experiment": {
-        "config", "data", "environment", "evaluation", "features", "models", "outputs", "processes",
-        "sharding", "training",
+        "config", "data", "environment", "evaluation", "outputs", "processes", "setting",
+        "training",
     },
     "cli": {"data", "entry", "experiment", "outputs"},
     "__init__": set(),

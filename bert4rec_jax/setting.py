@@ -1,0 +1,233 @@
+"""Setting: what a run is about, opened from its config or from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+from rich.console import Console
+
+from bert4rec_jax.config import Config, DataConfig, from_json, to_json
+from bert4rec_jax.data.prepare import is_prepared_from, prepare
+from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, train_counts
+from bert4rec_jax.data.store import SequenceStore, is_store
+from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
+from bert4rec_jax.evaluation.metrics import known
+from bert4rec_jax.features.content import Content, content_rows
+from bert4rec_jax.features.encoder import fit as fit_encoder
+from bert4rec_jax.features.movie import movies_of
+from bert4rec_jax.features.options import Options
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.processes import barrier, is_first
+from bert4rec_jax.sharding import check_divides, make_mesh
+from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
+from bert4rec_jax.training.fit import Features, build_model, catalog_constants, load_best
+
+REFIT = "refit"  # where a run keeps the model that was trained anew after selection
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a run is about.
+
+    Attributes:
+      config: all settings.
+      mesh: the devices.
+      store: histories.
+      split: what is trained on, and what is asked.
+      thumbs: rating thresholds.
+      content: `[V, F]` what is known of each item beside its id, or None.
+      evaluator: asks models.
+    """
+
+    config: Config
+    mesh: Mesh
+    store: SequenceStore
+    split: Split
+    thumbs: tuple[float, float]
+    content: Features | None
+    evaluator: Evaluator
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model is read at the newest item, from the left, not at a MASK."""
+        return self.config.masking.objective == "next"
+
+    def model(self) -> BERT4Rec:
+        """The module."""
+        return build_model(
+            self.config.model,
+            num_rows=self.store.catalog.num_rows,
+            max_length=self.config.data.max_length,
+            content_dim=0 if self.content is None else self.content.shape[1],
+        )
+
+    def trained(self, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """`[V]`: the items with an event in the rows `offsets[u]:stop[u]`."""
+        return train_counts(self.store, stop) > 0
+
+    def scored(self, trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """`[V]`: the items that a model can score: trained on, or known by their content."""
+        known = trained if self.content is None else trained | (self.content != 0).any(1)
+        return known & self.store.catalog.is_item()
+
+    def ask(
+        self,
+        params: Any,
+        trained: npt.NDArray[np.bool_],
+        cases: Cases,
+        among: npt.NDArray[np.int32] | None = None,
+    ) -> Ranking:
+        """A model's answers, given its parameters and `[V]` which items it was trained on."""
+        return self.evaluator.rank_model(
+            self.model(),
+            {"params": params, "catalog": catalog_constants(self.mesh, self.content, trained)},
+            cases,
+            known=self.scored(trained),
+            max_length=self.config.data.max_length,
+            causal=self.causal,
+            among=among,
+        )
+
+    def tested(self) -> dict[str, Cases]:
+        """The named sets of test cases.
+
+        Under the global-time split, cases whose user or target has no training event are a set of
+        their own: published figures leave them out.
+        """
+        if not self.split.refits:
+            return dict(self.split.test)
+        sets: dict[str, Cases] = {}
+        for name, cases in self.split.test.items():
+            familiar = known(cases, self.store, self.split.refit_stop)
+            sets[name] = cases[familiar]
+            if not familiar.all():
+                sets[f"{name}_new_users_or_items"] = cases[~familiar]
+        return sets
+
+
+def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceStore:
+    """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
+
+    Raises:
+      UserError: see `prepare` and `SequenceStore.open`.
+    """
+    given = Path(config.path)
+    if is_store(given):
+        return SequenceStore.open(given)
+    path = workdir / "data"
+    users, items = config.min_user_interactions, config.min_item_interactions
+    if is_first() and not is_prepared_from(
+        path, config.path, min_user_interactions=users, min_item_interactions=items
+    ):
+        prepare(
+            config.path,
+            path,
+            min_user_interactions=users,
+            min_item_interactions=items,
+            notify=lambda sentence: console.print(sentence, highlight=False),
+        )
+    barrier("data is prepared")
+    return SequenceStore.open(path)
+
+
+def open_content(path: str, store: SequenceStore, counts: npt.NDArray[np.int64]) -> Features | None:
+    """`[V, F]`: the items' content; None for an empty path.
+
+    Args:
+      path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
+      store: the data.
+      counts: `[V]` training interactions per token; only items that have any shape the columns.
+
+    Raises:
+      UserError: see `Content.open` and `encoder.fit`.
+    """
+    if not path:
+        return None
+    catalog = store.catalog
+    if path != "catalog":
+        return Content.open(Path(path), catalog).matrix
+    movies = movies_of(catalog)
+    fitted = counts[catalog.is_item()] > 0
+    encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
+    return content_rows(catalog, encoder.encode(movies))
+
+
+def open_setting(config: Config, console: Console) -> Setting:
+    """Everything before the work: devices, data, questions. Refuses what cannot go on.
+
+    Raises:
+      UserError: the workdir holds another run, the devices do not fit, or see `open_data`,
+        `open_content` and the splits.
+    """
+    workdir = Path(config.workdir)
+    mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)
+    saved = read_config(workdir / "checkpoints")
+    if saved is not None:  # before anything in the folder is touched
+        check_same_config(saved, to_json(config), workdir)
+    store = open_data(config.data, workdir, console)
+    for batch_size in (config.training.batch_size, config.evaluation.batch_size):
+        check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
+    thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
+    if config.data.split == "global-time":
+        split = global_time(store, quantile=config.data.time_quantile)
+    elif config.data.targets == "liked":
+        split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
+    else:
+        split = leave_one_out(store)
+    content = open_content(config.data.content, store, train_counts(store, split.train_stop))
+    evaluation = config.evaluation
+    evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
+    return Setting(config, mesh, store, split, thumbs, content, evaluator)
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A run that was trained, perhaps not to its end.
+
+    Attributes:
+      setting: what it is about.
+      best: the checkpoint to use.
+      trained: `[V]`, the items that it was trained on.
+      validations: of its selection, in order.
+    """
+
+    setting: Setting
+    best: Restored
+    trained: npt.NDArray[np.bool_]
+    validations: list[dict[str, float]]
+
+
+def open_finished(workdir: Path, console: Console) -> Finished:
+    """The best checkpoint of a run; the refitted one where the split asks for it and it is there.
+
+    Raises:
+      UserError: the folder holds no checkpoint that can be read; or see `open_setting`.
+    """
+    values = read_config(workdir / "checkpoints")
+    if values is None:
+        raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
+    setting = open_setting(replace(from_json(values), workdir=str(workdir)), console)
+
+    def load(folder: Path) -> Restored:
+        return load_best(
+            setting.config,
+            mesh=setting.mesh,
+            store=setting.store,
+            content=setting.content,
+            folder=folder,
+        )
+
+    split, refit = setting.split, workdir / REFIT
+    selected = load(workdir)
+    if split.refits and (refit / "checkpoints").is_dir():
+        best, stop = load(refit), split.refit_stop
+    else:
+        best, stop = selected, split.train_stop
+    return Finished(setting, best, setting.trained(stop), selected.record.validations)
