@@ -6,18 +6,26 @@ use inside: `bert4rec prepare` starts without jax.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from bert4rec_jax.data.formats import Format
 from bert4rec_jax.entry import run_command
+from bert4rec_jax.features.options import BLOCKS, BlockName
 
 if TYPE_CHECKING:
     from bert4rec_jax.data.prepare import Report
@@ -112,6 +120,186 @@ def evaluate(
     results = experiment.evaluate(workdir)
     if output:
         write_json(output, results)
+
+
+@_app.command
+def features(
+    store: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STORE")],
+    *,
+    output: Path,
+    metadata: Path | None = None,
+    id_column: str | None = None,
+    id_map: Path | None = None,
+    separator: str = "|",
+    blocks: tuple[BlockName, ...] = BLOCKS,
+    min_count: int = 5,
+    keywords: int = 512,
+    cast: int = 256,
+    crew: int = 128,
+    companies: int = 128,
+    buckets: int = 16,
+    leaky_columns: bool = False,
+    split: Literal["leave-one-out", "global-time"] = "leave-one-out",
+    time_quantile: float = 0.9,
+    text: bool = False,
+    text_model: str | None = None,
+    text_revision: str | None = None,
+    text_prompt: str | None = None,
+    truncate_dim: int | None = None,
+    text_batch_size: int = 32,
+    cache: Path | None = None,
+    embeddings: Path | None = None,
+) -> None:
+    """Turn metadata and texts of movies into content for the items of a store.
+
+    Args:
+        store: A folder made by `bert4rec prepare`.
+        output: The folder to make; earlier content there is replaced.
+        metadata: Table of movies as TMDB has them: Parquet, CSV or JSON. None: only the titles,
+            years and genres of the store.
+        id_column: Column of ids in the table. None: the one that matches most items.
+        id_map: File with two columns, an item's id in the store and in the table, if they differ.
+        separator: Between the names of a list in one field of the table.
+        blocks: Blocks of columns to make.
+        min_count: Items of the training part that a name needs for a column of its own.
+        keywords: Most keywords with a column of their own.
+        cast: Most actors with one.
+        crew: Most directors and writers with one.
+        companies: Most companies with one.
+        buckets: Columns that all other names of a list share.
+        leaky_columns: Also popularity, votes and revenue, which know the future.
+        split: Whose training part vocabularies and scales are fitted on.
+        time_quantile: The moment of the global-time split.
+        text: Embed titles, taglines and overviews with a language model (extra: text).
+        text_model: Its name or folder; turns `text` on. None: google/embeddinggemma-300m.
+        text_revision: Commit or tag of the model. None: the newest.
+        text_prompt: Form of the text, with {title} and {text}. None: as the model wants it.
+        truncate_dim: Keep so many numbers of each embedding. None: all.
+        text_batch_size: Texts that the model reads at once.
+        cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
+        embeddings: Embeddings computed elsewhere (.npy in the store's order, Parquet with ids).
+    """
+    from bert4rec_jax.data.store import SequenceStore
+    from bert4rec_jax.features.build import build, training_items
+    from bert4rec_jax.features.coverage import table
+    from bert4rec_jax.features.options import Options, TextOptions
+    from bert4rec_jax.features.sources import Sources
+    from bert4rec_jax.features.text import DEFAULT_MODEL
+
+    read = SequenceStore.open(store)
+    model = text_model or (DEFAULT_MODEL if text else None)
+    console = Console(stderr=True)
+    bar = Progress(TextColumn("texts"), BarColumn(), MofNCompleteColumn(), console=console)
+    with bar if model else nullcontext():
+        task = bar.add_task("texts", total=None)
+        built = build(
+            read,
+            output,
+            fitted=training_items(read, split, time_quantile=time_quantile),
+            sources=Sources(metadata, id_column, id_map, separator, embeddings),
+            options=Options(
+                blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns
+            ),
+            text=TextOptions(model, text_revision, text_prompt, truncate_dim, text_batch_size)
+            if model
+            else None,
+            cache=cache,
+            about={"split": split, "time_quantile": time_quantile},
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
+        )
+    Console().print(table(f"content {output}", built.coverage))
+
+
+@_app.command
+def export(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+) -> None:
+    """Write the best checkpoint of a training run as a bundle, to rank and recommend with.
+
+    Args:
+        run: The folder of the run (train.py's --workdir); it may be unfinished.
+        bundle: The folder to make; an earlier bundle there is replaced.
+    """
+    from bert4rec_jax.serving.export import export
+
+    manifest = export(run, bundle, console=Console(stderr=True))
+    Console().print(
+        f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, for "
+        f"{', '.join(manifest['functions']['encode']['platforms'])}; later versions of JAX can "
+        f"read it until {manifest['readable_until']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@_app.command
+def rank(
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    requests: Path,
+    output: Path,
+    top: int | None = None,
+    keep_seen: bool = False,
+    batch_size: int = 256,
+    shard_rows: int = 16_384,
+) -> None:
+    """Answer a Parquet file of requests; the same command continues after an interruption.
+
+    Args:
+        bundle: A folder made by `bert4rec export`.
+        requests: Parquet file, or folder of them, with the columns user_id and history (list of
+            item ids, oldest first), and perhaps ratings, candidates and exclude (lists).
+        output: The folder of Parquet files to make: user_id, item_ids and scores.
+        top: The longest list. None: all candidates, or the best 100 of the whole catalog.
+        keep_seen: Also list items of the history.
+        batch_size: Histories computed at once.
+        shard_rows: Requests per file of the output, and held in memory.
+    """
+    from bert4rec_jax.serving.display import counts_table, job_progress
+    from bert4rec_jax.serving.job import Options, rank_file
+
+    options = Options(top, keep_seen, batch_size, shard_rows)
+    with job_progress(Console(stderr=True)) as progress:
+        manifest = rank_file(bundle, requests, output, options, progress=progress)
+    Console().print(counts_table(f"ranked {output}", manifest["counts"]))
+
+
+@_app.command
+def recommend(
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    titles: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[TITLE ...]")],
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
+) -> None:
+    """Show what a model recommends to someone who has seen these movies.
+
+    Args:
+        bundle: A folder made by `bert4rec export`.
+        titles: Titles or item ids, oldest first; small mistakes are forgiven.
+        k: Length of the list.
+    """
+    from bert4rec_jax.serving.display import show_recommendations
+
+    show_recommendations(bundle, titles, k)
+
+
+@_app.command
+def similar(
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    title: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TITLE")],
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
+) -> None:
+    """Show the movies whose learned vectors are closest to that of one movie.
+
+    Args:
+        bundle: A folder made by `bert4rec export`.
+        title: A title or an item id; small mistakes are forgiven.
+        k: Length of the list.
+    """
+    from bert4rec_jax.serving.display import show_similar
+
+    show_similar(bundle, title, k)
 
 
 def _table(report: Report, output: Path) -> Table:

@@ -77,6 +77,11 @@ class Setting:
         known = trained if self.content is None else trained | (self.content != 0).any(1)
         return known & self.store.catalog.is_item()
 
+    def variables(self, params: Any, trained: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        """The model's collections: `params`, and `catalog` where items have content."""
+        catalog = catalog_constants(self.mesh, self.content, trained)
+        return {"params": params, **({"catalog": catalog} if catalog else {})}
+
     def ask(
         self,
         params: Any,
@@ -87,7 +92,7 @@ class Setting:
         """A model's answers, given its parameters and `[V]` which items it was trained on."""
         return self.evaluator.rank_model(
             self.model(),
-            {"params": params, "catalog": catalog_constants(self.mesh, self.content, trained)},
+            self.variables(params, trained),
             cases,
             known=self.scored(trained),
             max_length=self.config.data.max_length,
@@ -138,7 +143,7 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
 
 
 def open_content(path: str, store: SequenceStore, counts: npt.NDArray[np.int64]) -> Features | None:
-    """`[V, F]`: the items' content; None for an empty path.
+    """`[V, F]`: the items' content, 0 for items about which nothing is known; None for no path.
 
     Args:
       path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
@@ -152,11 +157,13 @@ def open_content(path: str, store: SequenceStore, counts: npt.NDArray[np.int64])
         return None
     catalog = store.catalog
     if path != "catalog":
-        return Content.open(Path(path), catalog).matrix
+        content = Content.open(Path(path), catalog)
+        return np.where(content.present()[:, None], content.matrix, 0)
     movies = movies_of(catalog)
     fitted = counts[catalog.is_item()] > 0
     encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
-    return content_rows(catalog, encoder.encode(movies))
+    rows = encoder.encode(movies)
+    return content_rows(catalog, np.where(encoder.informed(rows)[:, None], rows, 0))
 
 
 def open_setting(config: Config, console: Console) -> Setting:
@@ -202,6 +209,10 @@ class Finished:
     best: Restored
     trained: npt.NDArray[np.bool_]
     validations: list[dict[str, float]]
+
+    def variables(self) -> dict[str, Any]:
+        """The model's collections: `params`, and `catalog` where items have content."""
+        return self.setting.variables(self.best.state.params, self.trained)
 
 
 def open_finished(workdir: Path, console: Console) -> Finished:

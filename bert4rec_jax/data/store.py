@@ -223,7 +223,7 @@ def write_store(
             "checksums": {file.name: sha256(file) for file in sorted(partial.iterdir())},
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _replace_folder(partial, path)
+        replace_folder(partial, path)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
@@ -234,7 +234,7 @@ def write_store(
     return SequenceStore.open(path)
 
 
-def _replace_folder(new: Path, path: Path) -> None:
+def replace_folder(new: Path, path: Path) -> None:
     """Put `new` in the place of `path`; an earlier store goes only once the new one stands."""
     if not path.exists():
         new.rename(path)

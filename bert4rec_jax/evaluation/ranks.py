@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from bert4rec_jax.sharding import (
     Along,
@@ -124,6 +126,33 @@ def rank_by_scores(
         scores, targets, excluded, is_item, known, *_given(among)
     )
     return ranked
+
+
+def best_items(
+    scores: jax.Array, excluded: jax.Array, listed: jax.Array, *, top: int
+) -> tuple[jax.Array, jax.Array]:
+    """The best items of each row, where there is no target to rank.
+
+    Args:
+      scores: `[B, V]` float32, for the whole catalog.
+      excluded: `[B, S]` int tokens that may not be listed, padded with PAD.
+      listed: `[V]` bool, true for items that may be.
+      top: length k of the lists, at most V.
+
+    Returns:
+      `[B, k]` float32 scores, best first, and `[B, k]` int32 tokens; -inf and PAD where fewer than
+      k items are eligible.
+    """
+    eligible = listed & ~_contains(excluded, scores.shape[1])
+    best, tokens = jax.lax.top_k(jnp.where(eligible, scores, -jnp.inf), top)
+    return best, jnp.where(best > -jnp.inf, tokens, 0)
+
+
+def list_order(
+    scores: npt.NDArray[np.float32], tokens: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.intp]:
+    """The order of scored items of several lists, on the host: by row, then as all lists."""
+    return np.lexsort((tokens, -scores, rows))
 
 
 def _given(among: jax.Array | None) -> tuple[jax.Array, ...]:

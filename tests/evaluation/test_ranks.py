@@ -7,7 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from bert4rec_jax.evaluation.ranks import rank_by_scores, rank_by_vectors
+from bert4rec_jax.evaluation.ranks import (
+    best_items,
+    list_order,
+    rank_by_scores,
+    rank_by_vectors,
+)
 from bert4rec_jax.sharding import make_mesh
 
 V, D, B = 64, 6, 8
@@ -141,3 +146,23 @@ def test_all_items_as_candidates_are_the_whole_catalog(model):
     with jax.set_mesh(make_mesh(model=model)):
         expected, found = rank(*arguments), rank(*arguments, everything)
     chex.assert_trees_all_equal(found, expected)
+
+
+def test_best_items_and_list_order_are_the_same_rule():
+    generator = np.random.default_rng(0)
+    scores = generator.integers(-3, 4, (B, V)).astype(np.float32)
+    excluded = generator.integers(0, 50, (B, 45)).astype(np.int32)
+    best, tokens = jax.jit(functools.partial(best_items, top=12))(scores, excluded, IS_ITEM)
+    for row in range(B):
+        expected = expected_top(scores[row], set(excluded[row].tolist()), k=12)
+        padding = 12 - len(expected)
+        assert tokens[row].tolist() == expected + [0] * padding
+        assert best[row].tolist() == [scores[row, t] for t in expected] + [-np.inf] * padding
+    items = np.flatnonzero(IS_ITEM).astype(np.int32)
+    order = list_order(
+        np.concatenate([scores[1, items], scores[0, items]]),
+        np.concatenate([items, items]),
+        np.repeat([1, 0], len(items)),
+    )
+    listed = np.concatenate([items, items])[order].tolist()
+    assert listed == [t for row in (0, 1) for t in expected_top(scores[row], set(), k=V)]

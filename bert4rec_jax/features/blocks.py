@@ -1,0 +1,181 @@
+"""Blocks: columns of the content matrix that belong together, fitted once and then frozen.
+
+Every block marks what is missing in columns of its own, and its rows are scaled so that the mean of
+their squared norms over the fitted items is 1: no block drowns another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.features.movie import Movie
+from bert4rec_jax.features.vectors import Vectors
+from bert4rec_jax.features.vocabulary import Vocabulary
+
+Rows = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+LOGARITHMIC = ("budget", "popularity", "vote_count", "revenue")
+CLIP = 4.0  # standard deviations
+
+
+@dataclass(frozen=True)
+class NameBlock:
+    """Names of one field of a movie, multi-hot: genres, language, keywords, cast, ...
+
+    Attributes:
+      name: of the block and of the field of `Movie`.
+      vocabulary: the columns of names; one for "missing" follows them.
+      scale: what the ones are.
+    """
+
+    name: str
+    vocabulary: Vocabulary
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.vocabulary.width + 1
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """What is covered -> the column that says it is missing."""
+        return {self.name: self.width - 1}
+
+    def encode(self, movies: Sequence[Movie]) -> Rows:
+        """`[n, width]`: the rows of n movies."""
+        rows = np.zeros((len(movies), self.width), np.float32)
+        for row, movie in zip(rows, movies):
+            names = movie.names(self.name)
+            row[self.vocabulary.columns(names) if names else self.width - 1] = self.scale
+        return rows
+
+    @classmethod
+    def fit(
+        cls, name: str, movies: Sequence[Movie], *, min_count: int, top: int, buckets: int
+    ) -> NameBlock | None:
+        """The block of some movies; None if no one has such names."""
+        lists = [movie.names(name) for movie in movies]
+        if not any(lists):
+            return None
+        vocabulary = Vocabulary.fit(lists, min_count=min_count, top=top, buckets=buckets)
+        block = cls(name, vocabulary)
+        return replace(block, scale=_scale(block.encode(movies)))
+
+
+@dataclass(frozen=True)
+class Standard:
+    """A number in standard deviations from the mean; budgets and the like by log(1 + x)."""
+
+    name: str
+    mean: float
+    deviation: float
+
+    def apply(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The same shape; 0 where NaN, at most `CLIP` away from 0."""
+        standard = (_measure(self.name, values) - self.mean) / self.deviation
+        return np.nan_to_num(np.clip(standard, -CLIP, CLIP))
+
+
+@dataclass(frozen=True)
+class NumberBlock:
+    """Numbers, each in two columns: its standardised value, and whether it is missing."""
+
+    name: str
+    numbers: tuple[Standard, ...]
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return 2 * len(self.numbers)
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """What is covered -> the column that says it is missing."""
+        return {number.name: 2 * i + 1 for i, number in enumerate(self.numbers)}
+
+    def encode(self, movies: Sequence[Movie]) -> Rows:
+        """`[n, width]`: the rows of n movies."""
+        columns = []
+        for number in self.numbers:
+            values = _values(number.name, movies)
+            columns += [number.apply(values), np.isnan(values)]
+        return (np.stack(columns, axis=1) * self.scale).astype(np.float32)
+
+    @classmethod
+    def fit(cls, name: str, fields: Iterable[str], movies: Sequence[Movie]) -> NumberBlock | None:
+        """The block of those numbers that some of the movies have; None if there are none."""
+        numbers = []
+        for field in fields:
+            measured = _measure(field, _values(field, movies))
+            measured = measured[~np.isnan(measured)]
+            if len(measured):
+                deviation = float(measured.std())
+                numbers.append(Standard(field, float(measured.mean()), deviation or 1.0))
+        if not numbers:
+            return None
+        block = cls(name, tuple(numbers))
+        return replace(block, scale=_scale(block.encode(movies)))
+
+
+@dataclass(frozen=True)
+class VectorBlock:
+    """Embeddings, less their mean over the fitted items; one column for "missing" follows.
+
+    The mean is what all movies have in common. It tells none apart, and would take a large part of
+    the norm that the block is given.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    scale: float = 1.0
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.mean) + 1
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """What is covered -> the column that says it is missing."""
+        return {self.name: self.width - 1}
+
+    def encode(self, vectors: Vectors) -> Rows:
+        """`[n, width]`: the rows of n embeddings of the fitted width."""
+        mean = np.asarray(self.mean, np.float32)
+        rows = np.zeros((len(vectors.values), self.width), np.float32)
+        rows[:, :-1] = np.where(vectors.present[:, None], vectors.values - mean, 0)
+        rows[:, -1] = ~vectors.present
+        return rows * np.float32(self.scale)
+
+    @classmethod
+    def fit(cls, name: str, vectors: Vectors) -> VectorBlock | None:
+        """The block of some embeddings; None if there are none."""
+        if not vectors.present.any():
+            return None
+        mean = vectors.values[vectors.present].mean(axis=0, dtype=np.float64).astype(np.float32)
+        block = cls(name, tuple(mean.tolist()))
+        return replace(block, scale=_scale(block.encode(vectors)))
+
+
+def _scale(rows: Rows) -> float:
+    """The factor that makes the mean squared norm of rows 1."""
+    squared = float(np.square(rows, dtype=np.float64).sum()) / len(rows)
+    return 1 / math.sqrt(squared) if squared else 1.0
+
+
+def _values(field: str, movies: Sequence[Movie]) -> npt.NDArray[np.float64]:
+    values: list[Any] = [getattr(movie, field) for movie in movies]
+    return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def _measure(field: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.log1p(values) if field in LOGARITHMIC else values

@@ -1,0 +1,134 @@
+"""Build: from a store and its sources to content, ready for a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.download import Notify
+from bert4rec_jax.data.split import global_time, leave_one_out, train_counts
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.features.cache import Progress
+from bert4rec_jax.features.content import (
+    Content,
+    content_rows,
+    require_replaceable,
+    write_content,
+)
+from bert4rec_jax.features.coverage import Coverage, coverage_of, share
+from bert4rec_jax.features.encoder import fit
+from bert4rec_jax.features.options import DEFAULTS, Options, TextOptions
+from bert4rec_jax.features.sources import NO_SOURCES, Sources, gather
+from bert4rec_jax.features.text import Embedder
+
+_LEAK = (
+    "popularity, votes and revenue were read after the interactions they are to predict: results "
+    "with this content know the future, say so where you report them"
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """Content that was written, and its coverage: the table as a whole, then block by block."""
+
+    content: Content
+    coverage: tuple[Coverage, ...]
+
+
+def training_items(
+    store: SequenceStore,
+    split: Literal["leave-one-out", "global-time"] = "leave-one-out",
+    *,
+    time_quantile: float = 0.9,
+) -> npt.NDArray[np.bool_]:
+    """`[len(catalog)]`: items with an interaction in the part that selection trains on."""
+    chosen = (
+        leave_one_out(store)
+        if split == "leave-one-out"
+        else global_time(store, quantile=time_quantile)
+    )
+    counts = train_counts(store, chosen.train_stop)
+    seen: npt.NDArray[np.bool_] = counts[store.catalog.is_item()] > 0
+    return seen
+
+
+def build(
+    store: SequenceStore,
+    output: Path,
+    *,
+    fitted: npt.NDArray[np.bool_],
+    sources: Sources = NO_SOURCES,
+    options: Options = DEFAULTS,
+    text: TextOptions | None = None,
+    embedder: Embedder | None = None,
+    cache: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done, total: None,
+    notify: Notify = lambda sentence: None,
+) -> Built:
+    """Make the content of a store's catalog and write it as a folder.
+
+    Args:
+      store: the catalog, and the interactions for the coverage.
+      output: the folder to make, or earlier content to replace.
+      fitted: `[len(catalog)]`: items that vocabularies, means and scales are fitted on; mostly
+        `training_items(store)`.
+      sources: where the content comes from.
+      options: what becomes columns.
+      text, embedder, cache: see `sources.gather`.
+      about: more entries of the manifest, such as the split behind `fitted`.
+      progress: texts embedded, of all.
+      notify: called with a sentence the user should see.
+
+    Raises:
+      UserError: anything the user can mend; nothing is half-written.
+    """
+    require_replaceable(output)
+    catalog = store.catalog
+    known = gather(
+        catalog,
+        sources,
+        text=text,
+        embedder=embedder,
+        cache=cache,
+        progress=progress,
+        notify=notify,
+    )
+    encoder = fit(known.movies, fitted, options=options, vectors=known.vectors)
+    rows = encoder.encode(known.movies, known.vectors)
+    counts = np.bincount(store.tokens, minlength=catalog.num_rows)[catalog.is_item()]
+    coverage = coverage_of(encoder.spans(), rows, counts)
+    report = [entry for block in coverage.values() for entry in block]
+    if known.metadata:
+        name = f"rows by {known.metadata.id_column}"
+        report.insert(0, share(name, encoder.width, known.metadata.matched, counts))
+    if options.leaky:
+        notify(_LEAK)
+    content = write_content(
+        output,
+        catalog,
+        content_rows(catalog, rows),
+        encoder,
+        {
+            "fitted_items": int(fitted.sum()),
+            "leaky": options.leaky,
+            "id_column": known.metadata.id_column if known.metadata else None,
+            "sources": sources.files(),
+            "text": known.text,
+            "blocks": [
+                {
+                    **dataclasses.asdict(span),
+                    "coverage": [dataclasses.asdict(entry) for entry in coverage[span.name]],
+                }
+                for span in encoder.spans()
+            ],
+            **(about or {}),
+        },
+    )
+    return Built(content, tuple(report))

@@ -1,0 +1,213 @@
+"""Content: the matrix of what is known about a catalog's items, as a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.store import sha256
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.encoder import Encoder, Span
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_KIND = "bert4rec content"
+_MATRIX = "content.npy"
+_ENCODER = "encoder.json"
+_AGAIN = "make it again with `bert4rec features STORE --output DIR`"
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of a catalog's items, memory-mapped.
+
+    Attributes:
+      path: the folder.
+      manifest: schema version, catalog, blocks with their columns and coverage, sources, checksums.
+      encoder: what made the rows, and makes those of movies that come later.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    encoder: Encoder
+
+    @cached_property
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """`[V, F]`: a row per token; those of PAD, MASK and padding are 0."""
+        return _matrix(self.path)
+
+    @property
+    def width(self) -> int:
+        """Columns F."""
+        return self.encoder.width
+
+    @property
+    def blocks(self) -> tuple[Span, ...]:
+        """Where each block lies."""
+        return self.encoder.spans()
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the matrix file: equal fingerprints mean equal content."""
+        return str(self.manifest["checksums"][_MATRIX])
+
+    def present(self) -> npt.NDArray[np.bool_]:
+        """`[V]`: rows of items about which anything is known."""
+        known = self.encoder.informed(self.matrix)
+        stop = FIRST_ITEM + int(self.manifest["items"])
+        known[:FIRST_ITEM] = known[stop:] = False
+        return known
+
+    @classmethod
+    def open(cls, path: Path, catalog: Catalog) -> Content:
+        """Open a folder that `write_content` made for this catalog.
+
+        Raises:
+          UserError: the folder holds no content, that of another catalog or of another version, or
+            is damaged.
+        """
+        manifest = _manifest(path)
+        found = manifest["catalog_fingerprint"]
+        if found != catalog.fingerprint:
+            raise UserError(
+                f"{path} holds the content of another catalog ({manifest['items']:,} items, "
+                f"fingerprint {found[:12]}; this one has {len(catalog):,} items, "
+                f"{catalog.fingerprint[:12]}); {_AGAIN}"
+            )
+        try:
+            encoder = Encoder.from_json(json.loads((path / _ENCODER).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path / _ENCODER} ({error}); {_AGAIN}") from None
+        content = cls(path, manifest, encoder)
+        expected = (catalog.num_rows, encoder.width)
+        if content.matrix.shape != expected or content.matrix.dtype != np.float32:
+            raise UserError(
+                f"{path / _MATRIX} holds {content.matrix.dtype} {list(content.matrix.shape)}, "
+                f"expected float32 {list(expected)}; {_AGAIN}"
+            )
+        return content
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises:
+          UserError: a file is missing or has changed.
+        """
+        for name, expected in self.manifest["checksums"].items():
+            file = self.path / name
+            if not file.is_file() or sha256(file) != expected:
+                raise UserError(f"{file} does not match its checksum in {MANIFEST}; {_AGAIN}")
+
+
+def content_rows(catalog: Catalog, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """`[V, F]`: the rows of a catalog's items at their tokens, and 0 elsewhere."""
+    matrix = np.zeros((catalog.num_rows, rows.shape[1]), np.float32)
+    matrix[catalog.is_item()] = rows
+    return matrix
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse a place where `write_content` may not write, before any work is done.
+
+    Raises:
+      UserError: `path` exists and is neither content nor an empty folder.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        if json.loads((path / MANIFEST).read_text(encoding="utf-8"))["kind"] == _KIND:
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} exists and is not content; choose another folder")
+
+
+def write_content(
+    path: Path,
+    catalog: Catalog,
+    matrix: npt.NDArray[np.float32],
+    encoder: Encoder,
+    about: dict[str, Any],
+) -> Content:
+    """Write content as a folder, which appears whole or not at all.
+
+    Args:
+      path: the folder to make, or earlier content to replace.
+      catalog: the items.
+      matrix: `[V, F]`.
+      encoder: what made it.
+      about: more entries of the manifest.
+
+    Raises:
+      UserError: `path` exists and is not content, or it cannot be written.
+    """
+    require_replaceable(path)
+    path = path.resolve()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        partial.mkdir(parents=True)
+        np.save(partial / _MATRIX, matrix, allow_pickle=False)
+        (partial / _ENCODER).write_text(encoder.dumps(), encoding="utf-8")
+        manifest = {
+            "kind": _KIND,
+            "schema_version": SCHEMA_VERSION,
+            "catalog_fingerprint": catalog.fingerprint,
+            "items": len(catalog),
+            "shape": list(matrix.shape),
+            **about,
+            "checksums": {file.name: sha256(file) for file in sorted(partial.iterdir())},
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if path.exists():
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
+            "(nothing was changed)"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return Content.open(path, catalog)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} holds no content ({MANIFEST} is missing); {_AGAIN}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file} ({error}); {_AGAIN}") from None
+    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
+        raise UserError(f"{path} holds something else than content; {_AGAIN}")
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} was made with schema {manifest['schema_version']}, this version reads "
+            f"{SCHEMA_VERSION}; {_AGAIN}"
+        )
+    return manifest
+
+
+def _matrix(path: Path) -> npt.NDArray[np.float32]:
+    try:
+        matrix: npt.NDArray[np.float32] = np.load(path / _MATRIX, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read {path / _MATRIX} ({error}); {_AGAIN}") from None
+    return matrix

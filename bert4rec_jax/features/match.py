@@ -1,0 +1,173 @@
+"""Match: which rows of a table speak of which items of a catalog."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.delimited import open_bytes, shorten
+from bert4rec_jax.errors import UserError
+
+ID_COLUMNS = ("item_id", "imdb_id", "tmdb_id", "id", "movielens_id", "movieId")
+"""Columns that are tried as ids; of equally good ones the first is taken."""
+
+_CATALOG_IDS = "item_id"  # such a column holds the catalog's own ids, an id map does not concern it
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+_TITLE = re.compile(r"tt\d+")
+_IMDB = re.compile(r"(?:tt)?0*(\d+)")
+_EXAMPLES = 3
+
+
+def plain(value: object) -> str | None:
+    """An id as text; None where there is none.
+
+    Whole numbers lose the `.0` that tables with gaps give them: 862.0 and "862.0" are "862".
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    text = str(value).strip()
+    whole = _WHOLE.fullmatch(text)
+    return (whole[1] if whole else text) or None
+
+
+def imdb_number(item_id: str) -> str:
+    """`tt0114709`, `0114709` and `114709` are the one id `114709`; other text stays."""
+    found = _IMDB.fullmatch(item_id)
+    return found[1] if found else item_id
+
+
+def read_id_map(path: Path, catalog: Catalog) -> dict[str, str]:
+    """The id in the metadata for ids of a catalog, from two columns per line.
+
+    The columns are the catalog's id and the metadata's, separated by white space or a comma.
+
+    Raises:
+      UserError: a line has not two fields, an id of the catalog stands for two, or no line is about
+        the catalog.
+    """
+    found: dict[str, str] = {}
+    with open_bytes(path) as stream:
+        lines = stream.read().decode("utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        fields = line.replace(",", " ").split()
+        if not fields:
+            continue
+        if len(fields) != 2:
+            raise UserError(
+                f"{path}, line {number}: {shorten(line)} has {len(fields)} fields, expected an id "
+                "of the catalog and one of the metadata: mend the line"
+            )
+        if found.setdefault(*fields) != fields[1]:
+            raise UserError(
+                f"{path}, line {number}: the item {fields[0]!r} was {found[fields[0]]!r} before "
+                f"and is {fields[1]!r} now; expected one id of the metadata each: remove one of "
+                "the lines"
+            )
+    if not found.keys() & set(catalog.item_ids):
+        turned = set(found.values()) & set(catalog.item_ids)
+        way_out = (
+            "its second column does, so swap the columns"
+            if turned
+            else "give the map that belongs to this data"
+        )
+        raise UserError(
+            f"{path}: none of its {len(found):,} lines begins with an id of the catalog (such as "
+            f"{_some(catalog.item_ids)}; the map has {_some(found)}); {way_out}"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Match:
+    """A column of ids, and the items that its values stand for.
+
+    Attributes:
+      column: name of the column.
+      imdb: whether ids are compared as numbers of IMDb.
+      items: normalised id -> positions in the catalog.
+    """
+
+    column: str
+    imdb: bool
+    items: Mapping[str, Sequence[int]]
+
+    def key(self, value: object) -> str | None:
+        """A value of the column in the form of the keys of `items`."""
+        return _normalise(plain(value), imdb=self.imdb)
+
+    def of(self, value: object) -> Sequence[int]:
+        """Positions in the catalog of the items that a value stands for; mostly none or one."""
+        key = self.key(value)
+        return self.items.get(key, ()) if key is not None else ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A column that may hold ids, and how many items of a catalog it finds."""
+
+    match: Match
+    keys: frozenset[str]
+
+    @cached_property
+    def matched(self) -> int:
+        """Items of the catalog that are in the column."""
+        return sum(len(rows) for key, rows in self.match.items.items() if key in self.keys)
+
+
+def candidate(
+    column: str, values: set[str], catalog: Catalog, id_map: Mapping[str, str] | None
+) -> Candidate:
+    """A column as a candidate.
+
+    Args:
+      column: its name.
+      values: its values in plain form.
+      catalog: the items.
+      id_map: catalog id -> id in the metadata; items that are not in it match nothing.
+    """
+    imdb = "imdb" in column.lower() or any(map(_TITLE.fullmatch, values))
+    items: dict[str, list[int]] = {}
+    for position, item_id in enumerate(catalog.item_ids):
+        mapped = item_id if id_map is None or column == _CATALOG_IDS else id_map.get(item_id)
+        key = _normalise(mapped, imdb=imdb)
+        if key is not None:
+            items.setdefault(key, []).append(position)
+    keys = frozenset(key for v in values if (key := _normalise(v, imdb=imdb)) is not None)
+    return Candidate(Match(column, imdb, items), keys)
+
+
+def best(path: Path, candidates: Sequence[Candidate], catalog: Catalog) -> Candidate:
+    """The candidate that finds most items, the first of equal ones.
+
+    Raises:
+      UserError: none finds any.
+    """
+    chosen = max(candidates, key=lambda c: c.matched)
+    if chosen.matched:
+        return chosen
+    columns = "; ".join(
+        f"{c.match.column} has {len(c.keys):,}" + (f" such as {_some(c.keys)}" if c.keys else "")
+        for c in candidates
+    )
+    known = f"{len(catalog):,} items, such as {_some(catalog.item_ids)}"
+    raise UserError(
+        f"{path}: no id matches the catalog ({known}); {columns}. In a column of IMDb ids "
+        "tt0114709, 0114709 and 114709 are one id, so these ids are of another kind: name the "
+        "right column with --id-column, or give a table from the catalog's ids to these with "
+        "--id-map"
+    )
+
+
+def _normalise(value: str | None, *, imdb: bool) -> str | None:
+    return imdb_number(value) if imdb and value is not None else value
+
+
+def _some(ids: Sequence[str] | frozenset[str] | Mapping[str, str]) -> str:
+    chosen = sorted(ids)[:_EXAMPLES] if isinstance(ids, frozenset) else islice(ids, _EXAMPLES)
+    return ", ".join(map(repr, chosen))

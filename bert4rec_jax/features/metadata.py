@@ -1,0 +1,155 @@
+"""Metadata: a table of movies, joined to the items of a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.download import Notify
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.match import ID_COLUMNS, Candidate, Match, best, candidate, plain
+from bert4rec_jax.features.movie import Movie, movies_of
+from bert4rec_jax.features.records import column_names, read_records
+from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
+
+_ENOUGH_YEARS = 10  # fewer say nothing about whether ids match by accident
+_ACCIDENT = 0.5
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a table says about the items of a catalog.
+
+    Attributes:
+      movies: one per item, in the catalog's order; `Movie()` where the table has none.
+      id_column: the column that matched.
+      matched: `[len(catalog)]`: items that the table has.
+    """
+
+    movies: list[Movie]
+    id_column: str
+    matched: npt.NDArray[np.bool_]
+
+
+def read_metadata(
+    path: Path,
+    catalog: Catalog,
+    *,
+    id_column: str | None = None,
+    id_map: Mapping[str, str] | None = None,
+    separator: str = "|",
+    notify: Notify = lambda sentence: None,
+) -> Metadata:
+    """Read a table of movies and keep the rows of a catalog's items; their order means nothing.
+
+    The file is read twice, for ids and for rows, so memory holds the matching rows only.
+
+    Args:
+      path: see `records.read_records` and `tmdb.movie_of`.
+      catalog: the items.
+      id_column: column of ids. None: the one of `ID_COLUMNS` that matches most items.
+      id_map: catalog id -> id in the table, where they differ.
+      separator: between names of a list in one text.
+      notify: called with a sentence on how ids were matched.
+
+    Raises:
+      UserError: the file cannot be read, has no column of ids or nothing else, matches nothing,
+        has two rows for one item or a value that is not valid, or matches by accident.
+    """
+    chosen, others = _choose(path, catalog, id_column, id_map)
+    match = chosen.match
+    movies = [Movie()] * len(catalog)
+    matched = np.zeros(len(catalog), bool)
+    seen: dict[str, str] = {}
+    for where, values in read_records(path, {match.column, "external_ids", *COLUMNS}):
+        value = id_of(values, match.column)
+        positions = match.of(value)
+        if not positions:
+            continue
+        key = match.key(value) or ""
+        if key in seen:
+            raise UserError(
+                f"{where}: the {match.column} {value!r} stands for the item "
+                f"{catalog.item_ids[positions[0]]!r}, and so did {seen[key]}; expected one row per "
+                "movie: remove one of them"
+            )
+        seen[key] = where
+        movie = movie_of(values, where, separator=separator)
+        for position in positions:
+            movies[position] = movie
+            matched[position] = True
+    _refuse_accident(path, catalog, match, movies)
+    notify(_sentence(path, catalog, chosen, others, movies))
+    return Metadata(movies, match.column, matched)
+
+
+def _choose(
+    path: Path, catalog: Catalog, id_column: str | None, id_map: Mapping[str, str] | None
+) -> tuple[Candidate, list[Candidate]]:
+    """The column of ids, and the others that were tried."""
+    tried = ID_COLUMNS if id_column is None else (id_column,)
+    values: dict[str, set[str]] = {column: set() for column in tried}
+    columns = dict.fromkeys(column_names(path) or ())
+    if not columns or columns.keys() & {*tried, "external_ids"}:
+        for _, record in read_records(path, {*tried, "external_ids"}):
+            columns.update(dict.fromkeys(record))
+            for column in tried:
+                value = plain(id_of(record, column))
+                if value is not None:
+                    values[column].add(value)
+    found = [column for column in tried if values[column] or column in columns]
+    shown = ", ".join(map(repr, columns))
+    if not found:
+        wanted = f"none of {', '.join(tried)}" if id_column is None else f"no column {id_column!r}"
+        raise UserError(
+            f"{path} has {wanted}; its columns are {shown}: give the name of the column of ids "
+            "with --id-column"
+        )
+    if not columns.keys() & set(COLUMNS):
+        raise UserError(
+            f"{path} has no column that says something about a movie; its columns are {shown}, "
+            f"expected some of {', '.join(COLUMNS)}: rename them as TMDB does"
+        )
+    candidates = [candidate(column, values[column], catalog, id_map) for column in found]
+    chosen = best(path, candidates, catalog)
+    return chosen, [other for other in candidates if other is not chosen]
+
+
+def _refuse_accident(path: Path, catalog: Catalog, match: Match, movies: list[Movie]) -> None:
+    """Refuse ids that match as numbers do, though not the movies behind them."""
+    own = movies_of(catalog)
+    years = [
+        (position, mine.year, movie.year)
+        for position, (mine, movie) in enumerate(zip(own, movies))
+        if mine.year and movie.year
+    ]
+    apart = [(at, mine, other) for at, mine, other in years if abs(mine - other) > 1]
+    if len(years) >= _ENOUGH_YEARS and len(apart) > _ACCIDENT * len(years):
+        at = apart[0][0]
+        raise UserError(
+            f"{path}: ids match by {match.column}, but the years of {len(apart):,} of "
+            f"{len(years):,} movies do not (the catalog's {catalog.titles[at]!r} would be "
+            f"{movies[at].title!r}, {movies[at].year}); these ids are of another kind: name the "
+            "right column with --id-column, or give a table from the catalog's ids to these with "
+            "--id-map"
+        )
+
+
+def _sentence(
+    path: Path, catalog: Catalog, chosen: Candidate, others: list[Candidate], movies: list[Movie]
+) -> str:
+    """How ids were matched, with an example that shows an accident."""
+    at = next((i for i, movie in enumerate(movies) if movie.title), None)
+    example = "" if at is None else f"; for example, {catalog.titles[at]!r} is {movies[at].title!r}"
+    if catalog.titles == catalog.item_ids:
+        example += " (the store has no titles to check this by)"
+    also = ", ".join(f"{other.match.column} {other.matched:,}" for other in others)
+    return (
+        f"{path.name} matches {chosen.matched:,} of {len(catalog):,} items by "
+        f"{chosen.match.column}{f' ({also})' if also else ''}{example}"
+    )

@@ -1,0 +1,93 @@
+"""Movie: what is known about one movie, and what a catalog itself knows about its items."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from bert4rec_jax.data.catalog import Catalog
+
+_TITLE_AND_YEAR = re.compile(r"(.*\S)\s*\(((?:18|19|20)\d\d)\)", re.DOTALL)
+# What IMDb and MovieLens call these genres -> what TMDB does, so that both fill one column.
+_TMDB_GENRES = {
+    "Sci-Fi": "Science Fiction",
+    "Children's": "Family",
+    "Children": "Family",
+    "Musical": "Music",
+}
+
+
+@dataclass(frozen=True)
+class Movie:
+    """Facts about a movie. None and the empty tuple say that a fact is not known.
+
+    Attributes:
+      title, tagline, overview: text.
+      year: of release.
+      language: ISO 639-1 code of the original language.
+      genres, keywords, companies: names, each once.
+      cast: names in billing order; crew: who directed or wrote it.
+      runtime: minutes, above 0.
+      budget, revenue: US dollars, above 0.
+      popularity, vote_average, vote_count: as of the day the table was made, so they know the
+        future of every earlier interaction; revenue does too.
+    """
+
+    title: str | None = None
+    year: int | None = None
+    language: str | None = None
+    genres: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    cast: tuple[str, ...] = ()
+    crew: tuple[str, ...] = ()
+    companies: tuple[str, ...] = ()
+    runtime: float | None = None
+    budget: float | None = None
+    tagline: str | None = None
+    overview: str | None = None
+    popularity: float | None = None
+    vote_average: float | None = None
+    vote_count: float | None = None
+    revenue: float | None = None
+
+    def names(self, field: str) -> tuple[str, ...]:
+        """The names in a field; a single one counts as a list of one."""
+        value = getattr(self, field)
+        return (value,) if isinstance(value, str) else tuple(value or ())
+
+    def or_else(self, other: Movie) -> Movie:
+        """This movie, with the title, year and genres of another one where it has none."""
+        return dataclasses.replace(
+            self,
+            title=self.title or other.title,
+            year=self.year or other.year,
+            genres=self.genres or tuple(dict.fromkeys(map(_tmdb_genre, other.genres))),
+        )
+
+
+def movies_of(catalog: Catalog) -> list[Movie]:
+    """Title, year and genres of each item of a catalog, in its order.
+
+    `Heat (1995)` with the genres `Crime|Drama` is the title Heat, the year 1995 and two genres. A
+    title that only repeats the item's id is none.
+    """
+    return [
+        _movie(item_id, title, genres)
+        for item_id, title, genres in zip(catalog.item_ids, catalog.titles, catalog.genres)
+    ]
+
+
+def _movie(item_id: str, title: str, genres: str) -> Movie:
+    found = _TITLE_AND_YEAR.fullmatch(title.strip())
+    name, year = (found[1], int(found[2])) if found else (title.strip(), None)
+    names = (genre.strip() for genre in genres.split("|"))
+    return Movie(
+        title=None if title == item_id else name or None,
+        year=year,
+        genres=tuple(dict.fromkeys(filter(None, names))),
+    )
+
+
+def _tmdb_genre(name: str) -> str:
+    return _TMDB_GENRES.get(name, name)

@@ -1,0 +1,164 @@
+"""Records: the rows of a table of movies, whatever its file format, as dicts with their place."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Iterator
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bert4rec_jax.data import delimited, parquet
+from bert4rec_jax.data.delimited import Form, open_bytes, shorten
+from bert4rec_jax.errors import UserError
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_JSON = (".json", ".jsonl", ".ndjson")
+_JSON_FORMS = "one JSON object per line, or one array of objects"
+
+
+class Record(NamedTuple):
+    """A row as its file has it, and its place ("movies.csv, line 7") for messages."""
+
+    where: str
+    values: dict[str, Any]
+
+
+def read_records(path: Path, wanted: Collection[str] | None = None) -> Iterator[Record]:
+    """Rows of a Parquet, CSV, TSV or JSON file, one by one.
+
+    The suffix tells the format; `.xz` behind it is unpacked. A `.json` file holds one object per
+    line or one array of objects.
+
+    Args:
+      path: the file.
+      wanted: columns that are needed; Parquet reads no others, the other formats read all.
+
+    Raises:
+      UserError: the file is missing, of no known format, empty or broken, with the line.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = suffixes[-2] if suffixes[-1:] == [".xz"] and len(suffixes) > 1 else path.suffix.lower()
+    if suffix == ".parquet":
+        rows = _of_parquet(path, wanted)
+    elif suffix in _SEPARATORS:
+        rows = _of_text(path, Form(_SEPARATORS[suffix]))
+    elif suffix in _JSON:
+        rows = _of_json(path)
+    elif not path.exists():
+        raise UserError(f"{path} does not exist")
+    else:
+        known = ", ".join((".parquet", *_SEPARATORS, *_JSON))
+        raise UserError(f"{path} is of no known format; expected a file that ends in {known}")
+    count = -1
+    for count, record in enumerate(rows):  # noqa: B007 - the count is read after the loop
+        yield record
+    if count < 0:
+        raise UserError(f"{path} is empty: it holds no movie")
+
+
+def column_names(path: Path) -> list[str] | None:
+    """The columns of a table that tells them without its rows being read, else None.
+
+    Raises:
+      UserError: the file is no whole Parquet file.
+    """
+    return parquet.column_names(path) if path.suffix.lower() == ".parquet" else None
+
+
+def _of_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Record]:
+    names = parquet.column_names(path)
+    read = [name for name in names if wanted is None or name in wanted]
+    row = 0
+    for batch in parquet.stream(path, {name: name for name in read}):
+        columns = [column.to_pylist() for column in batch.values()]
+        for values in zip(*columns):
+            row += 1
+            yield Record(f"{path}, row {row}", dict(zip(read, values)))
+
+
+def _of_text(path: Path, form: Form) -> Iterator[Record]:
+    lines = delimited.records(path, form)
+    line = 0
+    try:
+        line, names = next(lines, (0, []))
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"{path}, line {line}: two columns are called {twice!r}; expected one of each "
+                "name: rename one of them"
+            )
+        for line, fields in lines:
+            if len(fields) != len(names):
+                raise UserError(
+                    f"{path}, line {line}: {shorten(form.separator.join(fields))} has "
+                    f"{len(fields)} fields, expected {len(names)} as in the first line; mend the "
+                    "line, or quote fields that hold the separator"
+                )
+            where = f"{path}, line {line}"
+            _refuse_bytes(where, form.separator.join(fields))
+            yield Record(where, dict(zip(names, fields)))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: cannot cut the text after line {line} into fields ({error}); look for a "
+            "quote that is never closed, or convert the table to Parquet"
+        ) from None
+
+
+def _of_json(path: Path) -> Iterator[Record]:
+    with open_bytes(path) as binary:
+        text = TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape")
+        first = next((line for line in text if line.strip()), "")
+        text.seek(0)
+        if first.lstrip().startswith("["):
+            yield from _of_array(path, text.read())
+            return
+        for number, line in enumerate(text, start=1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                _refuse_bytes(where, line)
+                try:
+                    values = json.loads(line)
+                except ValueError as error:
+                    raise _broken(where, line, str(error)) from None
+                yield Record(where, _object(where, values))
+
+
+def _of_array(path: Path, text: str) -> Iterator[Record]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        line = text.split("\n")[error.lineno - 1]
+        raise _broken(f"{path}, line {error.lineno}", line, error.msg) from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        _refuse_bytes(f"{path}, line {number}", line)
+    for number, entry in enumerate(values, start=1):
+        where = f"{path}, entry {number}"
+        yield Record(where, _object(where, entry))
+
+
+def _refuse_bytes(where: str, text: str) -> None:
+    """Refuse bytes that are not UTF-8, which were read as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: {shorten(text.encode(errors='surrogateescape'))} is not UTF-8 text; convert "
+            "the file to UTF-8"
+        ) from None
+
+
+def _object(where: str, values: object) -> dict[str, Any]:
+    if isinstance(values, dict):
+        return values
+    raise UserError(
+        f"{where}: {shorten(values)} is no movie; expected {_JSON_FORMS}: mend or remove it"
+    )
+
+
+def _broken(where: str, line: str, reason: str) -> UserError:
+    return UserError(
+        f"{where}: {shorten(line.strip())} is broken JSON ({reason}); expected {_JSON_FORMS}: mend "
+        "it, or get a whole copy of the file"
+    )

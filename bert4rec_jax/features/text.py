@@ -1,0 +1,129 @@
+"""Text: what a movie's title, tagline and overview say to a model of sentences."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.store import sha256
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.movie import Movie
+
+DEFAULT_MODEL = "google/embeddinggemma-300m"
+
+_GEMMA = "embeddinggemma"
+_GEMMA_PROMPT = "title: {title} | text: {text}"
+_PLAIN_PROMPT = "{title}. {text}"
+_NO_TITLE = "none"  # what the prompt of EmbeddingGemma says
+_PLACE = re.compile(r"\{(title|text)\}")
+_DIGITS = 16  # of a digest, enough to tell revisions apart
+
+
+class Embedder(Protocol):
+    """Texts in, vectors out: equal names and revisions give equal vectors for equal texts."""
+
+    @property
+    def name(self) -> str:
+        """Of the model, without the path of a folder."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """What changes when the model does."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """`[n, D]`: the vectors of n texts."""
+        ...
+
+
+def default_prompt(model: str) -> str:
+    """The prompt for a model: EmbeddingGemma's for documents, or just title and text."""
+    return _GEMMA_PROMPT if _GEMMA in model.lower() else _PLAIN_PROMPT
+
+
+def text_of(movie: Movie, prompt: str) -> str | None:
+    """The text of a movie in a prompt; None if nothing is known.
+
+    `{title}` is the title, or "none"; `{text}` is the tagline and the overview, or else the title
+    again.
+    """
+    body = " ".join(filter(None, (movie.tagline, movie.overview))) or movie.title
+    if not body:
+        return None
+    values = {"title": movie.title or _NO_TITLE, "text": body}
+    return _PLACE.sub(lambda found: values[found[1]], prompt)
+
+
+@dataclass(frozen=True)
+class SentenceModel:
+    """A model of sentence-transformers.
+
+    Attributes:
+      name: as it was given, of a folder only the last part.
+      revision: the commit it was downloaded at, or for a folder a digest of its files.
+      model: the `SentenceTransformer`.
+      batch_size: texts that it reads at once.
+    """
+
+    name: str
+    revision: str
+    model: Any
+    batch_size: int
+
+    def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """`[n, D]`: the vectors of n texts."""
+        # The prompt is in the texts already: the model's own default would come on top of it.
+        vectors: npt.NDArray[np.float32] = self.model.encode(
+            list(texts), prompt="", batch_size=self.batch_size, show_progress_bar=False
+        )
+        return np.asarray(vectors, np.float32)
+
+
+def load_model(name: str, *, revision: str | None = None, batch_size: int = 32) -> SentenceModel:
+    """A model by name on the Hugging Face hub, or by folder.
+
+    Raises:
+      UserError: sentence-transformers is not installed, or the model cannot be loaded.
+    """
+    try:
+        from sentence_transformers import (  # type: ignore[import-not-found, unused-ignore]
+            SentenceTransformer,
+        )
+    except ImportError as error:
+        raise UserError(
+            f"text embeddings need sentence-transformers ({error}); install it with "
+            "`pip install 'bert4rec-jax[text]'`, or give --embeddings computed elsewhere"
+        ) from None
+    try:
+        model = SentenceTransformer(name, revision=revision)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"cannot load the text model {name!r} ({first}); give a name on the Hugging Face hub "
+            "or a folder; if the model's page asks for it, accept its licence there and log in "
+            "with `hf auth login`"
+        ) from error
+    folder = Path(name)
+    if folder.is_dir():
+        return SentenceModel(folder.resolve().name, _digest(folder), model, batch_size)
+    commit = getattr(getattr(model[0], "auto_model", None), "config", None)
+    found = getattr(commit, "_commit_hash", None) or revision or "unknown"
+    return SentenceModel(name, str(found), model, batch_size)
+
+
+def _digest(folder: Path) -> str:
+    """A digest over the files of a folder and their names."""
+    digest = hashlib.sha256()
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256(file)}\0".encode())
+    return digest.hexdigest()[:_DIGITS]

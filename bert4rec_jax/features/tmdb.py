@@ -1,0 +1,204 @@
+"""TMDB: one record of a movie table, flat or in the form of TMDB's API, as a Movie."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bert4rec_jax.data.delimited import shorten
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.movie import Movie
+
+COLUMNS = (
+    "title", "original_title", "release_date", "year", "original_language", "spoken_languages",
+    "runtime", "budget", "genres", "keywords", "cast", "credits", "crew", "director", "directors",
+    "production_companies", "companies", "tagline", "overview", "popularity", "vote_average",
+    "vote_count", "revenue",
+)  # fmt: skip
+"""Columns that say something about a movie."""
+BILLED = 10
+"""Cast that counts, from the top of the bill."""
+
+_JOBS = ("Director", "Writer", "Screenplay")
+_WRAPPERS = ("keywords", "results")
+_LOOKS_LIKE_JSON = re.compile(r"""\s*(\[\s*[]{"']|\{)""")
+_FIRST_YEAR, _LAST_YEAR = 1870, 2100
+_LIST = "names with a separator, or TMDB's list of objects with a name"
+
+
+def id_of(values: Mapping[str, Any], column: str) -> object:
+    """The id in a column; `imdb_id` may stand in TMDB's `external_ids`."""
+    external = values.get("external_ids")
+    if values.get(column) is None and isinstance(external, Mapping):
+        return external.get(column)
+    return values.get(column)
+
+
+def movie_of(values: Mapping[str, Any], where: str, *, separator: str = "|") -> Movie:
+    """A record as a movie.
+
+    Lists are text with a separator, JSON lists (of names or of objects with a `name`), or TMDB's
+    objects around them (`{"keywords": [...]}`). Nothing, an empty text, an empty list, NaN, and 0
+    as a runtime, budget, revenue or average vote mean that TMDB does not know.
+
+    Args:
+      values: the record.
+      where: its place, for messages.
+      separator: between the names of a list in one text.
+
+    Raises:
+      UserError: a field holds something else.
+    """
+    fields = _Fields(values, where, separator)
+    spoken = fields.names("spoken_languages")
+    return Movie(
+        title=fields.text("title") or fields.text("original_title"),
+        year=fields.year("release_date") or fields.year("year"),
+        language=fields.text("original_language") or next(iter(spoken), None),
+        genres=fields.names("genres"),
+        keywords=fields.names("keywords"),
+        cast=fields.cast(),
+        crew=fields.crew(),
+        companies=fields.names("production_companies") or fields.names("companies"),
+        runtime=fields.number("runtime") or None,
+        budget=fields.number("budget") or None,
+        tagline=fields.text("tagline"),
+        overview=fields.text("overview"),
+        popularity=fields.number("popularity"),
+        vote_average=fields.number("vote_average") or None,
+        vote_count=fields.number("vote_count"),
+        revenue=fields.number("revenue") or None,
+    )
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of one record, each read with a check."""
+
+    values: Mapping[str, Any]
+    where: str
+    separator: str
+
+    def text(self, field: str) -> str | None:
+        value = self.values.get(field)
+        if _is_nothing(value):
+            return None
+        if isinstance(value, str):
+            return value.strip()
+        raise self._invalid(field, value, "text")
+
+    def number(self, field: str) -> float | None:
+        value = self.values.get(field)
+        if _is_nothing(value):
+            return None
+        number = _float(value)
+        if number is None or not 0 <= number < math.inf:
+            raise self._invalid(field, value, "a number from 0")
+        return number
+
+    def year(self, field: str) -> int | None:
+        """The year of a date, of text that begins with it, or of a number."""
+        value = self.values.get(field)
+        if _is_nothing(value):
+            return None
+        if isinstance(value, datetime.date):  # a datetime is one too
+            return value.year
+        begins = isinstance(value, str) and re.match(r"\s*(\d{4})(-|\s*$)", value)
+        year = float(begins[1]) if begins else _float(value)
+        if year is None or not _FIRST_YEAR <= year <= _LAST_YEAR or year != int(year):
+            expected = f"a year from {_FIRST_YEAR} to {_LAST_YEAR}, or a date such as 1995-12-15"
+            raise self._invalid(field, value, expected)
+        return int(year)
+
+    def names(self, field: str) -> tuple[str, ...]:
+        # A language is named by its code, as original_language is.
+        key = "iso_639_1" if field == "spoken_languages" else "name"
+        return self._unique(field, self._entries(field, self.values.get(field)), key)
+
+    def cast(self) -> tuple[str, ...]:
+        """The top of the bill."""
+        people = self._entries("cast", self.values.get("cast") or self._credits().get("cast"))
+        return self._unique("cast", sorted(people, key=_billing))[:BILLED]
+
+    def crew(self) -> tuple[str, ...]:
+        """Directors, and writers where the record names jobs."""
+        people = self._entries("crew", self.values.get("crew") or self._credits().get("crew"))
+        chosen = [p for p in people if not isinstance(p, Mapping) or p.get("job") in _JOBS]
+        directors = self.names("director") or self.names("directors")
+        return tuple(dict.fromkeys((*directors, *self._unique("crew", chosen))))
+
+    def _credits(self) -> Mapping[str, Any]:
+        value = self._parsed("credits", self.values.get("credits"))
+        if _is_nothing(value):
+            return {}
+        if not isinstance(value, Mapping):
+            raise self._invalid("credits", value, "an object with cast and crew")
+        return value
+
+    def _entries(self, field: str, value: object) -> list[Any]:
+        """The entries of a list in any of its forms."""
+        value = self._parsed(field, value)
+        if isinstance(value, Mapping):
+            value = next((value[key] for key in _WRAPPERS if key in value), value)
+        if _is_nothing(value):
+            return []
+        if isinstance(value, str):
+            return [name for name in map(str.strip, value.split(self.separator)) if name]
+        if isinstance(value, list | tuple):
+            return [entry for entry in value if not _is_nothing(entry)]
+        raise self._invalid(field, value, _LIST)
+
+    def _parsed(self, field: str, value: object) -> object:
+        """A value, read if it is a text of JSON or of Python's notation of the same."""
+        if not isinstance(value, str) or not _LOOKS_LIKE_JSON.match(value):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            pass
+        try:
+            return ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise self._invalid(field, value, f"JSON, {_LIST}") from None
+
+    def _unique(self, field: str, entries: Iterable[Any], key: str = "name") -> tuple[str, ...]:
+        names: dict[str, None] = {}
+        for entry in entries:
+            name = entry.get(key) if isinstance(entry, Mapping) else entry
+            if not isinstance(name, str) or not name.strip():
+                raise self._invalid(field, entry, _LIST)
+            names[name.strip()] = None
+        return tuple(names)
+
+    def _invalid(self, field: str, value: object, expected: str) -> UserError:
+        return UserError(
+            f"{self.where}: the {field} {shorten(value)} is not valid; expected {expected}: mend "
+            "or remove the row"
+        )
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a value only says that there is none."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _float(value: object) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _billing(person: object) -> float:
+    order = person.get("order") if isinstance(person, Mapping) else None
+    return order if isinstance(order, int | float) else math.inf

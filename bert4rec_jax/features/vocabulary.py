@@ -1,0 +1,62 @@
+"""Vocabulary: which names have a column of their own, and where all other names go."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Names with a column each, followed by hashed buckets for the rest. Frozen once fitted.
+
+    With the names (Drama, War) and 2 buckets, Drama is column 0, War 1, anything else 2 or 3, the
+    same on every machine. Without buckets other names have no column.
+
+    Attributes:
+      names: by falling count, then by name.
+      buckets: columns that share the other names.
+    """
+
+    names: tuple[str, ...]
+    buckets: int
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.names) + self.buckets
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {name: column for column, name in enumerate(self.names)}
+
+    def columns(self, names: Sequence[str]) -> list[int]:
+        """The columns of some names, each column once, in rising order."""
+        return sorted({column for name in names if (column := self._column(name)) is not None})
+
+    def _column(self, name: str) -> int | None:
+        known = self._columns.get(name)
+        if known is not None or not self.buckets:
+            return known
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
+        return len(self.names) + int.from_bytes(digest[:8], "big") % self.buckets
+
+    @classmethod
+    def fit(
+        cls, rows: Iterable[Sequence[str]], *, min_count: int, top: int, buckets: int
+    ) -> Vocabulary:
+        """The vocabulary of some items.
+
+        Args:
+          rows: the names of each item; one that repeats within an item counts once.
+          min_count: names of fewer items have no column of their own.
+          top: at most so many names have one, the most frequent first.
+          buckets: see `Vocabulary`.
+        """
+        counts = Counter(name for names in rows for name in set(names))
+        frequent = [name for name, count in counts.items() if count >= min_count]
+        frequent.sort(key=lambda name: (-counts[name], name))
+        return cls(tuple(frequent[:top]), buckets)

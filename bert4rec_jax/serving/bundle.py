@@ -1,0 +1,194 @@
+"""Bundle: a folder that holds a trained model for serving, and whether it can be read here.
+
+manifest.json         what it is, where it came from, checksums
+params.safetensors    parameters by path
+catalog.parquet       item_id, title, genres, known; row i is token 2 + i
+NAME.stablehlo        a serialized `jax.export` function for each of FUNCTIONS
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from jax import export
+from safetensors.numpy import load_file
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.store import sha256
+from bert4rec_jax.errors import UserError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+PARAMETERS = "params.safetensors"
+CATALOG = "catalog.parquet"
+FUNCTIONS = ("item_vectors", "encode", "score", "top_k")
+_AGAIN = "export it again with `bert4rec export RUN BUNDLE`"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """An opened bundle: all files are whole, and this version of JAX can read its functions.
+
+    Attributes:
+      path: the folder.
+      manifest: the content of `manifest.json`.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, *, today: date | None = None) -> Bundle:
+        """Open a folder that `bert4rec export` made.
+
+        Args:
+          path: the folder.
+          today: the day for which to check whether its functions can be read; None for today.
+
+        Raises:
+          UserError: it is no bundle, of another schema, damaged, or its functions cannot be read by
+            this JAX.
+        """
+        manifest = _read_manifest(path)
+        bundle = cls(path, manifest)
+        bundle._check_jax(today or datetime.now(UTC).date())
+        bundle._check_files()
+        return bundle
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of all files: equal fingerprints, equal answers."""
+        checksums = json.dumps(self.manifest["checksums"], sort_keys=True)
+        return hashlib.sha256(checksums.encode()).hexdigest()
+
+    @property
+    def max_length(self) -> int:
+        """Positions L of the model: it reads the last L - 1 items of a history."""
+        return int(self.manifest["max_length"])
+
+    @property
+    def thumbs(self) -> tuple[float, float]:
+        """Ratings from which a thumb is up and two up; see `data.thumbs`."""
+        up, two_up = self.manifest["thumbs"]
+        return float(up), float(two_up)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """External ids, titles and genres."""
+        return Catalog.read(self.path / CATALOG)
+
+    @cached_property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """`[V]`: items with a training event; no others are ever listed."""
+        column = pq.read_table(self.path / CATALOG, columns=["known"])["known"]
+        known = np.zeros(self.catalog.num_rows, bool)
+        known[FIRST_ITEM : self.catalog.num_tokens] = column.to_numpy()
+        return known
+
+    def parameters(self) -> dict[str, npt.NDArray[Any]]:
+        """The parameters by path."""
+        return load_file(self.path / PARAMETERS)
+
+    def function(self, name: str) -> export.Exported:
+        """One of FUNCTIONS.
+
+        Raises:
+          UserError: this JAX cannot read it.
+        """
+        file = self.path / function_file(name)
+        try:
+            return export.deserialize(bytearray(file.read_bytes()))
+        except Exception as error:  # whatever JAX raises for bytes that it does not understand
+            raise UserError(
+                f"{file} was exported by JAX {self.manifest['jax']} and cannot be read by JAX "
+                f"{jax.__version__} ({str(error).splitlines()[0][:200]}); {_AGAIN}"
+            ) from error
+
+    def _check_jax(self, today: date) -> None:
+        """Whether JAX promises to read this export.
+
+        It reads exports of the same version always, of older ones for six months, of newer ones
+        not for long: https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees.
+        """
+        made, here = self.manifest["jax"], jax.__version__
+        if _minor(made) > _minor(here):
+            raise UserError(
+                f"{self.path} was exported by JAX {made}, and this is JAX {here}, which may not "
+                f"read it; install JAX {made} or later, or {_AGAIN} under JAX {here}"
+            )
+        until = date.fromisoformat(self.manifest["readable_until"])
+        if today > until and _minor(made) < _minor(here):
+            raise UserError(
+                f"{self.path} was exported by JAX {made} and could be read by later versions until "
+                f"{until}; this is JAX {here}: {_AGAIN}, or install JAX {made}"
+            )
+
+    def _check_files(self) -> None:
+        for name, expected in self.manifest["checksums"].items():
+            file = self.path / name
+            if not file.is_file():
+                raise UserError(f"{file} is missing; copy the whole bundle again, or {_AGAIN}")
+            if sha256(file) != expected:
+                raise UserError(
+                    f"{file} does not match its checksum in {MANIFEST}: it was changed or cut off; "
+                    f"copy the bundle again, or {_AGAIN}"
+                )
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder holds a bundle of any schema."""
+    try:
+        _read_json(path / MANIFEST)["bundle_schema"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def function_file(name: str) -> str:
+    """The file of one of FUNCTIONS."""
+    return f"{name}.stablehlo"
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = _read_json(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path} is no bundle ({MANIFEST} is missing); make one with "
+            "`bert4rec export RUN BUNDLE`"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); {_AGAIN}") from None
+    schema = manifest.get("bundle_schema") if isinstance(manifest, dict) else None
+    if schema is None:
+        raise UserError(
+            f"{path} is no bundle ({MANIFEST} has no bundle_schema); make one with "
+            "`bert4rec export RUN BUNDLE`"
+        )
+    if schema != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} is a bundle of schema {schema}, and this version reads {SCHEMA_VERSION}; "
+            f"install the version that wrote it ({manifest.get('bert4rec_jax')}), or {_AGAIN}"
+        )
+    return manifest
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])

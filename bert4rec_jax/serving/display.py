@@ -1,0 +1,125 @@
+"""Display: what a person sees of lists and of a batch job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.serving.job import Progress as JobProgress
+from bert4rec_jax.serving.lookup import find_item
+from bert4rec_jax.serving.scorer import Answer, load
+
+_PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
+_COUNTS = {
+    "requests": "requests",
+    "duplicate_users": "users with an earlier request, answered again",
+    "empty_histories": "histories without an item of the catalog",
+    "null_lists": "null lists, read as empty",
+    "history_items": "items in histories",
+    "unknown_history_items": "of them not in the catalog, skipped",
+    "candidates": "candidates",
+    "unknown_candidates": "of them not in the catalog, left out",
+    "repeated_candidates": "of them named again, listed once",
+    "excluded_candidates": "of them seen or excluded, left out",
+    "untrained_candidates": "of them without a training event, left out",
+    "unknown_excluded_items": "excluded items not in the catalog",
+}
+
+
+def show_recommendations(bundle: Path, titles: Sequence[str], k: int) -> None:
+    """Print what is recommended after movies that are given by title or id.
+
+    Raises:
+      UserError: see `Bundle.open` and `find_item`.
+    """
+    scorer = load(bundle)
+    catalog = scorer.catalog
+    seen = [find_item(catalog, title) for title in titles]
+    answer = scorer.recommend([catalog.item_ids[token - FIRST_ITEM] for token in seen], k)
+    after = ", ".join(catalog.title(token) for token in seen) or "nothing"
+    _show(f"after {after}", answer, catalog, "score")
+
+
+def show_similar(bundle: Path, title: str, k: int) -> None:
+    """Print the movies most like one that is given by title or id.
+
+    Raises:
+      UserError: see `Bundle.open`, `find_item` and `Scorer.similar`.
+    """
+    scorer = load(bundle)
+    catalog = scorer.catalog
+    token = find_item(catalog, title)
+    answer = scorer.similar(catalog.item_ids[token - FIRST_ITEM], k)
+    _show(f"like {catalog.title(token)}", answer, catalog, "cosine")
+
+
+def _show(title: str, answer: Answer, catalog: Catalog, value: str) -> None:
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("", justify="right")
+    for name in ("title", "genres", "id"):
+        table.add_column(name)
+    table.add_column(value, justify="right")
+    for place, (item, name, score) in enumerate(
+        zip(answer.item_ids, answer.titles, answer.scores), start=1
+    ):
+        genres = catalog.genres[catalog.token(item) - FIRST_ITEM].replace("|", ", ")
+        table.add_row(str(place), escape(name), genres, item, f"{score:.3f}")
+    Console().print(table)
+
+
+def counts_table(title: str, counts: Mapping[str, int]) -> Table:
+    """What a job met; counts of nothing are left out."""
+    table = Table("", "", title=title, show_header=False, title_justify="left")
+    for name, text in _COUNTS.items():
+        if counts.get(name) or name == "requests":
+            table.add_row(text, f"{counts.get(name, 0):,}")
+    return table
+
+
+@contextmanager
+def job_progress(console: Console) -> Iterator[JobProgress]:
+    """A bar with rate and time left; without a terminal a line every 15 seconds."""
+    bar = Progress(
+        TextColumn("ranking"),
+        BarColumn(),
+        TextColumn("{task.completed:,}/{task.total:,} requests"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task: Any = None
+    first, started, last_plain = 0, 0.0, 0.0
+    with bar:
+
+        def advance(done: int, total: int) -> None:
+            nonlocal task, first, started, last_plain
+            now = time.monotonic()
+            if task is None:
+                task = bar.add_task("", total=total, completed=done, rate="compiling")
+                first, started, last_plain = done, now, now
+                if done > 0:
+                    console.print(f"{done:,} of {total:,} requests are done", highlight=False)
+                return
+            rate = (done - first) / max(now - started, 1e-9)
+            bar.update(task, completed=done, rate=f"{rate:,.0f}/s")
+            if not console.is_terminal and (now - last_plain >= _PLAIN_EVERY or done == total):
+                left = (total - done) / max(rate, 1e-9)
+                console.print(
+                    f"{done:,}/{total:,} requests, {rate:,.0f}/s, {left:,.0f} s left",
+                    highlight=False,
+                )
+                last_plain = now
+
+        yield advance

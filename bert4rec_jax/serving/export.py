@@ -1,0 +1,204 @@
+"""Export: the best checkpoint of a run as a bundle. The one file of serving that opens runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from safetensors.numpy import save
+
+import bert4rec_jax
+from bert4rec_jax.config import Config
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.store import replace_folder, sha256
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment import MODEL
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.outputs import write_json
+from bert4rec_jax.serving.bundle import (
+    CATALOG,
+    MANIFEST,
+    PARAMETERS,
+    SCHEMA_VERSION,
+    function_file,
+    is_bundle,
+)
+from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
+from bert4rec_jax.setting import open_finished
+from bert4rec_jax.sharding import to_host
+from bert4rec_jax.training.fit import digest
+
+# JAX's promise: an export can be read by later versions for six months.
+_READABLE = timedelta(days=180)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a bundle is made of.
+
+    Attributes:
+      config: of the run.
+      model: the module.
+      variables: its nested parameters and content.
+      catalog: gives the rows of the item table their meaning.
+      known: `[V]`, items that the model can score.
+      thumbs: ratings from which a thumb is up and two up.
+      origin: JSON values for the manifest: where this comes from.
+    """
+
+    config: Config
+    model: BERT4Rec
+    variables: Any
+    catalog: Catalog
+    known: npt.NDArray[np.bool_]
+    thumbs: tuple[float, float]
+    origin: Mapping[str, Any]
+
+
+def export(run: Path, bundle: Path, *, console: Console | None = None) -> dict[str, Any]:
+    """Write the best checkpoint of a run as a bundle; an earlier bundle there is replaced.
+
+    Args:
+      run: the workdir of a run, finished or not.
+      bundle: the folder to make; it appears whole or not at all.
+      console: told what data has to be prepared, if any.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      UserError: the run has no checkpoint that can be read, its parameters are not finite, `bundle`
+        is something else, or it cannot be written.
+    """
+    _require_replaceable(bundle)
+    return write_bundle(read_run(run, console=console or Console(quiet=True)), bundle)
+
+
+def read_run(run: Path, *, console: Console) -> Trained:
+    """The model of a run that `bert4rec evaluate` tests.
+
+    Raises:
+      UserError: the run has no checkpoint that can be read.
+    """
+    finished = open_finished(run, console)
+    setting, best = finished.setting, finished.best
+    store = setting.store
+    variables = jax.tree.map(to_host, finished.variables())
+    parameters = digest(best.state.params)
+    return Trained(
+        config=setting.config,
+        model=setting.model(),
+        variables=variables,
+        catalog=store.catalog,
+        known=setting.scored(finished.trained),
+        thumbs=setting.thumbs,
+        origin={
+            "step": best.step,
+            "parameters_sha256": parameters,
+            "data_fingerprint": store.fingerprint,
+            "metrics": _metrics(run, parameters),
+        },
+    )
+
+
+def write_bundle(trained: Trained, bundle: Path) -> dict[str, Any]:
+    """Write a bundle and return its manifest; an earlier bundle there is replaced.
+
+    Raises:
+      UserError: parameters are not finite, `bundle` is something else, or cannot be written.
+    """
+    _require_replaceable(bundle)
+    for path, value in by_path(trained.variables).items():
+        if not np.isfinite(value).all():
+            raise UserError(f"parameter {path} is not finite: the model is broken; train again")
+    config = trained.config
+    max_length = config.data.max_length
+    causal = config.masking.objective == "next"
+    functions = trace(Serving(trained.model, max_length, causal), trained.variables)
+    now = datetime.now(UTC)
+    manifest: dict[str, Any] = {
+        "bundle_schema": SCHEMA_VERSION,
+        "created": now.isoformat(timespec="seconds"),
+        "readable_until": (now + _READABLE).date().isoformat(),
+        "jax": jax.__version__,
+        "bert4rec_jax": bert4rec_jax.__version__,
+        "model": asdict(config.model),
+        "objective": config.masking.objective,
+        "reads": "causal" if causal else "masked",
+        "max_length": max_length,
+        "thumbs": list(trained.thumbs),
+        "items": len(trained.catalog),
+        "known_items": int(trained.known.sum()),
+        "catalog_fingerprint": trained.catalog.fingerprint,
+        **trained.origin,
+        "functions": {name: signature(name, function) for name, function in functions.items()},
+    }
+    bundle = bundle.resolve()
+    partial = bundle.with_name(f".{bundle.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        write_parameters(by_path(trained.variables), partial / PARAMETERS)
+        _write_catalog(trained, partial / CATALOG)
+        for name, function in functions.items():
+            (partial / function_file(name)).write_bytes(function.serialize())
+        manifest["checksums"] = {file.name: sha256(file) for file in sorted(partial.iterdir())}
+        write_json(partial / MANIFEST, manifest)
+        replace_folder(partial, bundle)
+    except (OSError, UserError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"cannot write {bundle}: {reason}; make room or choose another folder (nothing was "
+            "changed)"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def write_parameters(params: Mapping[str, npt.NDArray[Any]], file: Path) -> None:
+    """Write parameters by path as safetensors.
+
+    Arrays are made contiguous first: safetensors would write the bytes of any other in the wrong
+    order. And it would make a file that only its owner can read, so the bytes are written here.
+    """
+    # ascontiguousarray makes a number a list of one, hence the shape.
+    whole = {path: np.ascontiguousarray(x).reshape(x.shape) for path, x in params.items()}
+    file.write_bytes(save(whole))
+
+
+def _write_catalog(trained: Trained, file: Path) -> None:
+    trained.catalog.write(file)
+    known = trained.known[FIRST_ITEM : trained.catalog.num_tokens]
+    pq.write_table(pq.read_table(file).append_column("known", pa.array(known)), file)
+
+
+def _metrics(run: Path, parameters: str) -> dict[str, Any] | None:
+    """The model's metrics, if `metrics.json` is there and is about these very parameters."""
+    try:
+        results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        if results["parameters_sha256"]["tested"] != parameters:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {
+        name: models[MODEL]
+        for name, models in results.items()
+        if isinstance(models, dict) and isinstance(models.get(MODEL), dict)
+    }
+
+
+def _require_replaceable(path: Path) -> None:
+    if path.exists() and not is_bundle(path) and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is no bundle; choose another folder")

@@ -1,0 +1,74 @@
+"""Lookup: what a person types for a movie, found in the catalog."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.errors import UserError
+
+_YEAR = re.compile(r"\s*\(\d{4}\)$")
+_CLOSE = 0.8  # difflib's ratio of a title that may be meant
+_CLEARLY = 0.05  # how much closer than any other it has to be
+_SHOWN = 5
+
+
+def find_item(catalog: Catalog, text: str) -> int:
+    """The token of the item that a text means.
+
+    The first of these that fits: an external id; a title; a title but for upper and lower case; a
+    title without its year; the one title that is closest by `difflib` and clearly so.
+
+    Raises:
+      UserError: no title fits, or several do; it lists the nearest ones with their ids.
+    """
+    if text in catalog.item_ids:
+        return catalog.token(text)
+    wanted = _plain(text)
+    plain = [_plain(title) for title in catalog.titles]
+    for name, names in (
+        (text, list(catalog.titles)),
+        (wanted, plain),
+        (wanted, [_YEAR.sub("", title) for title in plain]),
+    ):
+        equal = [i for i, title in enumerate(names) if title == name]
+        if len(equal) == 1:
+            return FIRST_ITEM + equal[0]
+        if equal:
+            raise UserError(
+                f"{text!r} is the title of {len(equal)} items; say which by its id:"
+                f"{_listed(catalog, equal)}"
+            )
+    ratios = _ratios(wanted, plain)
+    nearest = sorted(range(len(plain)), key=lambda i: (-ratios[i], i))[:_SHOWN]
+    best = ratios[nearest[0]]
+    rival = ratios[nearest[1]] if len(nearest) > 1 else 0.0
+    if best >= _CLOSE and best - rival >= _CLEARLY:
+        return FIRST_ITEM + nearest[0]
+    raise UserError(
+        f"no title is clearly {text!r}; the nearest are (give a title in full, or an id):"
+        f"{_listed(catalog, nearest)}"
+    )
+
+
+def _ratios(wanted: str, titles: list[str]) -> list[float]:
+    """How alike each title is, in [0, 1]; with or without its year, whichever is closer."""
+    matcher = difflib.SequenceMatcher(autojunk=False)
+    matcher.set_seq2(wanted)
+
+    def ratio(title: str) -> float:
+        matcher.set_seq1(title)
+        return matcher.ratio()
+
+    return [max(ratio(title), ratio(_YEAR.sub("", title))) for title in titles]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _listed(catalog: Catalog, items: Iterable[int]) -> str:
+    rows = [f"\n  {catalog.titles[i]}  (id {catalog.item_ids[i]})" for i in list(items)[:_SHOWN]]
+    return "".join(rows)

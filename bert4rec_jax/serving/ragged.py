@@ -1,0 +1,102 @@
+"""Ragged: lists of different lengths, one after the other (CSR)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """N lists: list i is `values[offsets[i]:offsets[i + 1]]`.
+
+    Example: the lists 7 8, nothing, 9 are the values 7 8 9 with the offsets 0 2 2 3.
+
+    Attributes:
+      values: `[M]`.
+      offsets: `[N + 1]` int64, from 0 to M.
+    """
+
+    values: npt.NDArray[Any]
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_lengths(
+        cls, values: npt.NDArray[Any], lengths: npt.NDArray[np.integer[Any]]
+    ) -> Ragged:
+        """Lists of the given lengths."""
+        return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+    @classmethod
+    def empty(cls, count: int) -> Ragged:
+        """`count` empty lists of tokens."""
+        return cls(np.zeros(0, np.int32), np.zeros(count + 1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> npt.NDArray[Any]:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """`[N]`."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """`[M]`: which list each value belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @cached_property
+    def places(self) -> npt.NDArray[np.int64]:
+        """`[M]`: where each value stands in its list, from 0."""
+        return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
+
+    def where(self, keep: npt.NDArray[np.bool_]) -> Ragged:
+        """The lists without the values for which `keep [M]` is false."""
+        lengths = np.bincount(self.rows[keep], minlength=len(self))
+        return Ragged.from_lengths(self.values[keep], lengths)
+
+    def slices(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Ragged:
+        """The lists `values[starts[j] : starts[j] + lengths[j]]`."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[source], offsets)
+
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> Ragged:
+        """The lists of the given rows, in their order."""
+        return self.slices(self.offsets[rows], self.lengths[rows])
+
+    def last(self, count: int) -> Ragged:
+        """At most the last `count` values of each list."""
+        lengths = np.minimum(self.lengths, count)
+        return self.slices(self.offsets[1:] - lengths, lengths)
+
+    def distinct(self) -> Ragged:
+        """Each list's distinct values, ascending; values are int32 and not negative."""
+        keys = np.sort(self.keys())
+        keys = keys[np.diff(keys, prepend=-1) != 0]
+        rows, values = keys >> 32, (keys & 0xFFFFFFFF).astype(np.int32)
+        return Ragged.from_lengths(values, np.bincount(rows, minlength=len(self)))
+
+    def keys(self) -> npt.NDArray[np.int64]:
+        """`[M]`: one number for list and value, to look for values of one `Ragged` in another."""
+        return (self.rows << 32) | self.values
+
+    def beside(self, other: Ragged) -> Ragged:
+        """Each list followed by the other's list of the same row."""
+        rows = np.concatenate([self.rows, other.rows])
+        order = np.argsort(rows, kind="stable")
+        values = np.concatenate([self.values, other.values])[order]
+        return Ragged.from_lengths(values, self.lengths + other.lengths)
+
+    def padded(self, width: int) -> npt.NDArray[Any]:
+        """`[N, width]`, zeros after the end of each list; no list may be longer."""
+        table = np.zeros((len(self), width), self.values.dtype)
+        table[self.rows, self.places] = self.values
+        return table

@@ -1,0 +1,197 @@
+"""Ranking: requests in tokens to lists of items, in batches of few shapes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import PAD
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.ranks import list_order
+from bert4rec_jax.serving.buckets import (
+    LONGEST_CANDIDATES,
+    blocks,
+    history_widths,
+    list_widths,
+    smallest,
+)
+from bert4rec_jax.serving.functions import Functions
+from bert4rec_jax.serving.ragged import Ragged
+from bert4rec_jax.serving.requests import Requests
+
+
+@dataclass(frozen=True)
+class Lists:
+    """N lists, best first; equal scores in the order of tokens.
+
+    Attributes:
+      items: tokens.
+      scores: `[M]` float32, one per value of `items`.
+      counts: candidates that were left out, by reason.
+    """
+
+    items: Ragged
+    scores: npt.NDArray[np.float32]
+    counts: Counter[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """Answers requests with a bundle's functions.
+
+    No result depends on which requests are answered together, but for rounding: scores agree within
+    1e-5 relative.
+
+    Attributes:
+      functions: what computes.
+      known: `[V]`, the items that can be listed.
+      max_length: positions L of the model.
+    """
+
+    functions: Functions
+    known: npt.NDArray[np.bool_]
+    max_length: int
+
+    def rank(self, requests: Requests, *, top: int | None, keep_seen: bool = False) -> Lists:
+        """A list for every request.
+
+        Args:
+          requests: who is asked about.
+          top: the longest list; None for all that can be listed. Lists are shorter where fewer
+            items can be.
+          keep_seen: also list items of the history.
+
+        Raises:
+          UserError: a score is NaN.
+        """
+        windows, thumbs = self._windows(requests)
+        if requests.candidates is not None:
+            return self._among(requests.candidates, requests, windows, thumbs, top, keep_seen)
+        every = len(self.known)
+        return self._of_all(requests, windows, thumbs, min(top or every, every), keep_seen)
+
+    def user_vectors(self, requests: Requests) -> npt.NDArray[np.float32]:
+        """`[N, D]`: what the model makes of each history."""
+        windows, thumbs = self._windows(requests)
+        vectors = np.zeros((len(requests), self.functions.vectors.shape[1]), np.float32)
+        same = np.zeros(len(requests), np.int64)
+        found = [
+            (rows, self.functions.encode(*_padded(windows, thumbs, rows, width)))
+            for rows, width, _ in blocks((self._widths(windows), same), self._batch)
+        ]
+        for rows, result in found:
+            vectors[rows] = np.asarray(result)[: len(rows)]
+        return vectors
+
+    def _of_all(
+        self, requests: Requests, windows: Ragged, thumbs: Ragged, top: int, keep_seen: bool
+    ) -> Lists:
+        excluded = _excluded(requests, keep_seen).distinct()
+        widths = list_widths(int(excluded.lengths.max(initial=0)))
+        scores = np.zeros((len(requests), top), np.float32)
+        tokens = np.zeros((len(requests), top), np.int32)
+        shapes = (self._widths(windows), smallest(excluded.lengths, widths))
+        found = [
+            (
+                rows,
+                self.functions.top_k(
+                    *_padded(windows, thumbs, rows, width), excluded.take(rows).padded(others), top
+                ),
+            )
+            for rows, width, others in blocks(shapes, self._batch)
+        ]
+        for rows, (best, where) in found:
+            scores[rows] = np.asarray(best)[: len(rows)]
+            tokens[rows] = np.asarray(where)[: len(rows)]
+        _check(scores)
+        listed = tokens != PAD
+        return Lists(
+            Ragged.from_lengths(tokens[listed], listed.sum(axis=1)), scores[listed], Counter()
+        )
+
+    def _among(
+        self,
+        given: Ragged,
+        requests: Requests,
+        windows: Ragged,
+        thumbs: Ragged,
+        top: int | None,
+        keep_seen: bool,
+    ) -> Lists:
+        candidates, counts = self._listable(given, _excluded(requests, keep_seen))
+        pieces, owners = _pieces(candidates)
+        widths = list_widths(int(pieces.lengths.max(initial=0)))
+        shapes = (self._widths(windows)[owners], smallest(pieces.lengths, widths))
+        found = []
+        for rows, width, wide in blocks(shapes, self._batch):
+            history = _padded(windows, thumbs, owners[rows], width)
+            found.append((rows, self.functions.score(*history, pieces.take(rows).padded(wide))))
+        scores = np.zeros(len(candidates.values), np.float32)
+        places = Ragged(np.arange(len(scores)), pieces.offsets)
+        for rows, result in found:
+            block = np.asarray(result)[: len(rows)]
+            real = np.arange(block.shape[1]) < pieces.lengths[rows][:, None]
+            scores[places.take(rows).values] = block[real]
+        _check(scores)
+        order = list_order(scores, candidates.values, candidates.rows)
+        ranked = Ragged(candidates.values[order], candidates.offsets)
+        scores = scores[order]
+        if top is None:
+            return Lists(ranked, scores, counts)
+        first = ranked.places < top
+        return Lists(ranked.where(first), scores[first], counts)
+
+    def _listable(self, given: Ragged, excluded: Ragged) -> tuple[Ragged, Counter[str]]:
+        """Each candidate once, without those excluded or not known; and how many those were."""
+        distinct = given.distinct()
+        barred = np.isin(distinct.keys(), excluded.keys())
+        untrained = ~self.known[distinct.values] & ~barred
+        counts = Counter(
+            repeated_candidates=len(given.values) - len(distinct.values),
+            excluded_candidates=int(barred.sum()),
+            untrained_candidates=int(untrained.sum()),
+        )
+        return distinct.where(~barred & ~untrained), counts
+
+    def _windows(self, requests: Requests) -> tuple[Ragged, Ragged]:
+        """The items and thumbs that the model reads of each history."""
+        histories = requests.histories
+        count = self.max_length - 1
+        return histories.last(count), Ragged(requests.thumbs, histories.offsets).last(count)
+
+    def _widths(self, windows: Ragged) -> npt.NDArray[np.int64]:
+        return smallest(windows.lengths, history_widths(self.max_length - 1))
+
+    @property
+    def _batch(self) -> int:
+        return self.functions.largest_batch
+
+
+def _excluded(requests: Requests, keep_seen: bool) -> Ragged:
+    if keep_seen:
+        return requests.excluded
+    return requests.histories.beside(requests.excluded)
+
+
+def _pieces(candidates: Ragged) -> tuple[Ragged, npt.NDArray[np.int64]]:
+    """Lists of at most LONGEST_CANDIDATES values, and the request of each; empty ones have none."""
+    counts = -(-candidates.lengths // LONGEST_CANDIDATES)
+    owners = np.repeat(np.arange(len(candidates)), counts)
+    before = Ragged.from_lengths(owners, counts).places * LONGEST_CANDIDATES
+    lengths = np.minimum(candidates.lengths[owners] - before, LONGEST_CANDIDATES)
+    return Ragged.from_lengths(candidates.values, lengths), owners
+
+
+def _padded(
+    windows: Ragged, thumbs: Ragged, rows: npt.NDArray[np.integer[Any]], width: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    return windows.take(rows).padded(width), thumbs.take(rows).padded(width)
+
+
+def _check(scores: npt.NDArray[np.float32]) -> None:
+    if np.isnan(scores).any():
+        raise UserError("a score is NaN; the parameters of this bundle are broken: export it again")

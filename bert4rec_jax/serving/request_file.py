@@ -1,0 +1,159 @@
+"""RequestFile: requests in Parquet, checked before work begins and streamed in equal shards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bert4rec_jax.data.store import sha256
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.requests import COLUMNS, USER, check_columns
+
+_BATCH_ROWS = 8192  # read at once; with a buffer, memory does not grow with row groups
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True)
+class RequestFile:
+    """One Parquet file, or a folder of them in the order of their names.
+
+    Attributes:
+      path: as given.
+      files: the Parquet files.
+      schema: of the columns that are read.
+      rows: requests in all files.
+      duplicate_users: rows whose user has an earlier row.
+      sha256: over the contents of all files.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    schema: pa.Schema
+    rows: int
+    duplicate_users: int
+    sha256: str
+
+    @classmethod
+    def open(cls, path: Path) -> RequestFile:
+        """Check a file of requests: its columns, and that every row has a user.
+
+        Takes one pass over the column of users, and 8 bytes of memory per request.
+
+        Raises:
+          UserError: it cannot be read, holds no requests, or a user is null.
+        """
+        files = tuple(sorted(path.glob("*.parquet"))) if path.is_dir() else (path,)
+        if not files:
+            raise UserError(f"{path} is a folder without *.parquet files; expected requests")
+        schemas = []
+        hashes: list[npt.NDArray[np.int64]] = []
+        for file in files:
+            with _reading(file) as opened:
+                schema = opened.schema_arrow
+                check_columns(schema, str(file))
+                schemas.append(pa.schema([schema.field(c) for c in COLUMNS if c in schema.names]))
+                if schemas[-1] != schemas[0]:
+                    raise UserError(
+                        f"{file} and {files[0]} have different columns ({_described(schemas[-1])}; "
+                        f"{_described(schemas[0])}); write all files of a folder alike"
+                    )
+                hashes.extend(_hashed_users(opened, file))
+        users = np.concatenate(hashes) if hashes else np.zeros(0, np.int64)
+        return cls(
+            path=path,
+            files=files,
+            schema=schemas[0],
+            rows=len(users),
+            duplicate_users=len(users) - len(np.unique(users)),
+            sha256=_fingerprint(files),
+        )
+
+    def shards(self, size: int, first: int) -> Iterator[tuple[int, pa.Table]]:
+        """Numbered tables of `size` rows, the last one shorter, from shard `first` on.
+
+        Without any requests there is one empty shard.
+
+        Raises:
+          UserError: a file cannot be read any more.
+        """
+        number, waiting, held = first, [], 0
+        for batch in self._batches(first * size):
+            waiting.append(batch)
+            held += len(batch)
+            while held >= size:
+                table = pa.Table.from_batches(waiting)
+                yield number, table.slice(0, size)
+                waiting = table.slice(size).to_batches()
+                number, held = number + 1, held - size
+        if held or not self.rows:
+            yield number, pa.Table.from_batches(waiting, self.schema)
+
+    def _batches(self, skip: int) -> Iterator[pa.RecordBatch]:
+        """All rows after the first `skip`; row groups before them are not read."""
+        for file in self.files:
+            with _reading(file) as opened:
+                groups: list[int] = []
+                for group in range(opened.num_row_groups):
+                    rows = opened.metadata.row_group(group).num_rows
+                    if groups or rows > skip:
+                        groups.append(group)
+                    else:
+                        skip -= rows
+                for batch in opened.iter_batches(
+                    _BATCH_ROWS, row_groups=groups, columns=self.schema.names
+                ):
+                    dropped = min(skip, len(batch))
+                    skip -= dropped
+                    if dropped < len(batch):
+                        yield batch.slice(dropped)
+
+
+def _hashed_users(opened: pq.ParquetFile, file: Path) -> Iterator[npt.NDArray[np.int64]]:
+    """64 bits per user, batch by batch: enough to count repeated ones."""
+    row = 0
+    for batch in opened.iter_batches(_BATCH_ROWS * 8, columns=[USER]):
+        users = batch[USER]
+        if users.null_count:
+            first = row + int(np.argmax(users.is_null().to_numpy(zero_copy_only=False)))
+            raise UserError(
+                f"{file}, row {first}: column {USER!r} is null; every request needs a user to be "
+                "answered to"
+            )
+        row += len(users)
+        values: list[Any] = users.to_pylist()
+        yield np.fromiter(map(hash, values), np.int64, len(values))
+
+
+def _fingerprint(files: tuple[Path, ...]) -> str:
+    if len(files) == 1:
+        return sha256(files[0])
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+
+
+def _described(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(file, buffer_size=_BUFFER) as opened:
+            yield opened
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist; expected requests in Parquet") from None
+    except PermissionError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{file} is not a whole Parquet file ({str(error).splitlines()[0][:200]}); if a copy "
+            "was cut off, copy it again"
+        ) from None

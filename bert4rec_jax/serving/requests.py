@@ -1,0 +1,208 @@
+"""Requests: histories, candidates and exclusions, from external ids in Arrow columns to tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, PAD, Catalog
+from bert4rec_jax.data.thumbs import NONE, to_thumbs
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.ragged import Ragged
+
+USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE = (
+    "user_id", "history", "ratings", "candidates", "exclude",
+)  # fmt: skip
+REQUIRED = (USER, HISTORY)
+COLUMNS = (USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """N questions in tokens. Ids that the catalog does not have are left out and counted.
+
+    Attributes:
+      histories: everything the user has seen, oldest first.
+      thumbs: `[M]` int8, one per value of `histories`.
+      candidates: the only items to rank, or None for the whole catalog.
+      excluded: items that may not be listed, besides those seen.
+      counts: what was met, by name; see `docs/serving.md`.
+    """
+
+    histories: Ragged
+    thumbs: npt.NDArray[np.int8]
+    candidates: Ragged | None
+    excluded: Ragged
+    counts: Counter[str]
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+
+class RequestReader:
+    """Turns tables of requests into tokens.
+
+    Args:
+      catalog: gives external ids their tokens.
+      thumbs: ratings from which a thumb is up and two up.
+    """
+
+    def __init__(self, catalog: Catalog, thumbs: tuple[float, float]) -> None:
+        self._ids = pa.array(catalog.item_ids, pa.string())
+        self._thresholds = thumbs
+
+    def read(self, table: pa.Table, *, source: str, first_row: int = 0) -> Requests:
+        """The requests of a table whose columns `check_columns` has accepted.
+
+        Args:
+          table: columns of COLUMNS; the order of rows is kept.
+          source: what to call the table in an error.
+          first_row: number of its first row in there.
+
+        Raises:
+          UserError: a history and its ratings differ in length.
+        """
+        counts: Counter[str] = Counter(requests=len(table))
+        given, unknown = self._tokens(table, HISTORY, counts)
+        thumbs = self._thumbs(table, given, source, first_row)
+        known = given.values != PAD
+        histories = given.where(known)
+        candidates = None
+        counts["unknown_history_items"] += unknown
+        counts["empty_histories"] += int((histories.lengths == 0).sum())
+        if CANDIDATES in table.column_names:
+            candidates, unknown = self._tokens(table, CANDIDATES, counts)
+            candidates = candidates.where(candidates.values != PAD)
+            counts["candidates"] += len(candidates.values) + unknown
+            counts["unknown_candidates"] += unknown
+        excluded = Ragged.empty(len(table))
+        if EXCLUDE in table.column_names:
+            excluded, unknown = self._tokens(table, EXCLUDE, counts)
+            excluded = excluded.where(excluded.values != PAD)
+            counts["unknown_excluded_items"] += unknown
+        counts["history_items"] += len(given.values)
+        return Requests(histories, thumbs[known], candidates, excluded, counts)
+
+    def unknown(self, ids: list[str]) -> list[str]:
+        """The ids that the catalog does not have, in their order, each once."""
+        found = pc.is_in(pa.array(ids, pa.string()), value_set=self._ids).to_pylist()
+        return list(dict.fromkeys(name for name, is_known in zip(ids, found) if not is_known))
+
+    def _tokens(self, table: pa.Table, name: str, counts: Counter[str]) -> tuple[Ragged, int]:
+        """A column of lists as tokens, PAD for ids not in the catalog, and how many those are."""
+        values, lengths = _flat(table, name, counts)
+        index = pc.index_in(_as_text(values), value_set=self._ids)
+        tokens = pc.fill_null(index, PAD - FIRST_ITEM).to_numpy(zero_copy_only=False) + FIRST_ITEM
+        return Ragged.from_lengths(tokens.astype(np.int32), lengths), index.null_count
+
+    def _thumbs(
+        self, table: pa.Table, histories: Ragged, source: str, first_row: int
+    ) -> npt.NDArray[np.int8]:
+        if RATINGS not in table.column_names:
+            return np.full(len(histories.values), NONE, np.int8)
+        given = table[RATINGS].combine_chunks()
+        values, lengths = _flat(table, RATINGS, Counter())
+        rated = given.is_valid().to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero(rated & (lengths != histories.lengths))
+        if len(wrong):
+            row = int(wrong[0])
+            raise UserError(
+                f"{source}, row {first_row + row}: {lengths[row]} {RATINGS} for "
+                f"{histories.lengths[row]} items in {HISTORY}; give one rating per item, null "
+                "where there is none"
+            )
+        ratings = np.full(len(histories.values), np.nan, np.float32)
+        numbers = values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+        ratings[rated[histories.rows]] = numbers
+        return to_thumbs(ratings, self._thresholds)
+
+
+def check_columns(schema: pa.Schema, source: str) -> None:
+    """Refuse a table that holds no requests.
+
+    Raises:
+      UserError: a column is missing or of another type.
+    """
+    names = ", ".join(map(repr, schema.names))
+    for name in REQUIRED:
+        if name not in schema.names:
+            raise UserError(
+                f"{source} has no column {name!r}; its columns are {names}. Requests need "
+                f"{' and '.join(map(repr, REQUIRED))} and may have "
+                f"{', '.join(map(repr, COLUMNS[len(REQUIRED) :]))}"
+            )
+    for name in COLUMNS:
+        if name not in schema.names:
+            continue
+        found = schema.field(name).type
+        if name == USER:
+            valid, expected = _is_id(found), "text or whole numbers"
+        elif name == RATINGS:
+            valid = _is_list_of(found, _is_number)
+            expected = "lists of numbers"
+        else:
+            valid = _is_list_of(found, _is_id)
+            expected = "lists of item ids (text or whole numbers)"
+        if not valid:
+            raise UserError(f"{source}: column {name!r} is of type {found}; expected {expected}")
+
+
+def table_of(
+    histories: list[list[str]],
+    *,
+    ratings: list[list[float]] | None = None,
+    candidates: list[list[str]] | None = None,
+    exclude: list[list[str]] | None = None,
+) -> pa.Table:
+    """Requests from Python lists."""
+    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
+    columns: dict[str, Any] = {HISTORY: pa.array(histories, texts)}
+    if ratings is not None:
+        columns[RATINGS] = pa.array(ratings, numbers)
+    if candidates is not None:
+        columns[CANDIDATES] = pa.array(candidates, texts)
+    if exclude is not None:
+        columns[EXCLUDE] = pa.array(exclude, texts)
+    return pa.table(columns)
+
+
+def _flat(
+    table: pa.Table, name: str, counts: Counter[str]
+) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """The values of a column of lists and the length of each; a null is an empty list."""
+    column = table[name].combine_chunks()
+    counts["null_lists"] += column.null_count
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    return pc.list_flatten(column), lengths.astype(np.int64)
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return values.cast(pa.string())
+
+
+def _is_list_of(found: pa.DataType, valid: Callable[[pa.DataType], bool]) -> bool:
+    """Lists of what is valid; where all lists are empty, writers may not know of what."""
+    types = pa.types
+    lists = types.is_list(found) or types.is_large_list(found) or types.is_fixed_size_list(found)
+    return bool(lists and (valid(found.value_type) or types.is_null(found.value_type)))
+
+
+def _is_id(found: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(found):
+        found = found.value_type
+    text = types.is_string(found) or types.is_large_string(found)
+    return bool(text or types.is_integer(found))
+
+
+def _is_number(found: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(found) or pa.types.is_integer(found))

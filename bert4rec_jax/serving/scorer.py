@@ -1,0 +1,231 @@
+"""Scorer: an exported model in Python, with external ids and titles in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.ranks import list_order
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.functions import Functions
+from bert4rec_jax.serving.ranking import Lists, Ranker
+from bert4rec_jax.serving.requests import RequestReader, table_of
+
+Ids = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list of items, best first; equal scores in the order of the catalog.
+
+    Attributes:
+      item_ids: external ids.
+      titles: their titles.
+      scores: logits, or cosines where items are compared; comparable within one answer.
+      unknown: ids in the question that the catalog does not have. They were ignored.
+    """
+
+    item_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    scores: tuple[float, ...]
+    unknown: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+def load(bundle: str | PathLike[str], *, batch_size: int = 256) -> Scorer:
+    """Open a bundle for scoring on all devices of this machine.
+
+    Args:
+      bundle: a folder made by `bert4rec export`.
+      batch_size: histories computed at once, at most; changes no result.
+
+    Raises:
+      UserError: see `Bundle.open`.
+    """
+    return Scorer(Bundle.open(Path(bundle)), batch_size=batch_size)
+
+
+class Scorer:
+    """Scores and lists for histories of any length, oldest item first.
+
+    The model reads the last L - 1 items that the catalog has; the whole history counts as seen.
+    Ratings are on the scale of the training data, NaN for none. Every method raises `UserError` for
+    arguments that cannot be meant.
+    """
+
+    def __init__(self, bundle: Bundle, *, batch_size: int) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; expected at least 1")
+        self.bundle = bundle
+        self.reader = RequestReader(bundle.catalog, bundle.thumbs)
+        self.ranker = Ranker(Functions(bundle, batch_size), bundle.known, bundle.max_length)
+
+    @property
+    def catalog(self) -> Catalog:
+        """External ids and titles."""
+        return self.bundle.catalog
+
+    def rank(
+        self,
+        histories: Sequence[Ids],
+        candidates: Sequence[Ids],
+        *,
+        exclude: Sequence[Ids] | None = None,
+        ratings: Sequence[Sequence[float]] | None = None,
+        k: int | None = None,
+        keep_seen: bool = False,
+    ) -> list[Answer]:
+        """Order each history's candidates.
+
+        Candidates that are excluded, unknown, untrained or (but for `keep_seen`) already in the
+        history are not listed; each is listed once.
+
+        Args:
+          histories: what each user has seen, oldest first.
+          candidates: what to order for each.
+          exclude: ids that may not be listed, for each.
+          ratings: one per item of each history.
+          k: the longest list; None for all.
+          keep_seen: also list items of the history.
+        """
+        return self._answer(histories, candidates, exclude, ratings, k, keep_seen)
+
+    def recommend(
+        self,
+        history: Ids,
+        k: int = 10,
+        exclude: Ids = (),
+        *,
+        ratings: Sequence[float] | None = None,
+        keep_seen: bool = False,
+    ) -> Answer:
+        """The best items of the whole catalog for one history, which may be empty."""
+        return self.recommend_batch(
+            [history],
+            k,
+            [exclude],
+            ratings=None if ratings is None else [ratings],
+            keep_seen=keep_seen,
+        )[0]
+
+    def recommend_batch(
+        self,
+        histories: Sequence[Ids],
+        k: int = 10,
+        exclude: Sequence[Ids] | None = None,
+        *,
+        ratings: Sequence[Sequence[float]] | None = None,
+        keep_seen: bool = False,
+    ) -> list[Answer]:
+        """The best items of the whole catalog for each history."""
+        return self._answer(histories, None, exclude, ratings, k, keep_seen)
+
+    def similar(self, item: str, k: int = 10) -> Answer:
+        """The items whose vectors have the largest cosine with that of one item.
+
+        Raises:
+          UserError: the catalog does not have the item, or it was not trained on.
+        """
+        _require_positive(k)
+        token = self.catalog.token(item)
+        if not self.bundle.known[token]:
+            raise UserError(
+                f"item {item!r} ({self.catalog.title(token)}) has no training event, so the model "
+                "knows nothing of it"
+            )
+        cosines = self._directions @ self._directions[token]
+        others = self.bundle.known.copy()
+        others[token] = False
+        tokens = np.flatnonzero(others).astype(np.int32)
+        best = list_order(cosines[tokens], tokens, np.zeros(len(tokens), np.int64))[:k]
+        return self._named(tokens[best], cosines[tokens][best], [])
+
+    @cached_property
+    def _directions(self) -> npt.NDArray[np.float32]:
+        """`[V, D]` item vectors of length 1; a zero vector stays zero."""
+        vectors = np.asarray(self.ranker.functions.vectors)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+    def _answer(
+        self,
+        histories: Sequence[Ids],
+        candidates: Sequence[Ids] | None,
+        exclude: Sequence[Ids] | None,
+        ratings: Sequence[Sequence[float]] | None,
+        k: int | None,
+        keep_seen: bool,
+    ) -> list[Answer]:
+        if k is not None:
+            _require_positive(k)
+        asked = _id_lists("histories", histories, len(histories))
+        others = {
+            name: _id_lists(name, lists, len(asked))
+            for name, lists in (("candidates", candidates), ("exclude", exclude))
+            if lists is not None
+        }
+        numbers = None if ratings is None else [list(map(float, row)) for row in ratings]
+        if numbers is not None and len(numbers) != len(asked):
+            raise UserError(
+                f"{len(numbers)} ratings for {len(asked)} histories; give one list each"
+            )
+        table = table_of(asked, ratings=numbers, **others)
+        lists = self.ranker.rank(
+            self.reader.read(table, source="the question"), top=k, keep_seen=keep_seen
+        )
+        return self._answers(lists, [[*chain(*rows)] for rows in zip(asked, *others.values())])
+
+    def _answers(self, lists: Lists, questions: list[list[str]]) -> list[Answer]:
+        unknown = set(self.reader.unknown([name for ids in questions for name in ids]))
+        scores = np.split(lists.scores, lists.items.offsets[1:-1])
+        return [
+            self._named(
+                lists.items[row],
+                scores[row],
+                [name for name in dict.fromkeys(ids) if name in unknown],
+            )
+            for row, ids in enumerate(questions)
+        ]
+
+    def _named(
+        self, tokens: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], unknown: list[str]
+    ) -> Answer:
+        catalog = self.catalog
+        return Answer(
+            item_ids=tuple(catalog.item_ids[token - FIRST_ITEM] for token in tokens),
+            titles=tuple(catalog.title(int(token)) for token in tokens),
+            scores=tuple(float(score) for score in scores),
+            unknown=tuple(unknown),
+        )
+
+
+def _id_lists(name: str, lists: Sequence[Ids], count: int) -> list[list[str]]:
+    """Lists of ids as given, or what is wrong with them."""
+    if isinstance(lists, str) or any(isinstance(ids, str) for ids in lists):
+        raise UserError(f"{name} holds a text where a list of item ids was expected")
+    if len(lists) != count:
+        raise UserError(f"{len(lists)} lists of {name} for {count} histories; give one list each")
+    for row, ids in enumerate(lists):
+        for item in ids:
+            if not isinstance(item, str):
+                raise UserError(
+                    f"{name}[{row}] holds {item!r} of type {type(item).__name__}; item ids are "
+                    "texts, as in the catalog"
+                )
+    return [list(ids) for ids in lists]
+
+
+def _require_positive(k: int) -> None:
+    if k < 1:
+        raise UserError(f"k is {k}; expected at least 1")

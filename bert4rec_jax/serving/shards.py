@@ -1,0 +1,138 @@
+"""Shards: the output of a batch job, a folder of Parquet files that appears when all are done.
+
+Until then it is `OUT.partial`, in which each file appears whole or not at all and says how it came
+about. `_manifest.json` begins with an underscore because readers of such folders (Arrow, Spark,
+DuckDB's `*.parquet`) then pass it over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.outputs import whole_file, write_json
+
+MANIFEST = "_manifest.json"
+_KEY = b"bert4rec"  # of what a shard's Parquet metadata says of it
+_UNFINISHED = ".partial"
+
+
+class Shards:
+    """The shards of one job.
+
+    Args:
+      output: the folder that appears at the end.
+      job: JSON values that determine every byte of it; another job's shards are refused.
+    """
+
+    def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
+        self.output = output
+        self._folder = output.with_name(output.name + _UNFINISHED)
+        self._job = dict(job)
+
+    def finished(self) -> dict[str, Any] | None:
+        """The manifest, if the whole output of this job is there; None if there is work to do.
+
+        Raises:
+          UserError: the place is taken by something else, or by another job.
+        """
+        if self.output.exists():
+            manifest = self._read(self.output)
+            if manifest.get("finished"):
+                return manifest
+        elif self._folder.exists():
+            self._read(self._folder)
+        return None
+
+    def begin(self) -> None:
+        """Make the folder, or continue the one of an interrupted job.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {self._folder}: {error.strerror or error}") from error
+        if not (self._folder / MANIFEST).exists():
+            write_json(self._folder / MANIFEST, {"job": self._job, "finished": False})
+
+    def counts(self, number: int, rows: int) -> Counter[str] | None:
+        """What shard `number` counted, or None if it is not there or not whole."""
+        try:
+            metadata = pq.read_metadata(self._file(number))
+            found = json.loads(metadata.metadata[_KEY])
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            return None
+        if metadata.num_rows != rows or found["job"] != self._job:
+            return None
+        return Counter(found["counts"])
+
+    def write(self, number: int, table: pa.Table, counts: Counter[str]) -> None:
+        """Write one shard.
+
+        Raises:
+          UserError: it cannot be written; finished shards stay.
+        """
+        described = json.dumps({"job": self._job, "counts": counts})
+        table = table.replace_schema_metadata({_KEY: described.encode()})
+        try:
+            with whole_file(self._file(number)) as file:
+                pq.write_table(table, file, compression="zstd")
+        except UserError as error:
+            raise UserError(
+                f"{error}; make room and run the same command: finished shards stay"
+            ) from error
+
+    def finish(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the last manifest and give the folder its name.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        manifest = {"job": self._job, "finished": True, **results}
+        write_json(self._folder / MANIFEST, manifest)
+        for left in self._folder.glob(f"*{_UNFINISHED}"):
+            left.unlink()
+        try:
+            self._folder.rename(self.output)
+        except OSError as error:
+            raise UserError(
+                f"cannot rename {self._folder} to {self.output}: {error.strerror or error}"
+            ) from error
+        return manifest
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"part-{number:06d}.parquet"
+
+    def _read(self, folder: Path) -> dict[str, Any]:
+        """The manifest of a folder, if it is this job's."""
+        file = folder / MANIFEST
+        if folder.is_dir() and not any(folder.iterdir()):
+            return {}
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            job = dict(manifest["job"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{folder} exists and is no output of `bert4rec rank`; choose another --output"
+            ) from None
+        different = [
+            f"{name}: {job.get(name)!r} there, {self._job.get(name)!r} now"
+            for name in sorted(job.keys() | self._job.keys())
+            if job.get(name) != self._job.get(name)
+        ]
+        if different:
+            listed = "\n  ".join(different)
+            raise UserError(
+                f"{folder} belongs to another job:\n  {listed}\nuse what it was made with to "
+                "continue it, choose another --output, or remove it"
+            )
+        return dict(manifest)

@@ -1,0 +1,200 @@
+"""The functions of a bundle, traced for any number of rows, items and candidates, and any device.
+
+Dimensions: b rows, l items of history, c candidates, e excluded items, k items of a list; D width,
+V rows of the item table, L positions of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import export
+
+from bert4rec_jax.data.catalog import MASK, PAD
+from bert4rec_jax.data.thumbs import NONE
+from bert4rec_jax.evaluation.ranks import best_items
+from bert4rec_jax.models.history import History
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+_SEPARATOR = "/"
+_HISTORY = ("tokens", "thumbs")
+_ITEMS = ("vectors", "bias", "known")
+_ARGUMENTS = {
+    "item_vectors": (),
+    "encode": _HISTORY,
+    "score": (*_ITEMS, *_HISTORY, "candidates"),
+    "top_k": (*_ITEMS, *_HISTORY, "excluded", "places"),
+}
+# By path, as in the safetensors file: parameters, and what the model knows of the items' content.
+Params = dict[str, jax.Array]
+Items = tuple[jax.Array, jax.Array, jax.Array]  # vectors [V, D], bias [V], known [V] bool
+
+
+def by_path(variables: Any) -> dict[str, Any]:
+    """Nested variables as one dict: `params/item_table/embedding` and so on."""
+    flat: dict[str, Any] = flatten_dict(variables, sep=_SEPARATOR)
+    return flat
+
+
+def model_inputs(
+    tokens: jax.Array, thumbs: jax.Array, *, max_length: int, causal: bool
+) -> tuple[History, jax.Array]:
+    """What the model reads of histories; the one place where serving decides it.
+
+    As `data.batch.inference_rows`: MASK stands where the next item would. Example, L = 5: the
+    history `7 8 0` is `7 8 M 0` at the positions `2 3 4 0`; the slot is 2, or 1 when the model
+    reads from the left, at the newest item.
+
+    Args:
+      tokens: `[b, l]` int32, the last items (at most L - 1), oldest first, padded with PAD.
+      thumbs: `[b, l]` int8, `data.thumbs`.
+      max_length: L.
+      causal: see above.
+
+    Returns:
+      The arguments of `encode`: the history and `[b, 1]` slots.
+    """
+    lengths = (tokens != PAD).sum(axis=1, dtype=jnp.int32)[:, None]
+    rows = jnp.concatenate([tokens, jnp.full_like(tokens[:, :1], PAD)], axis=1)
+    columns = jnp.arange(rows.shape[1], dtype=jnp.int32)
+    rows = jnp.where(columns == lengths, MASK, rows)
+    used = columns <= lengths
+    positions = jnp.where(used, max_length - 1 - lengths + columns, 0)
+    slots = jnp.maximum(lengths - 1, 0) if causal else lengths
+    thumbs = jnp.pad(jnp.where(tokens == PAD, NONE, thumbs), ((0, 0), (0, 1)))
+    from_left = jnp.full(rows.shape, causal)
+    return History(rows, thumbs, positions, used.astype(jnp.int32), from_left), slots
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model as the functions that serve it; see `trace` for their signatures.
+
+    Attributes:
+      model: answers `encode` and `item_vectors`.
+      max_length: positions L of the model.
+      causal: whether it reads the next item at the newest one, from the left, not at a MASK.
+    """
+
+    model: nn.Module
+    max_length: int
+    causal: bool
+
+    def item_vectors(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        """`[V, D]` vectors and `[V]` biases."""
+        vectors: tuple[jax.Array, jax.Array] = self._apply(params, method="item_vectors")
+        return vectors
+
+    def encode(self, params: Params, tokens: jax.Array, thumbs: jax.Array) -> jax.Array:
+        """`[b, D]`: a score is its dot product with an item's vector, plus the item's bias.
+
+        An empty history is MASK alone. Read from the left, where no MASK was ever learnt, it is the
+        zero vector: the biases remain, which is about the order of popularity.
+        """
+        inputs = model_inputs(tokens, thumbs, max_length=self.max_length, causal=self.causal)
+        hidden = self._apply(params, *inputs, deterministic=True, method="encode")[:, 0]
+        if self.causal:
+            hidden = jnp.where((tokens != PAD).any(axis=1, keepdims=True), hidden, 0)
+        return hidden
+
+    def score(
+        self,
+        params: Params,
+        items: Items,
+        tokens: jax.Array,
+        thumbs: jax.Array,
+        candidates: jax.Array,
+    ) -> jax.Array:
+        """`[b, c]` scores of `candidates [b, c]`; -inf for PAD and items that are not known."""
+        vectors, bias, known = items
+        hidden = self.encode(params, tokens, thumbs)
+        scores = jnp.einsum("BD,BCD->BC", hidden, vectors[candidates]) + bias[candidates]
+        return jnp.where(known[candidates], scores, -jnp.inf)
+
+    def top_k(
+        self,
+        params: Params,
+        items: Items,
+        tokens: jax.Array,
+        thumbs: jax.Array,
+        excluded: jax.Array,
+        places: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The best items of the catalog: `[b, k]` scores and tokens, -inf and PAD after the last.
+
+        Args:
+          params, items, tokens, thumbs: as above.
+          excluded: `[b, e]` tokens that may not be listed, padded with PAD.
+          places: `[k]` int8, any values: its length says how many items are wanted.
+        """
+        vectors, bias, known = items
+        scores = self.encode(params, tokens, thumbs) @ vectors.T + bias
+        return best_items(scores, excluded, known, top=places.shape[0])
+
+    def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
+        return self.model.apply(unflatten_dict(params, sep=_SEPARATOR), *arrays, **options)
+
+
+def trace(serving: Serving, params: Any) -> dict[str, export.Exported]:
+    """`item_vectors`, `encode`, `score` and `top_k` for every platform, parameters as arguments.
+
+    The length of histories is symbolic like the rest: one function serves every bucket.
+
+    Args:
+      serving: the model.
+      params: its variables (parameters and content), nested, or their shapes.
+    """
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), by_path(params))
+    vectors, bias = jax.eval_shape(serving.item_vectors, shapes)
+    items = (vectors, bias, jax.ShapeDtypeStruct(bias.shape, jnp.bool_))
+    shorter = f"l <= {serving.max_length - 1}"
+    listed = f"k <= {bias.shape[0]}"
+
+    def traced(function: Callable[..., Any], *arguments: Any) -> export.Exported:
+        return export.export(jax.jit(function), platforms=PLATFORMS)(shapes, *arguments)
+
+    return {
+        "item_vectors": traced(serving.item_vectors),
+        "encode": traced(serving.encode, *_arrays("b,l b,l", jnp.int32, jnp.int8, where=[shorter])),
+        "score": traced(
+            serving.score,
+            items,
+            *_arrays("b,l b,l b,c", jnp.int32, jnp.int8, jnp.int32, where=[shorter]),
+        ),
+        "top_k": traced(
+            serving.top_k,
+            items,
+            *_arrays(
+                "b,l b,l b,e k", jnp.int32, jnp.int8, jnp.int32, jnp.int8, where=[shorter, listed]
+            ),
+        ),
+    }
+
+
+def _arrays(shapes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDtypeStruct]:
+    """Arguments with symbolic shapes; `where` says what the symbols may be."""
+    scope = export.SymbolicScope(where)
+    return [
+        jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
+        for shape, dtype in zip(shapes.split(), dtypes)
+    ]
+
+
+def signature(name: str, exported: export.Exported) -> dict[str, Any]:
+    """Arguments after the parameters, results and platforms of a function, as JSON values."""
+    arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    avals = jax.tree.leaves(arguments[1:])
+    return {
+        "arguments": {
+            argument: aval.str_short() for argument, aval in zip(_ARGUMENTS[name], avals)
+        },
+        "results": [aval.str_short() for aval in exported.out_avals],
+        "platforms": list(exported.platforms),
+        "calling_convention": exported.calling_convention_version,
+    }

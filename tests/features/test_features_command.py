@@ -1,0 +1,101 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import shelf
+
+from bert4rec_jax import cli
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.features.content import Content
+
+
+@pytest.fixture(autouse=True)
+def no_memory_settings(monkeypatch):
+    monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+
+
+def run(monkeypatch, *arguments):
+    """Exit status of `bert4rec features`."""
+    monkeypatch.setattr(sys, "argv", ["bert4rec", "features", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as exit:
+        return exit.code
+    return 0
+
+
+def test_content_is_written_and_its_coverage_shown(tmp_path, monkeypatch, capsys):
+    shelf.store(tmp_path / "store")
+    table = shelf.write_csv(tmp_path / "movies.csv")
+    np.save(tmp_path / "e.npy", np.eye(6, dtype=np.float32))
+    status = run(
+        monkeypatch, tmp_path / "store", "--output", tmp_path / "content", "--metadata", table,
+        "--min-count", 1, "--embeddings", tmp_path / "e.npy", "--blocks", "genres", "numbers",
+        "--leaky-columns",
+    )  # fmt: skip
+    shown = capsys.readouterr()
+    assert status == 0, shown.err
+    # 6 genres, others, missing; 3 and 4 numbers, each with "missing"; 6 numbers and "missing".
+    rows = [line.split() for line in shown.out.splitlines()]
+    assert ["rows", "by", "imdb_id", "29", "83.3%", "96.2%"] in rows
+    assert ["genres", "8", "66.7%", "76.9%"] in rows
+    assert ["runtime", "50.0%", "57.7%"] in rows
+    assert ["embeddings", "7", "100.0%", "100.0%"] in rows
+    assert "movies.csv matches 5 of 6 items by imdb_id" in " ".join(shown.err.split())
+    assert "results with this content know the future" in " ".join(shown.err.split())
+    content = Content.open(tmp_path / "content", SequenceStore.open(tmp_path / "store").catalog)
+    assert content.manifest["split"] == "leave-one-out"
+    assert content.matrix.shape == (256, 29)
+
+
+def test_text_shows_its_progress(tmp_path, monkeypatch, capsys):
+    shelf.store(tmp_path / "store")
+    monkeypatch.setattr(
+        "bert4rec_jax.features.sources.load_model", lambda name, **options: shelf.Fake(name)
+    )
+    status = run(
+        monkeypatch, tmp_path / "store", "--output", tmp_path / "content", "--text",
+        "--truncate-dim", 4, "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    shown = capsys.readouterr()
+    assert status == 0, shown.err
+    assert "5/5" in shown.err
+    content = Content.open(tmp_path / "content", SequenceStore.open(tmp_path / "store").catalog)
+    assert content.manifest["text"]["model"] == "google/embeddinggemma-300m"
+    assert content.manifest["text"]["prompt"] == "title: {title} | text: {text}"
+    assert next((tmp_path / "cache").iterdir()).name.startswith("google-embeddinggemma-300m-")
+
+
+def test_a_mistake_is_one_paragraph_and_status_2(tmp_path, monkeypatch, capsys):
+    shelf.store(tmp_path / "store")
+    arguments = (tmp_path / "store", "--output", tmp_path / "content")
+    assert run(monkeypatch, *arguments, "--metadata", tmp_path / "absent.csv") == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {tmp_path / 'absent.csv'} does not exist\n"
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    assert run(monkeypatch, *arguments, "--text") == 2
+    assert "pip install 'bert4rec-jax[text]'" in capsys.readouterr().err
+    assert not (tmp_path / "content").exists()
+
+
+def test_titles_are_shown_as_they_are(tmp_path, monkeypatch, capsys):
+    shelf.store(tmp_path / "store")
+    rows = [row | {"title": "[/bold] [REC]"} for row in shelf.ROWS]
+    table = shelf.write_csv(tmp_path / "movies.csv", rows)
+    arguments = (tmp_path / "store", "--output", tmp_path / "content", "--metadata", table)
+    assert run(monkeypatch, *arguments) == 0
+    assert "'[/bold] [REC]'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_command_runs_without_jax(tmp_path):
+    shelf.store(tmp_path / "store")
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('jax', 'jaxlib', 'grain', 'flax')))\n"
+    arguments = ["bert4rec", "features", f"{tmp_path}/store", "--output", f"{tmp_path}/content"]
+    finished = subprocess.run(
+        [sys.executable, "-c",
+         f"{blocked}sys.argv = {arguments!r}\nfrom bert4rec_jax.cli import main\nmain()"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "content" / "content.npy").is_file()

@@ -1,0 +1,89 @@
+import json
+import lzma
+
+import pytest
+import shelf
+
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.records import read_records
+
+TEXT = 'id,title,genres\n1,Ärger,\n\n2,"Two, and\nmore",Crime|Drama\n'
+ROWS = [
+    {"id": "1", "title": "Ärger", "genres": ""},
+    {"id": "2", "title": "Two, and\nmore", "genres": "Crime|Drama"},
+]
+
+
+def refused(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        list(read_records(path))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(str(path))
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.CSV", "m.csv.xz", "m.tsv"])
+def test_delimited_text_with_its_lines(tmp_path, name):
+    text = TEXT.replace("Two, and", "Two; and").replace(",", "\t") if "tsv" in name else TEXT
+    content = text.encode("utf-8-sig")
+    file = tmp_path / name
+    file.write_bytes(lzma.compress(content) if name.endswith("xz") else content)
+    records = list(read_records(file))
+    if "tsv" not in name:
+        assert [values for _, values in records] == ROWS
+    assert [where for where, _ in records] == [f"{file}, line 2", f"{file}, line 4"]
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.json", "m.ndjson", "m.json.xz"])
+def test_json_lines_and_arrays(tmp_path, name):
+    pack = lzma.compress if name.endswith("xz") else bytes
+    file = tmp_path / name
+    lines = "\n" + "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
+    file.write_bytes(pack(lines.encode("utf-8-sig")))
+    assert list(read_records(file)) == [(f"{file}, line {i + 2}", ROWS[i]) for i in range(2)]
+    file.write_bytes(pack(json.dumps(ROWS, indent=1).encode("utf-8-sig")))
+    assert list(read_records(file)) == [(f"{file}, entry {i + 1}", ROWS[i]) for i in range(2)]
+
+
+def test_parquet_reads_what_is_wanted(tmp_path):
+    file = shelf.write_parquet(tmp_path / "m.parquet")
+    records = list(read_records(file))
+    assert records[0] == (f"{file}, row 1", shelf.ROWS[0])
+    assert records[4].values == dict.fromkeys(shelf.FIELDS) | shelf.ROWS[4]
+    wanted = list(read_records(file, {"tmdb_id", "absent"}))
+    assert [values for _, values in wanted] == [{"tmdb_id": row["tmdb_id"]} for row in shelf.ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", '{"id": 1}\n\n{"id": 2, \n', ", line 3: '{\"id\": 2,' is broken JSON (Expec"),
+        ("m.jsonl", '{"id": 1}\n[1]\n', ", line 2: [1] is no movie; expected one JSON object per"),
+        ("m.jsonl", "null\n", ", line 1: None is no movie; expected one JSON object per line, o"),
+        ("m.json", '[{"id": 1},\n{"id" 2}]', ", line 2: '{\"id\" 2}]' is broken JSON (Expecting"),
+        ("m.json", '[{"id": 1}, 2]', ", entry 2: 2 is no movie; expected one JSON object per line"),
+        ("m.json", '[{"id": 1},', ", line 1: '[{\"id\": 1},' is broken JSON"),
+        ("m.json", b'{"id": "caf\xe9"}\n', r""", line 1: b'{"id": "caf\xe9"}\n' is not UTF-8"""),
+        ("m.json", b'[\n{"id": "caf\xe9"}]', r""", line 2: b'{"id": "caf\xe9"}]' is not UTF-8"""),
+        ("m.csv", b"id,title\n1,a\n2,caf\xe9\n", r", line 3: b'2,caf\xe9' is not UTF-8 text; conv"),
+        ("m.csv", "id,title\n1,a\n2,b,c\n", ", line 3: '2,b,c' has 3 fields, expected 2 as in the"),
+        ("m.csv", "id,id\n1,2\n", ", line 1: two columns are called 'id'; expected one of each"),
+        ("m.csv", f'id,title\n1,"{"x" * 140_000}"\n', ": cannot cut the text after line 1 into f"),
+        ("m.csv", "id,title\n", " is empty: it holds no movie"),
+        ("m.csv", "", " is empty: it holds no movie"),
+        ("m.json", "\n", " is empty: it holds no movie"),
+        ("m.json", "[]", " is empty: it holds no movie"),
+        ("m.xlsx", "x", " is of no known format; expected a file that ends in .parquet, .csv"),
+        ("m.parquet", "PAR1", " is not a whole Parquet file; if a copy was cut off, copy it again"),
+        ("m.csv.xz", lzma.compress(b"id,title\n" * 9)[:-9], " is cut off or damaged; get a whole"),
+    ],
+)  # fmt: skip
+def test_broken_tables(tmp_path, name, content, message):
+    assert refused(tmp_path / name, content).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.json", "m.xlsx", "movies"])
+def test_a_missing_file_is_named(tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name} does not exist"):
+        list(read_records(tmp_path / name))

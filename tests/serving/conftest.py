@@ -1,0 +1,116 @@
+"""One tiny run, its bundle and a scorer for all tests of serving."""
+
+import contextlib
+import resource
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bert4rec_jax import experiment
+from bert4rec_jax.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from bert4rec_jax.data.split import leave_one_out
+from bert4rec_jax.features.build import build, training_items
+from bert4rec_jax.features.sources import Sources
+from bert4rec_jax.serving.export import read_run, write_bundle
+from bert4rec_jax.serving.scorer import load
+
+L = 6  # shorter than most histories: what is seen must not be the window
+
+
+@pytest.fixture(scope="session")
+def run(store, tmp_path_factory):
+    """A run of two short epochs, with its metrics; the model knows content and reads thumbs."""
+    folder = tmp_path_factory.mktemp("serving")
+    workdir, content = folder / "run", folder / "content"
+    np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(len(store.catalog), 3)))
+    vectors = Sources(embeddings=folder / "vectors.npy")
+    build(store, content, fitted=training_items(store), sources=vectors)
+    config = Config(
+        data=DataConfig(path=str(store.path), max_length=L, content=str(content)),
+        model=ModelConfig(
+            dim=8, heads=2, layers=1, ffn_dim=16, init_scale=0.3, dropout=0.0, thumbs=True
+        ),
+        masking=MaskingConfig(last_only=0.5),
+        optimizer=OptimizerConfig(peak_lr=0.01, warmup_steps=2),
+        training=TrainingConfig(epochs=2, batch_size=16, evaluate_every=1),
+        evaluation=EvaluationConfig(batch_size=64, bootstrap=100, baselines=False),
+        workdir=str(workdir),
+    )
+    experiment.run(config, recipe="serving", console=Console(quiet=True))
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def trained(run):
+    """What the run learnt."""
+    return read_run(run, console=Console(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def bundle(trained, tmp_path_factory):
+    """The exported run."""
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    write_bundle(trained, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scorer(bundle):
+    """The exported run, loaded."""
+    return load(bundle, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def rare(trained, tmp_path_factory):
+    """A scorer of the same model whose items `item_ids[:5]` had no training event."""
+    known = trained.known.copy()
+    known[2:7] = False
+    folder = tmp_path_factory.mktemp("bundles") / "rare"
+    write_bundle(replace(trained, known=known), folder)
+    return load(folder, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def causal(trained, tmp_path_factory):
+    """A model that reads from the left, and its scorer."""
+    config = replace(trained.config, masking=MaskingConfig(objective="next"))
+    changed = replace(trained, config=config)
+    folder = tmp_path_factory.mktemp("bundles") / "causal"
+    write_bundle(changed, folder)
+    return changed, load(folder, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def histories(store):
+    """The whole test histories, as external ids."""
+    ids = store.catalog.item_ids
+    return [
+        [ids[token - 2] for token in history]
+        for history in leave_one_out(store).test["test"].histories(store)
+    ]
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk(size)`: no file may grow beyond `size` bytes, so writing fails."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -1,0 +1,52 @@
+"""What serving has to agree with, computed without anything of serving."""
+
+from dataclasses import asdict
+
+import jax
+import numpy as np
+
+from bert4rec_jax.data.batch import inference_rows
+from bert4rec_jax.data.thumbs import to_thumbs
+from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.models.history import History
+from bert4rec_jax.sharding import make_mesh
+
+
+def scores_in_process(trained, store, cases):
+    """`[M, V]` scores by the module itself."""
+    config = trained.config
+    length = config.data.max_length
+    causal = config.masking.objective == "next"
+    starts = np.maximum(store.offsets[cases.users], cases.rows - (length - 1))
+    batch, slots = inference_rows(
+        starts, cases.rows, store.tokens,
+        lambda rows: to_thumbs(store.ratings[rows], trained.thumbs),
+        max_length=length, width=length,
+    )  # fmt: skip
+    history = History(
+        batch.tokens, batch.thumbs, batch.positions, batch.segments,
+        np.full(batch.tokens.shape, causal),
+    )  # fmt: skip
+    apply = jax.jit(trained.model.apply, static_argnames="deterministic")
+    hidden, vectors, bias = apply(trained.variables, history, slots - causal, deterministic=True)
+    return np.asarray(hidden[:, 0] @ vectors.T + bias)
+
+
+def item_vectors(trained):
+    """`[V, D]` vectors and `[V]` biases by the module itself."""
+    return trained.model.apply(trained.variables, method="item_vectors")
+
+
+def evaluated(trained, store, cases):
+    """The evaluator's ranks and lists."""
+    config = trained.config
+    return Evaluator(make_mesh(), store, 32, 64, trained.thumbs).rank_model(
+        trained.model, trained.variables, cases, known=trained.known,
+        max_length=config.data.max_length,
+        causal=config.masking.objective == "next",
+    )  # fmt: skip
+
+
+def plain(answers):
+    """Answers as values that can be compared."""
+    return [asdict(answer) for answer in answers]

@@ -1,0 +1,202 @@
+"""A batch job: whole, killed and continued, with wrong input."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.job import Options, rank_file
+from bert4rec_jax.serving.shards import Shards
+
+SMALL = Options(top=5, batch_size=16, shard_rows=40)
+KILLED = """
+import sys, time
+from pathlib import Path
+from bert4rec_jax.serving.job import Options, rank_file
+def slow(done, total):
+    time.sleep(0.2 if done else 0)
+rank_file(*map(Path, sys.argv[1:]), Options(top=5, batch_size=16, shard_rows=40), progress=slow)
+"""
+
+
+@pytest.fixture
+def requests(tmp_path, histories):
+    """200 requests."""
+    users = [f"u{row}" for row in range(200)]
+    asked = [histories[row % len(histories)][: 1 + row % 9] for row in range(200)]
+    pq.write_table(pa.table({"user_id": users, "history": asked}), tmp_path / "in.parquet")
+    return tmp_path / "in.parquet"
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_row_i_answers_request_i(bundle, scorer, requests, tmp_path):
+    manifest = rank_file(bundle, requests, tmp_path / "out", SMALL)
+    assert manifest["finished"] and manifest["counts"]["requests"] == 200
+    table = pq.read_table(tmp_path / "out")  # reads over the manifest
+    assert table.schema.names == ["user_id", "item_ids", "scores"]
+    assert table["user_id"].to_pylist() == [f"u{row}" for row in range(200)]
+    assert table.schema.field("scores").type.value_type == pa.float32()
+    expected = scorer.recommend_batch(pq.read_table(requests)["history"].to_pylist(), 5)
+    for row, answer in zip(table.to_pylist(), expected):
+        assert row["item_ids"] == list(answer.item_ids)
+        np.testing.assert_allclose(row["scores"], answer.scores, rtol=1e-5, atol=1e-5)
+    parts = sorted((tmp_path / "out").glob("*.parquet"))
+    assert [part.name for part in parts] == [f"part-{n:06d}.parquet" for n in range(5)]
+
+
+def test_candidates_and_exclusions(bundle, scorer, tmp_path):
+    ids = scorer.catalog.item_ids
+    asked = {
+        "user_id": [4, 4],
+        "history": [[ids[0]], None],
+        "candidates": [[ids[0], ids[7], ids[7], "x"], [ids[3], ids[9], ids[1]]],
+        "exclude": [[], [ids[9]]],
+    }
+    pq.write_table(pa.table(asked), tmp_path / "in.parquet")
+    manifest = rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", Options())
+    first, second = pq.read_table(tmp_path / "out").to_pylist()
+    assert first["user_id"] == 4 and first["item_ids"] == [ids[7]]
+    assert set(second["item_ids"]) == {ids[1], ids[3]}
+    expected = {
+        "requests": 2, "duplicate_users": 1, "null_lists": 1, "empty_histories": 1,
+        "history_items": 1, "unknown_history_items": 0, "candidates": 7, "unknown_candidates": 1,
+        "repeated_candidates": 1, "excluded_candidates": 2, "untrained_candidates": 0,
+        "unknown_excluded_items": 0,
+    }  # fmt: skip
+    assert manifest["counts"] == expected
+    assert manifest["job"]["top"] is None
+
+
+def test_no_requests_are_an_empty_table(bundle, tmp_path):
+    empty = pa.table(
+        {"user_id": pa.array([], pa.string()), "history": pa.array([], pa.list_(pa.string()))}
+    )
+    pq.write_table(empty, tmp_path / "in.parquet")
+    rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL)
+    assert pq.read_table(tmp_path / "out").schema.names == ["user_id", "item_ids", "scores"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_job_continues_to_the_very_same_files(bundle, requests, tmp_path, number):
+    rank_file(bundle, requests, tmp_path / "whole", SMALL)
+    partial = tmp_path / "out.partial"
+    arguments = [sys.executable, "-c", KILLED, *map(str, (bundle, requests, tmp_path / "out"))]
+    with subprocess.Popen(arguments) as process:
+        deadline = time.monotonic() + 100
+        while not (partial / "part-000001.parquet").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == -number
+    done = {file.name: file.stat().st_mtime_ns for file in partial.iterdir()}
+    parts = sorted(name for name in done if name.endswith(".parquet"))
+    assert 2 <= len(parts) < 5 and not (tmp_path / "out").exists()
+    (partial / "part-000004.parquet.partial").write_bytes(b"cut off")
+    told = []
+    rank_file(bundle, requests, tmp_path / "out", SMALL, progress=lambda *now: told.append(now))
+    assert told[0] == (40 * len(parts), 200) and told[-1] == (200, 200)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert all((tmp_path / "out" / name).stat().st_mtime_ns == done[name] for name in parts)
+    assert not partial.exists()
+
+
+def test_a_damaged_shard_is_made_again(bundle, requests, tmp_path):
+    whole = rank_file(bundle, requests, tmp_path / "out", SMALL)
+    expected = contents(tmp_path / "out")
+    partial = (tmp_path / "out").rename(tmp_path / "out.partial")
+    (partial / "part-000001.parquet").write_bytes(expected["part-000001.parquet"][:-9])
+    (partial / "part-000003.parquet").unlink()
+    assert rank_file(bundle, requests, tmp_path / "out", SMALL) == whole
+    assert contents(tmp_path / "out") == expected
+
+
+def test_a_finished_job_is_not_done_again(bundle, requests, tmp_path, monkeypatch):
+    first = rank_file(bundle, requests, tmp_path / "out", SMALL)
+    monkeypatch.setattr("bert4rec_jax.serving.job.Scorer", None)
+    assert rank_file(bundle, requests, tmp_path / "out", SMALL) == first
+
+
+def job(output, **changes):
+    return Shards(output, {"bundle": "b" * 64, "requests": "r" * 64, "top": 5, **changes})
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bundle": "c" * 64}, "bundle: 'b{64}' there, 'c{64}' now"),
+        ({"requests": "s" * 64}, "requests: 'r{64}' there"),
+        ({"top": None}, "top: 5 there, None now"),
+    ],
+)
+def test_the_output_of_another_job_is_refused(tmp_path, finished, changes, message):
+    shards = job(tmp_path / "out")
+    shards.begin()
+    if finished:
+        shards.finish({})
+    with pytest.raises(UserError, match=f"belongs to another job:\n  {message}(.|\n)*--output"):
+        job(tmp_path / "out", **changes).finished()
+
+
+def test_a_place_that_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    assert job(tmp_path / "out").finished() is None
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    for path in (tmp_path / "out", tmp_path / "out" / "notes.txt"):
+        with pytest.raises(UserError, match=f"{path} exists and is no output of `bert4rec rank`"):
+            job(path).finished()
+
+
+def test_an_empty_folder_is_taken(bundle, requests, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert rank_file(bundle, requests, tmp_path / "out", SMALL)["finished"]
+
+
+def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_disk):
+    shards = job(tmp_path / "out")
+    shards.begin()
+    table = pa.table({"user_id": np.random.default_rng(0).integers(0, 1 << 60, 4000)})
+    shards.write(0, table, Counter(requests=4000))
+    with full_disk(8192), pytest.raises(UserError, match=r"cannot write .*part-000001.* make room"):
+        shards.write(1, table, Counter())
+    assert shards.counts(0, 4000) == {"requests": 4000}
+    assert shards.counts(1, 4000) is None
+    assert not list(tmp_path.rglob("*.parquet.partial"))
+
+
+def test_ids_of_another_system_are_refused(bundle, tmp_path):
+    asked = pa.table({"user_id": ["a"], "history": [["tt0133093"]]})
+    pq.write_table(asked, tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=r"none of the 1 ids in history .such as 'tt0133093'"):
+        rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL)
+
+
+def test_ratings_that_do_not_fit_name_the_row(bundle, requests, tmp_path):
+    table = pq.read_table(requests)
+    ratings = [[5.0] * len(row) for row in table["history"].to_pylist()]
+    ratings[77] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    pq.write_table(table.append_column("ratings", pa.array(ratings)), requests)
+    with pytest.raises(UserError, match=r"in.parquet, row 77: 7 ratings for 6 items in history"):
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+
+
+@pytest.mark.parametrize("name", ["top", "batch_size", "shard_rows"])
+def test_options_that_cannot_be(name):
+    with pytest.raises(UserError, match=f"{name} is 0; expected at least 1"):
+        Options(**{name: 0})
+
+
+def test_every_shard_says_where_it_comes_from(bundle, requests, tmp_path):
+    manifest = rank_file(bundle, requests, tmp_path / "out", SMALL)
+    described = pq.read_metadata(tmp_path / "out" / "part-000002.parquet").metadata[b"bert4rec"]
+    assert json.loads(described)["job"] == manifest["job"]

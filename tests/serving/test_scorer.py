@@ -1,0 +1,153 @@
+import shutil
+
+import numpy as np
+import pytest
+from oracle import item_vectors, plain
+
+import bert4rec_jax
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.export import write_parameters
+from bert4rec_jax.serving.scorer import Scorer
+
+
+@pytest.fixture
+def ids(scorer):
+    return scorer.catalog.item_ids
+
+
+def test_the_package_loads_lazily(bundle, ids):
+    scorer = bert4rec_jax.load(str(bundle))
+    assert len(scorer.recommend(ids[:3], k=2)) == 2
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = bert4rec_jax.no_such_name
+
+
+def test_an_answer_has_titles_and_falling_scores(scorer, ids):
+    answer = scorer.recommend(ids[:3], k=5)
+    assert len(answer.item_ids) == len(answer.titles) == len(answer.scores) == 5
+    assert list(answer.scores) == sorted(answer.scores, reverse=True)
+    assert set(answer.item_ids) & set(ids[:3]) == set()
+    assert answer.unknown == ()
+
+
+def test_unknown_ids_are_named_and_change_nothing_else(scorer, ids):
+    expected = scorer.rank([ids[:3]], [ids[5:9]])[0]
+    found = scorer.rank([["x", *ids[:2], "y", ids[2]]], [["z", *ids[5:9], "x"]], exclude=[["w"]])[0]
+    assert found.unknown == ("x", "y", "z", "w")
+    assert found.item_ids == expected.item_ids and found.scores == expected.scores
+
+
+def test_excluded_and_seen_items_are_not_listed(scorer, ids):
+    history = ids[:3]
+    assert set(scorer.recommend(history, 40).item_ids) == set(ids[3:])
+    assert set(scorer.recommend(history, 40, exclude=ids[5:]).item_ids) == set(ids[3:5])
+    kept = scorer.recommend(history, 40, exclude=ids[5:], keep_seen=True)
+    assert set(kept.item_ids) == set(ids[:5])
+    candidates = [ids[0], ids[4], ids[4], ids[9]]
+    assert set(scorer.rank([history], [candidates])[0].item_ids) == {ids[4], ids[9]}
+    assert set(scorer.rank([history], [candidates], exclude=[[ids[9]]])[0].item_ids) == {ids[4]}
+    assert len(scorer.rank([history], [candidates], keep_seen=True)[0]) == 3
+
+
+def test_lists_are_shorter_where_items_run_out(scorer, ids):
+    everything = scorer.recommend(ids[:3], k=10_000)
+    assert len(everything) == len(ids) - 3
+    assert len(scorer.recommend(ids, k=5)) == 0
+    assert plain(scorer.rank([ids[:3]] * 2, [[], ids[4:6]], k=1))[0]["item_ids"] == ()
+
+
+def test_untrained_items_are_never_listed(rare, ids):
+    assert set(rare.recommend([ids[10]], 40).item_ids) == set(ids[5:]) - {ids[10]}
+    assert rare.rank([[ids[10]]], [ids[3:7]])[0].item_ids == tuple(
+        item for item in rare.recommend([ids[10]], 40).item_ids if item in ids[5:7]
+    )
+    with pytest.raises(UserError, match="has no training event"):
+        rare.similar(ids[0])
+    assert set(rare.similar(ids[10], 40).item_ids) == set(ids[5:]) - {ids[10]}
+
+
+def test_an_empty_history_is_answered(scorer, causal):
+    assert len(scorer.recommend([], k=3)) == 3
+    changed, left_to_right = causal
+    found = left_to_right.recommend(["not an item"], k=40)  # nothing is left of it
+    _, bias = item_vectors(changed)
+    tokens = [left_to_right.catalog.token(item) for item in found.item_ids]
+    np.testing.assert_allclose(found.scores, np.asarray(bias)[tokens], atol=1e-7)
+
+
+def test_no_histories_no_answers(scorer):
+    assert scorer.recommend_batch([]) == []
+    assert scorer.rank([], []) == []
+
+
+def filled(bundle, folder, value):
+    """A scorer whose parameters are all the same."""
+    shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    opened = Bundle.open(folder)
+    params = {path: np.full_like(old, value) for path, old in opened.parameters().items()}
+    write_parameters(params, folder / "params.safetensors")
+    return Scorer(opened, batch_size=16)
+
+
+def test_equal_scores_come_in_the_order_of_the_catalog(bundle, tmp_path, ids):
+    scorer = filled(bundle, tmp_path, 0)
+    assert scorer.recommend(ids[:3], 4).item_ids == ids[3:7]
+    assert scorer.rank([ids[:3]], [[ids[9], ids[4], ids[7]]])[0].item_ids == (
+        ids[4],
+        ids[7],
+        ids[9],
+    )
+    assert scorer.similar(ids[1], 3).item_ids == (ids[0], ids[2], ids[3])
+
+
+def test_a_score_that_is_not_a_number_is_an_error(bundle, tmp_path, ids):
+    scorer = filled(bundle, tmp_path, np.nan)
+    with pytest.raises(UserError, match="a score is NaN"):
+        scorer.recommend(ids[:3])
+    with pytest.raises(UserError, match="a score is NaN"):
+        scorer.rank([ids[:3]], [ids[4:6]])
+
+
+def test_similar_is_the_cosine(scorer, trained, ids):
+    table, _ = item_vectors(trained)
+    table = np.asarray(table)
+    one = table[scorer.catalog.token(ids[4])]
+    answer = scorer.similar(ids[4], k=39)
+    assert ids[4] not in answer.item_ids and len(answer) == 39
+    for item, cosine in zip(answer.item_ids, answer.scores):
+        other = table[scorer.catalog.token(item)]
+        expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        assert cosine == pytest.approx(expected, abs=1e-5)
+    assert list(answer.scores) == sorted(answer.scores, reverse=True)
+
+
+def test_ratings_become_thumbs(scorer, ids):
+    """A missing rating is no thumb, equal thumbs are equal, and this model reads them."""
+    missing = float("nan")
+    unrated = scorer.recommend(ids[:2], 3)
+    assert scorer.recommend(ids[:2], 3, ratings=[missing, missing]) == unrated
+    liked = scorer.recommend(ids[:2], 3, ratings=[10.0, missing])
+    assert liked.scores != unrated.scores
+    assert scorer.recommend(ids[:2], 3, ratings=[9.0, missing]) == liked
+    with pytest.raises(UserError, match="the question, row 0: 1 ratings for 2 items in history"):
+        scorer.recommend(ids[:2], 3, ratings=[10.0])
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda s: s.recommend(["1"], k=0), "k is 0; expected at least 1"),
+        (lambda s: s.similar("1", k=-1), "k is -1"),
+        (lambda s: s.similar("no such item"), "item 'no such item' is not among the 40 items"),
+        (lambda s: s.recommend("1"), "histories holds a text where a list of item ids"),
+        (lambda s: s.rank([["1"]], ["2"]), "candidates holds a text"),
+        (lambda s: s.recommend([7]), r"histories\[0\] holds 7 of type int; item ids are texts"),
+        (lambda s: s.rank([["1"]], []), "0 lists of candidates for 1 histories"),
+        (lambda s: s.recommend_batch([["1"]], ratings=[]), "0 ratings for 1 histories"),
+        (lambda s: Scorer(s.bundle, batch_size=0), "batch_size is 0"),
+    ],
+)
+def test_questions_that_cannot_be_meant(scorer, ask, message):
+    with pytest.raises(UserError, match=message):
+        ask(scorer)
