@@ -233,6 +233,7 @@ def open_finished(workdir: Path, console: Console) -> Finished:
             store=setting.store,
             content=setting.content,
             folder=folder,
+            warn=lambda text: console.print(f"[yellow]{text}; taking another one"),
         )
 
     split, refit = setting.split, workdir / REFIT

@@ -108,7 +108,9 @@ def test_permuted_targets_leave_nothing_to_know(finished, store):
         from_json(read_config(workdir / "checkpoints")), workdir=str(workdir)
     )
     mesh = make_mesh()
-    params = load_best(config, mesh=mesh, store=store, content=None, folder=workdir).state.params
+    params = load_best(
+        config, mesh=mesh, store=store, content=None, folder=workdir, warn=print
+    ).state.params
     split = leave_one_out(store)
     cases, counts = split.test["test"], train_counts(store, split.refit_stop)
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "sharding": set(),
     "outputs": set(),
     "processes": set(),
-    "data": {"config"},
+    "data": {"config", "outputs"},
     "features": {"config", "data", "outputs"},
     "models": set(),
     "training": {"config", "data", "models", "processes", "sharding"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.outputs import whole_file, write_arrays, write_json
+from bert4rec_jax.outputs import whole_file, whole_folder, write_arrays, write_json
 
 
 def test_json_and_arrays_come_back(tmp_path):
@@ -24,6 +24,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise OSError(28, "No space left on device")
     assert json.loads(path.read_text()) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_takes_its_place_when_it_is_whole(tmp_path):
+    path = tmp_path / "a"
+    for text in ("first", "second"):
+        with whole_folder(path) as partial:
+            (partial / "x").write_text(text)
+            assert not path.exists() or (path / "x").read_text() == "first"
+        assert (path / "x").read_text() == text
+    full = pytest.raises(UserError, match=r"cannot write .*a: No space left.*nothing was changed")
+    with full, whole_folder(path) as partial:
+        (partial / "x").write_text("third")
+        raise OSError(28, "No space left on device")
+    assert (path / "x").read_text() == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_missing_folder_is_one_clear_error(tmp_path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.outputs import whole_folder
 
 SCHEMA_VERSION = 1
 ARRAYS = ("offsets", "tokens", "ratings", "timestamps")
@@ -205,9 +204,7 @@ def write_store(
     }
     user_ids = interactions.user_ids.take(pa.array(interactions.users[starts]))
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(path) as partial:
         for name in ARRAYS:
             np.save(partial / f"{name}.npy", arrays[name], allow_pickle=False)
         catalog.write(partial / _CATALOG)
@@ -223,30 +220,7 @@ def write_store(
             "checksums": {file.name: sha256(file) for file in sorted(partial.iterdir())},
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        replace_folder(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
-            "(nothing was changed)"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return SequenceStore.open(path)
-
-
-def replace_folder(new: Path, path: Path) -> None:
-    """Put `new` in the place of `path`; an earlier store goes only once the new one stands."""
-    if not path.exists():
-        new.rename(path)
-        return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _tokens_by_appearance(

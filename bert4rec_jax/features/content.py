@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +15,7 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, Span
+from bert4rec_jax.outputs import whole_folder
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -151,11 +150,7 @@ def write_content(
       UserError: `path` exists and is not content, or it cannot be written.
     """
     require_replaceable(path)
-    path = path.resolve()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(path) as partial:
         np.save(partial / _MATRIX, matrix, allow_pickle=False)
         (partial / _ENCODER).write_text(encoder.dumps(), encoding="utf-8")
         manifest = {
@@ -168,22 +163,6 @@ def write_content(
             "checksums": {file.name: sha256(file) for file in sorted(partial.iterdir())},
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            path.rename(old)
-        try:
-            partial.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
-            "(nothing was changed)"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     return Content.open(path, catalog)
 
 

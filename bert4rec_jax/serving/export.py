@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,11 +20,11 @@ from safetensors.numpy import save
 import bert4rec_jax
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
-from bert4rec_jax.data.store import replace_folder, sha256
+from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import MODEL
 from bert4rec_jax.models.bert4rec import BERT4Rec
-from bert4rec_jax.outputs import write_json
+from bert4rec_jax.outputs import whole_folder
 from bert4rec_jax.serving.bundle import (
     CATALOG,
     MANIFEST,
@@ -145,25 +143,13 @@ def write_bundle(trained: Trained, bundle: Path) -> dict[str, Any]:
         **trained.origin,
         "functions": {name: signature(name, function) for name, function in functions.items()},
     }
-    bundle = bundle.resolve()
-    partial = bundle.with_name(f".{bundle.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(bundle) as partial:
         write_parameters(by_path(trained.variables), partial / PARAMETERS)
         _write_catalog(trained, partial / CATALOG)
         for name, function in functions.items():
             (partial / function_file(name)).write_bytes(function.serialize())
         manifest["checksums"] = {file.name: sha256(file) for file in sorted(partial.iterdir())}
-        write_json(partial / MANIFEST, manifest)
-        replace_folder(partial, bundle)
-    except (OSError, UserError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"cannot write {bundle}: {reason}; make room or choose another folder (nothing was "
-            "changed)"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 

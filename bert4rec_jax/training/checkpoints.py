@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from bert4rec_jax.config import differences
+from bert4rec_jax.config import ConfigError, differences, from_json, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
@@ -289,13 +289,21 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Pa
     Raises:
       UserError: names every field that differs.
     """
-    changed = differences(saved, current)
+    changed = differences(_completed(saved), _completed(current))
     if changed:
         listed = "\n  ".join(changed)
         raise UserError(
             f"{folder} holds a run with another configuration:\n  {listed}\n"
             "use the same settings to continue it, or another --workdir"
         )
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the defaults of fields that came since it was saved."""
+    try:
+        return to_json(from_json(config))
+    except ConfigError:
+        return config
 
 
 def _check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:

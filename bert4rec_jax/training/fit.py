@@ -255,6 +255,7 @@ def load_best(
     store: SequenceStore,
     content: Features | None,
     folder: Path,
+    warn: Callable[[str], None],
 ) -> Restored:
     """The best checkpoint of a run, finished or not; where nothing was validated, the newest.
 
@@ -271,7 +272,7 @@ def load_best(
     new = partial(new_state, model, optimizer, seed=0, max_length=config.data.max_length)
     abstract = jax.eval_shape(new)
     record = make_record(config, store, content)
-    checkpoints = open_checkpoints(config, folder, warn=lambda text: None)
+    checkpoints = open_checkpoints(config, folder, warn=warn)
     try:
         newest = checkpoints.restore_latest(abstract, mesh, record)
         if newest is None:

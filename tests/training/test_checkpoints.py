@@ -244,6 +244,23 @@ def test_the_folder_and_the_mesh_may_differ(opened):
     assert found.step == 1
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_the_defaults_of_new_fields(opened):
+    checkpoints = opened()
+    earlier = to_json(Config())
+    del earlier["masking"]["loss_up"], earlier["data"]["content"]
+    checkpoints.save(state_at(1), record(config=earlier))
+    checkpoints.wait()
+    arguments = state_at(0), mesh_of((1, 1))
+    found = opened().restore_latest(*arguments, record())
+    assert found.step == opened().restore(1, *arguments, found.record).step == 1
+    earlier["data"]["a_field_of_long_ago"] = 1
+    checkpoints = opened()
+    checkpoints.save(state_at(2), record(config=earlier))
+    checkpoints.wait()
+    with pytest.raises(UserError, match=r"data\.a_field_of_long_ago: 1 -> 'absent'"):
+        opened().restore_latest(state_at(0), mesh_of((1, 1)), record())
+
+
 def test_a_failed_write_names_the_last_good_checkpoint(opened, monkeypatch):
     checkpoints = opened()
     checkpoints.save(state_at(1), record())
