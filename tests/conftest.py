@@ -21,25 +21,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from sample import interactions
 
-from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.store import SequenceStore, write_store
-
-
-def interactions(rows):
-    """Interactions from (user, item, timestamp[, rating]) tuples."""
-    users = pa.array([str(row[0]) for row in rows]).dictionary_encode()
-    items = pa.array([str(row[1]) for row in rows]).dictionary_encode()
-    return Interactions(
-        users=users.indices.to_numpy().astype(np.int32),
-        items=items.indices.to_numpy().astype(np.int32),
-        timestamps=np.array([row[2] for row in rows], np.int64),
-        ratings=np.array([row[3] if len(row) > 3 else np.nan for row in rows], np.float32),
-        user_ids=users.dictionary,
-        item_ids=items.dictionary,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import interactions
+from sample import interactions
 
 from bert4rec_jax.config import from_json
 from bert4rec_jax.data.split import leave_one_out, train_counts

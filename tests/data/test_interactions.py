@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import interactions
+from sample import interactions
 
 from bert4rec_jax.errors import UserError
 

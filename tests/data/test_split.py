@@ -3,7 +3,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from conftest import interactions
+from sample import interactions
 
 from bert4rec_jax.data.split import global_time, in_training, leave_one_out, train_counts
 from bert4rec_jax.data.store import write_store

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import interactions
+from sample import interactions
 
 from bert4rec_jax.data.store import MANIFEST, SequenceStore, is_store, write_store
 from bert4rec_jax.errors import UserError
