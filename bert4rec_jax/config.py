@@ -45,7 +45,7 @@ class DataConfig:
     """Positions L of the model: items per row, the masked ones included."""
     content: str = ""
     """What is known of each item beside its id: a folder made by `bert4rec features`, or `catalog`
-    for the years and genres that came with the titles. Empty for ids alone."""
+    for the years and genres that came with the titles, if any did. Empty for ids alone."""
     targets: Literal["any", "liked"] = "any"
     """Which items are asked for in validation and test: any, or only those with thumbs up (then the
     history ends before the last liked item)."""

@@ -142,13 +142,18 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
     return SequenceStore.open(path)
 
 
-def open_content(path: str, store: SequenceStore, counts: npt.NDArray[np.int64]) -> Features | None:
-    """`[V, F]`: the items' content, 0 for items about which nothing is known; None for no path.
+def open_content(
+    path: str, store: SequenceStore, counts: npt.NDArray[np.int64], console: Console
+) -> Features | None:
+    """`[V, F]`: the items' content, 0 for items about which nothing is known.
+
+    None for no path, and for `catalog` where the log came without genres and years.
 
     Args:
       path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
       store: the data.
       counts: `[V]` training interactions per token; only items that have any shape the columns.
+      console: told if the catalog knows nothing.
 
     Raises:
       UserError: see `Content.open` and `encoder.fit`.
@@ -161,6 +166,11 @@ def open_content(path: str, store: SequenceStore, counts: npt.NDArray[np.int64])
         return np.where(content.present()[:, None], content.matrix, 0)
     movies = movies_of(catalog)
     fitted = counts[catalog.is_item()] > 0
+    if not any(movie.genres or movie.year for movie in movies):
+        console.print(
+            "  the items have neither genres nor years: they are known by their ids alone"
+        )
+        return None
     encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
     rows = encoder.encode(movies)
     return content_rows(catalog, np.where(encoder.informed(rows)[:, None], rows, 0))
@@ -188,7 +198,9 @@ def open_setting(config: Config, console: Console) -> Setting:
         split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
     else:
         split = leave_one_out(store)
-    content = open_content(config.data.content, store, train_counts(store, split.train_stop))
+    content = open_content(
+        config.data.content, store, train_counts(store, split.train_stop), console
+    )
     evaluation = config.evaluation
     evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
     return Setting(config, mesh, store, split, thumbs, content, evaluator)

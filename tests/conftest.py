@@ -41,3 +41,9 @@ def store(tmp_path_factory) -> SequenceStore:
     rows = sorted((user, item, *rest) for (user, item), rest in unique.items())
     path = tmp_path_factory.mktemp("data") / "store"
     return write_store(interactions(rows).in_time_order(), path, titles={}, source={})
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """Of a process with one device, compiled as users' are."""
+    return {**os.environ, "XLA_FLAGS": "", "COLUMNS": "200"}
