@@ -58,12 +58,15 @@ def test_config_and_module_have_the_same_fields():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"norm": "pre", "ffn": "swiglu"}, {"position_bias": True, "head": "linear"}],
-    ids=["paper", "pre-norm, gated", "position bias, linear head"],
+    [
+        {},
+        {"norm": "pre", "ffn": "swiglu", "dtype": "bfloat16"},
+        {"position_bias": True, "head": "linear", "thumbs": True, "dtype": "bfloat16"},
+    ],
+    ids=["paper", "pre-norm, gated", "position bias, linear head, thumbs"],
 )
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_shapes_and_types(changes, dtype):
-    model, params = make(dtype=dtype, **changes)
+def test_shapes_and_types(changes):
+    model, params = make(**changes)
     tokens = np.full((3, L), 5, np.int32)
     slots = np.zeros((3, 4), np.int32)
     apply = jax.jit(functools.partial(model.apply, deterministic=True))
@@ -86,8 +89,7 @@ def with_position_bias(params):
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("position_bias", [False, True])
+@pytest.mark.parametrize(("layers", "position_bias"), [(1, True), (2, False), (3, True)])
 def test_the_asked_slots_do_not_change_results(layers, position_bias):
     model, params = make(layers=layers, position_bias=position_bias)
     params = with_position_bias(params)
@@ -114,8 +116,7 @@ def test_batch_composition_changes_nothing():
     np.testing.assert_allclose(both[:1], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("position_bias", [False, True])
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("position_bias", "causal"), [(False, False), (True, True)])
 def test_packed_histories_do_not_see_each_other(position_bias, causal):
     model, params = make(position_bias=position_bias)
     params = with_position_bias(params)

@@ -1,0 +1,40 @@
+"""Settings: what a run finds out about its items before it starts."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sample import interactions
+
+from bert4rec_jax.data.store import write_store
+from bert4rec_jax.setting import open_content
+
+
+def store_of(path, titles):
+    rows = [("u", "a", 0), ("u", "b", 1), ("u", "c", 2)]
+    return write_store(interactions(rows).in_time_order(), path, titles=titles, source={})
+
+
+@pytest.fixture
+def said():
+    return Console(file=io.StringIO(), width=200)
+
+
+def test_items_are_known_by_what_came_with_their_titles(tmp_path, said):
+    titles = {"a": ("A (1990)", "Drama|War"), "b": ("B (2000)", "Drama"), "c": ("c", "")}
+    store = store_of(tmp_path / "store", titles)
+    counts = np.ones(store.catalog.num_rows, int)
+    content = open_content("catalog", store, counts, said)
+    assert content.shape[0] == store.catalog.num_rows
+    informed = np.flatnonzero((content != 0).any(1)).tolist()
+    assert informed == [store.catalog.token("a"), store.catalog.token("b")]
+    assert said.file.getvalue() == ""
+
+
+def test_a_log_without_genres_and_years_is_known_by_ids(tmp_path, said):
+    store = store_of(tmp_path / "store", {})
+    counts = np.ones(store.catalog.num_rows, int)
+    assert open_content("catalog", store, counts, said) is None
+    assert "known by their ids alone" in said.file.getvalue()
+    assert open_content("", store, counts, said) is None
