@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ def default_thresholds(max_rating: float | None) -> tuple[float, float]:
     if max_rating is None:
         return 3.0, 4.5
     if max_rating <= 1:
-        return 1.0, math.inf
+        return 1.0, 2.0
     if max_rating <= 5:
         return 3.0, 4.5
     if max_rating <= 10:

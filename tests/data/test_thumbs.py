@@ -20,7 +20,7 @@ def test_shape_stays():
 
 @pytest.mark.parametrize(
     ("max_rating", "thresholds"),
-    [(None, (3, 4.5)), (1, (1, np.inf)), (5, (3, 4.5)), (5.5, (6, 9)), (10, (6, 9))],
+    [(None, (3, 4.5)), (1, (1, 2)), (5, (3, 4.5)), (5.5, (6, 9)), (10, (6, 9))],
 )
 def test_defaults_follow_the_scale(max_rating, thresholds):
     assert default_thresholds(max_rating) == thresholds
