@@ -82,14 +82,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """BERT4Rec. The defaults are the paper's model for MovieLens-1M."""
+    """BERT4Rec or two towers. The defaults are the paper's BERT4Rec for MovieLens-1M."""
 
+    kind: Literal["bert4rec", "two-tower"] = "bert4rec"
+    """BERT4Rec orders well; the two towers find candidates fast: their user tower reads from the
+    left (masking.objective next) and ends in a weighted mean of the history."""
     dim: int = 64
     """Width D of embeddings and hidden states."""
     heads: int = 2
-    """Attention heads H; divides dim."""
+    """Attention heads H, of the weighted mean as well; divides dim."""
     layers: int = 2
-    """Transformer layers."""
+    """Transformer layers. Of two towers, 0 leaves the weighted mean alone."""
     ffn_dim: int = 256
     """Width of the feed-forward layer."""
     ffn: Literal["gelu", "swiglu"] = "gelu"
@@ -97,7 +100,8 @@ class ModelConfig:
     norm: Literal["post", "pre"] = "post"
     """Layer norm after each sublayer (the paper) or before it."""
     position_bias: bool = False
-    """Also learn how much each head looks at each distance, besides the learned positions."""
+    """Also learn how much each head looks at each distance, besides the learned positions. Two
+    towers have no other sense of order: without it they read a history as a set."""
     head: Literal["gelu", "linear"] = "gelu"
     """Transform before the output's products: dense, GELU, norm (the paper); or without GELU."""
     dropout: float = 0.2
@@ -110,13 +114,17 @@ class ModelConfig:
     """Also read the thumb of every item of the history, except where an item is asked for."""
     unknown_rate: float = 0.1
     """With content: share of items that, per step, are known by their content alone."""
+    temperature: float = 0.0
+    """0: scores are dot products. Above 0: cosines divided by it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; parameters, softmax and loss stay in float32."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "heads", "layers", "ffn_dim"):
+        for name in ("dim", "heads", "ffn_dim"):
             value = getattr(self, name)
             _require(value >= 1, f"model.{name}", value, "at least 1")
+        fewest = 1 if self.kind == "bert4rec" else 0
+        _require(self.layers >= fewest, "model.layers", self.layers, f"at least {fewest}")
         _require(
             self.dim % self.heads == 0,
             "model.heads",
@@ -127,6 +135,9 @@ class ModelConfig:
             value = getattr(self, name)
             _require(0 <= value < 1, f"model.{name}", value, "in [0, 1)")
         _require(0 < self.init_scale < math.inf, "model.init_scale", self.init_scale, "above 0")
+        _require(
+            0 <= self.temperature < math.inf, "model.temperature", self.temperature, "at least 0"
+        )
 
 
 @dataclass(frozen=True)
@@ -237,8 +248,11 @@ class TrainingConfig:
     """Epochs between validations."""
     patience: int = 20
     """Validations without a better metric before training stops."""
-    metric: Literal["ndcg@5", "ndcg@10", "ndcg@50", "hr@5", "hr@10", "hr@50", "mrr"] = "ndcg@10"
-    """Validation metric that picks the best checkpoint."""
+    metric: Literal["ndcg@5", "ndcg@10", "ndcg@50", "hr@5", "hr@10", "hr@50", "hr@200", "mrr"] = (
+        "ndcg@10"
+    )
+    """Validation metric that picks the best checkpoint; hr@200 suits a model that finds
+    candidates."""
     save_every: int = 500
     """Steps between checkpoints; validations and interruptions save as well."""
     keep: int = 2
@@ -247,6 +261,12 @@ class TrainingConfig:
     """Steps between lines in the training log."""
     loss_chunk: int = 16_384
     """Items per chunk of the softmax: [slots, V] logits never exist for larger catalogs."""
+    in_batch_negatives: int = 0
+    """0: the softmax is over the whole catalog. Above: over so many targets of the batch, with the
+    logQ correction and without items of the history at hand; for catalogs too large for the
+    other."""
+    uniform_negatives: int = 0
+    """Items of the whole catalog that join the targets of the batch, drawn anew at each step."""
 
     def __post_init__(self) -> None:
         names = ("epochs", "batch_size", "evaluate_every", "patience", "save_every", "keep",
@@ -255,6 +275,15 @@ class TrainingConfig:
             value = getattr(self, name)
             _require(value >= 1, f"training.{name}", value, "at least 1")
         _require(0 <= self.seed < 2**31, "training.seed", self.seed, "in [0, 2^31)")
+        for name in ("in_batch_negatives", "uniform_negatives"):
+            value = getattr(self, name)
+            _require(value >= 0, f"training.{name}", value, "at least 0")
+        _require(
+            self.uniform_negatives == 0 or self.in_batch_negatives > 0,
+            "training.uniform_negatives",
+            self.uniform_negatives,
+            "0: without training.in_batch_negatives the softmax is over the whole catalog",
+        )
 
 
 @dataclass(frozen=True)
@@ -313,6 +342,12 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(bool(self.workdir), "workdir", self.workdir, "a folder")
+        _require(
+            self.model.kind == "bert4rec" or self.masking.objective == "next",
+            "masking.objective",
+            self.masking.objective,
+            "next: two towers read a history from the left",
+        )
 
 
 # A run may be continued elsewhere, on other devices, to be evaluated otherwise.

@@ -34,7 +34,7 @@ from bert4rec_jax.training.fit import (
     fit,
 )
 
-MODEL = "BERT4Rec"
+NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and metrics.json, by kind
 
 
 def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[str, Any]:
@@ -182,7 +182,9 @@ def _test(
     validation: dict[str, Mapping[str, Any]] = {}
     if validations:
         best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
-        validation[MODEL] = {name: round(v, 6) for name, v in best.items() if name != "step"}
+        validation[NAMES[config.model.kind]] = {
+            name: round(v, 6) for name, v in best.items() if name != "step"
+        }
     tuned: Mapping[str, Tuned] = {}
     if config.evaluation.baselines:
         tuned = tune_all(
@@ -198,7 +200,7 @@ def _test(
     if not test:
         return _Tested(Comparison({}, {}, {}), validation)
 
-    models: dict[str, Ask] = {MODEL: partial(setting.ask, params, trained)}
+    models: dict[str, Ask] = {NAMES[config.model.kind]: partial(setting.ask, params, trained)}
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()
@@ -289,4 +291,5 @@ def _show(setting: Setting, tested: _Tested, console: Console) -> None:
         console.print()
         console.print(results_table(title, models))
     for name, answers in list(tested.comparison.rankings.items())[:1]:
-        console.print(recommendations_table(sets[name], answers[MODEL], setting.store))
+        chosen = answers[NAMES[setting.config.model.kind]]
+        console.print(recommendations_table(sets[name], chosen, setting.store))

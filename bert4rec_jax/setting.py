@@ -24,6 +24,7 @@ from bert4rec_jax.features.encoder import fit as fit_encoder
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.sharding import check_divides, make_mesh
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
@@ -59,7 +60,7 @@ class Setting:
         """Whether the model is read at the newest item, from the left, not at a MASK."""
         return self.config.masking.objective == "next"
 
-    def model(self) -> BERT4Rec:
+    def model(self) -> BERT4Rec | TwoTower:
         """The module."""
         return build_model(
             self.config.model,

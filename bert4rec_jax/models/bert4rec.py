@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
-from bert4rec_jax.models.history import History
+from bert4rec_jax.models.history import History, visible
 from bert4rec_jax.models.item_table import ItemTable
-from bert4rec_jax.models.layers import TransformerLayer, layer_norm
+from bert4rec_jax.models.layers import TransformerLayer, layer_norm, unit_length
 
 
 class BERT4Rec(nn.Module):
@@ -39,6 +39,7 @@ class BERT4Rec(nn.Module):
     init_scale: float
     thumbs: bool
     unknown_rate: float
+    temperature: float
     dtype: Any
     content_dim: int
 
@@ -94,7 +95,8 @@ class BERT4Rec(nn.Module):
 
     def item_vectors(self) -> tuple[jax.Array, jax.Array]:
         """The catalog as `[V, D]` vectors and `[V]` biases, float32."""
-        return self.item_table(deterministic=True)
+        vectors, bias = self.item_table(deterministic=True)
+        return unit_length(vectors) if self.temperature else vectors, bias
 
     def __call__(
         self, history: History, slots: jax.Array, *, deterministic: bool
@@ -106,18 +108,17 @@ class BERT4Rec(nn.Module):
             h = h + self.thumb_embedding[history.thumbs]
         h = self.input_norm(h.astype(self._dtype))
         h = self.input_dropout(h, deterministic=deterministic)
-        segments = history.segments
-        visible = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] != 0)
-        columns = jnp.arange(segments.shape[1])
-        visible &= ~history.causal[:, :, None] | (columns <= columns[:, None])
+        seen = visible(history)
         for layer in self.transformer[:-1]:
-            h = layer(h, h, visible, deterministic=deterministic)
+            h = layer(h, h, seen, deterministic=deterministic)
         # The last layer's results are read at the slots only, so it is computed there only.
         asked = jnp.take_along_axis(h, slots[:, :, None], axis=1)
-        seen = jnp.take_along_axis(visible, slots[:, :, None], axis=1)
+        seen = jnp.take_along_axis(seen, slots[:, :, None], axis=1)
         h = self.transformer[-1](asked, h, seen, slots, deterministic=deterministic)
         if self.norm == "pre":
             h = self.final_norm(h)
         h = self.transform(h)
-        h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h)
-        return h.astype(jnp.float32), vectors, bias
+        h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)
+        if self.temperature:
+            h, vectors = unit_length(h) / self.temperature, unit_length(vectors)
+        return h, vectors, bias

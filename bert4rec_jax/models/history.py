@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 Array = Any  # of JAX, or of NumPy on its way to the devices
 
 
@@ -23,3 +26,12 @@ class History(NamedTuple):
     positions: Array
     segments: Array
     causal: Array
+
+
+def visible(history: History) -> jax.Array:
+    """`[B, L, L]` bool: which columns each column may look at."""
+    segments = history.segments
+    same = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] != 0)
+    columns = jnp.arange(segments.shape[1])
+    allowed: jax.Array = same & (~history.causal[:, :, None] | (columns <= columns[:, None]))
+    return allowed

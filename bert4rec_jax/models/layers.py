@@ -193,3 +193,9 @@ class TransformerLayer(nn.Module):
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     """Layer norm with BERT's epsilon."""
     return nn.LayerNorm(epsilon=1e-12 if dtype == jnp.float32 else 1e-6, dtype=dtype, name=name)
+
+
+def unit_length(x: jax.Array) -> jax.Array:
+    """`[..., D]` vectors of length 1, float32; a zero vector stays zero."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))

@@ -22,8 +22,9 @@ from bert4rec_jax.config import Config
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.experiment import MODEL
+from bert4rec_jax.experiment import NAMES
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import whole_folder
 from bert4rec_jax.serving.bundle import (
     CATALOG,
@@ -57,7 +58,7 @@ class Trained:
     """
 
     config: Config
-    model: BERT4Rec
+    model: BERT4Rec | TwoTower
     variables: Any
     catalog: Catalog
     known: npt.NDArray[np.bool_]
@@ -106,7 +107,7 @@ def read_run(run: Path, *, console: Console) -> Trained:
             "step": best.step,
             "parameters_sha256": parameters,
             "data_fingerprint": store.fingerprint,
-            "metrics": _metrics(run, parameters),
+            "metrics": _metrics(run, NAMES[setting.config.model.kind], parameters),
         },
     )
 
@@ -170,7 +171,7 @@ def _write_catalog(trained: Trained, file: Path) -> None:
     pq.write_table(pq.read_table(file).append_column("known", pa.array(known)), file)
 
 
-def _metrics(run: Path, parameters: str) -> dict[str, Any] | None:
+def _metrics(run: Path, model: str, parameters: str) -> dict[str, Any] | None:
     """The model's metrics, if `metrics.json` is there and is about these very parameters."""
     try:
         results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
@@ -179,9 +180,9 @@ def _metrics(run: Path, parameters: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return {
-        name: models[MODEL]
+        name: models[model]
         for name, models in results.items()
-        if isinstance(models, dict) and isinstance(models.get(MODEL), dict)
+        if isinstance(models, dict) and isinstance(models.get(model), dict)
     }
 
 

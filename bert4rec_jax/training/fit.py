@@ -22,10 +22,13 @@ from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.sharding import Along, global_rows, put, to_host
 from bert4rec_jax.training.checkpoints import Checkpoints, Restored, RunRecord
+from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.log import TrainingLog
 from bert4rec_jax.training.loop import Stopping, Validations, train
 from bert4rec_jax.training.masking import num_slots
@@ -65,14 +68,16 @@ class Fitted:
 
 def build_model(
     config: ModelConfig, *, num_rows: int, max_length: int, content_dim: int = 0
-) -> BERT4Rec:
+) -> BERT4Rec | TwoTower:
     """The module that a config describes, for items with `content_dim` content columns."""
-    return BERT4Rec(
-        num_rows=num_rows,
-        max_length=max_length,
-        content_dim=content_dim,
-        **dataclasses.asdict(config),
+    fields = dataclasses.asdict(config)
+    module: type[Any] = {"bert4rec": BERT4Rec, "two-tower": TwoTower}[
+        fields.pop("kind")
+    ]  # of equal fields
+    model: BERT4Rec | TwoTower = module(
+        num_rows=num_rows, max_length=max_length, content_dim=content_dim, **fields
     )
+    return model
 
 
 def catalog_constants(
@@ -103,6 +108,27 @@ def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64])
         max_segments=config.data.max_segments,
         seed=config.training.seed,
     )
+
+
+def target_share(
+    config: Config, plan: Plan, store: SequenceStore, thumbs: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """`[V]`: how often each item is a target of training, as a share of all targets.
+
+    Counted in the first epoch: every item of a history with a weight in the loss, but for the first
+    one where next items are asked for. An item that it does not ask for counts once.
+    """
+    spans = plan.epoch(0).spans
+    first = np.repeat(spans.starts, spans.lengths)
+    within = np.arange(len(first)) - np.repeat(
+        np.cumsum(spans.lengths) - spans.lengths, spans.lengths
+    )
+    rows = (first + within)[(within > 0) | (config.masking.objective != "next")]
+    weights = np.asarray(config.masking.loss_weights)
+    rows = rows[weights[to_thumbs(store.ratings[rows], thumbs)] > 0]
+    counts = np.bincount(store.tokens[rows], minlength=store.catalog.num_rows)
+    shares: npt.NDArray[np.float32] = (np.maximum(counts, 1) / len(rows)).astype(np.float32)
+    return shares
 
 
 def fit(
@@ -164,8 +190,14 @@ def fit(
         if found is None:
             found = Restored(0, create_state(mesh, model, optimizer, **new), record)
         trained = train_counts(store, stop) > 0
+        max_segments = config.data.max_segments if config.data.pack else 1
+        negatives, uniform = training.in_batch_negatives, training.uniform_negatives
+        in_batch = InBatch(negatives, uniform, max_segments) if negatives else None
+        share = target_share(config, plan, store, thumbs) if in_batch else None
         constants = Constants(
-            put(mesh, Along.ITEMS, trained), catalog_constants(mesh, content, trained)
+            put(mesh, Along.ITEMS, trained),
+            catalog_constants(mesh, content, trained),
+            None if share is None else put(mesh, Along.ITEMS, share),
         )
         step_function = make_train_step(
             mesh,
@@ -178,11 +210,12 @@ def fit(
                 rate=config.masking.rate,
                 next_item=config.masking.next_item,
                 max_length=config.data.max_length,
-                max_segments=config.data.max_segments if config.data.pack else 1,
+                max_segments=max_segments,
             ),
             seed=training.seed,
             steps_per_epoch=plan.steps_per_epoch,
             chunk=training.loss_chunk,
+            in_batch=in_batch,
         )
         host, hosts = jax.process_index(), jax.process_count()
         to_batch = StepToBatch(plan, store, thumbs, host=host, hosts=hosts)

@@ -152,7 +152,7 @@ class TrainingLog:
         if not self._active:
             return
         self._write({"step": step, "validation": {k: round(v, 6) for k, v in metrics.items()}})
-        values = "  ".join(f"{k} {metrics[k]:.4f}" for k in ("hr@10", "ndcg@10", "mrr"))
+        values = "  ".join(f"{k} {metrics[k]:.4f}" for k in ("hr@10", "ndcg@10", "hr@200", "mrr"))
         self._console.print(
             f"  step {step:>7,}  validation  {values}{'  best so far' if better else ''}",
             highlight=False,

@@ -17,6 +17,7 @@ from bert4rec_jax.config import MaskingConfig
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, place_state
+from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
 
@@ -43,10 +44,12 @@ class Constants(NamedTuple):
     Attributes:
       in_softmax: `[V]` bool, the items with a training event.
       catalog: the model's collection of that name, empty without content.
+      target_share: `[V]` float32, how often each item is a target; None where it is not needed.
     """
 
     in_softmax: jax.Array
     catalog: Any
+    target_share: jax.Array | None = None
 
 
 def new_state(
@@ -83,8 +86,13 @@ def slots_loss(
     *,
     chunk: int,
     dropout_key: jax.Array | None,
+    in_batch: InBatch | None = None,
+    negatives_key: jax.Array | None = None,
 ) -> jax.Array:
-    """The mean loss over the masked slots of a batch; no dropout without a key."""
+    """The mean loss over the masked slots of a batch; no dropout without a key.
+
+    With `in_batch` the softmax is over targets of the batch, drawn by `negatives_key`.
+    """
     output: Any = model.apply(
         {"params": params, "catalog": constants.catalog},
         History(masked.tokens, masked.thumbs, batch.positions, batch.segments, masked.causal),
@@ -93,6 +101,25 @@ def slots_loss(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
     hidden, vectors, bias = output
+    if in_batch is not None:
+        assert negatives_key is not None and constants.target_share is not None
+        asked = Asked(
+            hidden,
+            masked.labels,
+            masked.weights,
+            jnp.take_along_axis(batch.segments, masked.slots, axis=1),
+            jnp.asarray(batch.tokens),
+            jnp.asarray(batch.segments),
+        )
+        return in_batch_cross_entropy(
+            negatives_key,
+            asked,
+            vectors,
+            bias,
+            constants.target_share,
+            constants.in_softmax,
+            in_batch,
+        )
     return cross_entropy(
         hidden.reshape(-1, hidden.shape[-1]),
         vectors,
@@ -116,12 +143,13 @@ def make_train_step(
     seed: int,
     steps_per_epoch: int,
     chunk: int,
+    in_batch: InBatch | None = None,
 ) -> TrainStep:
     """Build `(state, batch, constants) -> (state, metrics)`; the state's memory is reused.
 
-    Masks derive from (seed, epoch, example), dropout from (seed, step), so a restored state goes on
-    as if it had never stopped. Metrics: `loss`, `grad_norm`, and per thumb the number of items and
-    of masked items.
+    Masks derive from (seed, epoch, example), dropout and negatives from (seed, step), so a restored
+    state goes on as if it had never stopped. Metrics: `loss`, `grad_norm`, and per thumb the number
+    of items and of masked items.
     """
     keys = _keys(seed)
 
@@ -145,6 +173,8 @@ def make_train_step(
                 masked,
                 chunk=chunk,
                 dropout_key=jax.random.fold_in(keys.dropout, state.step),
+                in_batch=in_batch,
+                negatives_key=jax.random.fold_in(keys.negatives, state.step),
             )
         )(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -159,8 +189,12 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     shardings = place_state(mesh, state)
-    in_softmax: Any = place(mesh, Along.ITEMS)
-    constants_places = Constants(in_softmax, place_state(mesh, constants.catalog))
+    by_item: Any = place(mesh, Along.ITEMS)
+    constants_places = Constants(
+        by_item,
+        place_state(mesh, constants.catalog),
+        None if constants.target_share is None else by_item,
+    )
     everywhere = place(mesh, Along.NEITHER)
     compiled = jax.jit(
         step,
@@ -200,10 +234,13 @@ class _Keys(NamedTuple):
     init: jax.Array
     masks: jax.Array
     dropout: jax.Array
+    negatives: jax.Array
 
 
 def _keys(seed: int) -> _Keys:
-    return _Keys(*jax.random.split(jax.random.key(seed), 3))
+    root = jax.random.key(seed)
+    init, masks, dropout = jax.random.split(root, 3)
+    return _Keys(init, masks, dropout, negatives=jax.random.fold_in(root, 3))
 
 
 def _count_by_thumb(thumbs: Any, counted: Any) -> jax.Array:

@@ -13,15 +13,15 @@ from bert4rec_jax.config import ModelConfig
 from bert4rec_jax.data.catalog import MASK
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.history import History
+from bert4rec_jax.models.two_tower import TwoTower
+from bert4rec_jax.training.fit import build_model
 
 V, L, D = 256, 8, 16
 
 
 def make(content_dim=0, **changes):
     config = ModelConfig(**{"dim": D, "heads": 2, "layers": 2, "ffn_dim": 32, **changes})
-    model = BERT4Rec(
-        num_rows=V, max_length=L, content_dim=content_dim, **dataclasses.asdict(config)
-    )
+    model = build_model(config, num_rows=V, max_length=L, content_dim=content_dim)
     row = jnp.zeros((1, L), jnp.int32)
     init = jax.jit(functools.partial(model.init, deterministic=True))
     params = init(jax.random.key(0), History(row, row, row, row, row != 0), row[:, :1])
@@ -50,9 +50,10 @@ def encode(model, params, tokens, positions, segments, slots, *, causal=False, t
     return _encode(model, params, History(tokens, given, positions, segments, from_left), slots)
 
 
-def test_config_and_module_have_the_same_fields():
-    module = {f.name for f in dataclasses.fields(BERT4Rec)} - {"parent", "name"}
-    config = {f.name for f in dataclasses.fields(ModelConfig)}
+@pytest.mark.parametrize("kind", [BERT4Rec, TwoTower])
+def test_config_and_module_have_the_same_fields(kind):
+    module = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
+    config = {f.name for f in dataclasses.fields(ModelConfig)} - {"kind"}
     assert module - config == {"num_rows", "max_length", "content_dim"} and config <= module
 
 
@@ -62,8 +63,9 @@ def test_config_and_module_have_the_same_fields():
         {},
         {"norm": "pre", "ffn": "swiglu", "dtype": "bfloat16"},
         {"position_bias": True, "head": "linear", "thumbs": True, "dtype": "bfloat16"},
+        {"kind": "two-tower", "position_bias": True, "thumbs": True, "dtype": "bfloat16"},
     ],
-    ids=["paper", "pre-norm, gated", "position bias, linear head, thumbs"],
+    ids=["paper", "pre-norm, gated", "position bias, linear head, thumbs", "two towers"],
 )
 def test_shapes_and_types(changes):
     model, params = make(**changes)
@@ -89,9 +91,20 @@ def with_position_bias(params):
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
-@pytest.mark.parametrize(("layers", "position_bias"), [(1, True), (2, False), (3, True)])
-def test_the_asked_slots_do_not_change_results(layers, position_bias):
-    model, params = make(layers=layers, position_bias=position_bias)
+TOWERS = {"kind": "two-tower", "layers": 0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": 1, "position_bias": True},
+        {"layers": 2},
+        {"layers": 3, "position_bias": True},
+        {**TOWERS, "position_bias": True},
+    ],
+)
+def test_the_asked_slots_do_not_change_results(changes):
+    model, params = make(**changes)
     params = with_position_bias(params)
     one = encode(model, params, *row([3, 4, MASK, 6]), [2])
     many = encode(model, params, *row([3, 4, MASK, 6]), [0, 1, 2, 3])
@@ -116,9 +129,16 @@ def test_batch_composition_changes_nothing():
     np.testing.assert_allclose(both[:1], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize(("position_bias", "causal"), [(False, False), (True, True)])
-def test_packed_histories_do_not_see_each_other(position_bias, causal):
-    model, params = make(position_bias=position_bias)
+@pytest.mark.parametrize(
+    ("changes", "causal"),
+    [
+        ({}, False),
+        ({"position_bias": True}, True),
+        ({**TOWERS, "layers": 1, "position_bias": True}, True),
+    ],
+)
+def test_packed_histories_do_not_see_each_other(changes, causal):
+    model, params = make(**changes)
     params = with_position_bias(params)
     tokens = np.array([[3, 4, MASK, 7, MASK, 0, 0, 0]], np.int32)
     positions = np.array([[L - 3, L - 2, L - 1, L - 2, L - 1, 0, 0, 0]], np.int32)

@@ -1,6 +1,5 @@
 """The train step on one device and on meshes: the same loss, gradients, metrics and updates."""
 
-import dataclasses
 import functools
 import re
 
@@ -14,9 +13,8 @@ from bert4rec_jax.config import MaskingConfig, ModelConfig
 from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
-from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
-from bert4rec_jax.training.fit import catalog_constants
+from bert4rec_jax.training.fit import build_model, catalog_constants
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss
 
@@ -27,17 +25,11 @@ MESHES = {"1 device": (1, 1), "8 x 1": (8, 1), "4 x 2": (4, 2), "1 x 8": (1, 8)}
 
 @pytest.fixture(scope="module")
 def setting(store):
-    model = BERT4Rec(
-        num_rows=store.catalog.num_rows,
-        max_length=L,
-        content_dim=F,
-        **dataclasses.asdict(
-            ModelConfig(
-                dim=16, heads=2, layers=2, ffn_dim=32, dropout=0.0, attention_dropout=0.0,
-                thumbs=True, unknown_rate=0.3,
-            )
-        ),
+    config = ModelConfig(
+        dim=16, heads=2, layers=2, ffn_dim=32, dropout=0.0, attention_dropout=0.0, thumbs=True,
+        unknown_rate=0.3,
     )  # fmt: skip
+    model = build_model(config, num_rows=store.catalog.num_rows, max_length=L, content_dim=F)
     plan = Plan(store.offsets[:-1], store.offsets[1:], L, B, "recent", True, 3, seed=0)
     batches = [StepToBatch(plan, store, (6, 9))(step) for step in range(3)]
     trained = train_counts(store, store.offsets[1:]) > 0

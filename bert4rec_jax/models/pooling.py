@@ -1,0 +1,57 @@
+"""Pooling: a history as weighted means of its items, cheap enough to ask at every position.
+
+Dimensions: B rows, L positions, Q queries, D width, H heads, K width of a head (D / H).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert4rec_jax.models.dropout import Dropout
+from bert4rec_jax.models.layers import RelativePositionBias
+
+
+class Pooling(nn.Module):
+    """Each head's mean of the items that a query sees, weighted by item and by distance:
+
+        w_j = softmax_j(x_j . a_h + r_h[distance])        result = W concat_h sum_j w_j V_h x_j
+
+    `a_h` is attention pooling with one learned query per head (Lin et al. 2017), `r_h` learned
+    recency. Nothing depends on the item at the query, so a score for each distance is all that
+    has to be known of it.
+    """
+
+    dim: int
+    heads: int
+    dropout: float
+    recency: int  # longest row for a weight per distance; 0 for none
+    dtype: Any
+    kernel_init: Any
+
+    @nn.compact
+    def __call__(
+        self, context: jax.Array, visible: jax.Array, columns: jax.Array, *, deterministic: bool
+    ) -> jax.Array:
+        """`[B, L, D], [B, Q, L]` of queries at `columns [B, Q]` to `[B, Q, D]`."""
+
+        def dense(features: Any, name: str) -> nn.DenseGeneral:
+            return nn.DenseGeneral(
+                features, dtype=self.dtype, kernel_init=self.kernel_init, name=name
+            )
+
+        by_item = dense(self.heads, "importance")(context).astype(jnp.float32)
+        logits = by_item.swapaxes(1, 2)[:, :, None, :]
+        if self.recency:
+            recency = RelativePositionBias(self.heads, self.recency, name="recency")
+            logits = logits + recency(columns, context.shape[1])
+        weights = jax.nn.softmax(jnp.where(visible[:, None], logits, -1e30), axis=-1)
+        weights = Dropout(self.dropout)(weights, deterministic=deterministic)
+        values = dense((self.heads, self.dim // self.heads), "value")(context)
+        mixed = jnp.einsum("BHQL,BLHK->BQHK", weights.astype(values.dtype), values)
+        return nn.DenseGeneral(
+            self.dim, axis=(-2, -1), dtype=self.dtype, kernel_init=self.kernel_init, name="output"
+        )(mixed)

@@ -1,0 +1,148 @@
+"""Softmax over targets of the same batch, corrected for how often each item is a target.
+
+    loss_s = -log( e^z(s, y_s) / (e^z(s, y_s) + sum_c e^z(s, c)) )
+    z(s, i) = h_s . v_i + b_i - log E_i
+
+The negatives c are targets of other histories, drawn as often as they are targets, so a popular
+item would be pushed down for being popular. Subtracting the logarithm of `E_i`, how often item i is
+expected among the negatives, mends that (Yi et al., "Sampling-Bias-Corrected Neural Modeling for
+Large Corpus Item Recommendations", RecSys 2019; the logQ correction). Negatives may be joined by
+items drawn uniformly from the catalog, which the correction then counts in (Yang et al., "Mixed
+Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020). An item of
+the history at hand, its target included, is no negative of it: an accidental hit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_LARGEST = 1 << 26  # logits that exist at once: 256 MiB
+_NONE = -1e30
+
+
+@dataclass(frozen=True)
+class InBatch:
+    """How negatives are drawn.
+
+    Attributes:
+      negatives: the most targets of the batch that are negatives, shared by all slots.
+      uniform: items of the catalog that join them.
+      max_segments: histories that a row of the batch can hold.
+    """
+
+    negatives: int
+    uniform: int
+    max_segments: int
+
+
+class Asked(NamedTuple):
+    """The slots of a batch, with the histories that they belong to.
+
+    Attributes:
+      hidden: `[B, S, D]` float32, one vector per slot.
+      labels: `[B, S]` the items to name.
+      weights: `[B, S]` float32, 0 at slots that are not in use.
+      segments: `[B, S]` the number of each slot's history within its row, from 1.
+      tokens: `[B, L]` all items of the row.
+      token_segments: `[B, L]` the history of each, 0 on padding.
+    """
+
+    hidden: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+    segments: jax.Array
+    tokens: jax.Array
+    token_segments: jax.Array
+
+
+def in_batch_cross_entropy(
+    key: jax.Array,
+    asked: Asked,
+    vectors: jax.Array,
+    bias: jax.Array,
+    target_share: jax.Array,
+    drawable: jax.Array,
+    how: InBatch,
+) -> jax.Array:
+    """The weighted mean of `loss_s`; 0 when every weight is 0.
+
+    Args:
+      key: draws the negatives.
+      asked: the slots.
+      vectors: `[V, D]` float32 item vectors.
+      bias: `[V]` float32.
+      target_share: `[V]` float32, Q: how often each item is a target, as a share of all targets.
+      drawable: `[V]` bool, the items that uniform negatives are drawn from.
+      how: see there.
+
+    Returns:
+      A float32 scalar, differentiable in `asked.hidden`, `vectors` and `bias`.
+    """
+    from_batch, from_catalog = jax.random.split(key)
+    candidates, in_use = _targets(from_batch, asked, how.negatives)
+    expected = in_use.sum() * target_share
+    if how.uniform:
+        drawn = _uniformly(from_catalog, drawable, how.uniform)
+        candidates = jnp.concatenate([candidates, drawn])
+        in_use = jnp.concatenate([in_use, jnp.ones(how.uniform, bool)])
+        expected += how.uniform * drawable / drawable.sum()
+    offset = bias - jnp.log(jnp.maximum(expected, 1e-30))
+    candidate_vectors, candidate_offset = vectors[candidates], offset[candidates]
+    candidate_offset = jnp.where(in_use, candidate_offset, _NONE)
+    own = _held(asked, candidates, how.max_segments)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def losses(slots: tuple[jax.Array, ...]) -> jax.Array:
+        hidden, labels, segments = slots  # [n, B, ...]
+        label_logit = (hidden * vectors[labels]).sum(-1) + offset[labels]
+        logits = jnp.einsum("nbd,cd->nbc", hidden, candidate_vectors) + candidate_offset
+        hit = jnp.take_along_axis(own[None], segments[:, :, None, None] - 1, axis=2)[:, :, 0]
+        logits = jnp.where(hit, _NONE, logits)
+        normaliser = jnp.logaddexp(jax.nn.logsumexp(logits, axis=-1), label_logit)
+        return normaliser - label_logit
+
+    rows, slots = asked.labels.shape
+    columns = max(1, _LARGEST // (rows * len(candidates)))
+    by_column = jax.tree.map(
+        lambda x: x.swapaxes(0, 1), (asked.hidden, asked.labels, jnp.maximum(asked.segments, 1))
+    )
+    if columns >= slots:
+        found = losses(by_column)
+    else:
+        found = jax.lax.map(
+            lambda one: losses(jax.tree.map(lambda x: x[None], one))[0],
+            by_column,
+            batch_size=columns,
+        )
+    weights = asked.weights.swapaxes(0, 1)
+    total = weights.sum()
+    mean: jax.Array = (weights * found).sum() / jnp.where(total > 0, total, 1.0)
+    return mean
+
+
+def _targets(key: jax.Array, asked: Asked, most: int) -> tuple[jax.Array, jax.Array]:
+    """Tokens of at most `most` slots in use, drawn without replacement, and which are in use."""
+    in_use = (asked.weights > 0).reshape(-1)
+    lots = jnp.where(in_use, jax.random.uniform(key, in_use.shape), -1.0)
+    drawn, chosen = jax.lax.top_k(lots, min(most, len(lots)))
+    return asked.labels.reshape(-1)[chosen], drawn >= 0
+
+
+def _uniformly(key: jax.Array, drawable: jax.Array, count: int) -> jax.Array:
+    """`count` tokens drawn with replacement from those for which `drawable` is true."""
+    through = jnp.cumsum(drawable)
+    place = jax.random.randint(key, (count,), 1, through[-1] + 1)
+    return jnp.searchsorted(through, place)
+
+
+def _held(asked: Asked, candidates: jax.Array, max_segments: int) -> jax.Array:
+    """`[B, G, C]` bool: the candidates that each of a row's G histories holds."""
+    same = asked.tokens[:, :, None] == candidates
+    number = jnp.arange(1, max_segments + 1)
+    inside = asked.token_segments[:, :, None] == number
+    return jnp.einsum("blg,blc->bgc", inside.astype(jnp.float32), same.astype(jnp.float32)) > 0
