@@ -17,6 +17,7 @@ from bert4rec_jax.models.history import History
 V, L, D = 256, 8, 16
 
 
+@functools.cache
 def make(content_dim=0, **changes):
     config = ModelConfig(**{"dim": D, "heads": 2, "layers": 2, "ffn_dim": 32, **changes})
     model = BERT4Rec(
