@@ -3,44 +3,85 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from rich.console import Console
 
-from bert4rec_jax.config import Config
+from bert4rec_jax.config import Config, differences, to_json
+from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.processes import is_first, start_processes
+from bert4rec_jax.setting import open_data
 
 DEFAULT = "movietweetings"
 
 
-def parse(arguments: list[str], folder: Path) -> tuple[str, Config]:
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe's file defines.
+
+    Attributes:
+      name: the file's name without its ending.
+      config: all settings.
+      adapt: `adapt(config, store) -> Config`: settings that follow from the data, or None. It may
+        look at nothing but sizes and the lengths of histories, so that no test item has a say.
+      about: the first line of the file's docstring.
+    """
+
+    name: str
+    config: Config
+    adapt: Callable[[Config, SequenceStore], Config] | None
+    about: str
+
+
+def parse(
+    arguments: list[str], folder: Path, *, console: Console | None = None
+) -> tuple[str, Config]:
     """Split `[RECIPE] [--section.field value ...]` into the recipe's name and its config.
+
+    What the command line says goes before what a recipe finds in the data.
 
     Args:
       arguments: the command line without the program.
       folder: where recipes are looked up by name.
+      console: told what a recipe found in the data.
 
     Raises:
-      UserError: there is no such recipe, or a value is impossible.
+      UserError: there is no such recipe, a value is impossible, or see `open_data`.
       SystemExit: with 0 after `--help`, with 2 after an unknown option or a value of another type.
     """
     named = bool(arguments) and not arguments[0].startswith("-")
-    recipe = arguments[0] if named else DEFAULT
-    rest = arguments[1:] if named else arguments
-    config, about = load(recipe, folder)
+    recipe = load(arguments[0] if named else DEFAULT, folder)
     known = ", ".join(names(folder))
-    parsed: Config = tyro.cli(
-        Config,
-        default=config,
-        args=rest,
-        prog="train.py [RECIPE]",
-        description=f"Train BERT4Rec. Recipes: {known}.\n\nDefaults below: {recipe}. {about}",
-    )
-    return Path(recipe).stem, parsed
+
+    def overridden(default: Config) -> Config:
+        return tyro.cli(
+            Config,
+            default=default,
+            args=arguments[1:] if named else arguments,
+            prog="train.py [RECIPE]",
+            description=f"Train BERT4Rec. Recipes: {known}.\n\n"
+            f"Defaults below: {recipe.name}. {recipe.about}",
+        )
+
+    config = overridden(recipe.config)
+    if recipe.adapt is None:
+        return recipe.name, config
+    start_processes()
+    console = console or Console(quiet=not is_first())
+    store = open_data(config.data, Path(config.workdir), console)
+    adapted = overridden(recipe.adapt(config, store))
+    console.print(f"[bold]{recipe.name}[/]: settings that follow from the data", highlight=False)
+    for change in differences(to_json(config), to_json(adapted)):
+        console.print(f"  {change}", highlight=False)
+    return recipe.name, adapted
 
 
-def load(recipe: str, folder: Path) -> tuple[Config, str]:
-    """The config of a recipe (a name in `folder`, or a path) and the first line of its docstring.
+def load(recipe: str, folder: Path) -> Recipe:
+    """The recipe of a name in `folder`, or of a path.
 
     Raises:
       UserError: there is no such file, or it defines no `config`.
@@ -58,7 +99,8 @@ def load(recipe: str, folder: Path) -> tuple[Config, str]:
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise UserError(f"{path} has to define `config = Config(...)`; see configs/ for examples")
-    return config, (module.__doc__ or "").strip().split("\n")[0]
+    about = (module.__doc__ or "").strip().split("\n")[0]
+    return Recipe(path.stem, config, getattr(module, "adapt", None), about)
 
 
 def names(folder: Path) -> list[str]:

@@ -122,11 +122,16 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
     """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
 
     Raises:
-      UserError: see `prepare` and `SequenceStore.open`.
+      UserError: the workdir holds a run on other data; or see `prepare` and `SequenceStore.open`.
     """
     given = Path(config.path)
     if is_store(given):
         return SequenceStore.open(given)
+    saved = read_config(workdir / "checkpoints")
+    if saved is not None:  # before its data are replaced
+        prepared = ("path", "min_user_interactions", "min_item_interactions")
+        wanted = {name: getattr(config, name) for name in prepared}
+        check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
     path = workdir / "data"
     users, items = config.min_user_interactions, config.min_item_interactions
     if is_first() and not is_prepared_from(

@@ -6,6 +6,7 @@ of `train.py` in processes of their own are compiled as users' are.
 """
 
 import atexit
+import fcntl
 import os
 import shutil
 import tempfile
@@ -28,7 +29,7 @@ from bert4rec_jax.data.store import SequenceStore, write_store
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory) -> SequenceStore:
+def store(once) -> SequenceStore:
     """60 users who walk through 40 items in steps of one or two: the next item can be learnt."""
     generator = np.random.default_rng(0)
     rows = []
@@ -39,11 +40,39 @@ def store(tmp_path_factory) -> SequenceStore:
             position += int(generator.integers(1, 3))
     unique = {(user, item): row for user, item, *row in reversed(rows)}
     rows = sorted((user, item, *rest) for (user, item), rest in unique.items())
-    path = tmp_path_factory.mktemp("data") / "store"
-    return write_store(interactions(rows).in_time_order(), path, titles={}, source={})
+    log = interactions(rows).in_time_order()
+    folder = once("data", lambda made: write_store(log, made / "store", titles={}, source={}))
+    return SequenceStore.open(folder / "store")
 
 
 @pytest.fixture(scope="session")
 def environment():
     """Of a process with one device, compiled as users' are."""
     return {**os.environ, "XLA_FLAGS": "", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def quick_environment(environment):
+    """Of a process with one device, compiled as in the suite."""
+    return {**environment, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """`once(name, make)`: a folder that all processes of a test run share, made by the first."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def shared(name, make):
+        folder = base / name
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                made = base / f"{name}.made"
+                shutil.rmtree(made, ignore_errors=True)
+                made.mkdir()
+                make(made)
+                made.rename(folder)
+        return folder
+
+    return shared

@@ -29,7 +29,7 @@ ALLOWED = {
         "config", "data", "evaluation", "experiment", "models", "outputs", "setting", "sharding",
         "training",
     },
-    "recipes": {"config"},
+    "recipes": {"config", "data", "processes", "setting"},
     "environment": set(),
     "setting": {
         "config", "data", "evaluation", "features", "models", "processes", "sharding", "training",

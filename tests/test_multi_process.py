@@ -58,15 +58,15 @@ def losses(workdir):
 
 
 def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
-    changes = {"training__epochs": 4, "training__evaluate_every": 4, "mesh__model": 2}
+    changes = {"training__epochs": 2, "training__evaluate_every": 2, "mesh__model": 2}
+    plain = ["--evaluation.no-baselines", "--evaluation.no-sampled"]
     arguments = {
-        name: [*command(store, tmp_path / name, **changes), "--evaluation.no-baselines"]
-        for name in ("one", "two")
+        name: [*command(store, tmp_path / name, **changes), *plain] for name in ("one", "two")
     }
     finish([start(arguments["one"], environment(4))])
     finish(start_two(arguments["two"]))
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert found.keys() == expected.keys() and len(found) > 5
+    assert found.keys() == expected.keys() and len(found) > 3
     assert found == pytest.approx(expected, abs=2e-5)
     metrics = [
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")

@@ -28,6 +28,7 @@ class Batch(NamedTuple):
       segments: `[B, L]` int32: 1, 2, ... per history in a row, 0 on padding.
       examples: `[B, L]` uint32: the number, within its epoch, of the history at a position. Masks
         derive from it, so neither packing nor the number of hosts changes them.
+      weights: `[B, L]` float32: what an item counts in the loss when it is asked for, 0 on padding.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     positions: npt.NDArray[np.int32]
     segments: npt.NDArray[np.int32]
     examples: npt.NDArray[np.uint32]
+    weights: npt.NDArray[np.float32]
 
 
 class Spans(NamedTuple):
@@ -59,6 +61,7 @@ def gather(
     spans: Spans,
     tokens: npt.NDArray[np.int32],
     thumbs: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int8]],
+    weights: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
     *,
     num_rows: int,
     max_length: int,
@@ -69,6 +72,7 @@ def gather(
       spans: what goes where.
       tokens: `[N]` the store's tokens.
       thumbs: from rows of the store to their thumbs.
+      weights: from rows of the store to what they count in the loss.
       num_rows: rows B of the batch; those without a span are empty.
       max_length: positions L of a row.
     """
@@ -89,6 +93,7 @@ def gather(
         positions=place(positions, np.int32),
         segments=place(np.repeat(spans.segments, spans.lengths), np.int32),
         examples=place(np.repeat(spans.examples, spans.lengths), np.uint32),
+        weights=place(weights(source), np.float32),
     )
 
 
@@ -113,7 +118,7 @@ def inference_rows(
       width: columns of the result, enough for the longest history and its MASK.
 
     Returns:
-      The batch (examples are 0) and the column of each MASK, `[B, 1]`.
+      The batch (examples and weights are 0) and the column of each MASK, `[B, 1]`.
     """
     lengths = stops - starts
     columns = np.arange(width)
@@ -128,5 +133,6 @@ def inference_rows(
         positions=positions.astype(np.int32),
         segments=used.astype(np.int32),
         examples=np.zeros(rows.shape, np.uint32),
+        weights=np.zeros(rows.shape, np.float32),
     )
     return batch, lengths[:, None].astype(np.int32)

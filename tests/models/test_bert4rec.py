@@ -19,6 +19,7 @@ from bert4rec_jax.training.fit import build_model
 V, L, D = 256, 8, 16
 
 
+@functools.cache
 def make(content_dim=0, **changes):
     config = ModelConfig(**{"dim": D, "heads": 2, "layers": 2, "ffn_dim": 32, **changes})
     model = build_model(config, num_rows=V, max_length=L, content_dim=content_dim)

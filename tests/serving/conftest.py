@@ -27,14 +27,17 @@ from bert4rec_jax.serving.scorer import load
 L = 6  # shorter than most histories: what is seen must not be the window
 
 
-@pytest.fixture(scope="session")
-def run(store, tmp_path_factory):
-    """A run of two short epochs, with its metrics; the model knows content and reads thumbs."""
-    folder = tmp_path_factory.mktemp("serving")
-    workdir, content = folder / "run", folder / "content"
+def make_content(store, folder):
+    """Three random numbers per item."""
     np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(len(store.catalog), 3)))
     vectors = Sources(embeddings=folder / "vectors.npy")
-    build(store, content, fitted=training_items(store), sources=vectors)
+    build(store, folder / "content", fitted=training_items(store), sources=vectors)
+
+
+@pytest.fixture(scope="session")
+def run(store, once):
+    """A run of two short epochs, with its metrics; the model knows content and reads thumbs."""
+    content = once("content", lambda folder: make_content(store, folder)) / "content"
     config = Config(
         data=DataConfig(path=str(store.path), max_length=L, content=str(content)),
         model=ModelConfig(
@@ -44,10 +47,13 @@ def run(store, tmp_path_factory):
         optimizer=OptimizerConfig(peak_lr=0.01, warmup_steps=2),
         training=TrainingConfig(epochs=2, batch_size=16, evaluate_every=1),
         evaluation=EvaluationConfig(batch_size=64, bootstrap=100, baselines=False),
-        workdir=str(workdir),
     )
-    experiment.run(config, recipe="serving", console=Console(quiet=True))
-    return workdir
+
+    def train(folder):
+        whole = replace(config, workdir=str(folder / "run"))
+        experiment.run(whole, recipe="serving", console=Console(quiet=True))
+
+    return once("trained", train) / "run"
 
 
 @pytest.fixture(scope="session")

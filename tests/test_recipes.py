@@ -1,0 +1,108 @@
+"""Recipes: found by name, overridden by the command line, adapted to data."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_end_to_end import TRAIN
+
+from bert4rec_jax import recipes
+from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / "configs"
+in_repository = pytest.mark.skipif(not TRAIN.is_file(), reason="configs/ lies in the repository")
+
+ADAPTING = """\"\"\"Widths from the data.\"\"\"
+from dataclasses import replace
+from bert4rec_jax.config import Config, DataConfig, ModelConfig
+
+config = Config(model=ModelConfig(dim=8, layers=3), data=DataConfig(path="movietweetings"))
+
+def adapt(config, store):
+    users = store.num_users
+    return replace(config, model=replace(config.model, dim=2 * users, layers=users))
+"""
+
+
+@in_repository
+@pytest.mark.parametrize("name", recipes.names(FOLDER))
+def test_every_recipe_is_a_config_with_a_line_about_it(name):
+    recipe = recipes.load(name, FOLDER)
+    assert recipe.name == name and recipe.about.endswith(".")
+    assert recipe.config.workdir == f"runs/{name}"
+
+
+@in_repository
+def test_an_unknown_recipe_names_those_that_exist():
+    with pytest.raises(UserError, match=r"no recipe 'no_such_recipe'.*movietweetings"):
+        recipes.parse(["no_such_recipe"], FOLDER)
+
+
+@in_repository
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("model.heads", 3, "model.heads is 3; expected a divisor of model.dim = 128"),
+        ("model.layers", 0, "model.layers is 0; expected at least 1"),
+        ("masking.rate", 1.5, "masking.rate is 1.5; expected in (0, 1)"),
+    ],
+)
+def test_impossible_settings_get_one_clear_error(option, value, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        recipes.parse([f"--{option}", str(value)], FOLDER)
+    assert end.value.code == 2
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in shown
+
+
+@in_repository
+def test_help_explains_fields_with_defaults(capsys):
+    with pytest.raises(SystemExit) as end:
+        recipes.parse(["--help"], FOLDER)
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    for part in ("--model.dim", "Width D of embeddings", "--optimizer.peak-lr", "movietweetings"):
+        assert part in shown
+
+
+@pytest.fixture
+def adapting(tmp_path):
+    path = tmp_path / "adapting.py"
+    path.write_text(ADAPTING)
+    return path
+
+
+def parsed(adapting, *arguments):
+    console = Console(file=io.StringIO(), width=200)
+    name, config = recipes.parse([str(adapting), *arguments], FOLDER, console=console)
+    assert name == "adapting"
+    return config, console.file.getvalue()
+
+
+def test_settings_follow_from_the_data_unless_given(adapting, store, tmp_path):
+    data = ("--data.path", str(store.path), "--workdir", str(tmp_path / "run"))
+    config, said = parsed(adapting, *data)
+    assert (config.model.dim, config.model.layers) == (120, 60)
+    assert "model.dim: 8 -> 120" in said and "model.layers: 3 -> 60" in said
+    config, said = parsed(adapting, *data, "--model.layers", "4")
+    assert (config.model.dim, config.model.layers) == (120, 4)
+    assert "model.layers" not in said
+
+
+def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch):
+    """The folder holds a run on other data: it is refused before they are replaced."""
+    monkeypatch.setattr("bert4rec_jax.setting.read_config", lambda folder: to_json(Config()))
+    log, workdir = tmp_path / "log.csv", tmp_path / "run"
+    log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\n")
+    with pytest.raises(UserError, match=r"data.path: 'movietweetings' -> .*log\.csv"):
+        parsed(adapting, "--data.path", str(log), "--workdir", str(workdir))
+    assert not (workdir / "data").exists()
+
+
+def test_a_recipe_without_a_config_is_one_clear_error(tmp_path):
+    path = tmp_path / "empty.py"
+    path.write_text("config = 3\n")
+    with pytest.raises(UserError, match=r"has to define `config = Config"):
+        recipes.parse([str(path)], FOLDER)
