@@ -258,7 +258,8 @@ def rank(
         shard_rows: Requests per file of the output, and held in memory.
     """
     from bert4rec_jax.serving.display import counts_table, job_progress
-    from bert4rec_jax.serving.job import Options, rank_file
+    from bert4rec_jax.serving.job import rank_file
+    from bert4rec_jax.serving.worker import Options
 
     options = Options(top, keep_seen, batch_size, shard_rows)
     with job_progress(Console(stderr=True)) as progress:

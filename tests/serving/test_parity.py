@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from oracle import evaluated, plain, scores_in_process
@@ -87,6 +88,18 @@ def test_batch_size_changes_nothing(bundle, scorer, histories, size):
     expected = scorer.recommend_batch(histories)
     same(load(bundle, batch_size=size).recommend_batch(histories), expected)
     same([scorer.recommend(history) for history in histories[:3]], expected[:3])
+
+
+def test_any_number_of_devices_gives_the_same_bits(bundle, scorer, histories):
+    """Whole batches go to the devices in turn, so each is computed as one device alone would."""
+    every = load(bundle, batch_size=16)
+    one = scorer.recommend_batch(histories[:58], 39)  # NaN-free answers are equal only bit by bit
+    assert every.recommend_batch(histories[:58], 39) == one
+    functions = every.ranker.functions
+    batch = np.full((16, 5), 2, np.int32), np.zeros((16, 5), np.int8)
+    used = [functions.encode(*batch).devices() for _ in jax.devices()]
+    assert set().union(*used) == set(jax.devices()) and len(used) == 8
+    assert functions.encode(*(part[:3] for part in batch)).devices() == {jax.devices()[0]}
 
 
 def test_padding_changes_nothing(scorer, histories, monkeypatch):
