@@ -10,10 +10,11 @@ actor to another one.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +54,8 @@ class RayEngine:
             actor for good, or see `Worker.make`.
         """
         ray = _ray()
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         left = set(missing)
         with self._connected(ray):
             try:
@@ -60,6 +63,8 @@ class RayEngine:
                     if made.number in left:  # an actor that seemed lost may have told of it, too
                         left.remove(made.number)
                         yield made
+            except ray.exceptions.RayTaskError:
+                raise  # a mistake of ours in an actor, with its traceback
             except ray.exceptions.RayError as error:
                 raise UserError(
                     f"Ray gave up ({_first_line(error)}); run the same command to continue: "
@@ -79,7 +84,6 @@ class RayEngine:
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(actors, len(runs))),
-            scheduling_strategy="SPREAD",
             **resources,
         )
         for batch in reports.iter_batches(
@@ -115,8 +119,6 @@ class RayEngine:
             raise UserError(
                 f"cannot reach the Ray cluster at {self.address!r} ({_first_line(error)})"
             ) from error
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
         try:
             yield
         finally:
@@ -133,7 +135,7 @@ class _Actor:
         reports: list[dict[str, Any]] = []
         for start, stop in zip(batch["start"].to_pylist(), batch["stop"].to_pylist()):
             try:
-                reports.extend(map(asdict, self._worker.make(range(start, stop))))
+                reports.extend(map(vars, self._worker.make(range(start, stop))))
             except UserError as error:
                 reports.append({"error": str(error)})
         return pa.table({"report": list(map(json.dumps, reports))})

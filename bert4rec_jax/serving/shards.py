@@ -55,6 +55,10 @@ class Shards:
         self._folder = output.with_name(output.name + _UNFINISHED)
         self._job = dict(job)
 
+    def resolved(self) -> Shards:
+        """The same, for processes that started in another folder."""
+        return Shards(self.output.resolve(), self._job)
+
     def finished(self) -> dict[str, Any] | None:
         """The manifest, if the whole output of this job is there; None if there is work to do.
 
