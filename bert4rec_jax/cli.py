@@ -6,7 +6,7 @@ use inside: `bert4rec prepare` starts without jax.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,6 +30,7 @@ from bert4rec_jax.features.options import BLOCKS, BlockName
 if TYPE_CHECKING:
     from bert4rec_jax.data.prepare import Report
 
+CANDIDATES = 200  # that a retriever hands on unless told otherwise
 _app = tyro.extras.SubcommandApp()
 
 
@@ -235,11 +236,41 @@ def export(
 
 
 @_app.command
-def rank(
+def pipeline(
+    retriever: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RETRIEVER")],
+    ranker: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RANKER")],
     bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    candidates: int = CANDIDATES,
+    probes: int = 0,
+) -> None:
+    """Join two bundles into one that finds candidates with the first and orders with the second.
+
+    Args:
+        retriever: A bundle of two towers (or of any model).
+        ranker: A bundle of BERT4Rec (or of any model), of the same catalog.
+        bundle: The folder to make; an earlier bundle there is replaced.
+        candidates: Items that the retriever hands on.
+        probes: Look into so many groups of items only, for large catalogs; 0 looks at all items.
+    """
+    from bert4rec_jax.serving.pipeline import write_pipeline
+
+    write_pipeline(retriever, ranker, bundle, candidates=candidates, probes=probes)
+    Console().print(f"{bundle}: {candidates:,} candidates", highlight=False, soft_wrap=True)
+
+
+@_app.command
+def rank(
+    bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[BUNDLE]")] = None,
     *,
     requests: Path,
     output: Path,
+    retriever: Path | None = None,
+    ranker: Path | None = None,
+    candidates: int = CANDIDATES,
+    genres: tuple[str, ...] = (),
+    years: tuple[int, int] | None = None,
+    only: Path | None = None,
     top: int | None = None,
     keep_seen: bool = False,
     batch_size: int = 256,
@@ -251,10 +282,16 @@ def rank(
     """Answer a Parquet file of requests; the same command continues after an interruption.
 
     Args:
-        bundle: A folder made by `bert4rec export`.
+        bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.
         requests: Parquet file, or folder of them, with the columns user_id and history (list of
             item ids, oldest first), and perhaps ratings, candidates and exclude (lists).
         output: The folder of Parquet files to make: user_id, item_ids and scores.
+        retriever: Instead of BUNDLE, with --ranker: the bundle that finds candidates.
+        ranker: The bundle that orders them.
+        candidates: How many the retriever hands on.
+        genres: List items of these genres only.
+        years: List items from the first to the last of these years only, by their titles.
+        only: List items of this file only: a text file with an item id per line.
         top: The longest list. None: all candidates, or the best 100 of the whole catalog.
         keep_seen: Also list items of the history.
         batch_size: Histories computed at once by one device.
@@ -266,16 +303,23 @@ def rank(
     """
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.serving.display import counts_table, job_progress
+    from bert4rec_jax.serving.filters import Filters
     from bert4rec_jax.serving.job import local, rank_file
     from bert4rec_jax.serving.ray_engine import RayEngine
     from bert4rec_jax.serving.worker import Options
 
     if engine == "local" and (ray_address, ray_actors) != (None, None):
         raise UserError("--ray-address and --ray-actors are for --engine ray")
-    options = Options(top, keep_seen, batch_size, shard_rows)
-    with job_progress(Console(stderr=True)) as progress:
+    if engine == "ray" and bundle is None:
+        raise UserError("--engine ray needs one BUNDLE; join the two with `bert4rec pipeline`")
+    filters = Filters(genres, years, only.resolve() if only else None)
+    options = Options(top, keep_seen, batch_size, shard_rows, filters)
+    with (
+        _bundle(bundle, retriever, ranker, candidates) as opened,
+        job_progress(Console(stderr=True)) as progress,
+    ):
         manifest = rank_file(
-            bundle,
+            opened,
             requests,
             output,
             options,
@@ -287,20 +331,54 @@ def rank(
 
 @_app.command
 def recommend(
-    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
-    titles: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[TITLE ...]")],
+    bundle_and_titles: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[BUNDLE] [TITLE ...]")
+    ],
     k: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
+    retriever: Path | None = None,
+    ranker: Path | None = None,
+    candidates: int = CANDIDATES,
+    genres: tuple[str, ...] = (),
+    years: tuple[int, int] | None = None,
+    only: Path | None = None,
 ) -> None:
     """Show what a model recommends to someone who has seen these movies.
 
     Args:
-        bundle: A folder made by `bert4rec export`.
-        titles: Titles or item ids, oldest first; small mistakes are forgiven.
+        bundle_and_titles: A folder made by `bert4rec export` or `bert4rec pipeline` (not with
+            --ranker), then titles or item ids, oldest first; small mistakes are forgiven.
         k: Length of the list.
+        retriever: Instead of BUNDLE, with --ranker: the bundle that finds candidates.
+        ranker: The bundle that orders them.
+        candidates: How many the retriever hands on.
+        genres: List items of these genres only.
+        years: List items from the first to the last of these years only, by their titles.
+        only: List items of this file only: a text file with an item id per line.
     """
     from bert4rec_jax.serving.display import show_recommendations
+    from bert4rec_jax.serving.filters import Filters
 
-    show_recommendations(bundle, titles, k)
+    given, titles = (None, bundle_and_titles)
+    if ranker is None and bundle_and_titles:
+        given, titles = Path(bundle_and_titles[0]), bundle_and_titles[1:]
+    with _bundle(given, retriever, ranker, candidates) as opened:
+        show_recommendations(opened, titles, k, Filters(genres, years, only))
+
+
+def _bundle(
+    bundle: Path | None, retriever: Path | None, ranker: Path | None, candidates: int
+) -> AbstractContextManager[Path]:
+    """The bundle that was meant: one that was named, or a pipeline of two."""
+    from bert4rec_jax.errors import UserError
+    from bert4rec_jax.serving.pipeline import joined
+
+    if retriever is not None and ranker is not None and bundle is None:
+        return joined(retriever, ranker, candidates=candidates)
+    if bundle is None or retriever is not None or ranker is not None:
+        raise UserError("give one BUNDLE, or --retriever and --ranker instead of it")
+    if candidates != CANDIDATES:
+        raise UserError("--candidates is for --retriever; a pipeline was made with its own number")
+    return nullcontext(bundle)
 
 
 @_app.command

@@ -8,7 +8,7 @@ mesh is 1 x 1 and the same code runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -61,6 +61,13 @@ def make_mesh(*, data: int = -1, model: int = 1) -> Mesh:
             f"{devices} devices; use --mesh.data -1 to take what is there"
         )
     return jax.make_mesh((rows, model), (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def items_mesh(devices: Sequence[jax.Device], num_rows: int) -> Mesh:
+    """A mesh that lays an item table of `num_rows` over as many of these devices as divide it."""
+    count = next(n for n in range(len(devices), 0, -1) if num_rows % n == 0)
+    grid = np.asarray(devices[:count]).reshape(1, count)
+    return Mesh(grid, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 def check_divides(mesh: Mesh, *, batch_size: int, num_rows: int) -> None:

@@ -148,6 +148,73 @@ def best_items(
     return best, jnp.where(best > -jnp.inf, tokens, 0)
 
 
+def best_by_vectors(
+    hidden: jax.Array,
+    vectors: jax.Array,
+    bias: jax.Array,
+    excluded: jax.Array,
+    listed: jax.Array,
+    *,
+    top: int,
+    chunk: int,
+    recall: float = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+    """As `best_items` by `hidden @ vectors.T + bias`, but `[B, V]` scores never exist.
+
+    Args:
+      hidden: `[B, D]` float32, one vector per history.
+      vectors: `[V, D]` float32 item vectors; they may lie over several devices, each of which
+        sends its `top` winners and nothing else.
+      bias: `[V]` float32.
+      excluded: `[B, S]` int tokens that may not be listed, padded with PAD.
+      listed: `[V]` bool, true for items that may be.
+      top: length k of the lists, at most the items of a device.
+      chunk: items scored at once, per device.
+      recall: share of a chunk's best items that is found, as expected by `jax.lax.approx_max_k`
+        (faster on TPU); 1 finds all of them.
+    """
+
+    def local(
+        hidden: jax.Array,
+        vectors: jax.Array,
+        bias: jax.Array,
+        excluded: jax.Array,
+        listed: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        items = vectors.shape[0]
+        size = _chunk_size(items, chunk)
+        offset = first_local_item(items)
+
+        def better(number: int | jax.Array, best: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            start = jnp.asarray(number) * size
+            part, part_bias, part_listed = (
+                jax.lax.dynamic_slice_in_dim(x, start, size) for x in (vectors, bias, listed)
+            )
+            eligible = part_listed & ~_contains(excluded - offset - start, size)
+            scores = jnp.where(eligible, hidden @ part.T + part_bias, -jnp.inf)
+            if recall < 1:
+                found, where = jax.lax.approx_max_k(scores, min(top, size), recall_target=recall)
+            else:
+                found, where = jax.lax.top_k(scores, min(top, size))
+            return _best_of(
+                jnp.concatenate([best[0], found], -1),
+                jnp.concatenate([best[1], offset + start + where], -1),
+                top,
+            )
+
+        rows = hidden.shape[0]
+        none = (jnp.full((rows, top), -jnp.inf), jnp.zeros((rows, top), jnp.int32))
+        scores, tokens = jax.lax.fori_loop(0, items // size, better, none)
+        scores, tokens = _best_of(gather_over_items(scores), gather_over_items(tokens), top)
+        return scores, jnp.where(scores > -jnp.inf, tokens, 0)
+
+    inputs = (Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ITEMS)
+    best: tuple[jax.Array, jax.Array] = over_shards(local, inputs, (Along.ROWS, Along.ROWS))(
+        hidden, vectors, bias, excluded, listed
+    )
+    return best
+
+
 def list_order(
     scores: npt.NDArray[np.float32], tokens: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.intp]:

@@ -4,13 +4,15 @@ manifest.json         what it is, where it came from, checksums
 params.safetensors    parameters by path
 catalog.parquet       item_id, title, genres, known; row i is token 2 + i
 NAME.stablehlo        a serialized `jax.export` function for each of FUNCTIONS
+
+A pipeline is a folder with a manifest and two bundles, `retriever` and `ranker`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +33,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 PARAMETERS = "params.safetensors"
 CATALOG = "catalog.parquet"
+STAGES = "stages"  # in the manifest of a pipeline
+STAGE_FOLDERS = ("retriever", "ranker")
 FUNCTIONS = ("item_vectors", "encode", "score", "top_k")
 _AGAIN = "export it again with `bert4rec export RUN BUNDLE`"
 
@@ -42,34 +46,67 @@ class Bundle:
     Attributes:
       path: the folder.
       manifest: the content of `manifest.json`.
+      retriever: of a pipeline, the bundle that finds what this one orders.
+      candidates: of a pipeline, how many items that one hands on.
+      probes: of a pipeline, groups of items that are looked into; 0 for all items. See `clusters`.
     """
 
     path: Path
     manifest: dict[str, Any]
+    retriever: Bundle | None = None
+    candidates: int = 0
+    probes: int = 0
 
     @classmethod
     def open(cls, path: Path, *, today: date | None = None) -> Bundle:
-        """Open a folder that `bert4rec export` made.
+        """Open a folder that `bert4rec export` or `bert4rec pipeline` made.
 
         Args:
           path: the folder.
           today: the day for which to check whether its functions can be read; None for today.
 
         Raises:
-          UserError: it is no bundle, of another schema, damaged, or its functions cannot be read by
-            this JAX.
+          UserError: it is no bundle, of another schema, damaged, its functions cannot be read by
+            this JAX, or the parts of a pipeline do not fit together.
         """
         manifest = _read_manifest(path)
+        if STAGES in manifest:
+            retriever, ranker = (cls.open(path / name, today=today) for name in STAGE_FOLDERS)
+            return ranker.behind(retriever, **manifest[STAGES])
         bundle = cls(path, manifest)
         bundle._check_jax(today or datetime.now(UTC).date())
         bundle._check_files()
         return bundle
 
+    def behind(self, retriever: Bundle, candidates: int, probes: int = 0) -> Bundle:
+        """This bundle as the ranker of a pipeline.
+
+        Raises:
+          UserError: the two have different catalogs, one is a pipeline itself, or the retriever
+            would hand on nothing.
+        """
+        for name, value, least in (("candidates", candidates, 1), ("probes", probes, 0)):
+            if value < least:
+                raise UserError(f"{name} is {value}; expected at least {least}")
+        for part in (retriever, self):
+            if part.retriever is not None:
+                raise UserError(f"{part.path} is a ranker behind a retriever; give single bundles")
+        ours, theirs = self.manifest, retriever.manifest
+        if ours["catalog_fingerprint"] != theirs["catalog_fingerprint"]:
+            raise UserError(
+                f"the retriever {retriever.path} knows another catalog ({theirs['items']:,} items) "
+                f"than the ranker {self.path} ({ours['items']:,} items); export both from runs on "
+                "the same data"
+            )
+        return replace(self, retriever=retriever, candidates=candidates, probes=probes)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of all files: equal fingerprints, equal answers."""
-        checksums = json.dumps(self.manifest["checksums"], sort_keys=True)
-        return hashlib.sha256(checksums.encode()).hexdigest()
+        parts = self.manifest["checksums"]
+        if self.retriever is not None:
+            parts = [parts, self.retriever.fingerprint, self.candidates, self.probes]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def max_length(self) -> int:
@@ -152,6 +189,16 @@ def is_bundle(path: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return True
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to write a bundle where something else is.
+
+    Raises:
+      UserError: names the place.
+    """
+    if path.exists() and not is_bundle(path) and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is no bundle; choose another folder")
 
 
 def function_file(name: str) -> str:

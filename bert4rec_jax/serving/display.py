@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.job import Progress as JobProgress
 from bert4rec_jax.serving.lookup import find_item
 from bert4rec_jax.serving.scorer import Answer, load
@@ -35,13 +36,15 @@ _COUNTS = {
 }
 
 
-def show_recommendations(bundle: Path, titles: Sequence[str], k: int) -> None:
+def show_recommendations(
+    bundle: Path, titles: Sequence[str], k: int, filters: Filters = EVERYTHING
+) -> None:
     """Print what is recommended after movies that are given by title or id.
 
     Raises:
-      UserError: see `Bundle.open` and `find_item`.
+      UserError: see `Bundle.open`, `Filters.allowed` and `find_item`.
     """
-    scorer = load(bundle)
+    scorer = load(bundle, filters=filters)
     catalog = scorer.catalog
     seen = [find_item(catalog, title) for title in titles]
     answer = scorer.recommend([catalog.item_ids[token - FIRST_ITEM] for token in seen], k)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -14,11 +16,13 @@ from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
+from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Scorer
 
 _ITEM_CHUNK = 65_536
+_BLOCK = 1024  # cases ranked at once
 
 
 def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArray[np.int64]:
@@ -31,11 +35,7 @@ def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArra
       UserError: the data has another catalog than the bundle, or a score is not finite.
     """
     bundle, functions = scorer.bundle, scorer.ranker.functions
-    if store.catalog.fingerprint != bundle.manifest["catalog_fingerprint"]:
-        raise UserError(
-            f"{store.path} has another catalog than {bundle.path}; use the data of the run that "
-            "was exported"
-        )
+    _require_same_catalog(scorer, store)
     rank = jax.jit(partial(rank_by_vectors, top=1, chunk=_ITEM_CHUNK))
     size = functions.largest_batch
     ranks = np.zeros(len(cases), np.int64)
@@ -56,6 +56,51 @@ def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArra
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")
         ranks[which] = np.asarray(ranked.ranks)[: len(which)]
     return ranks
+
+
+def two_stage_ranks(
+    stages: TwoStages, scorer: Scorer, store: SequenceStore, cases: Cases, cuts: Sequence[int]
+) -> dict[int, npt.NDArray[np.int64]]:
+    """`[M]` ranks of the targets by a pipeline, for each number of candidates in `cuts`.
+
+    Ties count against the pipeline, as elsewhere; a target that the retriever does not hand on has
+    rank V, the last. Both stages answer once, for the most candidates.
+
+    Raises:
+      UserError: see `rank_cases`.
+    """
+    _require_same_catalog(scorer, store)
+    last = store.catalog.num_rows
+    ranks = {cut: np.full(len(cases), last, np.int64) for cut in cuts}
+    for start in range(0, len(cases), _BLOCK):
+        block = cases[np.arange(start, min(start + _BLOCK, len(cases)))]
+        requests = _requests(scorer, store, block)
+        found = stages.first.rank(requests, top=max(cuts)).items
+        lists = stages.second.rank(replace(requests, candidates=found), top=None)
+        by_token = np.argsort(found.keys())
+        at = np.searchsorted(found.keys()[by_token], lists.items.keys())
+        places = found.places[by_token][at]
+        rows, targets = lists.items.rows, store.tokens[block.rows]
+        is_target = lists.items.values == targets[rows]
+        score = np.full(
+            len(block), np.nan, np.float32
+        )  # nothing is compared with what is not there
+        place = np.full(len(block), last)
+        score[rows[is_target]], place[rows[is_target]] = lists.scores[is_target], places[is_target]
+        not_below = ~is_target & ~(lists.scores < score[rows])
+        for cut in cuts:
+            ahead = np.bincount(rows[not_below & (places < cut)], minlength=len(block))
+            handed_on = np.flatnonzero(place < cut)
+            ranks[cut][start + handed_on] = 1 + ahead[handed_on]
+    return ranks
+
+
+def _require_same_catalog(scorer: Scorer, store: SequenceStore) -> None:
+    if store.catalog.fingerprint != scorer.bundle.manifest["catalog_fingerprint"]:
+        raise UserError(
+            f"{store.path} has another catalog than {scorer.bundle.path}; use the data of the run "
+            "that was exported"
+        )
 
 
 def _requests(scorer: Scorer, store: SequenceStore, cases: Cases) -> Requests:

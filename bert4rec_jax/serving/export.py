@@ -32,7 +32,7 @@ from bert4rec_jax.serving.bundle import (
     PARAMETERS,
     SCHEMA_VERSION,
     function_file,
-    is_bundle,
+    require_replaceable,
 )
 from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
 from bert4rec_jax.setting import open_finished
@@ -81,7 +81,7 @@ def export(run: Path, bundle: Path, *, console: Console | None = None) -> dict[s
       UserError: the run has no checkpoint that can be read, its parameters are not finite, `bundle`
         is something else, or it cannot be written.
     """
-    _require_replaceable(bundle)
+    require_replaceable(bundle)
     return write_bundle(read_run(run, console=console or Console(quiet=True)), bundle)
 
 
@@ -118,7 +118,7 @@ def write_bundle(trained: Trained, bundle: Path) -> dict[str, Any]:
     Raises:
       UserError: parameters are not finite, `bundle` is something else, or cannot be written.
     """
-    _require_replaceable(bundle)
+    require_replaceable(bundle)
     for path, value in by_path(trained.variables).items():
         if not np.isfinite(value).all():
             raise UserError(f"parameter {path} is not finite: the model is broken; train again")
@@ -184,8 +184,3 @@ def _metrics(run: Path, model: str, parameters: str) -> dict[str, Any] | None:
         for name, models in results.items()
         if isinstance(models, dict) and isinstance(models.get(model), dict)
     }
-
-
-def _require_replaceable(path: Path) -> None:
-    if path.exists() and not is_bundle(path) and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists and is no bundle; choose another folder")

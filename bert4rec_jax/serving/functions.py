@@ -29,10 +29,15 @@ class Functions:
       bundle: where they come from.
       largest_batch: rows computed at once by one device, at most.
       devices: of one kind; None for all of this process.
+      listed: `[V]`, the items that can be listed; None for all that are known.
     """
 
     def __init__(
-        self, bundle: Bundle, largest_batch: int, devices: Sequence[jax.Device] | None = None
+        self,
+        bundle: Bundle,
+        largest_batch: int,
+        devices: Sequence[jax.Device] | None = None,
+        listed: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.largest_batch = largest_batch
         self.devices = tuple(devices or jax.local_devices())
@@ -42,7 +47,7 @@ class Functions:
         vectors, bias = jax.jit(bundle.function("item_vectors").call)(params)
         self.vectors: jax.Array = vectors
         self.bias: jax.Array = bias
-        known = jax.device_put(bundle.known, self.devices[0])
+        known = jax.device_put(bundle.known if listed is None else listed, self.devices[0])
         self._copies = {self.devices[0]: (params, (vectors, bias, known))}
 
     def encode(self, tokens: Array, thumbs: Array) -> jax.Array:

@@ -64,13 +64,14 @@ def rank_file(
     opened = Bundle.open(bundle)
     asked = RequestFile.open(requests)
     if options.top is None and CANDIDATES not in asked.schema.names:
-        options = replace(options, top=CATALOG_TOP)
+        options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
     job = {
         "schema": SCHEMA_VERSION,
         "bundle": opened.fingerprint,
         "requests": asked.sha256,
         "rows": asked.rows,
         **asdict(options),
+        "filters": options.filters.described(),
     }
     shards = Shards(output, job)
     finished = shards.finished()

@@ -17,9 +17,12 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.functions import Functions
+from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ranking import Lists, Ranker
-from bert4rec_jax.serving.requests import RequestReader, table_of
+from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
+from bert4rec_jax.serving.retrieval import retrieval
 
 Ids = Sequence[str]
 
@@ -49,18 +52,21 @@ def load(
     *,
     batch_size: int = 256,
     devices: Sequence[jax.Device] | None = None,
+    filters: Filters = EVERYTHING,
 ) -> Scorer:
     """Open a bundle for scoring.
 
     Args:
-      bundle: a folder made by `bert4rec export`.
+      bundle: a folder made by `bert4rec export` or `bert4rec pipeline`.
       batch_size: histories computed at once by one device, at most.
       devices: those to use, of one kind; None for all of this machine.
+      filters: which items may be listed.
 
     Raises:
-      UserError: see `Bundle.open`.
+      UserError: see `Bundle.open` and `Filters.allowed`.
     """
-    return Scorer(Bundle.open(Path(bundle)), batch_size=batch_size, devices=devices)
+    opened = Bundle.open(Path(bundle))
+    return Scorer(opened, batch_size=batch_size, devices=devices, filters=filters)
 
 
 class Scorer:
@@ -68,23 +74,41 @@ class Scorer:
 
     The model reads the last L - 1 items that the catalog has; the whole history counts as seen.
     Ratings are on the scale of the training data, NaN for none. Every method raises `UserError` for
-    arguments that cannot be meant.
+    arguments that cannot be meant. `ranker` is the bundle's own model, `answering` what makes
+    lists: the same, or both stages of a pipeline.
     """
 
     def __init__(
-        self, bundle: Bundle, *, batch_size: int, devices: Sequence[jax.Device] | None = None
+        self,
+        bundle: Bundle,
+        *,
+        batch_size: int,
+        devices: Sequence[jax.Device] | None = None,
+        filters: Filters = EVERYTHING,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
         self.bundle = bundle
         self.reader = RequestReader(bundle.catalog, bundle.thumbs)
-        functions = Functions(bundle, batch_size, devices)
-        self.ranker = Ranker(functions, bundle.known, bundle.max_length)
+        allowed = filters.allowed(bundle.catalog)
+        self._listed = bundle.known & allowed
+        functions = Functions(bundle, batch_size, devices, self._listed)
+        self.ranker = Ranker(functions, self._listed, bundle.max_length)
+        self.answering: Ranker | TwoStages = self.ranker
+        if bundle.retriever is not None:
+            found = bundle.retriever.known & allowed
+            finding = retrieval(bundle.retriever, batch_size, devices, found, bundle.probes)
+            first = Ranker(finding, found, bundle.retriever.max_length)
+            self.answering = TwoStages(first, self.ranker, bundle.candidates)
 
     @property
     def catalog(self) -> Catalog:
         """External ids and titles."""
         return self.bundle.catalog
+
+    def lists(self, requests: Requests, *, top: int | None, keep_seen: bool = False) -> Lists:
+        """A list for every request, in tokens; see `Ranker.rank` and `TwoStages.rank`."""
+        return self.answering.rank(requests, top=top, keep_seen=keep_seen)
 
     def rank(
         self,
@@ -155,7 +179,7 @@ class Scorer:
                 "knows nothing of it"
             )
         cosines = self._directions @ self._directions[token]
-        others = self.bundle.known.copy()
+        others = self._listed.copy()
         others[token] = False
         tokens = np.flatnonzero(others).astype(np.int32)
         best = list_order(cosines[tokens], tokens, np.zeros(len(tokens), np.int64))[:k]
@@ -191,7 +215,7 @@ class Scorer:
                 f"{len(numbers)} ratings for {len(asked)} histories; give one list each"
             )
         table = table_of(asked, ratings=numbers, **others)
-        lists = self.ranker.rank(
+        lists = self.lists(
             self.reader.read(table, source="the question"), top=k, keep_seen=keep_seen
         )
         return self._answers(lists, [[*chain(*rows)] for rows in zip(asked, *others.values())])

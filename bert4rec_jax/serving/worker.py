@@ -15,6 +15,7 @@ import pyarrow as pa
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.ranking import Lists
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.requests import USER
@@ -31,12 +32,14 @@ class Options:
       keep_seen: also list items of the history.
       batch_size: histories computed at once by one device.
       shard_rows: requests per file of the output, and held in memory.
+      filters: which items may be listed.
     """
 
     top: int | None = None
     keep_seen: bool = False
     batch_size: int = 256
     shard_rows: int = 16_384
+    filters: Filters = EVERYTHING
 
     def __post_init__(self) -> None:
         for name in ("top", "batch_size", "shard_rows"):
@@ -90,7 +93,7 @@ class Worker:
             requests = scorer.reader.read(
                 table, source=source, first_row=number * options.shard_rows
             )
-            lists = scorer.ranker.rank(requests, top=options.top, keep_seen=options.keep_seen)
+            lists = scorer.lists(requests, top=options.top, keep_seen=options.keep_seen)
             made = Made(number, len(table), Counter({**requests.counts, **lists.counts}), by)
             plan.shards.write(made, _answers(table[USER], lists, ids))
             yield made
@@ -105,7 +108,8 @@ class Worker:
                 f"{bundle.path} is another bundle on this machine than where the job was started; "
                 "use a folder that all machines share"
             )
-        return Scorer(bundle, batch_size=self._plan.options.batch_size)
+        options = self._plan.options
+        return Scorer(bundle, batch_size=options.batch_size, filters=options.filters)
 
 
 def _answers(users: pa.ChunkedArray, lists: Lists, ids: pa.Array) -> pa.Table:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bert4rec_jax.evaluation.ranks import (
+    best_by_vectors,
     best_items,
     list_order,
     rank_by_scores,
@@ -166,3 +167,39 @@ def test_best_items_and_list_order_are_the_same_rule():
     )
     listed = np.concatenate([items, items])[order].tolist()
     assert listed == [t for row in (0, 1) for t in expected_top(scores[row], set(), k=V)]
+
+
+@pytest.mark.parametrize(("model", "chunk", "top"), [(1, V, 5), (1, 16, 5), (4, 5, 12), (8, V, 8)])
+def test_scanning_in_chunks_and_over_devices_lists_the_best_items(model, chunk, top):
+    hidden, vectors, bias, _, excluded = problem(3)
+    listed = IS_ITEM & (np.arange(V) % 7 != 0)
+    mesh = make_mesh(model=model)
+    with jax.set_mesh(mesh):
+        scores, tokens = jax.jit(functools.partial(best_by_vectors, top=top, chunk=chunk))(
+            hidden, vectors, bias, excluded, listed
+        )
+    all_scores = hidden @ vectors.T + bias
+    for row in range(B):
+        expected = expected_top(all_scores[row], excluded[row], listed, top)
+        assert tokens[row].tolist() == expected
+        assert scores[row].tolist() == all_scores[row][expected].tolist()
+
+
+def test_scanning_marks_places_that_no_item_fills():
+    hidden, vectors, bias, _, excluded = problem(4)
+    listed = np.arange(V) == 5
+    scores, tokens = jax.jit(functools.partial(best_by_vectors, top=3, chunk=16))(
+        hidden, vectors, bias, np.zeros_like(excluded), listed
+    )
+    assert tokens.tolist() == [[5, 0, 0]] * B
+    assert np.isneginf(np.asarray(scores)[:, 1:]).all()
+
+
+def test_approximate_scanning_lists_only_what_may_be_listed():
+    hidden, vectors, bias, _, excluded = problem(5)
+    scan = functools.partial(best_by_vectors, top=5, chunk=32)
+    exact = jax.jit(scan)(hidden, vectors, bias, excluded, IS_ITEM)
+    found = jax.jit(functools.partial(scan, recall=0.9))(hidden, vectors, bias, excluded, IS_ITEM)
+    np.testing.assert_array_less(np.asarray(found[0]), np.asarray(exact[0]) + 1e-6)
+    for tokens, seen in zip(np.asarray(found[1]), excluded):
+        assert IS_ITEM[tokens[tokens > 0]].all() and not set(tokens[tokens > 0]) & set(seen)

@@ -1,0 +1,74 @@
+"""How many candidates are enough: what a pipeline keeps of its ranker's NDCG@10, by their number.
+
+    python benchmarks/candidates.py RETRIEVER RANKER STORE
+
+Both are bundles, STORE is the prepared data of their runs, split leave-one-out. Asks the validation
+targets (or `--test`), with seen items excluded, and prints one JSON line per number of candidates:
+the recall of the retriever, NDCG@10 of the pipeline, the share it keeps of the ranker's NDCG@10
+over the whole catalog, and the paired 95 % interval of the difference.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from bert4rec_jax.data.split import leave_one_out
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.evaluation.bootstrap import differences
+from bert4rec_jax.evaluation.metrics import ndcg
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.evaluation import rank_cases, two_stage_ranks
+from bert4rec_jax.serving.pipeline import TwoStages
+from bert4rec_jax.serving.scorer import Scorer
+
+
+def main(
+    retriever: Annotated[Path, tyro.conf.Positional],
+    ranker: Annotated[Path, tyro.conf.Positional],
+    store: Annotated[Path, tyro.conf.Positional],
+    candidates: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000),
+    test: bool = False,
+) -> None:
+    """Ask a pipeline with several numbers of candidates.
+
+    Args:
+        retriever: Bundle that finds candidates.
+        ranker: Bundle that orders them.
+        store: Prepared data.
+        candidates: Numbers of candidates to compare.
+        test: Ask the test targets; choose the number without this.
+    """
+    data = SequenceStore.open(store)
+    split = leave_one_out(data)
+    cases = split.test["test"] if test else split.validation
+    bundle = Bundle.open(ranker).behind(Bundle.open(retriever), max(candidates))
+    scorer = Scorer(bundle, batch_size=256)
+    assert isinstance(scorer.answering, TwoStages)
+    whole = ndcg(rank_cases(scorer, data, cases), 10)
+    ranks = two_stage_ranks(scorer.answering, scorer, data, cases, candidates)
+    last = data.catalog.num_rows
+    for cut in candidates:
+        ours = ndcg(ranks[cut], 10)
+        gap = differences({"ndcg": ours}, {"ndcg": whole}, rng=np.random.default_rng(0))["ndcg"]
+        print(
+            json.dumps(
+                {
+                    "candidates": cut,
+                    "cases": len(cases),
+                    "recall": round(float((ranks[cut] < last).mean()), 4),
+                    "ndcg@10": round(float(ours.mean()), 4),
+                    "of_whole_catalog": round(float(whole.mean()), 4),
+                    "kept": round(float(ours.mean() / whole.mean()), 4),
+                    "difference_95": [round(gap.low, 4), round(gap.high, 4)],
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,142 @@
+"""Clusters: item vectors in groups, so that a user's best items are sought in a few of them.
+
+An inverted file (Jegou et al., "Product Quantization for Nearest Neighbor Search", 2011, without
+the quantization) for inner products: k-means over `[v_i, b_i]`; a query `[h, 1]` looks into the
+`probes` groups whose centres have the largest product with it. Groups are cut into buckets of equal
+capacity, so every shape is static.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+_PER_CENTRE = 64  # items that k-means looks at, per centre
+_ROUNDS = 8
+_AT_ONCE = 1 << 26  # products of items and centres that exist at once
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """P buckets of up to C items each.
+
+    Attributes:
+      centres: `[P, D + 1]` float32, the mean of each bucket's `[v, b]`.
+      vectors: `[P, C, D + 1]` float32.
+      tokens: `[P, C]` int32, PAD where a bucket is not full.
+    """
+
+    centres: jax.Array
+    vectors: jax.Array
+    tokens: jax.Array
+
+    @classmethod
+    def of(
+        cls,
+        vectors: npt.NDArray[np.float32],
+        bias: npt.NDArray[np.float32],
+        listed: npt.NDArray[np.bool_],
+        *,
+        seed: int = 0,
+    ) -> Clusters:
+        """Group the listed items; about the square root of their number in each bucket.
+
+        Args:
+          vectors: `[V, D]`.
+          bias: `[V]`.
+          listed: `[V]` bool, the items that can be found; at least one.
+          seed: of the first centres and of the items that k-means looks at.
+        """
+        tokens = np.flatnonzero(listed).astype(np.int32)
+        points = np.concatenate([vectors[tokens], bias[tokens, None]], axis=1)
+        count = max(1, round(len(tokens) ** 0.5))
+        generator = np.random.default_rng(seed)
+        sample = points[generator.permutation(len(points))[: count * _PER_CENTRE]]
+        centres = jnp.asarray(sample[:count])
+        for _ in range(_ROUNDS):
+            nearest = _nearest(sample, centres)
+            sums = np.zeros_like(centres)
+            np.add.at(sums, nearest, sample)
+            sizes = np.bincount(nearest, minlength=count)[:, None]
+            centres = jnp.where(sizes > 0, sums / np.maximum(sizes, 1), centres)
+        group = _nearest(points, centres)
+        order = np.argsort(group, kind="stable")
+        sizes = np.bincount(group, minlength=count)
+        capacity = -(-len(tokens) // count)
+        pieces = -(-sizes // capacity)  # buckets of each group
+        within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        bucket = np.repeat(np.cumsum(pieces) - pieces, sizes) + within // capacity
+        place = bucket * capacity + within % capacity
+        buckets = int(pieces.sum())
+        laid = np.zeros((buckets * capacity, points.shape[1]), np.float32)
+        names = np.zeros(buckets * capacity, np.int32)
+        laid[place], names[place] = points[order], tokens[order]
+        full = np.bincount(bucket, minlength=buckets)[:, None]
+        laid = laid.reshape(buckets, capacity, -1)
+        return cls(
+            jnp.asarray(laid.sum(1) / full),
+            jnp.asarray(laid),
+            jnp.asarray(names.reshape(buckets, capacity)),
+        )
+
+    def best(
+        self, hidden: jax.Array, excluded: jax.Array, *, top: int, probes: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `ranks.best_items`, among the items of the `probes` nearest buckets of each row.
+
+        Args:
+          hidden: `[B, D]` float32.
+          excluded: `[B, S]` int tokens, padded with PAD.
+          top: length k of the lists.
+          probes: buckets looked into; all of them find everything.
+        """
+        probes = min(probes, len(self.tokens))
+        return _best(
+            self.centres, self.vectors, self.tokens, hidden, excluded, top=top, probes=probes
+        )
+
+
+@partial(jax.jit, static_argnames=("top", "probes"))
+def _best(
+    centres: jax.Array,
+    vectors: jax.Array,
+    tokens: jax.Array,
+    hidden: jax.Array,
+    excluded: jax.Array,
+    *,
+    top: int,
+    probes: int,
+) -> tuple[jax.Array, jax.Array]:
+    rows = hidden.shape[0]
+    queries = jnp.concatenate([hidden, jnp.ones((rows, 1), hidden.dtype)], axis=1)
+    _, chosen = jax.lax.top_k(queries @ centres.T, probes)
+    scores = jnp.einsum("BD,BPCD->BPC", queries, vectors[chosen]).reshape(rows, -1)
+    names = tokens[chosen].reshape(rows, -1)
+    scores = jnp.where(names == 0, -jnp.inf, scores)
+    # Those excluded are looked for among the best only, as many more as there are.
+    wanted = min(top + excluded.shape[1], scores.shape[1])
+    scores, where = jax.lax.top_k(scores, wanted)
+    names = jnp.take_along_axis(names, where, axis=1)
+    barred = (names[:, :, None] == excluded[:, None, :]).any(-1)
+    scores, where = jax.lax.top_k(jnp.where(barred, -jnp.inf, scores), min(top, wanted))
+    names = jnp.take_along_axis(names, where, axis=1)
+    short = ((0, 0), (0, top - scores.shape[1]))
+    scores = jnp.pad(scores, short, constant_values=-jnp.inf)
+    return scores, jnp.where(scores > -jnp.inf, jnp.pad(names, short), 0)
+
+
+def _nearest(points: npt.NDArray[np.float32], centres: jax.Array) -> npt.NDArray[np.int64]:
+    """The number of the nearest centre of each point, `[N]`."""
+    size = max(1, _AT_ONCE // len(centres))
+    found = [_assign(points[i : i + size], centres) for i in range(0, len(points), size)]
+    return np.concatenate([np.asarray(x) for x in found])
+
+
+@jax.jit
+def _assign(points: jax.Array, centres: jax.Array) -> jax.Array:
+    return jnp.argmin((centres**2).sum(1) - 2 * points @ centres.T, axis=1)

@@ -1,0 +1,93 @@
+"""Filters: which items of a catalog may be listed at all."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.store import sha256
+from bert4rec_jax.errors import UserError
+
+_YEAR = re.compile(r"\((\d{4})\)\s*$")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What an item has to be; without any, every item may be listed.
+
+    Attributes:
+      genres: one of these, as the catalog names them; empty for any.
+      years: from the first to the last of these years, by the end of the title; None for any. An
+        item without a year is left out.
+      only: text file with an external id per line (what can be watched now); None for any.
+    """
+
+    genres: tuple[str, ...] = ()
+    years: tuple[int, int] | None = None
+    only: Path | None = None
+
+    def described(self) -> dict[str, Any]:
+        """JSON values that say the same; a file is told by its content.
+
+        Raises:
+          UserError: the file cannot be read.
+        """
+        if self.only is not None and not self.only.is_file():
+            raise UserError(f"{self.only} does not exist; expected a file with an item id per line")
+        return {
+            "genres": list(self.genres),
+            "years": list(self.years) if self.years else None,
+            "only": sha256(self.only) if self.only else None,
+        }
+
+    def allowed(self, catalog: Catalog) -> npt.NDArray[np.bool_]:
+        """`[V]` bool: the items that pass.
+
+        Raises:
+          UserError: a genre or an id is not of the catalog, the years are in the wrong order, or no
+            item is left.
+        """
+        passing = np.ones(len(catalog), bool)
+        if self.genres:
+            sets = [set(genres.split("|")) - {""} for genres in catalog.genres]
+            known = set().union(*sets)
+            for genre in self.genres:
+                if genre not in known:
+                    raise UserError(
+                        f"no item has the genre {genre!r}; the catalog has "
+                        f"{', '.join(sorted(known)) or 'none'}"
+                    )
+            passing &= [not genres.isdisjoint(self.genres) for genres in sets]
+        if self.years:
+            first, last = self.years
+            if first > last:
+                raise UserError(f"years are {first} to {last}; expected the earlier one first")
+            found = [_YEAR.search(title) for title in catalog.titles]
+            passing &= [year is not None and first <= int(year[1]) <= last for year in found]
+        if self.only is not None:
+            passing &= self._named(self.only, catalog)
+        if not passing.any():
+            raise UserError("no item of the catalog passes the filters; widen them")
+        rows = np.zeros(catalog.num_rows, bool)
+        rows[FIRST_ITEM : catalog.num_tokens] = passing
+        return rows
+
+    def _named(self, file: Path, catalog: Catalog) -> npt.NDArray[np.bool_]:
+        self.described()
+        ids = {line.strip() for line in file.read_text(encoding="utf-8").splitlines()} - {""}
+        passing = np.array([item_id in ids for item_id in catalog.item_ids])
+        if ids and not passing.any():
+            raise UserError(
+                f"{file}: none of its {len(ids):,} lines (such as {min(ids)!r}) is an id of the "
+                f"catalog (such as {catalog.item_ids[0]!r})"
+            )
+        return passing
+
+
+EVERYTHING = Filters()

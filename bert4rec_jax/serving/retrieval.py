@@ -1,0 +1,114 @@
+"""Retrieval: the best items of a large catalog, by looking at all of it or at the likely part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.evaluation.ranks import best_by_vectors
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.clusters import Clusters
+from bert4rec_jax.serving.functions import Array, Functions
+from bert4rec_jax.sharding import Along, items_mesh, place, put
+
+CHUNK = 65_536  # items scored at once, per device
+_LARGEST_BATCH = 16  # of histories whose groups of items are gathered at once
+
+
+def retrieval(
+    bundle: Bundle,
+    largest_batch: int,
+    devices: Sequence[jax.Device] | None,
+    listed: npt.NDArray[np.bool_],
+    probes: int,
+) -> Functions:
+    """The functions of a retriever: plain ones for a small catalog, else one of those below."""
+    if probes:
+        return Nearby(bundle, largest_batch, devices, listed, probes=probes)
+    kind = Scan if bundle.catalog.num_rows > CHUNK else Functions
+    return kind(bundle, largest_batch, devices, listed)
+
+
+class Scan(Functions):
+    """`Functions` that hold the item vectors once, over all devices, and scan them in chunks.
+
+    Histories are encoded on the first device: a user tower is small.
+
+    Args:
+      bundle, largest_batch, devices, listed: as for `Functions`.
+      recall: see `ranks.best_by_vectors`; 1 is exact.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        largest_batch: int,
+        devices: Sequence[jax.Device] | None = None,
+        listed: npt.NDArray[np.bool_] | None = None,
+        *,
+        recall: float = 1.0,
+    ) -> None:
+        every = tuple(devices or jax.local_devices())
+        super().__init__(bundle, largest_batch, every[:1], listed)
+        self._recall = recall
+        self._mesh = items_mesh(every, self.vectors.shape[0])
+        known = bundle.known if listed is None else listed
+        self._catalog = tuple(
+            put(self._mesh, Along.ITEMS, x) for x in (self.vectors, self.bias, known)
+        )
+
+    def top_k(
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `Functions.top_k`."""
+        rows = place(self._mesh, Along.ROWS)
+        hidden = jax.device_put(self.encode(tokens, thumbs), rows)
+        filled = np.pad(excluded, ((0, hidden.shape[0] - len(excluded)), (0, 0)))
+        with jax.set_mesh(self._mesh):
+            best: tuple[jax.Array, jax.Array] = self._best(
+                hidden, *self._catalog[:2], jax.device_put(filled, rows), self._catalog[2], top=k
+            )
+        return best
+
+    @cached_property
+    def _best(self) -> Any:
+        best = partial(best_by_vectors, chunk=CHUNK, recall=self._recall)
+        return jax.jit(best, static_argnames="top")
+
+
+class Nearby(Functions):
+    """`Functions` whose `top_k` looks into the groups of items that are nearest to the user.
+
+    Args:
+      bundle, largest_batch, devices, listed: as for `Functions`.
+      probes: how many groups, of about the square root of the catalog each.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        largest_batch: int,
+        devices: Sequence[jax.Device] | None = None,
+        listed: npt.NDArray[np.bool_] | None = None,
+        *,
+        probes: int,
+    ) -> None:
+        first = tuple(devices or jax.local_devices())[:1]
+        super().__init__(bundle, min(largest_batch, _LARGEST_BATCH), first, listed)
+        known = bundle.known if listed is None else listed
+        self._clusters = Clusters.of(np.asarray(self.vectors), np.asarray(self.bias), known)
+        self._probes = probes
+
+    def top_k(
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `Functions.top_k`, but may miss items."""
+        hidden = self.encode(tokens, thumbs)
+        filled = np.pad(excluded, ((0, hidden.shape[0] - len(excluded)), (0, 0)))
+        return self._clusters.best(hidden, jnp.asarray(filled), top=k, probes=self._probes)

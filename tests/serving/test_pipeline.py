@@ -1,0 +1,234 @@
+"""Two stages: what they list, what they refuse, and that one bundle of both is the same."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from oracle import plain
+from test_commands import bert4rec, cells, no_memory_settings  # noqa: F401
+
+from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.split import leave_one_out
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.evaluation import rank_cases, two_stage_ranks
+from bert4rec_jax.serving.export import write_bundle
+from bert4rec_jax.serving.filters import Filters
+from bert4rec_jax.serving.pipeline import joined, write_pipeline
+from bert4rec_jax.serving.ranking import Ranker
+from bert4rec_jax.serving.retrieval import Nearby, Scan
+from bert4rec_jax.serving.scorer import Scorer, load
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def retriever(causal):
+    """The folder of a bundle that orders items otherwise than the ranker."""
+    return causal[1].bundle.path
+
+
+@pytest.fixture(scope="module")
+def stages(retriever, bundle):
+    """From a number of candidates to a scorer."""
+    finder, ranker = Bundle.open(retriever), Bundle.open(bundle)
+    return lambda candidates, filters=Filters(): Scorer(  # noqa: B008
+        ranker.behind(finder, candidates), batch_size=16, devices=ONE, filters=filters
+    )
+
+
+def test_with_all_items_as_candidates_it_is_the_ranker(stages, scorer, histories):
+    every = len(scorer.catalog)
+    found = stages(every).recommend_batch(histories, k=every)
+    expected = scorer.recommend_batch(histories, k=every)
+    for ours, theirs in zip(found, expected):
+        assert ours.item_ids == theirs.item_ids
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_it_orders_the_best_of_the_retriever(stages, scorer, causal, histories):
+    few = stages(5)
+    found = causal[1].recommend_batch(histories, k=5)
+    expected = scorer.rank(histories, [answer.item_ids for answer in found])
+    answers = few.recommend_batch(histories, k=5)
+    assert plain(answers) == plain(expected)
+    assert plain(answers) != plain(found), "the two models agree on everything"
+    assert plain(few.recommend_batch(histories, k=2)) != plain(
+        [replace(a, item_ids=a.item_ids[:2]) for a in found]
+    )
+
+
+def test_given_candidates_are_cut_down_by_the_retriever(stages, scorer, causal, histories):
+    given = [list(scorer.catalog.item_ids[::3])] * len(histories)
+    found = causal[1].rank(histories, given, k=4)
+    expected = scorer.rank(histories, [answer.item_ids for answer in found])
+    assert plain(stages(4).rank(histories, given)) == plain(
+        [replace(a, unknown=()) for a in expected]
+    )
+
+
+def test_seen_and_excluded_items_are_not_listed(stages, histories):
+    two = stages(8)
+    for history in histories[:10]:
+        first = two.recommend(history, k=8).item_ids
+        assert len(first) == 8 and not set(first) & set(history)
+        rest = two.recommend(history, k=8, exclude=first).item_ids
+        assert len(rest) == 8 and not set(rest) & {*first, *history}
+
+
+def test_empty_histories_and_short_lists(stages, scorer, histories):
+    assert len(stages(5).recommend([], k=5)) == 5
+    every = list(scorer.catalog.item_ids)
+    assert len(stages(5).recommend(every[:38], k=5)) == 2  # nothing stands in
+    assert len(stages(5).recommend(every, k=5)) == 0
+
+
+def test_longer_lists_than_candidates_are_refused(stages, histories):
+    with pytest.raises(UserError, match="lists of 6 were asked for, but the retriever hands on 5"):
+        stages(5).recommend(histories[0], k=6)
+
+
+def test_filters_hold_in_both_stages(stages, scorer, histories, tmp_path):
+    allowed = scorer.catalog.item_ids[:12]
+    file = tmp_path / "now.txt"
+    file.write_text("\n".join([*allowed, "not an item"]))
+    two = stages(5, Filters(only=file))
+    for history in histories[:10]:
+        listed = two.recommend(history, k=5).item_ids
+        assert set(listed) <= set(allowed) - set(history)
+        assert len(listed) == min(5, len(set(allowed) - set(history)))
+
+
+def test_genres_and_years():
+    catalog = Catalog(
+        ("a", "b", "c", "d"),
+        ("A (1990)", "B (1999)", "C", "D (2001)"),
+        ("Drama|Crime", "Comedy", "Drama", ""),
+    )
+
+    def passing(**filters):
+        return [
+            catalog.item_ids[t - 2] for t in np.flatnonzero(Filters(**filters).allowed(catalog))
+        ]
+
+    assert passing() == ["a", "b", "c", "d"]
+    assert passing(genres=("Drama",)) == ["a", "c"]
+    assert passing(genres=("Drama", "Comedy")) == ["a", "b", "c"]
+    assert passing(years=(1990, 1999)) == ["a", "b"]
+    assert passing(genres=("Drama",), years=(1980, 1995)) == ["a"]
+    for wrong, message in (
+        ({"genres": ("drama",)}, "no item has the genre 'drama'; the catalog has Comedy, Crime, "),
+        ({"years": (2000, 1990)}, "expected the earlier one first"),
+        ({"genres": ("Comedy",), "years": (1980, 1990)}, "no item of the catalog passes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            passing(**wrong)
+
+
+def test_a_list_of_other_ids_is_refused(scorer, tmp_path):
+    file = tmp_path / "now.txt"
+    file.write_text("tt1\ntt2\n")
+    with pytest.raises(UserError, match="none of its 2 lines"):
+        Filters(only=file).allowed(scorer.catalog)
+    with pytest.raises(UserError, match="does not exist; expected a file with an item id per line"):
+        Filters(only=tmp_path / "none").allowed(scorer.catalog)
+
+
+def test_one_bundle_holds_both(retriever, bundle, stages, histories, tmp_path):
+    write_pipeline(retriever, bundle, tmp_path / "both", candidates=5)
+    both = load(tmp_path / "both", batch_size=16, devices=ONE)
+    expected = stages(5)
+    assert plain(both.recommend_batch(histories, k=5)) == plain(
+        expected.recommend_batch(histories, k=5)
+    )
+    assert both.bundle.fingerprint == expected.bundle.fingerprint
+    assert both.bundle.fingerprint != stages(6).bundle.fingerprint
+    assert both.bundle.fingerprint != Bundle.open(bundle).fingerprint
+    with joined(retriever, bundle, candidates=5) as folder:
+        assert Bundle.open(folder).fingerprint == expected.bundle.fingerprint
+    with pytest.raises(UserError, match="ranker behind a retriever; give single bundles"):
+        write_pipeline(tmp_path / "both", bundle, tmp_path / "more", candidates=5)
+    with pytest.raises(UserError, match="candidates is 0; expected at least 1"):
+        write_pipeline(retriever, bundle, tmp_path / "more", candidates=0)
+    (tmp_path / "both" / "retriever" / "params.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match="does not match its checksum"):
+        load(tmp_path / "both")
+
+
+def test_towers_of_another_catalog_are_refused(trained, bundle, tmp_path):
+    catalog = trained.catalog
+    other = Catalog(("x", *catalog.item_ids[1:]), catalog.titles, catalog.genres)
+    write_bundle(replace(trained, catalog=other), tmp_path / "other")
+    with pytest.raises(UserError, match="knows another catalog"):
+        write_pipeline(tmp_path / "other", bundle, tmp_path / "both", candidates=5)
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_catalog_over_all_devices_gives_the_same_lists(causal, scorer, histories):
+    bundle = causal[1].bundle
+    reader, ranker = causal[1].reader, causal[1].ranker
+    listed = bundle.known & (np.arange(len(bundle.known)) % 5 != 0)
+    table = pa.table({"user_id": ["a"] * len(histories), "history": histories})
+    requests = reader.read(table, source="here")
+    expected = Ranker(
+        type(ranker.functions)(bundle, 16, ONE, listed), listed, bundle.max_length
+    ).rank(requests, top=9)
+    for devices in (jax.devices(), jax.devices()[:3]):  # 256 rows: 8 x 32, and 2 x 128
+        over = Ranker(Scan(bundle, 16, devices, listed), listed, bundle.max_length)
+        found = over.rank(requests, top=9)
+        np.testing.assert_array_equal(found.items.values, expected.items.values)
+        np.testing.assert_array_equal(found.items.offsets, expected.items.offsets)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
+    everywhere = Ranker(Nearby(bundle, 16, ONE, listed, probes=99), listed, bundle.max_length)
+    np.testing.assert_array_equal(
+        everywhere.rank(requests, top=9).items.values, expected.items.values
+    )
+
+
+def test_ranks_by_number_of_candidates(stages, scorer, store):
+    cases = leave_one_out(store).test["test"]
+    every = stages(len(store.catalog))
+    direct = rank_cases(scorer, store, cases)
+    ranks = two_stage_ranks(every.answering, every, store, cases, (3, len(store.catalog)))
+    np.testing.assert_array_equal(ranks[len(store.catalog)], direct)
+    last = store.catalog.num_rows
+    found = rank_cases(Scorer(every.bundle.retriever, batch_size=16, devices=ONE), store, cases)
+    handed_on = found <= 3
+    assert 0 < handed_on.sum() < len(cases)
+    np.testing.assert_array_equal(ranks[3] < last, handed_on)
+    assert (ranks[3][handed_on] <= np.minimum(direct[handed_on], 3)).all()
+
+
+def test_commands(bert4rec, retriever, bundle, scorer, histories, tmp_path):  # noqa: F811
+    both = tmp_path / "both"
+    status, output, _ = bert4rec("pipeline", retriever, bundle, both, "--candidates", 5)
+    assert status == 0 and "5 candidates" in output
+    assert json.loads((both / "manifest.json").read_text())["stages"] == {
+        "candidates": 5,
+        "probes": 0,
+    }
+    ids = scorer.catalog.item_ids
+    shown = bert4rec("recommend", both, ids[0], "-k", 3)
+    stages = ("--retriever", retriever, "--ranker", bundle, "--candidates", 5)
+    again = bert4rec("recommend", ids[0], "-k", 3, *stages)
+    assert shown == again and shown[0] == 0 and len(cells(shown[1])) == 3
+    asked = pa.table({"user_id": ["a", "b"], "history": [histories[0], []]})
+    pq.write_table(asked, tmp_path / "in.parquet")
+    command = ("rank", "--requests", tmp_path / "in.parquet", "--output", tmp_path / "out")
+    assert bert4rec(*command, *stages)[0] == 0
+    lists = pq.read_table(tmp_path / "out")["item_ids"].to_pylist()
+    assert [len(items) for items in lists] == [5, 5]
+    status, output, _ = bert4rec("rank", both, *command[1:])
+    assert status == 0, "the same job, already done"
+    for wrong, message in (
+        ((*command, "--ranker", bundle), "give one BUNDLE, or --retriever and --ranker"),
+        (("rank", bundle, *command[1:], "--candidates", 9), "--candidates is for --retriever"),
+        ((*command, *stages, "--top", 6), "lists of 6 were asked for"),
+        ((*command, *stages, "--genres", "Noir"), "no item has the genre 'Noir'"),
+    ):
+        status, _, errors = bert4rec(*wrong)
+        assert status == 2 and message in errors and "Traceback" not in errors
