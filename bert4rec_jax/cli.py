@@ -140,7 +140,7 @@ def features(
     companies: int = 128,
     buckets: int = 16,
     leaky_columns: bool = False,
-    split: Literal["leave-one-out", "global-time"] = "leave-one-out",
+    split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
     time_quantile: float = 0.9,
     text: bool = False,
     text_model: str | None = None,

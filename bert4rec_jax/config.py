@@ -34,8 +34,9 @@ class DataConfig:
     """Users with fewer interactions are left out (k-core, run to its fixpoint before the split)."""
     min_item_interactions: int = 5
     """Items with fewer interactions are left out, in the same k-core."""
-    split: Literal["leave-one-out", "global-time"] = "leave-one-out"
-    """Last item per user, or everything after one moment in time."""
+    split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
+    """Last item per user; everything after one moment in time; or a fifth of the items, which are
+    taken out of all histories and asked for, beside the last other item per user."""
     time_quantile: float = 0.9
     """The moment of the global-time split, as a quantile of all timestamps."""
     thumbs: tuple[float, float] | None = None

@@ -21,13 +21,21 @@ from bert4rec_jax import environment
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation import ledger, sampled
+from bert4rec_jax.evaluation.calibration import calibrate
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import Tuned, tune_all
 from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import is_first, start_processes
-from bert4rec_jax.setting import REFIT, Setting, open_finished, open_setting
+from bert4rec_jax.setting import (
+    CALIBRATION,
+    REFIT,
+    Setting,
+    open_finished,
+    open_setting,
+    read_offset,
+)
 from bert4rec_jax.training.fit import (
     Fitted,
     digest,
@@ -54,10 +62,12 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
     started = time.monotonic()
     fitted = _train(setting, console)
     trained = time.monotonic()
+    offset = _calibrate(setting, fitted.params, console)
     tested = _test(
         setting,
         fitted.params,
         setting.trained(setting.split.refit_stop),
+        offset,
         fitted.validations,
         console,
         test=config.evaluation.test,
@@ -102,7 +112,13 @@ def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]
     finished = open_finished(workdir, console)
     setting, best = finished.setting, finished.best
     tested = _test(
-        setting, best.state.params, finished.trained, finished.validations, console, test=True
+        setting,
+        best.state.params,
+        finished.trained,
+        finished.offset,
+        finished.validations,
+        console,
+        test=True,
     )
     parameters = digest(best.state.params)
     if is_first():
@@ -165,10 +181,39 @@ def _train(setting: Setting, console: Console) -> Fitted:
     return replace(refitted, validations=selected.validations)
 
 
+def _calibrate(setting: Setting, params: Any, console: Console) -> float:
+    """The offset of untrained items, where the split holds some out for validation; else 0.
+
+    It is found once for the tested parameters, and kept with the run.
+    """
+    split, workdir = setting.split, Path(setting.config.workdir)
+    if split.cold_validation is None or setting.content is None:
+        return 0.0
+    kept = read_offset(workdir, params)
+    if kept is not None:
+        return kept
+    console.print("Calibrating the scores of items without a training event ...")
+    trained = setting.trained(split.train_stop)
+
+    def ask(offset: float) -> tuple[float, float]:
+        warm, cold = (
+            summary(setting.ask(params, trained, cases, offset=offset).ranks)["ndcg@10"]
+            for cases in (split.validation, split.cold_validation)
+            if cases is not None
+        )
+        return warm, cold
+
+    found = calibrate(ask)
+    if is_first():
+        write_json(workdir / CALIBRATION, {**found.to_json(), "parameters_sha256": digest(params)})
+    return found.chosen.offset
+
+
 def _test(
     setting: Setting,
     params: Any,
     trained: npt.NDArray[np.bool_],
+    offset: float,
     validations: list[dict[str, float]],
     console: Console,
     *,
@@ -179,16 +224,18 @@ def _test(
     if test:
         console.print("Ranking the whole catalog for every test user, beside the baselines ...")
     counts = train_counts(store, setting.split.refit_stop)
+    model = NAMES[config.model.kind]
     validation: dict[str, Mapping[str, Any]] = {}
     if validations:
         best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
-        validation[NAMES[config.model.kind]] = {
-            name: round(v, 6) for name, v in best.items() if name != "step"
-        }
+        validation[model] = {name: round(v, 6) for name, v in best.items() if name != "step"}
     tuned: Mapping[str, Tuned] = {}
     if config.evaluation.baselines:
         tuned = tune_all(
-            store, setting.split, lambda scorer, cases: evaluator.rank_scorer(scorer, cases).ranks
+            store,
+            setting.split,
+            lambda scorer, cases: evaluator.rank_scorer(scorer, cases).ranks,
+            content=setting.content,
         )
     for name, choice in tuned.items():
         validation[name] = {
@@ -200,7 +247,7 @@ def _test(
     if not test:
         return _Tested(Comparison({}, {}, {}), validation)
 
-    models: dict[str, Ask] = {NAMES[config.model.kind]: partial(setting.ask, params, trained)}
+    models: dict[str, Ask] = {model: partial(setting.ask, params, trained, offset=offset)}
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()
@@ -220,6 +267,7 @@ def _test(
         resamples=config.evaluation.bootstrap,
         seed=config.training.seed,
         sampled_lists=lists,
+        within=setting.split.within,
     )
     return _Tested(comparison, validation)
 
@@ -284,12 +332,17 @@ def _show(setting: Setting, tested: _Tested, console: Console) -> None:
     sets = setting.tested()
     items = f"{len(setting.store.catalog):,}"
     for name, models in tested.comparison.assessments.items():
+        within = setting.split.within.get(name)
+        among = f"all {items}" if within is None else f"{len(within):,} cold"
         title = (
-            f"{name.replace('_', ' ')}: {len(sets[name]):,} users, ranked among all {items} items "
+            f"{name.replace('_', ' ')}: {len(sets[name]):,} users, ranked among {among} items "
             f"({setting.split.name.replace('_', ' ')})"
         )
         console.print()
         console.print(results_table(title, models))
+        if setting.split.cold_validation is not None and within is None:
+            shares = ", ".join(f"{m.name} {m.metrics['cold_exposure@10']:.1%}" for m in models)
+            console.print(f"Share of untrained items in the lists: {shares}", highlight=False)
     for name, answers in list(tested.comparison.rankings.items())[:1]:
         chosen = answers[NAMES[setting.config.model.kind]]
         console.print(recommendations_table(sets[name], chosen, setting.store))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from bert4rec_jax.config import Config, DataConfig, from_json, to_json
+from bert4rec_jax.data.cold import arrange, choose_cold, cold_items
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
 from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, train_counts
-from bert4rec_jax.data.store import SequenceStore, is_store
+from bert4rec_jax.data.store import SequenceStore, is_store, write_arranged
 from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
@@ -28,8 +30,9 @@ from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.sharding import check_divides, make_mesh
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
-from bert4rec_jax.training.fit import Features, build_model, catalog_constants, load_best
+from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
 
+CALIBRATION = "calibration.json"  # where a run keeps the offset of untrained items
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
 
 
@@ -78,9 +81,14 @@ class Setting:
         known = trained if self.content is None else trained | (self.content != 0).any(1)
         return known & self.store.catalog.is_item()
 
-    def variables(self, params: Any, trained: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """The model's collections: `params`, and `catalog` where items have content."""
-        catalog = catalog_constants(self.mesh, self.content, trained)
+    def variables(
+        self, params: Any, trained: npt.NDArray[np.bool_], offset: float = 0.0
+    ) -> dict[str, Any]:
+        """The model's collections: `params`, and `catalog` where items have content.
+
+        `offset` is added to the bias of items that were not trained on.
+        """
+        catalog = catalog_constants(self.mesh, self.content, trained, offset)
         return {"params": params, **({"catalog": catalog} if catalog else {})}
 
     def ask(
@@ -89,11 +97,13 @@ class Setting:
         trained: npt.NDArray[np.bool_],
         cases: Cases,
         among: npt.NDArray[np.int32] | None = None,
+        *,
+        offset: float = 0.0,
     ) -> Ranking:
         """A model's answers, given its parameters and `[V]` which items it was trained on."""
         return self.evaluator.rank_model(
             self.model(),
-            self.variables(params, trained),
+            self.variables(params, trained, offset),
             cases,
             known=self.scored(trained),
             max_length=self.config.data.max_length,
@@ -104,17 +114,22 @@ class Setting:
     def tested(self) -> dict[str, Cases]:
         """The named sets of test cases.
 
-        Under the global-time split, cases whose user or target has no training event are a set of
-        their own: published figures leave them out.
+        Under the global-time split, cases whose target or user has no training event are sets of
+        their own: published figures leave them out. New users who ask for new items are among the
+        new items.
         """
         if not self.split.refits:
             return dict(self.split.test)
+        stop = self.split.refit_stop
+        counts = train_counts(self.store, stop)
         sets: dict[str, Cases] = {}
         for name, cases in self.split.test.items():
-            familiar = known(cases, self.store, self.split.refit_stop)
+            familiar = known(cases, self.store, stop)
+            new_item = counts[self.store.tokens[cases.rows]] == 0
             sets[name] = cases[familiar]
-            if not familiar.all():
-                sets[f"{name}_new_users_or_items"] = cases[~familiar]
+            for what, which in (("items", new_item), ("users", ~new_item & ~familiar)):
+                if which.any():
+                    sets[f"{name}_new_{what}"] = cases[which]
         return sets
 
 
@@ -146,6 +161,31 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
         )
     barrier("data is prepared")
     return SequenceStore.open(path)
+
+
+def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Split]:
+    """The rows of a store without its cold items, kept in `path`, and the questions about them.
+
+    Raises:
+      UserError: see `arrange` and `write_arranged`.
+    """
+    cold = choose_cold(store)
+    arrangement = arrange(store, cold)
+    if is_first() and not (
+        is_store(path)
+        and SequenceStore.open(path).manifest["source"].get("arranged_from") == store.fingerprint
+    ):
+        write_arranged(
+            store,
+            path,
+            rows=arrangement.rows,
+            offsets=arrangement.offsets,
+            users=arrangement.users,
+            source={**store.manifest["source"], "arranged_from": store.fingerprint},
+        )
+    barrier("cold items are held out")
+    arranged = SequenceStore.open(path)
+    return arranged, cold_items(arranged, arrangement, cold)
 
 
 def open_content(
@@ -198,7 +238,9 @@ def open_setting(config: Config, console: Console) -> Setting:
     for batch_size in (config.training.batch_size, config.evaluation.batch_size):
         check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
     thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
-    if config.data.split == "global-time":
+    if config.data.split == "cold-items":
+        store, split = open_cold_items(store, workdir / "without_cold_items")
+    elif config.data.split == "global-time":
         split = global_time(store, quantile=config.data.time_quantile)
     elif config.data.targets == "liked":
         split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
@@ -221,16 +263,18 @@ class Finished:
       best: the checkpoint to use.
       trained: `[V]`, the items that it was trained on.
       validations: of its selection, in order.
+      offset: what is added to the bias of untrained items; 0 where it was not calibrated.
     """
 
     setting: Setting
     best: Restored
     trained: npt.NDArray[np.bool_]
     validations: list[dict[str, float]]
+    offset: float
 
     def variables(self) -> dict[str, Any]:
         """The model's collections: `params`, and `catalog` where items have content."""
-        return self.setting.variables(self.best.state.params, self.trained)
+        return self.setting.variables(self.best.state.params, self.trained, self.offset)
 
 
 def open_finished(workdir: Path, console: Console) -> Finished:
@@ -260,4 +304,24 @@ def open_finished(workdir: Path, console: Console) -> Finished:
         best, stop = load(refit), split.refit_stop
     else:
         best, stop = selected, split.train_stop
-    return Finished(setting, best, setting.trained(stop), selected.record.validations)
+    return Finished(
+        setting,
+        best,
+        setting.trained(stop),
+        selected.record.validations,
+        read_offset(workdir, best.state.params) or 0.0,
+    )
+
+
+def read_offset(workdir: Path, params: Any) -> float | None:
+    """The calibrated offset of a run; None if there is none, or that of other parameters."""
+    try:
+        found = json.loads((workdir / CALIBRATION).read_text(encoding="utf-8"))
+        return float(found["offset"]) if found["parameters_sha256"] == digest(params) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot read {workdir / CALIBRATION} ({error}); remove it, and the same training "
+            "command writes it again"
+        ) from None

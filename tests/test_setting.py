@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 from sample import interactions
 
+from bert4rec_jax.config import Config, DataConfig
 from bert4rec_jax.data.store import write_store
-from bert4rec_jax.setting import open_content
+from bert4rec_jax.setting import open_content, open_setting
 
 
 def store_of(path, titles):
@@ -38,3 +39,23 @@ def test_a_log_without_genres_and_years_is_known_by_ids(tmp_path, said):
     assert open_content("catalog", store, counts, said) is None
     assert "known by their ids alone" in said.file.getvalue()
     assert open_content("", store, counts, said) is None
+
+
+def test_new_items_and_new_users_after_t_are_sets_of_their_own(tmp_path, said):
+    # T = 8, the .7 quantile of 1 .. 9, 11, 11, 11. After it: d and e are new, and so is one user.
+    timeline = {
+        "early": [("a", 1), ("b", 2), ("c", 3)],
+        "first": [("a", 4), ("b", 5), ("d", 9)],
+        "second": [("a", 6), ("c", 7), ("b", 8), ("e", 11)],
+        "new": [("a", 11), ("b", 11)],
+    }
+    rows = [(user, item, t) for user, events in timeline.items() for item, t in events]
+    path = tmp_path / "store"
+    store = write_store(interactions(rows).in_time_order(), path, titles={}, source={})
+    data = DataConfig(path=str(path), split="global-time", time_quantile=0.7)
+    sets = open_setting(Config(data=data, workdir=str(tmp_path / "run")), said).tested()
+    users = store.user_ids()
+    found = {name: [users[user] for user in cases.users] for name, cases in sets.items()}
+    assert found["test"] == []
+    assert found["test_new_items"] == ["first", "second"]
+    assert found["test_new_users"] == ["new"]

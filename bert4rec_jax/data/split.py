@@ -7,7 +7,7 @@ the user did before it. So a case is a pair (user, row), and no rule needs a cop
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +47,15 @@ class Split:
     """Where training ends and what is asked afterwards.
 
     Attributes:
-      name: `leave_one_out` or `global_time`.
+      name: `leave_one_out`, `leave_one_out_liked`, `global_time` or `cold_items`.
       train_stop: `[U]` int64; training sees the rows `offsets[u]:train_stop[u]` until selection.
       refit_stop: the same for the model that is tested; equal to `train_stop` where the split
         does not refit.
       validation: cases that selection looks at.
       test: named sets of cases; the first is the one quoted.
+      within: test set -> the only tokens that its targets are ranked among; all for the others.
+      cold_validation: cases of selection whose targets have no training event, where the split
+        holds such items out.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Split:
     refit_stop: npt.NDArray[np.int64]
     validation: Cases
     test: Mapping[str, Cases]
+    within: Mapping[str, npt.NDArray[np.int32]] = field(default_factory=dict)
+    cold_validation: Cases | None = None
 
     @property
     def refits(self) -> bool:
@@ -67,7 +72,9 @@ class Split:
         return not np.array_equal(self.train_stop, self.refit_stop)
 
 
-def leave_one_out(store: SequenceStore, liked: npt.NDArray[np.bool_] | None = None) -> Split:
+def leave_one_out(
+    store: SequenceStore, liked: npt.NDArray[np.bool_] | None = None, *, users: int | None = None
+) -> Split:
     """Each user's last interaction is the test target, the one before it the validation target.
 
     At test time the validation item is part of the history. Users with fewer than three
@@ -77,6 +84,7 @@ def leave_one_out(store: SequenceStore, liked: npt.NDArray[np.bool_] | None = No
       store: the data.
       liked: `[N]`, rows that may be asked for: then the targets are the last two liked items, each
         with everything before it as history; users without two are trained on and not asked.
+      users: only the first so many users are trained on and asked, not with `liked`; None for all.
 
     Raises:
       UserError: no user has three interactions, or two liked items after the first.
@@ -84,28 +92,29 @@ def leave_one_out(store: SequenceStore, liked: npt.NDArray[np.bool_] | None = No
     starts, stops = store.offsets[:-1], store.offsets[1:]
     if liked is not None:
         return _last_two_liked(store, liked)
-    long_enough = stops - starts >= 3
+    first = np.arange(store.num_users) < (store.num_users if users is None else users)
+    long_enough = (stops - starts >= 3) & first
     if not long_enough.any():
         raise UserError(
             f"leave-one-out needs a user with at least 3 interactions; the longest of "
             f"{store.num_users:,} histories has {int(store.lengths.max())}"
         )
-    users = np.flatnonzero(long_enough)
-    short = int((~long_enough).sum())
-    train_stop = np.where(long_enough, stops - 2, stops)
+    asked = np.flatnonzero(long_enough)
+    short = int((first & ~long_enough).sum())
+    train_stop = np.where(long_enough, stops - 2, np.where(first, stops, starts))
     return Split(
         name="leave_one_out",
         train_stop=train_stop,
         refit_stop=train_stop,
-        validation=_cases(store, users, stops[users] - 2, short),
-        test={"test": _cases(store, users, stops[users] - 1, short)},
+        validation=_cases(store, asked, stops[asked] - 2, short),
+        test={"test": _cases(store, asked, stops[asked] - 1, short)},
     )
 
 
 def _last_two_liked(store: SequenceStore, liked: npt.NDArray[np.bool_]) -> Split:
     starts, stops = store.offsets[:-1], store.offsets[1:]
-    test_rows = _last(liked, starts, stops)
-    validation_rows = _last(liked, starts, np.maximum(test_rows, starts))
+    test_rows = last_row(liked, starts, stops)
+    validation_rows = last_row(liked, starts, np.maximum(test_rows, starts))
     users = np.flatnonzero(validation_rows > starts)
     if not len(users):
         raise UserError(
@@ -125,11 +134,11 @@ def _last_two_liked(store: SequenceStore, liked: npt.NDArray[np.bool_]) -> Split
     )
 
 
-def _last(
-    liked: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+def last_row(
+    wanted: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """The last liked row of each range `starts:stops`, or -1."""
-    latest = np.maximum.accumulate(np.where(liked, np.arange(len(liked)), -1))
+    """The last wanted row of each range `starts:stops`, or -1."""
+    latest = np.maximum.accumulate(np.where(wanted, np.arange(len(wanted)), -1))
     found = np.where(stops > starts, latest[np.maximum(stops - 1, 0)], -1)
     return np.where(found >= starts, found, -1)
 

@@ -203,7 +203,51 @@ def write_store(
         "timestamps": interactions.timestamps,
     }
     user_ids = interactions.user_ids.take(pa.array(interactions.users[starts]))
+    return _write(path, arrays, catalog, user_ids, timed=interactions.timed, source=source)
 
+
+def write_arranged(
+    store: SequenceStore,
+    path: Path,
+    *,
+    rows: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    users: npt.NDArray[np.int64],
+    source: dict[str, Any],
+) -> SequenceStore:
+    """Write some rows of a store as a store of their own, with the same catalog.
+
+    Args:
+      store: where the rows come from.
+      path: see `write_store`.
+      rows: `[N]` rows of `store`, user by user; one may occur several times.
+      offsets: `[U + 1]`: where each user's rows begin.
+      users: `[U]`: which user of `store` each one is; one may occur several times.
+      source: see `write_store`.
+
+    Raises:
+      UserError: see `write_store`.
+    """
+    require_replaceable(path)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "offsets": offsets,
+        "tokens": store.tokens[rows],
+        "ratings": store.ratings[rows],
+        "timestamps": store.timestamps[rows],
+    }
+    user_ids = pa.array(store.user_ids()).take(pa.array(users))
+    return _write(path.resolve(), arrays, store.catalog, user_ids, timed=store.timed, source=source)
+
+
+def _write(
+    path: Path,
+    arrays: dict[str, npt.NDArray[Any]],
+    catalog: Catalog,
+    user_ids: pa.Array,
+    *,
+    timed: bool,
+    source: dict[str, Any],
+) -> SequenceStore:
     with whole_folder(path) as partial:
         for name in ARRAYS:
             np.save(partial / f"{name}.npy", arrays[name], allow_pickle=False)
@@ -211,10 +255,10 @@ def write_store(
         pq.write_table(pa.table({"user_id": user_ids}), partial / _USERS)
         manifest = {
             "schema_version": SCHEMA_VERSION,
-            "users": len(starts),
+            "users": len(user_ids),
             "items": len(catalog),
-            "interactions": len(interactions),
-            "timed": interactions.timed,
+            "interactions": len(arrays["tokens"]),
+            "timed": timed,
             "catalog_fingerprint": catalog.fingerprint,
             "source": source,
             "checksums": {file.name: sha256(file) for file in sorted(partial.iterdir())},

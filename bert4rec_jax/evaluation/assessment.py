@@ -15,6 +15,7 @@ from bert4rec_jax.evaluation.bootstrap import Interval, differences, intervals
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import (
     by_popularity,
+    cold_exposure,
     contributions,
     coverage,
     novelty,
@@ -28,7 +29,7 @@ class Assessment:
 
     Attributes:
       name: of the model.
-      metrics: means over the cases, `coverage@10` and `novelty@10` among them.
+      metrics: means over the cases, `coverage@10`, `novelty@10` and `cold_exposure@10` among them.
       intervals: 95 % bootstrap intervals over users of HR, NDCG and MRR.
       lead: the first model's advantage over this one, paired; empty for the first itself.
       groups: metrics by popularity of the target.
@@ -91,8 +92,10 @@ def assess(
         metrics = {
             **summary(ranking.ranks),
             "coverage@10": coverage(ranking.top, items),
-            "novelty@10": novelty(ranking.top, counts, items),
+            "cold_exposure@10": cold_exposure(ranking.top, counts),
         }
+        if metrics["coverage@10"]:  # ids alone have nothing to list among cold items
+            metrics["novelty@10"] = novelty(ranking.top, counts, items)
         found.append(
             Assessment(
                 name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +59,7 @@ def compare(
     resamples: int,
     seed: int,
     sampled_lists: Mapping[str, npt.NDArray[np.int32]],
+    within: Mapping[str, npt.NDArray[np.int32]] = MappingProxyType({}),
 ) -> Comparison:
     """Ask every model every case.
 
@@ -69,10 +71,13 @@ def compare(
       resamples: of the bootstrap.
       seed: of the bootstrap.
       sampled_lists: variant -> `[draws, M, C]` candidates of the first set; may be empty.
+      within: set of cases -> the only tokens that its targets are ranked among.
     """
-    rankings = {
-        name: {model: ask(cases) for model, ask in models.items()} for name, cases in sets.items()
-    }
+    rankings = {}
+    for name, cases in sets.items():
+        tokens = within.get(name)
+        among = None if tokens is None else np.broadcast_to(tokens, (len(cases), len(tokens)))
+        rankings[name] = {model: ask(cases, among) for model, ask in models.items()}
     assessments = {
         name: assess(answers, sets[name], store, counts=counts, resamples=resamples, seed=seed)
         for name, answers in rankings.items()

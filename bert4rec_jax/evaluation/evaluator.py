@@ -184,12 +184,18 @@ class Evaluator:
         return self._compiled[model]
 
     def _item_vectors(self, model: nn.Module, variables: Any) -> tuple[jax.Array, jax.Array]:
-        with jax.set_mesh(self.mesh):
-            vectors, bias = jax.jit(
+        if model not in self._compiled_vectors:
+            self._compiled_vectors[model] = jax.jit(
                 partial(model.apply, method="item_vectors"),
                 out_shardings=place(self.mesh, Along.ITEMS),
-            )(variables)
+            )
+        with jax.set_mesh(self.mesh):
+            vectors, bias = self._compiled_vectors[model](variables)
         return vectors, bias
+
+    @cached_property
+    def _compiled_vectors(self) -> dict[nn.Module, Any]:
+        return {}
 
     @cached_property
     def _rank_vectors(self) -> Any:

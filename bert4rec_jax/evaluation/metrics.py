@@ -106,6 +106,17 @@ def novelty(top: Ints, counts: Ints, num_items: int) -> float:
     return float(-np.log2(share).mean())
 
 
+def cold_exposure(top: Ints, counts: Ints) -> float:
+    """The share of recommended items that have no training event; 0 where nothing is recommended.
+
+    Args:
+      top: `[M, k]` tokens; PAD fills lists that are shorter than k.
+      counts: `[V]` training interactions per token.
+    """
+    recommended = top[top >= FIRST_ITEM]
+    return float((counts[recommended] == 0).mean()) if len(recommended) else 0.0
+
+
 def popularity_groups(counts: Ints) -> npt.NDArray[np.int8]:
     """`[V]`: an index into `POPULARITY` for each token, by its training interactions.
 

@@ -23,6 +23,7 @@ from bert4rec_jax.evaluation.baselines import (
     Stop,
     Until,
 )
+from bert4rec_jax.evaluation.content_knn import ContentKNN
 from bert4rec_jax.evaluation.item_knn import ItemKNN
 from bert4rec_jax.evaluation.markov import Markov
 from bert4rec_jax.evaluation.metrics import ndcg
@@ -92,9 +93,17 @@ def tune(
 
 
 def tune_all(
-    store: SequenceStore, split: Split, rank: Rank, *, names: Iterable[str] | None = None
+    store: SequenceStore,
+    split: Split,
+    rank: Rank,
+    *,
+    names: Iterable[str] | None = None,
+    content: npt.NDArray[np.float32] | None = None,
 ) -> dict[str, Tuned]:
     """Tune the named baselines, by default all that the log allows, in the order of `GRIDS`.
+
+    With the items' content `[V, F]` content-kNN comes after them. Where the split holds items out,
+    it is chosen by the validation cases about these: they are what it is for.
 
     Raises:
       UserError: a name is unknown, or needs timestamps that the log does not have.
@@ -105,10 +114,15 @@ def tune_all(
         if name not in usable:
             why = "needs timestamps, and this log has none" if name in GRIDS else "is unknown"
             raise UserError(f"baseline {name!r} {why}; choose from {', '.join(usable)}")
-    return {
+    found = {
         name: tune(GRIDS[name](store, split.train_stop), store=store, split=split, rank=rank)
         for name in wanted
     }
+    if content is not None:
+        by_cold = replace(split, validation=split.cold_validation or split.validation)
+        candidates = _content_knn(store, split.train_stop, content)
+        found["content-knn"] = tune(candidates, store=store, split=by_cold, rank=rank)
+    return found
 
 
 def _popular(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
@@ -158,6 +172,15 @@ def _item_knn(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
             fitted = ItemKNN.fit(store, stop, neighbours=neighbours, shrinkage=shrinkage, decay=0.5)
             for decay in (0.5, 0.6, 0.7):
                 yield replace(fitted, decay=decay)
+
+
+def _content_knn(
+    store: SequenceStore, stop: Stop, content: npt.NDArray[np.float32]
+) -> Iterator[Baseline]:
+    for centred in (False, True):
+        fitted = ContentKNN.fit(store, stop, content, decay=0.5, centred=centred)
+        for decay in (0.5, *DECAYS, 0.95):
+            yield replace(fitted, decay=decay)
 
 
 GRIDS: Mapping[str, Grid] = {

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.data.download import Notify
 from bert4rec_jax.data.split import global_time, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
@@ -43,19 +44,24 @@ class Built:
 
 def training_items(
     store: SequenceStore,
-    split: Literal["leave-one-out", "global-time"] = "leave-one-out",
+    split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
     *,
     time_quantile: float = 0.9,
 ) -> npt.NDArray[np.bool_]:
-    """`[len(catalog)]`: items with an interaction in the part that selection trains on."""
+    """`[len(catalog)]`: items with an interaction in the part that selection trains on.
+
+    Of the cold-items split: those of leave-one-out that are not held out.
+    """
     chosen = (
-        leave_one_out(store)
-        if split == "leave-one-out"
-        else global_time(store, quantile=time_quantile)
+        global_time(store, quantile=time_quantile)
+        if split == "global-time"
+        else leave_one_out(store)
     )
-    counts = train_counts(store, chosen.train_stop)
-    seen: npt.NDArray[np.bool_] = counts[store.catalog.is_item()] > 0
-    return seen
+    seen = train_counts(store, chosen.train_stop) > 0
+    if split == "cold-items":
+        seen &= ~choose_cold(store).either
+    fitted: npt.NDArray[np.bool_] = seen[store.catalog.is_item()]
+    return fitted
 
 
 def build(

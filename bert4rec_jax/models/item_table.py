@@ -23,8 +23,9 @@ class ItemTable(nn.Module):
     any item has it with probability `unknown_rate`, once per step for input and output. So the
     model learns to do without the id, and an item that nobody has seen has a vector and a score.
 
-    The collection `catalog` holds `features` `[V, F]` float32, 0 for tokens that are no item, and
-    `trained` `[V]` bool; they are constants, not parameters.
+    The collection `catalog` holds `features` `[V, F]` float32, 0 for tokens that are no item,
+    `trained` `[V]` bool, and perhaps `offset`, a scalar that is added to the bias of items that
+    were not trained on; they are constants, not parameters.
     """
 
     num_rows: int
@@ -55,6 +56,7 @@ class ItemTable(nn.Module):
         unknown = self.param("unknown", self.kernel_init, (self.dim,), jnp.float32)
         unknown_bias = self.param("unknown_bias", zeros, (), jnp.float32)
         without_id = ~trained
+        offset = jnp.where(trained, 0.0, self.get_variable("catalog", "offset", 0.0))
         if not deterministic and self.unknown_rate > 0:
             words = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
             drawn = hashed_bits(words, trained.shape) < jnp.uint32(self.unknown_rate * 2**32)
@@ -62,4 +64,4 @@ class ItemTable(nn.Module):
         without_id &= (features != 0).any(-1)  # MASK, and items without content, keep their own
         vectors = jnp.where(without_id[:, None], unknown, vectors)
         bias = jnp.where(without_id, unknown_bias, bias)
-        return vectors + features @ w_content, bias + features @ w_bias
+        return vectors + features @ w_content, bias + features @ w_bias + offset

@@ -81,7 +81,10 @@ def build_model(
 
 
 def catalog_constants(
-    mesh: Mesh, content: Features | None, trained: npt.NDArray[np.bool_]
+    mesh: Mesh,
+    content: Features | None,
+    trained: npt.NDArray[np.bool_],
+    offset: float = 0.0,
 ) -> dict[str, Any]:
     """The model's collection `catalog`, laid out over the mesh; empty without content.
 
@@ -89,11 +92,17 @@ def catalog_constants(
       mesh: the devices.
       content: `[V, F]` features of each item, or None.
       trained: `[V]`, the items with a training event.
+      offset: added to the bias of the others.
     """
     if content is None:
         return {}
-    arrays = {"features": content, "trained": trained}
-    return {"item_table": {name: put(mesh, Along.ITEMS, x) for name, x in arrays.items()}}
+    return {
+        "item_table": {
+            "features": put(mesh, Along.ITEMS, content),
+            "trained": put(mesh, Along.ITEMS, trained),
+            "offset": put(mesh, Along.NEITHER, np.float32(offset)),
+        }
+    }
 
 
 def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:

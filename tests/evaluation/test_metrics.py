@@ -11,6 +11,7 @@ from bert4rec_jax.evaluation.metrics import (
     CUTOFFS,
     POPULARITY,
     by_popularity,
+    cold_exposure,
     contributions,
     coverage,
     known,
@@ -161,3 +162,10 @@ def test_known_needs_the_user_and_the_target_in_training(write):
 def test_known_is_everyone_in_a_dense_log(store):
     for split in (leave_one_out(store), global_time(store)):
         assert known(split.validation, store, store.offsets[1:]).all()
+
+
+def test_cold_exposure_by_hand():
+    counts = np.array([0, 0, 5, 0, 1, 0])
+    top = np.array([[2, 3], [4, 0], [5, 2]])  # of five places two hold items 3 and 5
+    assert cold_exposure(top, counts) == 2 / 5
+    assert cold_exposure(np.zeros((2, 2), int), counts) == 0

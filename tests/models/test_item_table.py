@@ -78,3 +78,15 @@ def test_no_id_of_an_untrained_item_is_ever_used():
     gradient = jax.grad(total)(params)
     assert (gradient["embedding"][5] == 0).all() and gradient["bias"][5] == 0
     assert (gradient["embedding"][3] != 0).any() and (gradient["unknown"] != 0).any()
+
+
+def test_an_offset_moves_the_bias_of_untrained_items_alone():
+    table, params = make()
+    constants = {"features": CONTENT, "trained": TRAINED}
+    plain = table.apply({"params": params, "catalog": constants}, deterministic=True)
+    moved = table.apply(
+        {"params": params, "catalog": {**constants, "offset": np.float32(2)}}, deterministic=True
+    )
+    np.testing.assert_array_equal(moved[0], plain[0])
+    np.testing.assert_allclose(moved[1] - plain[1], np.where(TRAINED, 0, 2), atol=1e-6)
+    np.testing.assert_array_equal(moved[1][TRAINED], plain[1][TRAINED])

@@ -1,0 +1,164 @@
+"""Cold items: movies that training never sees, and the questions whose answers they are.
+
+A fifth of the catalog, stratified by popularity, is taken out of all histories; half of it is for
+validation, half for test. The question is a user's last cold item of that half, the history all
+warm items before it. So that every model and baseline is asked as under any other split, the rows
+are arranged anew: first each user's warm rows, then one more "user" per question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.data.split import Cases, Split, last_row, leave_one_out
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+
+STRATUM = 10  # neighbours in popularity, of which one is for validation and one for test
+_SEED = 0  # of the choice: all runs on the same data leave out the same items
+
+
+@dataclass(frozen=True)
+class ColdItems:
+    """Which items are held out.
+
+    Attributes:
+      validation: `[V]`, those that selection asks for.
+      test: `[V]`, those that the test asks for.
+    """
+
+    validation: npt.NDArray[np.bool_]
+    test: npt.NDArray[np.bool_]
+
+    @property
+    def either(self) -> npt.NDArray[np.bool_]:
+        """`[V]`, all items that training never sees."""
+        return self.validation | self.test
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Rows of a store: the warm histories of its U users, then a history and target per question.
+
+    Attributes:
+      rows: `[N]` rows of the store.
+      offsets: `[U + M1 + M2 + 1]`: where each user's rows, then each question's, begin.
+      users: `[U + M1 + M2]` users of the store.
+      asked: M1 and M2, the questions of validation and test.
+      dropped: users without a question of validation and of test, by reason.
+    """
+
+    rows: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    users: npt.NDArray[np.int64]
+    asked: tuple[int, int]
+    dropped: tuple[dict[str, int], dict[str, int]]
+
+
+def choose_cold(store: SequenceStore) -> ColdItems:
+    """Draw the cold items: of every ten neighbours in popularity one for validation, one for test.
+
+    Popularity is the number of interactions in the whole store; equals are in random order. The
+    last stratum may have fewer than ten items, and then fewer are drawn from it.
+    """
+    catalog = store.catalog
+    generator = np.random.default_rng(_SEED)
+    counts = np.bincount(store.tokens, minlength=catalog.num_rows)[catalog.is_item()]
+    by_popularity = np.lexsort((generator.random(len(counts)), -counts))
+    strata = -(-len(counts) // STRATUM)
+    drawn = generator.permuted(np.tile(np.arange(STRATUM), (strata, 1)), axis=1)[:, :2]
+    places = drawn + STRATUM * np.arange(strata)[:, None]
+
+    def mask(half: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        chosen = np.zeros(catalog.num_rows, bool)
+        chosen[FIRST_ITEM + by_popularity[half[half < len(counts)]]] = True
+        return chosen
+
+    return ColdItems(mask(places[:, 0]), mask(places[:, 1]))
+
+
+def arrange(store: SequenceStore, cold: ColdItems) -> Arrangement:
+    """Take the cold items out of all histories, and ask for each user's last one of each half.
+
+    Raises:
+      UserError: no user has a cold item of a half with a warm one before it.
+    """
+    starts, stops = np.asarray(store.offsets[:-1]), np.asarray(store.offsets[1:])
+    warm = ~cold.either[store.tokens]
+    before = np.concatenate([[0], np.cumsum(warm)])  # warm rows before each row
+    warm_rows = np.flatnonzero(warm)
+    pieces, sizes = [warm_rows], [before[stops] - before[starts]]
+    users = [np.arange(store.num_users)]
+    dropped = []
+    for name, half in (("validation", cold.validation), ("test", cold.test)):
+        last = last_row(half[store.tokens], starts, stops)
+        length = np.where(last >= 0, before[last] - before[starts], 0)
+        asked = np.flatnonzero(length > 0)
+        if not len(asked):
+            raise UserError(
+                f"no user has a cold item of {name} after a warm one: {store.num_users:,} users "
+                f"and {len(store.catalog):,} items are too few for --data.split cold-items"
+            )
+        reasons = {"no cold item": last < 0, "no warm item before it": (last >= 0) & (length == 0)}
+        dropped.append({why: int(which.sum()) for why, which in reasons.items() if which.any()})
+        size = length[asked] + 1
+        ends = np.cumsum(size)
+        rows = np.empty(int(ends[-1]), np.int64)
+        is_target = np.zeros(len(rows), bool)
+        is_target[ends - 1] = True
+        rows[is_target] = last[asked]
+        within = np.arange(len(rows)) - np.repeat(ends - size, size)
+        rows[~is_target] = warm_rows[(np.repeat(before[starts[asked]], size) + within)[~is_target]]
+        pieces.append(rows)
+        sizes.append(size)
+        users.append(asked)
+    return Arrangement(
+        rows=np.concatenate(pieces),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64),
+        users=np.concatenate(users),
+        asked=(len(users[1]), len(users[2])),
+        dropped=(dropped[0], dropped[1]),
+    )
+
+
+def cold_items(store: SequenceStore, arrangement: Arrangement, cold: ColdItems) -> Split:
+    """The questions about cold items, and leave-one-out about the warm ones.
+
+    Selection looks at warm targets; `cold_validation` is for what warm targets say nothing about.
+    Test sets: `test_warm`; `test_cold`, in the whole catalog; `test_cold_only`, the same questions
+    among the cold items of the test; `test_all`, warm and cold ones together.
+
+    Args:
+      store: the arranged rows.
+      arrangement: how they were arranged.
+      cold: which items are cold.
+    """
+    first = len(arrangement.users) - sum(arrangement.asked)
+    warm = leave_one_out(store, users=first)
+    questions = np.arange(first, store.num_users)
+    rows = np.asarray(store.offsets[1:])[first:] - 1
+    middle = arrangement.asked[0]
+    test_cold = Cases(questions[middle:], rows[middle:], arrangement.dropped[1])
+    test_warm = warm.test["test"]
+    return Split(
+        name="cold_items",
+        train_stop=warm.train_stop,
+        refit_stop=warm.refit_stop,
+        validation=warm.validation,
+        test={
+            "test_warm": test_warm,
+            "test_cold": test_cold,
+            "test_cold_only": Cases(test_cold.users, test_cold.rows, {}),
+            "test_all": Cases(
+                np.concatenate([test_warm.users, test_cold.users]),
+                np.concatenate([test_warm.rows, test_cold.rows]),
+                {},
+            ),
+        },
+        within={"test_cold_only": np.flatnonzero(cold.test).astype(np.int32)},
+        cold_validation=Cases(questions[:middle], rows[:middle], arrangement.dropped[0]),
+    )

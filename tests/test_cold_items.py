@@ -1,0 +1,133 @@
+"""A run with items held out: trained, calibrated, tested, evaluated again, exported."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bert4rec_jax import experiment
+from bert4rec_jax.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from bert4rec_jax.data.cold import choose_cold
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.build import build, training_items
+from bert4rec_jax.features.sources import Sources
+from bert4rec_jax.serving.evaluation import rank_cases
+from bert4rec_jax.serving.export import export
+from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.setting import CALIBRATION, open_finished
+
+QUIET = Console(quiet=True)
+SETS = {"test_warm", "test_cold", "test_cold_only", "test_all"}
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    """A short run whose content says where in the walk an item stands."""
+    folder = tmp_path_factory.mktemp("cold")
+    places = np.array([int(item) for item in store.catalog.item_ids]) * 2 * np.pi / 40
+    np.save(folder / "places.npy", np.stack([np.sin(places), np.cos(places)], 1))
+    fitted = training_items(store, "cold-items")
+    assert fitted.sum() == 32
+    build(store, folder / "content", fitted=fitted,
+          sources=Sources(embeddings=folder / "places.npy"))  # fmt: skip
+    config = Config(
+        data=DataConfig(path=str(store.path), max_length=12, split="cold-items",
+                        content=str(folder / "content")),
+        model=ModelConfig(dim=16, layers=1, ffn_dim=32, init_scale=0.2, dropout=0.0,
+                          attention_dropout=0.0),
+        optimizer=OptimizerConfig(peak_lr=0.01, warmup_steps=10),
+        training=TrainingConfig(epochs=20, batch_size=16, evaluate_every=10),
+        evaluation=EvaluationConfig(batch_size=64, bootstrap=100),
+        workdir=str(folder / "run"),
+    )  # fmt: skip
+    said = Console(file=io.StringIO(), width=200)
+    return config, experiment.run(config, recipe="cold", console=said), said.file.getvalue()
+
+
+def test_what_is_reported(run, store):
+    _, results, said = run
+    assert results.keys() >= SETS
+    assert {"BERT4Rec", "popular", "content-knn"} <= results["test_cold"].keys()
+    assert "ranked among 4 cold items" in said
+    assert said.count("Share of untrained items in the lists") == 3
+    for name in ("test_warm", "test_cold"):
+        shares = {model: found["cold_exposure@10"] for model, found in results[name].items()}
+        assert shares["popular"] < shares["content-knn"] < 1 and 0 < shares["BERT4Rec"] < 1
+    assert results["test_cold_only"]["popular"]["cold_exposure@10"] == 1
+    assert results["data"]["test_cold"]["cases"] + sum(
+        results["data"]["test_cold"]["left_out"].values()
+    ) == store.num_users  # fmt: skip
+
+
+def test_content_finds_what_nobody_watched(run):
+    cold, only = run[1]["test_cold"], run[1]["test_cold_only"]
+    assert cold["BERT4Rec"]["mrr"] > 2 * cold["popular"]["mrr"]
+    assert only["BERT4Rec"]["mrr"] > cold["BERT4Rec"]["mrr"]  # fewer rivals
+
+
+def test_ids_alone_know_nothing_of_cold_items(run, tmp_path):
+    config = run[0]
+    ids = replace(
+        config,
+        data=replace(config.data, content=""),
+        training=replace(config.training, epochs=2, evaluate_every=2),
+        evaluation=replace(config.evaluation, baselines=False),
+        workdir=str(tmp_path / "ids"),
+    )
+    results = experiment.run(ids, recipe="cold", console=QUIET)
+    assert results["test_cold"]["BERT4Rec"]["hr@10"] == 0
+    assert results["test_cold"]["BERT4Rec"]["cold_exposure@10"] == 0
+    assert results["test_warm"]["BERT4Rec"]["mrr"] > 0
+    assert not (tmp_path / "ids" / CALIBRATION).exists()
+
+
+def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
+    config, results, _ = run
+    workdir = tmp_path / "run"
+    shutil.copytree(config.workdir, workdir)
+    kept = json.loads((workdir / CALIBRATION).read_text())
+    best = max(kept["trials"], key=lambda t: t["warm_ndcg@10"] + t["cold_ndcg@10"])
+    assert kept["warm_ndcg@10"] + kept["cold_ndcg@10"] == pytest.approx(
+        best["warm_ndcg@10"] + best["cold_ndcg@10"]
+    )
+    finished = open_finished(workdir, QUIET)
+    assert finished.offset == kept["offset"]
+    cases = finished.setting.tested()["test_cold"]
+
+    def mrr(offset):
+        params = finished.best.state.params
+        return (
+            1 / finished.setting.ask(params, finished.trained, cases, offset=offset).ranks
+        ).mean()
+
+    assert mrr(kept["offset"]) == pytest.approx(results["test_cold"]["BERT4Rec"]["mrr"], abs=1e-6)
+    assert mrr(-20) < mrr(0) < mrr(20)
+    (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
+    assert open_finished(workdir, QUIET).offset == 0
+    (workdir / CALIBRATION).write_text("{")
+    with pytest.raises(UserError, match=r"cannot read .*calibration\.json .*remove it"):
+        open_finished(workdir, QUIET)
+
+
+def test_the_bundle_ranks_cold_targets_as_the_evaluator_does(run, store, tmp_path):
+    config, _, _ = run
+    export(Path(config.workdir), tmp_path / "bundle")
+    setting = open_finished(Path(config.workdir), QUIET).setting
+    ranks = np.load(f"{config.workdir}/ranks.npz")["test_cold/BERT4Rec"]
+    scorer = load(tmp_path / "bundle", batch_size=16)
+    found = rank_cases(scorer, setting.store, setting.tested()["test_cold"])
+    np.testing.assert_array_equal(found, ranks)
+    cold = choose_cold(store).either
+    assert scorer.bundle.known[: len(cold)][cold].all()
