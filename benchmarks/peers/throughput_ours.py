@@ -1,0 +1,149 @@
+"""Training throughput of this package: its plan, pipeline, packing and compiled step.
+
+Rows are packed, so a step holds as many histories as a peer's batch, in fewer rows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from report import (
+    BATCH,
+    DROPOUT,
+    FFN,
+    HEADS,
+    LAYERS,
+    LEARNING_RATE,
+    LENGTH,
+    MASK_RATE,
+    WIDTH,
+    arguments,
+    report,
+)
+
+from bert4rec_jax.config import (
+    Config,
+    DataConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from bert4rec_jax.data.pipeline import StepToBatch, batches
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.data.thumbs import default_thresholds
+from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
+from bert4rec_jax.training.fit import build_model, make_plan
+from bert4rec_jax.training.masking import num_slots
+from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
+from bert4rec_jax.training.step import Constants, create_state, make_train_step
+
+
+def main() -> None:
+    """Measure."""
+    options = arguments()
+    store = SequenceStore.open(Path(options.data).with_suffix(".store"))
+    data = DataConfig(max_length=LENGTH, window="recent", pack=True)
+    config = Config(
+        data=data,
+        model=ModelConfig(
+            dim=WIDTH, heads=HEADS, layers=LAYERS, ffn_dim=FFN,
+            dropout=DROPOUT, attention_dropout=DROPOUT,
+        ),
+        masking=MaskingConfig(rate=MASK_RATE, last_only=0),
+        optimizer=OptimizerConfig(schedule="constant", peak_lr=LEARNING_RATE, warmup_steps=1),
+    )  # fmt: skip
+    epoch = make_plan(config, store, store.offsets[1:]).epoch(0)
+    rows = round(BATCH * epoch.num_rows / epoch.num_examples)
+    config = replace(config, training=TrainingConfig(batch_size=rows))
+    plan = make_plan(config, store, store.offsets[1:])
+    mesh = make_mesh()
+    model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=LENGTH)
+    schedule = make_schedule(config.optimizer, dim=WIDTH, total_steps=1)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    state = create_state(mesh, model, optimizer, seed=0, max_length=LENGTH)
+    constants = Constants(put(mesh, Along.ITEMS, store.catalog.is_item()), {})
+    train_step = make_train_step(
+        mesh, state, constants, model, optimizer,
+        masking=config.masking,
+        slots=num_slots(
+            rate=MASK_RATE, next_item=0, max_length=LENGTH, max_segments=data.max_segments
+        ),
+        seed=0,
+        steps_per_epoch=plan.steps_per_epoch,
+        chunk=config.training.loss_chunk,
+    )  # fmt: skip
+    total = options.warmup + options.steps
+    to_batch = StepToBatch(plan, store, default_thresholds(None))
+    losses: list[float] = []
+    last, sequences, products = None, 0, 0.0
+    for step, batch in enumerate(batches(to_batch, start=0, stop=total)):
+        if step == options.warmup:
+            losses.append(float(last["loss"]))
+            last, start = None, time.perf_counter()
+        if step >= options.warmup:
+            lengths = np.bincount(_history(batch))[1:]
+            lengths = lengths[lengths > 0]
+            sequences += len(lengths)
+            products += useful_operations(lengths, len(store.catalog))
+        state, metrics = train_step(state, global_rows(mesh, batch), constants)
+        if last is not None:  # as the training loop: the previous step's loss, while this one runs
+            losses.append(float(last["loss"]))
+        last = metrics
+    losses.append(float(last["loss"]))
+    seconds = time.perf_counter() - start
+    limit = product_limit()
+    report(
+        "BERT4Rec-JAX",
+        seconds=seconds,
+        steps=options.steps,
+        sequences=sequences,
+        losses=losses,
+        packages=("jax", "flax"),
+        useful_gflop_per_s=round(products / seconds / 1e9, 1),
+        product_limit_gflop_per_s=round(limit / 1e9, 1),
+        share_of_limit=round(products / seconds / limit, 3),
+    )
+
+
+def _history(batch) -> np.ndarray:
+    """`[B * L]`: which history a position belongs to, from 1; 0 on padding."""
+    rows = np.arange(len(batch.segments))[:, None]
+    numbered = rows * (batch.segments.max() + 1) + batch.segments
+    return np.where(batch.segments > 0, numbered, 0).ravel()
+
+
+def useful_operations(lengths: np.ndarray, items: int) -> float:
+    """Operations of the matrix products that histories of these lengths need, both passes.
+
+    2 operations per multiplication and 3 products for each forward one. Counted: projections and
+    feed-forward per item, attention within a history, transform and logits per masked item. What
+    padding, packing and recomputation add is not.
+    """
+    masked = np.maximum(1, np.round(MASK_RATE * lengths))
+    per_item = LAYERS * (4 * WIDTH**2 + 2 * WIDTH * FFN)
+    attention = LAYERS * 2 * WIDTH * (lengths.astype(float) ** 2).sum()
+    head = masked.sum() * (WIDTH**2 + WIDTH * items)
+    return 6 * float(lengths.sum() * per_item + attention + head)
+
+
+def product_limit(size: int = 2048, repeats: int = 5) -> float:
+    """Operations per second of a float32 product of square matrices through JAX, the best of 5."""
+    matrix = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    product(matrix, matrix).block_until_ready()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product(matrix, matrix).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
+if __name__ == "__main__":
+    main()
