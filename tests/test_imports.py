@@ -39,7 +39,13 @@ ALLOWED = {
         "config", "data", "environment", "evaluation", "outputs", "processes", "setting",
         "training",
     },
-    "cli": {"data", "entry", "experiment", "features", "outputs", "serving"},
+    "report": {
+        "data", "evaluation", "figures", "outputs", "serving", "setting", "sharding", "training",
+    },
+    "explore": {"data", "serving"},
+    "cli": {
+        "data", "entry", "experiment", "explore", "features", "outputs", "report", "serving",
+    },
     "__init__": {"serving"},
 }  # fmt: skip
 
