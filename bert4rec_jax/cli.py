@@ -399,6 +399,72 @@ def similar(
     show_similar(bundle, title, k)
 
 
+@_app.command
+def explain(
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    history: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TITLE ...")],
+    item: str | None = None,
+    masked: str | None = None,
+    picture: Path | None = None,
+) -> None:
+    """Show why a movie is recommended: what each movie of a history does, and where heads look.
+
+    Args:
+        bundle: A folder made by `bert4rec export`.
+        history: Titles or item ids, oldest first; small mistakes are forgiven.
+        item: The movie to explain, by title or id. None: the first recommendation.
+        masked: A movie of the history to hide and guess, without what came after it and with it.
+            None: the middle one.
+        picture: SVG file to write.
+    """
+    from bert4rec_jax.serving.explanation_display import show_explanation
+
+    show_explanation(bundle, history, item, masked, picture)
+
+
+@_app.command
+def report(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    *,
+    output: Path | None = None,
+) -> None:
+    """Write what a run learned as one HTML file that needs no network.
+
+    Args:
+        run: The folder of the run; it may be unfinished.
+        output: The file to write. None: report.html in the folder of the run.
+    """
+    from bert4rec_jax.report.report import write_report
+
+    path = output or run / "report.html"
+    write_report(run, path, Console(stderr=True))
+    Console().print(f"Written: {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+@_app.command
+def explore(
+    bundles: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="BUNDLE [BUNDLE ...]")
+    ],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8008,
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
+) -> None:
+    """Open a local web page to try models on (extra: demo).
+
+    Args:
+        bundles: Folders made by `bert4rec export`; several are shown side by side.
+        host: Address to listen on. The default is reached from this machine only.
+        port: Port to listen on; 0 takes any that is free.
+        k: Length of the lists.
+    """
+    from bert4rec_jax.explore.server import serve
+
+    serve(bundles, host=host, port=port, k=k, console=Console(stderr=True))
+
+
 def _table(report: Report, output: Path) -> Table:
     """The counts of a preparation, one per line."""
     table = Table("", "", title=f"prepared {output}", show_header=False)

@@ -104,6 +104,7 @@ class MultiHeadAttention(nn.Module):
         weights = attention_weights(
             project("query", queries), project("key", context), visible, bias
         )
+        self.sow("intermediates", "weights", weights)  # kept for those who ask, see serving.traced
         weights = Dropout(self.dropout)(weights, deterministic=deterministic)
         values = project("value", context)
         mixed = jnp.einsum("BHQL,BHLK->BQHK", weights.astype(values.dtype), values)

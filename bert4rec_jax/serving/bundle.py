@@ -35,7 +35,7 @@ PARAMETERS = "params.safetensors"
 CATALOG = "catalog.parquet"
 STAGES = "stages"  # in the manifest of a pipeline
 STAGE_FOLDERS = ("retriever", "ranker")
-FUNCTIONS = ("item_vectors", "encode", "score", "top_k")
+FUNCTIONS = ("item_vectors", "encode", "score", "top_k", "attend")
 _AGAIN = "export it again with `bert4rec export RUN BUNDLE`"
 
 
@@ -140,8 +140,13 @@ class Bundle:
         """One of FUNCTIONS.
 
         Raises:
-          UserError: this JAX cannot read it.
+          UserError: this JAX cannot read it, or the bundle was made before there was one.
         """
+        if name not in self.manifest["functions"]:
+            raise UserError(
+                f"{self.path} has no function {name!r}: bert4rec-jax "
+                f"{self.manifest['bert4rec_jax']} made it without; {_AGAIN}"
+            )
         file = self.path / function_file(name)
         try:
             return export.deserialize(bytearray(file.read_bytes()))

@@ -70,6 +70,21 @@ class Functions:
         (params, items), rows = self._place(tokens, thumbs, excluded)
         return self._top_k(params, items, *rows, np.zeros(k, np.int8))
 
+    def attend(self, rows: Array, thumbs: Array, slots: Array) -> tuple[jax.Array, jax.Array]:
+        """Histories whose MASKs are in place, `[n, l]`, asked at `[n, 1]` slots.
+
+        `[n.., D]` user vectors and `[n.., layers, H, l]` attention from the slots, both float32.
+
+        Raises:
+          UserError: the bundle was made without this function.
+        """
+        return self._attend(self._params, *self._rows(rows, thumbs, slots))
+
+    @cached_property
+    def _attend(self) -> Any:
+        inputs = (Along.NEITHER, *[Along.ROWS] * 3)
+        return self._on_devices("attend", inputs, (Along.ROWS, Along.ROWS))
+
     @cached_property
     def _encode(self) -> Any:
         return jax.jit(self._bundle.function("encode").call)

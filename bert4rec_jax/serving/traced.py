@@ -30,6 +30,7 @@ _ARGUMENTS = {
     "encode": _HISTORY,
     "score": (*_ITEMS, *_HISTORY, "candidates"),
     "top_k": (*_ITEMS, *_HISTORY, "excluded", "places"),
+    "attend": (*_HISTORY, "slots"),
 }
 # By path, as in the safetensors file: parameters, and what the model knows of the items' content.
 Params = dict[str, jax.Array]
@@ -64,12 +65,29 @@ def model_inputs(
     rows = jnp.concatenate([tokens, jnp.full_like(tokens[:, :1], PAD)], axis=1)
     columns = jnp.arange(rows.shape[1], dtype=jnp.int32)
     rows = jnp.where(columns == lengths, MASK, rows)
-    used = columns <= lengths
-    positions = jnp.where(used, max_length - 1 - lengths + columns, 0)
     slots = jnp.maximum(lengths - 1, 0) if causal else lengths
-    thumbs = jnp.pad(jnp.where(tokens == PAD, NONE, thumbs), ((0, 0), (0, 1)))
-    from_left = jnp.full(rows.shape, causal)
-    return History(rows, thumbs, positions, used.astype(jnp.int32), from_left), slots
+    thumbs = jnp.pad(thumbs, ((0, 0), (0, 1)))
+    return as_read(rows, thumbs, max_length=max_length, causal=causal), slots
+
+
+def as_read(rows: jax.Array, thumbs: jax.Array, *, max_length: int, causal: bool) -> History:
+    """A history whose MASKs are already in place; the newest column is at position L - 1.
+
+    Args:
+      rows: `[b, l]` int32, at most L columns, padded with PAD.
+      thumbs: `[b, l]` int8, `data.thumbs`; not read where there is no item.
+      max_length, causal: as above.
+    """
+    used = rows != PAD
+    lengths = used.sum(axis=1, dtype=jnp.int32)[:, None]
+    positions = max_length - lengths + jnp.arange(rows.shape[1], dtype=jnp.int32)
+    return History(
+        rows,
+        jnp.where(used & (rows != MASK), thumbs, NONE),
+        jnp.where(used, positions, 0),
+        used.astype(jnp.int32),
+        jnp.full(rows.shape, causal),
+    )
 
 
 @dataclass(frozen=True)
@@ -137,12 +155,38 @@ class Serving:
         scores = self.encode(params, tokens, thumbs) @ vectors.T + bias
         return best_items(scores, excluded, known, top=places.shape[0])
 
+    def attend(
+        self, params: Params, rows: jax.Array, thumbs: jax.Array, slots: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """A history asked at any of its columns, and where each head looks from there.
+
+        Args:
+          params: as above.
+          rows: `[b, l]` int32, l ≤ L: as `as_read` takes them.
+          thumbs: `[b, l]` int8.
+          slots: `[b, 1]` int32: the column that is asked, MASK for one that reads both ways.
+
+        Returns:
+          `[b, D]` as `encode` gives it, and `[b, layers, H, l]` weights; each row sums to 1.
+        """
+        history = as_read(rows, thumbs, max_length=self.max_length, causal=self.causal)
+        hidden, sown = self._apply(
+            params, history, slots, deterministic=True, method="encode", mutable=["intermediates"]
+        )
+        weights = []
+        for layer in range(self.model.layers):
+            every = sown["intermediates"][f"transformer_{layer}"]["attention"]["weights"][0]
+            # The last layer of BERT4Rec has queries at the slots only.
+            asked = slots if every.shape[2] == history.tokens.shape[1] else jnp.zeros_like(slots)
+            weights.append(jnp.take_along_axis(every, asked[:, None, :, None], axis=2)[:, :, 0])
+        return hidden[:, 0], jnp.stack(weights, axis=1)
+
     def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
         return self.model.apply(unflatten_dict(params, sep=_SEPARATOR), *arrays, **options)
 
 
 def trace(serving: Serving, params: Any) -> dict[str, export.Exported]:
-    """`item_vectors`, `encode`, `score` and `top_k` for every platform, parameters as arguments.
+    """The functions of a bundle for every platform, parameters as arguments.
 
     The length of histories is symbolic like the rest: one function serves every bucket.
 
@@ -172,6 +216,16 @@ def trace(serving: Serving, params: Any) -> dict[str, export.Exported]:
             items,
             *_arrays(
                 "b,l b,l b,e k", jnp.int32, jnp.int8, jnp.int32, jnp.int8, where=[shorter, listed]
+            ),
+        ),
+        "attend": traced(
+            serving.attend,
+            *_arrays(
+                "b,l b,l b,1",
+                jnp.int32,
+                jnp.int8,
+                jnp.int32,
+                where=["l >= 2", f"l <= {serving.max_length}"],
             ),
         ),
     }

@@ -1,12 +1,18 @@
 """The commands as a person types them."""
 
 import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from bert4rec_jax import cli
+from bert4rec_jax.serving.explanation import explain
+from bert4rec_jax.serving.explanation_display import explanation_table
+from bert4rec_jax.serving.picture import picture
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +69,46 @@ def test_similar_shows_titles_with_cosines(bert4rec, bundle, scorer):
     status, output, _ = bert4rec("similar", bundle, item)
     assert status == 0 and f"like {item}" in output and "cosine" in output
     assert len(cells(output)) == 10
+
+
+def test_explain_shows_influence_attention_and_both_sides(bert4rec, bundle, scorer, tmp_path):
+    ids = scorer.catalog.item_ids
+    command = ("explain", bundle, "--history", *ids[:4])
+    status, output, _ = bert4rec(*command, "--picture", tmp_path / "why.svg")
+    found = explain(scorer, ids[:4])
+    assert status == 0
+    rows = {row[0]: row for row in cells(output) if len(row) == 5}
+    for influence in found.influences:
+        assert f"{influence.log_probability:+.3f}" in rows[influence.title]
+    assert f"why {found.title}: place 1" in output and f"hidden: {ids[2]}" in output
+    drawn = ET.fromstring((tmp_path / "why.svg").read_text())
+    shown = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {*ids[:4], "(the place itself)"} <= set(shown)
+
+
+def test_explain_refuses_what_cannot_be_meant(bert4rec, bundle, scorer):
+    ids = scorer.catalog.item_ids
+    for arguments, message in (
+        (("--history",), "the history is empty; name at least one"),
+        (("--history", "Casablanca"), "no title is clearly 'Casablanca'"),
+        (("--history", ids[0], "--item", "Casablanca"), "no title is clearly 'Casablanca'"),
+        (("--history", ids[0], "--masked", ids[5]), f"'{ids[5]}' is not in the history"),
+    ):
+        status, _, errors = bert4rec("explain", bundle, *arguments)
+        assert status == 2 and errors.startswith(f"error: {message}")
+
+
+def test_hostile_titles_stay_text(scorer):
+    hostile = "[bold]<script>&"
+    found = explain(scorer, scorer.catalog.item_ids[:2])
+    influences = tuple(replace(influence, title=hostile) for influence in found.influences)
+    found = replace(found, title=hostile, influences=influences)
+    drawn = picture(found)
+    assert "<script" not in drawn and ET.fromstring(drawn).get("aria-label").count(hostile) == 1
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(explanation_table(found))
+    assert shown.get().count(hostile) == 3
 
 
 def test_a_title_that_is_none_is_one_clear_error(bert4rec, bundle):

@@ -13,7 +13,7 @@ ROOT = Path(serving.__file__).parent
 EXPORT = {"export.py", "traced.py"}
 ANSWER = sorted(path for path in ROOT.glob("*.py") if path.name not in EXPORT)
 # Of ours: what the answering half may import. data.pipeline alone imports Grain.
-OURS = {"data", "errors", "evaluation.ranks", "outputs", "serving", "sharding"}
+OURS = {"data", "errors", "evaluation.ranks", "figures", "outputs", "serving", "sharding"}
 THIRD = {"jax", "numpy", "pyarrow", "safetensors", "rich"}
 
 BLOCK = """

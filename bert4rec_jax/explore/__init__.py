@@ -1,0 +1,1 @@
+"""Explore: a local web page to try a model on."""

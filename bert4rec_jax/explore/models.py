@@ -1,0 +1,179 @@
+"""Models: the bundles that a page compares, asked with what a visitor has seen."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.explore.state import DOWN, UP, Seen, State
+from bert4rec_jax.serving.explanation import explain
+from bert4rec_jax.serving.lookup import find_item
+from bert4rec_jax.serving.picture import picture
+from bert4rec_jax.serving.scorer import Answer, Scorer, load
+
+_SUGGESTED = 12
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One model's list.
+
+    Attributes:
+      name: of the bundle.
+      answer: its list; empty where there is a problem.
+      unknown: titles of movies that this model does not have.
+      problem: what went wrong, in words for the visitor.
+    """
+
+    name: str
+    answer: Answer
+    unknown: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class Models:
+    """Bundles, loaded. Titles are those of the first; the others are asked by the same ids.
+
+    Args:
+      bundles: folders made by `bert4rec export`, at least one.
+      k: length of the lists.
+
+    Raises:
+      UserError: see `Bundle.open`.
+    """
+
+    def __init__(self, bundles: Sequence[Path], k: int) -> None:
+        if k < 1:
+            raise UserError(f"k is {k}; expected at least 1")
+        self._k = k
+        self._scorers = [load(bundle, batch_size=64) for bundle in bundles]
+        names = [bundle.resolve().name for bundle in bundles]
+        doubled = {name for name, count in Counter(names).items() if count > 1}
+        self.names = [
+            str(bundle) if name in doubled else name for name, bundle in zip(names, bundles)
+        ]
+        self._asked = threading.Lock()  # requests come in several threads; models answer one
+
+    @property
+    def catalog(self) -> Catalog:
+        """Titles and genres."""
+        return self._scorers[0].catalog
+
+    @property
+    def has_titles(self) -> bool:
+        """Whether movies are known by more than their ids."""
+        return self.catalog.titles != self.catalog.item_ids
+
+    @property
+    def read_thumbs(self) -> list[bool]:
+        """For each model, whether it reads thumbs."""
+        return [bool(scorer.bundle.manifest["model"]["thumbs"]) for scorer in self._scorers]
+
+    def title(self, item_id: str) -> str:
+        """The title of a movie; the id itself where it is unknown."""
+        catalog = self.catalog
+        return catalog.title(catalog.token(item_id)) if self.has(item_id) else item_id
+
+    def genres(self, item_id: str) -> str:
+        """Genres, separated by commas."""
+        catalog = self.catalog
+        if not self.has(item_id):
+            return ""
+        return catalog.genres[catalog.token(item_id) - FIRST_ITEM].replace("|", ", ")
+
+    def has(self, item_id: str) -> bool:
+        """Whether the first model's catalog has the movie."""
+        try:
+            self.catalog.token(item_id)
+        except UserError:
+            return False
+        return True
+
+    def find(self, text: str) -> str:
+        """The id of the movie that a text means.
+
+        Raises:
+          UserError: none, or several.
+        """
+        if not text.strip():
+            raise UserError("type a title first")
+        return self.catalog.item_ids[find_item(self.catalog, text) - FIRST_ITEM]
+
+    def suggest(self, text: str) -> list[tuple[str, str]]:
+        """What to type, and a name to show, for movies whose titles hold a text; best first."""
+        wanted = text.casefold().strip()
+        if not wanted:
+            return []
+        catalog = self.catalog
+        found = [
+            (wanted_at, i)
+            for i, title in enumerate(catalog.titles)
+            if (wanted_at := title.casefold().find(wanted)) >= 0
+        ]
+        found.sort(key=lambda pair: (pair[0] > 0, pair[1]))
+        times = Counter(catalog.titles)
+        return [
+            (title if times[title] == 1 else catalog.item_ids[i], title)
+            for _, i in found[:_SUGGESTED]
+            for title in [catalog.titles[i]]
+        ]
+
+    def lists(self, state: State) -> list[Listed]:
+        """Every model's list."""
+        found = []
+        with self._asked:
+            for number, (name, scorer) in enumerate(zip(self.names, self._scorers)):
+                history, ratings, left_out = self._question(number, state)
+                try:
+                    answer = scorer.recommend(history, self._k, left_out, ratings=ratings)
+                except UserError as error:
+                    found.append(Listed(name, Answer((), (), ()), problem=str(error)))
+                    continue
+                unknown = tuple(self.title(item) for item in answer.unknown)
+                found.append(Listed(name, answer, unknown))
+        return found
+
+    def why(self, state: State) -> tuple[str, str]:
+        """The picture that explains a movie, and the name of the model it is about.
+
+        Raises:
+          UserError: there is nothing to explain, or see `explain`.
+        """
+        number, item = state.why or (-1, "")
+        if not 0 <= number < len(self._scorers):
+            raise UserError("there is no such model on this page")
+        scorer = self._scorers[number]
+        history, ratings, _ = self._question(number, state)
+        known = [(i, r) for i, r in zip(history, ratings) if _knows(scorer, i)]
+        if not known:
+            raise UserError("without a history there is nothing to leave out; add a movie first")
+        with self._asked:
+            found = explain(scorer, [i for i, _ in known], item, ratings=[r for _, r in known])
+        return picture(found), self.names[number]
+
+    def _question(self, number: int, state: State) -> tuple[list[str], list[float], list[str]]:
+        """What a model reads of a state: ids, ratings, and ids that it may not list.
+
+        A model that reads no thumbs is not told of what was disliked.
+        """
+        up = self._scorers[number].bundle.thumbs[0]
+        ratings = {UP: up, DOWN: up - 1}
+
+        def is_read(movie: Seen) -> bool:
+            return self.read_thumbs[number] or movie.thumb != DOWN
+
+        read = [movie for movie in state.seen if is_read(movie)]
+        return (
+            [movie.item_id for movie in read],
+            [ratings.get(movie.thumb, float("nan")) for movie in read],
+            [movie.item_id for movie in state.seen if not is_read(movie)],
+        )
+
+
+def _knows(scorer: Scorer, item_id: str) -> bool:
+    return item_id in scorer.catalog.item_ids

@@ -1,0 +1,229 @@
+"""Evidence: what a report shows, read from the folder of a run and from its best checkpoint.
+
+Dimensions: M cases, V rows of the item table, S sampled cases, N layers, H heads, L positions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, Catalog
+from bert4rec_jax.data.split import Cases, train_counts
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.data.thumbs import to_thumbs
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.ledger import LEDGER, RANKS
+from bert4rec_jax.serving.traced import Serving, by_path
+from bert4rec_jax.setting import Finished, open_finished
+from bert4rec_jax.sharding import to_host
+from bert4rec_jax.training.fit import digest
+
+Ints = npt.NDArray[np.integer[Any]]
+_SAMPLE = 256  # cases whose attention is looked at
+
+
+@dataclass(frozen=True, eq=False)
+class Gaze:
+    """Where the heads look from the place of the next item, in S cases.
+
+    Attributes:
+      weights: `[S, N, H, L]`; column l is the l-th item back from there, 0 the place itself (for a
+        model that reads from the left the newest item, which is where it is asked).
+      tokens: `[S, L]` the items there, PAD where there is none, MASK at the place itself.
+      recommended: `[S]` the item that the model recommends first.
+    """
+
+    weights: npt.NDArray[np.float32]
+    tokens: npt.NDArray[np.int32]
+    recommended: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of a run.
+
+    Attributes:
+      run: its folder.
+      model: name of the model in the figures.
+      asked: `test`, or `validation` where the test split was not read with these parameters.
+      store: the data.
+      cases: the M questions.
+      ranks: model -> `[M]`, the model first, then the baselines.
+      top: `[M, 10]` what the model recommends.
+      counts: `[V]` training interactions per token.
+      vectors: `[V, D]` of items.
+      known: `[V]` items that the model can score.
+      gaze: where heads look.
+      log: the lines of `log.jsonl`.
+      results: the content of `metrics.json`; empty without one, or one of other parameters.
+      step: of the checkpoint.
+      resamples: of the bootstrap.
+    """
+
+    run: Path
+    model: str
+    asked: str
+    store: SequenceStore
+    cases: Cases
+    ranks: Mapping[str, Ints]
+    top: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float32]
+    known: npt.NDArray[np.bool_]
+    gaze: Gaze
+    log: list[dict[str, Any]]
+    results: Mapping[str, Any]
+    step: int
+    resamples: int
+
+    @property
+    def catalog(self) -> Catalog:
+        """Ids, titles and genres."""
+        return self.store.catalog
+
+    @property
+    def targets(self) -> npt.NDArray[np.int32]:
+        """`[M]` tokens."""
+        return self.store.tokens[self.cases.rows]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """`[M]` items in each history."""
+        return self.cases.rows - self.store.offsets[self.cases.users]
+
+
+def gather(run: Path, console: Console) -> Evidence:
+    """Read a run; nothing of the test split is read that was not recorded before.
+
+    Raises:
+      UserError: the run has no checkpoint that can be read, or its files contradict each other.
+    """
+    finished = open_finished(run, console)
+    setting, store = finished.setting, finished.setting.store
+    params = finished.best.state.params
+    parameters = digest(params)
+    results = _results(run, parameters)
+    recorded = _recorded(run, parameters)
+    ranks: dict[str, Ints] = {}
+    if recorded is None:
+        console.print(
+            "The test split was not read with these parameters: the report is about validation. "
+            f"`bert4rec evaluate {run}` reads it.",
+            soft_wrap=True,
+        )
+        asked, cases = "validation", setting.split.validation
+    else:
+        asked, ranks = recorded
+        cases = setting.tested()[asked]
+        users = ranks.pop("users")
+        if not np.array_equal(users, cases.users):
+            raise UserError(
+                f"{run / RANKS} is about other users than the data of the run; run "
+                f"`bert4rec evaluate {run}` again"
+            )
+    ranking = setting.ask(params, finished.trained, cases)
+    if not ranks:
+        ranks = {"the model": ranking.ranks}
+    vectors, _ = jax.jit(lambda v: setting.model().apply(v, method="item_vectors"))(
+        finished.variables()
+    )
+    return Evidence(
+        run=run,
+        model=next(iter(ranks)),
+        asked=asked,
+        store=store,
+        cases=cases,
+        ranks=ranks,
+        top=ranking.top,
+        counts=train_counts(store, setting.split.refit_stop),
+        vectors=to_host(vectors),
+        known=setting.scored(finished.trained),
+        gaze=_gaze(finished, cases, ranking.top[:, 0]),
+        log=_lines(run / "log.jsonl"),
+        results=results,
+        step=finished.best.step,
+        resamples=setting.config.evaluation.bootstrap,
+    )
+
+
+def _gaze(finished: Finished, cases: Cases, recommended: npt.NDArray[np.int32]) -> Gaze:
+    """Of cases spread evenly over all; nothing about how well the model did chooses them."""
+    setting = finished.setting
+    store, length, causal = setting.store, setting.config.data.max_length, setting.causal
+    which = np.unique(np.linspace(0, len(cases) - 1, min(_SAMPLE, len(cases))).astype(np.int64))
+    rows = np.zeros((len(which), length), np.int32)
+    thumbs = np.zeros(rows.shape, np.int8)
+    slots = np.zeros((len(which), 1), np.int32)
+    for row, case in enumerate(which):
+        stop = cases.rows[case]
+        start = max(stop - (length - 1), store.offsets[cases.users[case]])
+        count = stop - start
+        rows[row, :count] = store.tokens[start:stop]
+        thumbs[row, :count] = to_thumbs(store.ratings[start:stop], setting.thumbs)
+        slots[row] = count - 1 if causal else count
+        if not causal:
+            rows[row, count] = MASK
+    variables = by_path(jax.tree.map(to_host, finished.variables()))
+    _, weights = jax.jit(Serving(setting.model(), length, causal).attend)(
+        variables, rows, thumbs, slots
+    )
+    back = slots - np.arange(length)  # column l of the result is column `back` of the row
+    inside = back >= 0
+    tokens = np.where(inside, np.take_along_axis(rows, np.maximum(back, 0), axis=1), 0)
+    order = np.maximum(back, 0)[:, None, None, :]
+    turned = np.take_along_axis(np.asarray(weights), order, axis=3) * inside[:, None, None, :]
+    return Gaze(turned, tokens.astype(np.int32), recommended[which])
+
+
+def _recorded(run: Path, parameters: str) -> tuple[str, dict[str, Ints]] | None:
+    """The name of the first tested set and its arrays, if the ledger says they are of these."""
+    lines = _lines(run / LEDGER)
+    if not lines or lines[-1].get("parameters_sha256") != parameters:
+        return None
+    try:
+        with np.load(run / RANKS) as file:
+            first = file.files[0].partition("/")[0]
+            return first, {
+                name.partition("/")[2]: file[name]
+                for name in file.files
+                if name.startswith(f"{first}/")
+            }
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"cannot read {run / RANKS} ({error}); run `bert4rec evaluate {run}` to make it again"
+        ) from error
+
+
+def _results(run: Path, parameters: str) -> Mapping[str, Any]:
+    try:
+        results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        return results if results["parameters_sha256"]["tested"] == parameters else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines; none without the file, and a last line that is cut off is left out."""
+    found: list[dict[str, Any]] = []
+    try:
+        for text in path.read_text(encoding="utf-8").splitlines():
+            found.append(json.loads(text))
+    except (OSError, ValueError):
+        pass
+    return found
+
+
+def genres_of(catalog: Catalog, token: int) -> frozenset[str]:
+    """The genres of an item; none for PAD and MASK."""
+    if token < FIRST_ITEM:
+        return frozenset()
+    return frozenset(filter(None, catalog.genres[token - FIRST_ITEM].split("|")))

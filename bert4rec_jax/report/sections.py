@@ -1,0 +1,363 @@
+"""Sections: the evidence of a run as tables and figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.evaluation.bootstrap import Interval, differences, intervals
+from bert4rec_jax.evaluation.metrics import (
+    POPULARITY,
+    contributions,
+    coverage,
+    novelty,
+    popularity_groups,
+)
+from bert4rec_jax.evaluation.ranks import list_order
+from bert4rec_jax.figures import Bar, bar_chart, line_chart
+from bert4rec_jax.report.evidence import Evidence, genres_of
+from bert4rec_jax.report.page import (
+    Html,
+    Section,
+    Shaded,
+    figure,
+    lines,
+    measured,
+    paragraph,
+    table,
+)
+
+_COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
+_LENGTHS = (1, 6, 11, 21, 51, 101)
+_DISTANCES = (1, 2, 3, 4, 6, 11, 21, 51)
+_GENRES, _MISSES, _KNOWN, _NEAREST = 15, 8, 10, 5
+
+
+def about(evidence: Evidence) -> Section:
+    """What was trained on what."""
+    results, store = evidence.results, evidence.store
+    rows: list[tuple[object, ...]] = [
+        ("run", evidence.run.name),
+        ("checkpoint", f"step {evidence.step:,}"),
+        ("data", f"{store.num_interactions:,} interactions of {store.num_users:,} users"),
+        ("movies", len(evidence.catalog)),
+        ("questions", f"{len(evidence.cases):,} users, {evidence.asked}"),
+    ]
+    if results:
+        device = results["device"]
+        rows += [
+            ("recipe", results["recipe"]),
+            ("device", f"{device['devices']} x {device['kind']}"),
+            ("training", f"{results['seconds']['training']:,.0f} seconds"),
+            ("parameters (SHA-256)", results["parameters_sha256"]["tested"][:16]),
+        ]
+    return Section("What was trained", (table("The run", ("", "value"), rows),))
+
+
+def curves(evidence: Evidence) -> Section:
+    """How training went."""
+    log = evidence.log
+    steps = [line for line in log if "loss" in line]
+    validations = [line for line in log if "validation" in line]
+    parts = []
+    if validations:
+        found = {
+            name: [(line["step"], line["validation"][name]) for line in validations]
+            for name in ("hr@10", "ndcg@10")
+        }
+        title = "Validation metrics"
+        parts.append(figure(title, line_chart(title, found)))
+    for name, title in (("loss", "Training loss"), ("learning_rate", "Learning rate")):
+        points = [(line["step"], line[name]) for line in steps]
+        if points:
+            scaled = name == "learning_rate"
+            points = [(step, 1000 * value if scaled else value) for step, value in points]
+            title = f"{title} (thousandths)" if scaled else title
+            parts.append(figure(title, line_chart(title, {"": points}, from_zero=scaled)))
+    return Section("Learning curves", tuple(parts) or (paragraph("The run has no log.jsonl."),))
+
+
+def quality(evidence: Evidence) -> Section:
+    """The model beside the baselines."""
+    each = {name: contributions(ranks) for name, ranks in evidence.ranks.items()}
+    rows = []
+    for name, values in each.items():
+        found = _intervals(evidence, values)
+        lead: object = ""
+        if name != evidence.model:
+            gap = differences(
+                each[evidence.model],
+                values,
+                rng=np.random.default_rng(0),
+                resamples=evidence.resamples,
+            )["ndcg@10"]
+            lead = measured(gap.mean, gap.low, gap.high, signed=True)
+        rows.append((name, *(_measured(found[column]) for column in _COLUMNS), lead))
+    header = ("model", *(name.upper() for name in _COLUMNS), f"{evidence.model} leads NDCG@10 by")
+    caption = f"{evidence.asked.capitalize()}: {len(evidence.cases):,} users, whole catalog ranked"
+    return Section(
+        "Quality beside baselines",
+        (
+            table(caption, header, rows),
+            paragraph(
+                "Below each value: its 95 % bootstrap interval over users. The spread over "
+                "training seeds is not in it."
+            ),
+        ),
+    )
+
+
+def groups(evidence: Evidence) -> Section:
+    """Quality by history, popularity and genre."""
+    lengths = evidence.lengths
+    by_length = {}
+    for low, high in zip(_LENGTHS, (*_LENGTHS[1:], None)):
+        name = f"{low} or more" if high is None else f"{low} to {high - 1}"
+        by_length[name] = (lengths >= low) & (lengths < (high or np.inf))
+    group = popularity_groups(evidence.counts)[evidence.targets]
+    by_popularity = {name: group == number for number, name in enumerate(POPULARITY)}
+    genres = [genres_of(evidence.catalog, token) for token in evidence.targets]
+    most = Counter(genre for found in genres for genre in found).most_common(_GENRES)
+    by_genre = {genre: np.array([genre in found for found in genres]) for genre, _ in most}
+    return Section(
+        "Quality by history, popularity and genre",
+        (
+            *_grouped(evidence, "By movies in the history", by_length),
+            *_grouped(evidence, "By popularity of the movie asked for", by_popularity),
+            paragraph(
+                "A third of all training interactions falls on the head, the next third on the "
+                "middle, the rest on the tail; cold movies have none."
+            ),
+            *(
+                _grouped(evidence, "By genre of the movie asked for", by_genre)
+                or [paragraph("The catalog has no genres.")]
+            ),
+        ),
+    )
+
+
+def breadth(evidence: Evidence) -> Section:
+    """Coverage and popularity bias of the lists."""
+    items = len(evidence.catalog)
+    listed = evidence.top[evidence.top >= FIRST_ITEM]
+    group = popularity_groups(evidence.counts)
+    times = np.bincount(listed, minlength=len(group))
+    asked = np.bincount(evidence.targets, minlength=len(group))
+    shares = [
+        np.bincount(group, weights=weights, minlength=len(POPULARITY))
+        for weights in (times, asked, evidence.counts, evidence.catalog.is_item())
+    ]
+    rows = [
+        (name, *(Shaded(float(part[number] / part.sum())) for part in shares))
+        for number, name in enumerate(POPULARITY)
+    ]
+    most = np.lexsort((np.arange(len(times)), -times))[:_KNOWN]
+    users = len(evidence.cases)
+    figures: list[tuple[object, ...]] = [
+        ("coverage@10: movies that are in someone's ten", coverage(evidence.top, items)),
+        ("novelty@10: mean bits of surprise", novelty(evidence.top, evidence.counts, items)),
+        ("places that the ten most listed movies take", float(times[most].sum() / times.sum())),
+    ]
+    for name, found in evidence.results.get(evidence.asked, {}).items():
+        if name != evidence.model:
+            figures.append((f"coverage@10 of {name}", found["coverage@10"]))
+    return Section(
+        "Coverage and popularity bias",
+        (
+            table("The lists of ten", ("", "value"), figures),
+            table(
+                "Where recommendations go, and where viewers do",
+                ("group", "recommended", "asked for", "training", "movies"),
+                rows,
+            ),
+            table(
+                "Listed most",
+                ("movie", "in the ten of", "in training"),
+                (
+                    (
+                        evidence.catalog.title(int(token)),
+                        f"{times[token] / users:.1%} of users",
+                        int(evidence.counts[token]),
+                    )
+                    for token in most
+                    if times[token]
+                ),
+            ),
+        ),
+    )
+
+
+def heads(evidence: Evidence) -> Section:
+    """What the heads attend to."""
+    gaze = evidence.gaze
+    cases, layers, count, length = gaze.weights.shape
+    edges = [low for low in _DISTANCES if low < length]
+    names = [
+        str(low) if high == low + 1 else f"{low} to {high - 1}" if high else f"{low} on"
+        for low, high in zip(edges, [*edges[1:], None])
+    ]
+    by_distance = np.add.reduceat(gaze.weights.mean(0), [0, *edges], axis=-1)
+    labels = [
+        f"layer {layer + 1}, head {head + 1}" for layer in range(layers) for head in range(count)
+    ]
+    shares = by_distance.reshape(layers * count, -1)
+    parts = [
+        paragraph(
+            f"Mean over {cases:,} users of the attention from the place of the next movie. "
+            "Attention says where a head looks, not what decides: `bert4rec explain` leaves "
+            "movies out to see that."
+        ),
+        table(
+            "Attention by distance, in movies back from the next one",
+            ("head", "itself", *names),
+            ((label, *map(Shaded, map(float, row))) for label, row in zip(labels, shares)),
+        ),
+    ]
+    genres = [genres_of(evidence.catalog, token) for token in range(evidence.catalog.num_tokens)]
+    recommended = [genres[token] for token in gaze.recommended]
+    is_item = gaze.tokens >= FIRST_ITEM
+    same = np.array(
+        [
+            [bool(genres[token] & wanted) for token in row]
+            for row, wanted in zip(gaze.tokens, recommended)
+        ]
+    )
+    on_items = (gaze.weights * is_item[:, None, None]).sum(-1)
+    usable = np.array([bool(wanted) for wanted in recommended]) & is_item.any(1)
+    if usable.any():
+        looked = (gaze.weights * same[:, None, None]).sum(-1) / np.maximum(on_items, 1e-9)
+        evenly = same.sum(1) / np.maximum(is_item.sum(1), 1)
+        more = (looked - evenly[:, None, None])[usable].reshape(usable.sum(), -1)
+        found = _intervals(evidence, {label: more[:, i] for i, label in enumerate(labels)})
+        parts.append(
+            table(
+                "Attention to movies that share a genre with the one recommended first",
+                ("head", "share of its gaze", "of an even gaze", "difference"),
+                (
+                    (
+                        label,
+                        Shaded(float(found[label].mean + evenly[usable].mean())),
+                        Shaded(float(evenly[usable].mean())),
+                        _measured(found[label], signed=True),
+                    )
+                    for label in labels
+                ),
+            )
+        )
+    return Section("What the heads attend to", tuple(parts))
+
+
+def neighbours(evidence: Evidence) -> Section:
+    """Nearest item vectors of the movies watched most."""
+    sizes = np.linalg.norm(evidence.vectors, axis=1, keepdims=True)
+    directions = evidence.vectors / np.where(sizes > 0, sizes, 1)
+    known = np.flatnonzero(evidence.known).astype(np.int32)
+    watched = known[np.lexsort((known, -evidence.counts[known]))][:_KNOWN]
+    rows = []
+    for token in watched:
+        others = known[known != token]
+        cosines = (directions[others] @ directions[token]).astype(np.float32)
+        best = list_order(cosines, others, np.zeros(len(others), np.int64))[:_NEAREST]
+        nearest = lines(
+            f"{evidence.catalog.title(int(others[i]))} ({cosines[i]:.2f})" for i in best
+        )
+        rows.append((evidence.catalog.title(int(token)), int(evidence.counts[token]), nearest))
+    header = ("movie", "in training", "nearest (cosine)")
+    return Section(
+        "Nearest neighbours", (table("Of the movies watched most, by their vectors", header, rows),)
+    )
+
+
+def misses(evidence: Evidence) -> Section:
+    """What the model ranked worst."""
+    ranks = evidence.ranks[evidence.model]
+    head = popularity_groups(evidence.counts)[evidence.targets] == POPULARITY.index("head")
+    everywhere = np.ones(len(ranks), bool)
+    return Section(
+        "Worst misses",
+        (
+            _missed(evidence, "Ranked lowest", everywhere),
+            _missed(evidence, "Ranked lowest among the movies watched most", head),
+        ),
+    )
+
+
+def _missed(evidence: Evidence, caption: str, among: npt.NDArray[np.bool_]) -> Html:
+    catalog, ranks = evidence.catalog, evidence.ranks[evidence.model]
+    cases = np.flatnonzero(among)
+    worst = cases[np.argsort(-ranks[cases], kind="stable")][:_MISSES]
+    rival = _strongest(evidence)
+    rows = []
+    for case in worst:
+        row = int(evidence.cases.rows[case])
+        start = max(row - 5, int(evidence.store.offsets[evidence.cases.users[case]]))
+        rows.append(
+            (
+                catalog.title(int(evidence.targets[case])),
+                int(ranks[case]),
+                *([int(evidence.ranks[rival][case])] if rival else []),
+                int(evidence.counts[evidence.targets[case]]),
+                lines(catalog.title(int(t)) for t in evidence.store.tokens[start:row]),
+                lines(catalog.title(int(t)) for t in evidence.top[case, :3] if t >= FIRST_ITEM),
+            )
+        )
+    header = (
+        "watched next",
+        "rank",
+        *([f"{rival}'s rank"] if rival else []),
+        "in training",
+        "last five before, oldest first",
+        "recommended instead",
+    )
+    return table(caption, header, rows)
+
+
+def _grouped(
+    evidence: Evidence, caption: str, members: Mapping[str, npt.NDArray[np.bool_]]
+) -> list[Html]:
+    """A figure and a table of quality by group; groups without a case are left out."""
+    rival = _strongest(evidence)
+    bars, rows = [], []
+    for name, which in members.items():
+        if not which.any():
+            continue
+        found = _intervals(evidence, contributions(evidence.ranks[evidence.model][which]))
+        ndcg = found["ndcg@10"]
+        cases = int(which.sum())
+        bars.append(Bar(name, ndcg.mean, (ndcg.low, ndcg.high), f"({cases:,} users)"))
+        row: list[object] = [name, cases, _measured(found["hr@10"]), _measured(ndcg)]
+        if rival:
+            row.append(float(contributions(evidence.ranks[rival][which])["ndcg@10"].mean()))
+        rows.append(row)
+    if not rows:
+        return []
+    header = ["", "users", "HR@10", "NDCG@10", *([f"NDCG@10 of {rival}"] if rival else [])]
+    title = f"{caption}: NDCG@10 of {evidence.model}"
+    return [
+        figure(title, bar_chart(title, bars)),
+        table(caption, header, rows),
+    ]
+
+
+def _strongest(evidence: Evidence) -> str | None:
+    """The baseline with the best NDCG@10 on these cases."""
+    others = [name for name in evidence.ranks if name != evidence.model]
+    return max(
+        others,
+        key=lambda name: float(contributions(evidence.ranks[name])["ndcg@10"].mean()),
+        default=None,
+    )
+
+
+def _intervals(
+    evidence: Evidence, values: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, Interval]:
+    return intervals(values, rng=np.random.default_rng(0), resamples=evidence.resamples)
+
+
+def _measured(found: Interval, *, signed: bool = False) -> Html:
+    return measured(found.mean, found.low, found.high, signed=signed)

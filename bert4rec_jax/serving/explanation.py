@@ -1,0 +1,318 @@
+"""Explanation: why a movie is recommended, and what a model that reads both ways makes of it.
+
+Influence is exact: each movie of the history is left out, the model answers again, and the change
+of the score is read off. Attention says where the heads look, which is not why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD
+from bert4rec_jax.data.thumbs import NONE, to_thumbs
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.ranks import list_order
+from bert4rec_jax.serving.buckets import history_widths, smallest
+from bert4rec_jax.serving.ragged import Ragged
+from bert4rec_jax.serving.requests import Requests
+from bert4rec_jax.serving.scorer import Answer, Scorer
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What one movie of a history does to the explained one: with it, less without it.
+
+    Attributes:
+      item_id, title: of the movie in the history.
+      read: whether the model reads it; it reads the last L - 1. Without, all changes are 0.
+      score: change of the score (a logit).
+      log_probability: change of the log-probability, in nats.
+      rank_without: where the explained movie comes when this one is left out.
+    """
+
+    item_id: str
+    title: str
+    read: bool
+    score: float
+    log_probability: float
+    rank_without: int
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a movie comes where it does.
+
+    Attributes:
+      item_id, title: of the explained movie.
+      score: its logit.
+      probability: by the softmax over all items that the model can score.
+      rank: among those that may be listed; ties count against it.
+      influences: one per movie of the history, oldest first.
+      attention: `[layers, H, n]` from the place of the next item, each row summing to 1. The last
+        column is that place itself (MASK) for a model that reads both ways; the others are the
+        movies that are read, oldest first.
+      reads_mask: whether there is such a column.
+    """
+
+    item_id: str
+    title: str
+    score: float
+    probability: float
+    rank: int
+    influences: tuple[Influence, ...]
+    attention: npt.NDArray[np.float32]
+    reads_mask: bool
+
+
+@dataclass(frozen=True)
+class Guess:
+    """An answer to which movie stood at a place: how likely the one that did, and the likeliest."""
+
+    probability: float
+    rank: int
+    likeliest: Answer
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """One movie of a history hidden, and guessed from one side or from both.
+
+    Attributes:
+      item_id, title: of the movie that was hidden.
+      before: from the movies before it alone, as if it were to be watched next.
+      both: from those after it as well.
+    """
+
+    item_id: str
+    title: str
+    before: Guess
+    both: Guess
+
+
+def explain(
+    scorer: Scorer,
+    history: Sequence[str],
+    item: str | None = None,
+    *,
+    ratings: Sequence[float] | None = None,
+) -> Explanation:
+    """Why `item` comes where it does after `history`.
+
+    Args:
+      scorer: a bundle, loaded.
+      history: external ids, oldest first, at least one.
+      item: external id; None for the movie that is recommended first.
+      ratings: one per movie of the history, NaN for none.
+
+    Raises:
+      UserError: the history is empty, an id is unknown, the model cannot score the item, or the
+        bundle was made without the function that is needed.
+    """
+    tokens, thumbs = _read(scorer, history, ratings)
+    count = scorer.bundle.max_length - 1
+    first = max(len(tokens) - count, 0)
+    # Where one is left out, the movie before the window moves into it.
+    start = max(first - 1, 0)
+    near, near_thumbs = tokens[start:], thumbs[start:]
+    kept = [np.arange(len(near))]
+    kept += [np.delete(kept[0], place - start) for place in range(first, len(tokens))]
+    hidden = scorer.ranker.user_vectors(
+        _requests([near[which] for which in kept], [near_thumbs[which] for which in kept])
+    )
+    scores, log_probabilities = _scores(scorer, hidden)
+    barred = _barred(scorer, tokens)
+    target = _target(scorer, item, scores[0], barred)
+    own, own_log = scores[:, target], log_probabilities[:, target]
+    ranks = [_rank(row, target, barred) for row in scores]
+    influences = []
+    for place, token in enumerate(tokens):
+        row = max(place - first + 1, 0)  # 0: nothing is left out that was read
+        influences.append(
+            Influence(
+                *_named(scorer, token),
+                read=row > 0,
+                score=float(own[0] - own[row]),
+                log_probability=float(own_log[0] - own_log[row]),
+                rank_without=ranks[row],
+            )
+        )
+    causal = _causal(scorer)
+    read = tokens[first:] if causal else np.append(tokens[first:], MASK)
+    seen = thumbs[first:] if causal else np.append(thumbs[first:], NONE)
+    _, attention = _attend(scorer, read, seen, len(read) - 1)
+    return Explanation(
+        *_named(scorer, target),
+        score=float(own[0]),
+        probability=float(np.exp(own_log[0])),
+        rank=ranks[0],
+        influences=tuple(influences),
+        attention=attention,
+        reads_mask=not causal,
+    )
+
+
+def both_sides(
+    scorer: Scorer,
+    history: Sequence[str],
+    place: int,
+    k: int = 5,
+    *,
+    ratings: Sequence[float] | None = None,
+) -> BothSides:
+    """Hide the movie at a place of a history and guess it, without what came after and with it.
+
+    The other movies of the history are not guessed, on either side.
+
+    Args:
+      scorer: a bundle, loaded.
+      history: external ids, oldest first.
+      place: from 0.
+      k: how many of the likeliest to name.
+      ratings: one per movie of the history, NaN for none.
+
+    Raises:
+      UserError: as `explain`; the model reads from the left, where what comes after changes
+        nothing; or the place is not among the last L movies.
+    """
+    tokens, thumbs = _read(scorer, history, ratings)
+    length = scorer.bundle.max_length
+    if _causal(scorer):
+        raise UserError(
+            f"{scorer.bundle.path} reads a history from the left only: what comes after a movie "
+            "does not change its guess; explain a model trained on masked items"
+        )
+    lowest = max(len(tokens) - length, 0)
+    if not lowest <= place < len(tokens):
+        raise UserError(
+            f"place is {place}; expected {lowest} to {len(tokens) - 1}, as the model reads the "
+            f"last {length} of {len(tokens)} movies"
+        )
+    rows = np.where(np.arange(len(tokens)) == place, MASK, tokens)[lowest:]
+    both, _ = _attend(scorer, rows, thumbs[lowest:], place - lowest)
+    before = scorer.ranker.user_vectors(_requests([tokens[:place]], [thumbs[:place]]))[0]
+    scores, log_probabilities = _scores(scorer, np.stack([before, both]))
+    barred = _barred(scorer, np.delete(tokens, place))
+    target = _target(scorer, history[place], scores[0], barred)
+    guesses = [
+        Guess(
+            float(np.exp(logs[target])), _rank(row, target, barred), _best(scorer, row, barred, k)
+        )
+        for row, logs in zip(scores, log_probabilities)
+    ]
+    return BothSides(*_named(scorer, target), *guesses)
+
+
+def _read(
+    scorer: Scorer, history: Sequence[str], ratings: Sequence[float] | None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
+    """A history in tokens and thumbs."""
+    if not history:
+        raise UserError("the history is empty; name at least one movie that was seen")
+    if ratings is not None and len(ratings) != len(history):
+        raise UserError(f"{len(ratings)} ratings for {len(history)} movies; give one each")
+    tokens = np.array([scorer.catalog.token(item) for item in history], np.int32)
+    rated = np.full(len(tokens), np.nan) if ratings is None else np.array(ratings, np.float64)
+    return tokens, to_thumbs(rated, scorer.bundle.thumbs)
+
+
+def _requests(
+    histories: list[npt.NDArray[np.int32]], thumbs: list[npt.NDArray[np.int8]]
+) -> Requests:
+    lengths = np.array([len(history) for history in histories])
+    return Requests(
+        histories=Ragged.from_lengths(np.concatenate(histories), lengths),
+        thumbs=np.concatenate(thumbs),
+        candidates=None,
+        excluded=Ragged.empty(len(histories)),
+        counts=Counter(),
+    )
+
+
+def _attend(
+    scorer: Scorer, rows: npt.NDArray[Any], thumbs: npt.NDArray[np.int8], slot: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """`[D]` and `[layers, H, n]` of one history of n columns asked at one of them."""
+    length = scorer.bundle.max_length
+    widths = [width + 1 for width in history_widths(length - 1)]
+    width = int(smallest(np.array([len(rows)]), widths)[0])
+    padded = np.full((1, width), PAD, np.int32)
+    padded[0, : len(rows)] = rows
+    its_thumbs = np.full((1, width), NONE, np.int8)
+    its_thumbs[0, : len(rows)] = thumbs
+    hidden, weights = scorer.ranker.functions.attend(
+        padded, its_thumbs, np.array([[slot]], np.int32)
+    )
+    return np.asarray(hidden)[0], np.asarray(weights)[0, :, :, : len(rows)]
+
+
+def _scores(scorer: Scorer, hidden: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """`[n, V]` scores and log-probabilities of `[n, D]`; -inf for what the model cannot score."""
+    functions = scorer.ranker.functions
+    scores = hidden @ np.asarray(functions.vectors).T + np.asarray(functions.bias)
+    scores = np.where(scorer.bundle.known, scores.astype(np.float64), -np.inf)
+    highest = scores.max(axis=1, keepdims=True)
+    if not np.isfinite(highest).all():
+        raise UserError("a score is NaN; the parameters of this bundle are broken: export it again")
+    return scores, scores - highest - np.log(np.exp(scores - highest).sum(1, keepdims=True))
+
+
+def _barred(scorer: Scorer, seen: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """`[V]`: what may not be listed."""
+    barred = ~scorer.bundle.known
+    barred[seen] = True
+    return barred
+
+
+def _target(scorer: Scorer, item: str | None, scores: Floats, barred: npt.NDArray[np.bool_]) -> int:
+    if item is None:
+        best = _order(scores, barred)
+        if not len(best):
+            raise UserError("no movie is left to recommend; name one with --item")
+        return int(best[0])
+    token = scorer.catalog.token(item)
+    if not scorer.bundle.known[token]:
+        raise UserError(
+            f"item {item!r} ({scorer.catalog.title(token)}) has no training event, so the model "
+            "gives it no score to explain"
+        )
+    return token
+
+
+def _rank(scores: Floats, target: int, barred: npt.NDArray[np.bool_]) -> int:
+    """The evaluator's rule: 1, and one for each other that is not below."""
+    others = ~barred
+    others[target] = False
+    return 1 + int((scores[others] >= scores[target]).sum())
+
+
+def _order(scores: Floats, barred: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    tokens = np.flatnonzero(~barred).astype(np.int32)
+    order = list_order(scores[tokens].astype(np.float32), tokens, np.zeros(len(tokens), np.int64))
+    return tokens[order]
+
+
+def _best(scorer: Scorer, scores: Floats, barred: npt.NDArray[np.bool_], k: int) -> Answer:
+    best = _order(scores, barred)[:k]
+    names = [_named(scorer, token) for token in best]
+    return Answer(
+        item_ids=tuple(item for item, _ in names),
+        titles=tuple(title for _, title in names),
+        scores=tuple(float(scores[token]) for token in best),
+    )
+
+
+def _named(scorer: Scorer, token: int) -> tuple[str, str]:
+    catalog = scorer.catalog
+    return catalog.item_ids[token - FIRST_ITEM], catalog.title(int(token))
+
+
+def _causal(scorer: Scorer) -> bool:
+    return bool(scorer.bundle.manifest["reads"] == "causal")

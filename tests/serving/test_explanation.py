@@ -1,0 +1,162 @@
+"""Influence is the change of what the scorer itself says; attention is softmax(QK') by hand."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from oracle import item_vectors
+
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.explanation import both_sides, explain
+from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.serving.traced import Serving, by_path
+
+L = 6
+
+
+@pytest.fixture(scope="module")
+def ids(scorer):
+    return scorer.catalog.item_ids
+
+
+def score(scorer, history, item):
+    """By the bundle's own `score` function."""
+    return scorer.rank([history], [[item]], keep_seen=True)[0].scores[0]
+
+
+def test_influence_is_what_leaving_out_changes(scorer, ids):
+    history, item = ids[:4], ids[20]
+    found = explain(scorer, history, item)
+    whole = score(scorer, history, item)
+    assert found.item_id == item and found.score == pytest.approx(whole, abs=1e-5)
+    assert [influence.item_id for influence in found.influences] == list(history)
+    for place, influence in enumerate(found.influences):
+        without = [*history[:place], *history[place + 1 :]]
+        assert influence.score == pytest.approx(whole - score(scorer, without, item), abs=1e-5)
+
+
+def test_probabilities_are_a_softmax_over_what_is_known(scorer, ids):
+    every = scorer.rank([ids[:3]], [ids], keep_seen=True)[0]
+    shares = np.exp(every.scores) / np.exp(every.scores).sum()
+    found = explain(scorer, ids[:3], ids[9])
+    assert found.probability == pytest.approx(shares[every.item_ids.index(ids[9])], rel=1e-4)
+    without = scorer.rank([ids[1:3]], [ids], keep_seen=True)[0]
+    other = np.exp(without.scores) / np.exp(without.scores).sum()
+    change = np.log(found.probability) - np.log(other[without.item_ids.index(ids[9])])
+    assert found.influences[0].log_probability == pytest.approx(change, abs=1e-4)
+
+
+def test_the_first_recommendation_is_explained_unless_another_is_named(scorer, ids):
+    listed = scorer.recommend(ids[:3], 5).item_ids
+    found = explain(scorer, ids[:3])
+    assert (found.item_id, found.rank) == (listed[0], 1)
+    assert explain(scorer, ids[:3], listed[4]).rank == 5
+
+
+def test_movies_before_the_window_have_no_influence_but_move_into_it(scorer, ids):
+    history, item = ids[:8], ids[20]  # the model reads the last five
+    found = explain(scorer, history, item)
+    assert [influence.read for influence in found.influences] == [False] * 3 + [True] * 5
+    assert {influence.score for influence in found.influences[:3]} == {0.0}
+    without = score(scorer, [*history[:4], *history[5:]], item)
+    expected = score(scorer, history, item) - without
+    assert found.influences[4].score == pytest.approx(expected, abs=1e-5)
+    assert found.attention.shape == (1, 2, L)
+
+
+@pytest.mark.parametrize("reads", ["masked", "causal"])
+def test_attention_by_hand(reads, trained, scorer, causal, ids):
+    """One layer: softmax of the query at the last column against the keys of all columns."""
+    trained, scorer = (trained, scorer) if reads == "masked" else causal
+    found = explain(scorer, ids[:3])
+    tokens = [2, 3, 4] if reads == "causal" else [2, 3, 4, 1]
+    params = trained.variables["params"]
+    h = np.asarray(item_vectors(trained)[0])[tokens]
+    h = h + params["position_embedding"][L - len(tokens) :] + params["thumb_embedding"][0]
+    h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + 1e-12)
+    h = h * params["input_norm"]["scale"] + params["input_norm"]["bias"]
+    layer = params["transformer_0"]["attention"]
+
+    def project(name):
+        return np.einsum("LD,DHK->LHK", h, layer[name]["kernel"]) + layer[name]["bias"]
+
+    logits = np.einsum("HK,LHK->HL", project("query")[-1], project("key")) / np.sqrt(4)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert found.reads_mask == (reads == "masked")
+    np.testing.assert_allclose(found.attention, expected[None], atol=1e-5)
+
+
+def test_attention_of_every_layer_sums_to_one_and_skips_padding(trained, ids):
+    """Two layers: the first has queries everywhere, the last at the slot only."""
+    import jax
+
+    from bert4rec_jax.models.history import History
+
+    model = trained.model.clone(layers=2)
+    rows = np.array([[5, 6, 1, 0, 0]], np.int32)
+    slots = np.array([[2]], np.int32)
+    history = History(rows, 0 * rows, 0 * rows, (rows > 0).astype(np.int32), rows < 0)
+    variables = model.init(jax.random.key(0), history, slots, deterministic=True)
+    serving = Serving(model, L, causal=False)
+    hidden, weights = serving.attend(by_path(variables), rows, np.zeros_like(rows), slots)
+    assert weights.shape == (1, 2, 2, 5)
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+    assert (np.asarray(weights)[..., 3:] == 0).all() and (np.asarray(weights)[..., :3] > 0).all()
+    expected = serving.encode(by_path(variables), rows[:, :2], np.zeros((1, 2), np.int8))
+    np.testing.assert_allclose(hidden, expected, atol=1e-6)
+
+
+def test_a_guess_from_before_is_a_recommendation(scorer, ids):
+    history = ids[:5]
+    found = both_sides(scorer, history, 2, k=3)
+    assert found.item_id == ids[2]
+    others = [*ids[3:5]]
+    expected = scorer.recommend(ids[:2], 3, exclude=others)
+    assert found.before.likeliest.item_ids == expected.item_ids
+    np.testing.assert_allclose(found.before.likeliest.scores, expected.scores, atol=1e-5)
+    assert found.both.likeliest.scores != found.before.likeliest.scores
+    assert found.both.probability != found.before.probability
+
+
+def test_at_the_end_both_sides_are_one(scorer, ids):
+    found = both_sides(scorer, ids[:4], 3)
+    assert found.both.rank == found.before.rank
+    assert found.both.probability == pytest.approx(found.before.probability, rel=1e-4)
+    assert found.both.likeliest.item_ids == found.before.likeliest.item_ids
+
+
+def test_thumbs_count(scorer, ids):
+    liked = explain(scorer, ids[:3], ids[9], ratings=[10.0, float("nan"), 1.0])
+    assert liked.score == pytest.approx(
+        scorer.rank([ids[:3]], [[ids[9]]], ratings=[[10.0, float("nan"), 1.0]])[0].scores[0],
+        abs=1e-5,
+    )
+    assert liked.score != explain(scorer, ids[:3], ids[9]).score
+
+
+def test_questions_that_cannot_be_meant(scorer, causal, rare, ids):
+    for ask, message in (
+        (lambda: explain(scorer, []), "the history is empty; name at least one"),
+        (lambda: explain(scorer, ["x"]), "item 'x' is not among the 40 items"),
+        (lambda: explain(scorer, ids[:2], "x"), "item 'x' is not among the 40 items"),
+        (lambda: explain(scorer, ids[:2], ratings=[1.0]), "1 ratings for 2 movies"),
+        (lambda: explain(rare, ids[9:12], ids[0]), "has no training event"),
+        (lambda: explain(scorer, ids), "no movie is left to recommend"),
+        (lambda: both_sides(causal[1], ids[:3], 1), "reads a history from the left only"),
+        (lambda: both_sides(scorer, ids[:9], 2), "place is 2; expected 3 to 8"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask()
+
+
+def test_a_bundle_of_an_earlier_version_says_so(bundle, tmp_path, ids):
+    old = shutil.copytree(bundle, tmp_path / "old")
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["functions"]["attend"], manifest["checksums"]["attend.stablehlo"]
+    (old / "attend.stablehlo").unlink()
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    scorer = load(old)
+    assert len(scorer.recommend(ids[:2], 3)) == 3
+    with pytest.raises(UserError, match=r"has no function 'attend': .* export it again"):
+        explain(scorer, ids[:2])

@@ -1,0 +1,114 @@
+"""The report of a run: its figures are those of the run, and whatever a title holds stays text."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.report import sections
+from bert4rec_jax.report.evidence import gather
+from bert4rec_jax.report.page import Section, page, paragraph, table
+from bert4rec_jax.report.report import write_report
+from bert4rec_jax.serving.explanation import explain
+
+QUIET = Console(quiet=True)
+HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)> & [bold]"
+
+
+class Seen(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("href", "src")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def evidence(run):
+    return gather(run, QUIET)
+
+
+def test_a_page_holds_the_figures_of_the_run_and_needs_no_network(run, tmp_path):
+    write_report(run, tmp_path / "report.html", QUIET)
+    text = (tmp_path / "report.html").read_text()
+    seen = Seen(text)
+    recorded = json.loads((run / "metrics.json").read_text())["test"]["BERT4Rec"]
+    assert f"{recorded['ndcg@10']:.4f}" in seen.text and f"{recorded['mrr']:.4f}" in seen.text
+    assert all(address.startswith("#part-") for address in seen.addresses)
+    assert not {"script", "link", "img", "iframe"} & set(seen.tags)
+    assert (
+        text.count("<table>")
+        == text.count("<caption>")
+        == text.count('role="region"') - (text.count("<svg"))
+    )
+    assert text.count('role="img" aria-label=') == text.count("<svg") > 0
+    assert 'lang="en"' in text and 'name="viewport"' in text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_gaze_is_that_of_the_exported_model(evidence, scorer, store):
+    gaze = evidence.gaze
+    np.testing.assert_allclose(gaze.weights.sum(-1), 1, atol=1e-5)
+    for case in (0, 17):
+        start, row = (store.offsets[evidence.cases.users[case]], evidence.cases.rows[case])
+        history = [store.catalog.item_ids[token - 2] for token in store.tokens[start:row]]
+        ratings = store.ratings[start:row].tolist()
+        expected = explain(scorer, history, ratings=ratings).attention[..., ::-1]
+        found = gaze.weights[case, :, :, : expected.shape[-1]]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert gaze.tokens[case, :2].tolist() == [1, store.tokens[row - 1]]
+
+
+def test_groups_are_parts_of_the_whole(evidence):
+    """Means over groups, weighed by their sizes, are the mean over all."""
+    ndcg = sections.contributions(evidence.ranks["BERT4Rec"])["ndcg@10"]
+    text = Seen("".join(sections.groups(evidence).parts)).text
+    lengths = evidence.lengths
+    assert f"{ndcg[(lengths >= 6) & (lengths <= 10)].mean():.4f}" in text
+    assert "The catalog has no genres." in text
+
+
+def test_hostile_titles_stay_text(evidence, monkeypatch):
+    monkeypatch.setattr(Catalog, "title", lambda self, token: HOSTILE)
+    shown = page(HOSTILE, [f(evidence) for f in (sections.neighbours, sections.misses)])
+    seen = Seen(shown)
+    assert not {"script", "img"} & set(seen.tags) and seen.text.count(HOSTILE) > 20
+    plain = page("x", [Section(HOSTILE, (paragraph(HOSTILE), table(HOSTILE, (HOSTILE,), [])))])
+    assert not {"script", "img"} & set(Seen(plain).tags)
+
+
+def test_what_was_not_tested_is_shown_on_validation(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "ledger.jsonl").unlink()
+    found = gather(copy, QUIET)
+    assert found.asked == "validation" and list(found.ranks) == ["the model"]
+    best = json.loads((run / "metrics.json").read_text())["validation"]["BERT4Rec"]
+    ndcg = sections.contributions(found.ranks["the model"])["ndcg@10"].mean()
+    assert ndcg == pytest.approx(best["ndcg@10"], abs=1e-6)
+
+
+def test_files_that_contradict_the_run(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    with np.load(copy / "ranks.npz") as file:
+        arrays = {name: file[name][:-1] for name in file.files}
+    np.savez(copy / "ranks.npz", **arrays)
+    with pytest.raises(UserError, match="is about other users than the data of the run"):
+        gather(copy, QUIET)
+    (copy / "ranks.npz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"cannot read .*ranks.npz"):
+        gather(copy, QUIET)
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        gather(tmp_path, QUIET)
