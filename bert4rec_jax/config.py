@@ -113,6 +113,10 @@ class ModelConfig:
     """Standard deviation of the truncated normal that weights start from."""
     thumbs: bool = False
     """Also read the thumb of every item of the history, except where an item is asked for."""
+    times: bool = False
+    """Also read when: the time between items, the moment that is asked about, and the age of each
+    item then. Of BERT4Rec, for requests whose time is known; not comparable with models that do not
+    know it, and not exported."""
     unknown_rate: float = 0.1
     """With content: share of items that, per step, are known by their content alone."""
     temperature: float = 0.0
@@ -124,6 +128,9 @@ class ModelConfig:
         for name in ("dim", "heads", "ffn_dim"):
             value = getattr(self, name)
             _require(value >= 1, f"model.{name}", value, "at least 1")
+        _require(
+            not self.times or self.kind == "bert4rec", "model.times", True, "False for two towers"
+        )
         fewest = 1 if self.kind == "bert4rec" else 0
         _require(self.layers >= fewest, "model.layers", self.layers, f"at least {fewest}")
         _require(

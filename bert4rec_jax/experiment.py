@@ -157,6 +157,7 @@ def _train(setting: Setting, console: Console) -> Fitted:
         "store": store,
         "thumbs": setting.thumbs,
         "content": setting.content,
+        "first_day": setting.first_day,
         "console": console,
     }
     selected = fit(
@@ -236,6 +237,7 @@ def _test(
             setting.split,
             lambda scorer, cases: evaluator.rank_scorer(scorer, cases).ranks,
             content=setting.content,
+            request_time=config.model.times,
         )
     for name, choice in tuned.items():
         validation[name] = {

@@ -15,7 +15,14 @@ from rich.console import Console
 from bert4rec_jax.config import Config, DataConfig, from_json, to_json
 from bert4rec_jax.data.cold import arrange, choose_cold, cold_items
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
-from bert4rec_jax.data.split import Cases, Split, global_time, leave_one_out, train_counts
+from bert4rec_jax.data.split import (
+    Cases,
+    Split,
+    first_days,
+    global_time,
+    leave_one_out,
+    train_counts,
+)
 from bert4rec_jax.data.store import SequenceStore, is_store, write_arranged
 from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
@@ -48,6 +55,7 @@ class Setting:
       thumbs: rating thresholds.
       content: `[V, F]` what is known of each item beside its id, or None.
       evaluator: asks models.
+      first_day: `[V]` when each item was first watched, for a model that reads times, or None.
     """
 
     config: Config
@@ -57,6 +65,7 @@ class Setting:
     thumbs: tuple[float, float]
     content: Features | None
     evaluator: Evaluator
+    first_day: Features | None = None
 
     @property
     def causal(self) -> bool:
@@ -84,11 +93,13 @@ class Setting:
     def variables(
         self, params: Any, trained: npt.NDArray[np.bool_], offset: float = 0.0
     ) -> dict[str, Any]:
-        """The model's collections: `params`, and `catalog` where items have content.
+        """The model's collections: `params`, and `catalog` if it needs any constants.
 
         `offset` is added to the bias of items that were not trained on.
         """
-        catalog = catalog_constants(self.mesh, self.content, trained, offset)
+        catalog = catalog_constants(
+            self.mesh, self.content, trained, offset, first_day=self.first_day
+        )
         return {"params": params, **({"catalog": catalog} if catalog else {})}
 
     def ask(
@@ -237,6 +248,11 @@ def open_setting(config: Config, console: Console) -> Setting:
     store = open_data(config.data, workdir, console)
     for batch_size in (config.training.batch_size, config.evaluation.batch_size):
         check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
+    if config.model.times and not store.timed:
+        raise UserError(
+            f"model.times is on, but {store.path} has no timestamps; prepare the log with its "
+            "column of times, or leave it off"
+        )
     thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
     if config.data.split == "cold-items":
         store, split = open_cold_items(store, workdir / "without_cold_items")
@@ -251,7 +267,8 @@ def open_setting(config: Config, console: Console) -> Setting:
     )
     evaluation = config.evaluation
     evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
-    return Setting(config, mesh, store, split, thumbs, content, evaluator)
+    days = first_days(store, split.refit_stop) if config.model.times else None
+    return Setting(config, mesh, store, split, thumbs, content, evaluator, days)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,10 +3,6 @@
 Command: `python train.py general --data.path YOUR_LOG --workdir runs/mine`.
 """
 
-from dataclasses import replace
-
-import numpy as np
-
 from bert4rec_jax.config import (
     Config,
     DataConfig,

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import MASK, PAD
 
+SECONDS_PER_DAY = 86_400
+
 
 class Batch(NamedTuple):
     """B rows of L positions, right padded; a row holds one history, or several when packed.
@@ -29,6 +31,7 @@ class Batch(NamedTuple):
       examples: `[B, L]` uint32: the number, within its epoch, of the history at a position. Masks
         derive from it, so neither packing nor the number of hosts changes them.
       weights: `[B, L]` float32: what an item counts in the loss when it is asked for, 0 on padding.
+      days: `[B, L]` float32: when it was watched, in days since 1970, 0 on padding.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -37,6 +40,7 @@ class Batch(NamedTuple):
     segments: npt.NDArray[np.int32]
     examples: npt.NDArray[np.uint32]
     weights: npt.NDArray[np.float32]
+    days: npt.NDArray[np.float32]
 
 
 class Spans(NamedTuple):
@@ -62,6 +66,7 @@ def gather(
     tokens: npt.NDArray[np.int32],
     thumbs: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int8]],
     weights: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+    timestamps: npt.NDArray[np.int64],
     *,
     num_rows: int,
     max_length: int,
@@ -73,6 +78,7 @@ def gather(
       tokens: `[N]` the store's tokens.
       thumbs: from rows of the store to their thumbs.
       weights: from rows of the store to what they count in the loss.
+      timestamps: `[N]` the store's timestamps.
       num_rows: rows B of the batch; those without a span are empty.
       max_length: positions L of a row.
     """
@@ -94,6 +100,7 @@ def gather(
         segments=place(np.repeat(spans.segments, spans.lengths), np.int32),
         examples=place(np.repeat(spans.examples, spans.lengths), np.uint32),
         weights=place(weights(source), np.float32),
+        days=place(timestamps[source] / SECONDS_PER_DAY, np.float32),
     )
 
 
@@ -105,6 +112,8 @@ def inference_rows(
     *,
     max_length: int,
     width: int,
+    timestamps: npt.NDArray[np.int64] | None = None,
+    moments: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Batch, npt.NDArray[np.int32]]:
     """Histories as serving reads them: the items, then MASK where the next one would stand.
 
@@ -116,6 +125,8 @@ def inference_rows(
       thumbs: from rows of the store to their thumbs.
       max_length: positions L of the model.
       width: columns of the result, enough for the longest history and its MASK.
+      timestamps: `[N]` the store's timestamps; none for models that do not read times.
+      moments: `[B]` seconds since 1970 that stand at each MASK, with `timestamps`.
 
     Returns:
       The batch (examples and weights are 0) and the column of each MASK, `[B, 1]`.
@@ -127,6 +138,9 @@ def inference_rows(
     source = np.where(is_history, starts[:, None] + columns, 0)
     rows = np.where(is_history, tokens[source], np.where(used, MASK, PAD))
     positions = np.where(used, max_length - 1 - lengths[:, None] + columns, 0)
+    seconds: Any = 0
+    if timestamps is not None and moments is not None:
+        seconds = np.where(is_history, timestamps[source], moments[:, None])
     batch = Batch(
         tokens=rows.astype(np.int32),
         thumbs=np.where(is_history, thumbs(source), 0).astype(np.int8),
@@ -134,5 +148,6 @@ def inference_rows(
         segments=used.astype(np.int32),
         examples=np.zeros(rows.shape, np.uint32),
         weights=np.zeros(rows.shape, np.float32),
+        days=np.where(used, seconds / SECONDS_PER_DAY, 0).astype(np.float32),
     )
     return batch, lengths[:, None].astype(np.int32)

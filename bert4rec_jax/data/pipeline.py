@@ -8,7 +8,7 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.data.batch import Batch, gather
+from bert4rec_jax.data.batch import SECONDS_PER_DAY, Batch, gather
 from bert4rec_jax.data.plan import EpochPlan, Plan
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
@@ -61,6 +61,7 @@ class StepToBatch:
             self._store.tokens,
             lambda rows: to_thumbs(self._store.ratings[rows], self._thumbs),
             self._weights,
+            self._store.timestamps,
             num_rows=self._plan.batch_size // self._hosts,
             max_length=self._plan.max_length,
         )
@@ -78,7 +79,7 @@ def recency_weights(age: npt.NDArray[np.int64], half_life: float) -> npt.NDArray
       age: seconds before the newest training event.
       half_life: in days.
     """
-    return np.exp2(-np.minimum(age / (86_400 * half_life), 20)).astype(np.float32)
+    return np.exp2(-np.minimum(age / (SECONDS_PER_DAY * half_life), 20)).astype(np.float32)
 
 
 def batches(step_to_batch: StepToBatch, *, start: int, stop: int) -> Iterator[Batch]:

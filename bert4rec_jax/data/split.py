@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
@@ -192,6 +193,17 @@ def train_counts(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArr
     return np.bincount(
         store.tokens[in_training(store, stop)], minlength=store.catalog.num_rows
     ).astype(np.int64)
+
+
+def first_days(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """`[V]`: when each item was first watched in the rows `offsets[u]:stop[u]`, in days since 1970.
+
+    0 for items that were not.
+    """
+    trained = in_training(store, stop)
+    days = np.full(store.catalog.num_rows, np.inf)
+    np.minimum.at(days, store.tokens[trained], store.timestamps[trained] / SECONDS_PER_DAY)
+    return np.where(np.isfinite(days), days, 0).astype(np.float32)
 
 
 def in_training(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

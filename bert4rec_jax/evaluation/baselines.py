@@ -20,7 +20,7 @@ from bert4rec_jax.errors import UserError
 Stop = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 Settings = Mapping[str, str | int | float]
-Until = Literal["end of training", "last event"]
+Until = Literal["end of training", "last event", "request"]
 
 _SECONDS_PER_DAY = 86_400
 
@@ -85,9 +85,10 @@ class Popular:
 class RecentPopular:
     """Scores an item by its training interactions in the `days` that end with `until`.
 
-    The window `(end - days, end]` ends with the last training interaction, or with the user's own
-    last event before the target; it never holds anything outside of training, so where a user's
-    last event comes later, it too ends with training. Items without an interaction in the window
+    The window `(end - days, end]` ends with the last training interaction, with the user's own
+    last event before the target, or with the second before the target itself (`request`, where that
+    moment is known); it never holds anything outside of training, so where these come later, it too
+    ends with training. Items without an interaction in the window
     follow by their share of all training interactions: a share is below the smallest count.
 
     Under leave-one-out, training ends with the last user, so `end of training` may see what others
@@ -113,8 +114,8 @@ class RecentPopular:
 
     @property
     def name(self) -> str:
-        """`recent-popular`."""
-        return "recent-popular"
+        """`recent-popular`, or `recent-popular-at-request`."""
+        return "recent-popular" + "-at-request" * (self.until == "request")
 
     @property
     def settings(self) -> Settings:
@@ -151,6 +152,8 @@ class RecentPopular:
         ends = np.full(len(cases), self.times[-1])
         if self.until == "last event":
             ends = np.minimum(ends, store.timestamps[cases.rows - 1])
+        if self.until == "request":
+            ends = np.minimum(ends, store.timestamps[cases.rows] - 1)
         distinct, which = np.unique(ends, return_inverse=True)
         first = np.searchsorted(self.times, distinct - self.days * _SECONDS_PER_DAY, "right")
         stop = np.searchsorted(self.times, distinct, "right")

@@ -156,11 +156,15 @@ class Evaluator:
             lambda rows: to_thumbs(self.store.ratings[rows], self.thumbs),
             max_length=max_length,
             width=min(_bucket(longest), max_length),
+            timestamps=self.store.timestamps,
+            moments=self.store.timestamps[cases.rows],
         )
         if causal:
             slots = np.maximum(slots - 1, 0)
         from_left = np.full(batch.tokens.shape, causal)
-        history = History(batch.tokens, batch.thumbs, batch.positions, batch.segments, from_left)
+        history = History(
+            batch.tokens, batch.thumbs, batch.positions, batch.segments, from_left, batch.days
+        )
         return jax.tree.map(partial(put, self.mesh, Along.ROWS), (history, slots))
 
     @cached_property

@@ -99,10 +99,12 @@ def tune_all(
     *,
     names: Iterable[str] | None = None,
     content: npt.NDArray[np.float32] | None = None,
+    request_time: bool = False,
 ) -> dict[str, Tuned]:
     """Tune the named baselines, by default all that the log allows, in the order of `GRIDS`.
 
-    With the items' content `[V, F]` content-kNN comes after them. Where the split holds items out,
+    Where the time of a request is known, recent popularity at that time comes after them.
+    With the items' content `[V, F]` content-kNN comes last. Where the split holds items out,
     it is chosen by the validation cases about these: they are what it is for.
 
     Raises:
@@ -118,6 +120,9 @@ def tune_all(
         name: tune(GRIDS[name](store, split.train_stop), store=store, split=split, rank=rank)
         for name in wanted
     }
+    if request_time:
+        candidates = _recent_popular_at_request(store, split.train_stop)
+        found["recent-popular-at-request"] = tune(candidates, store=store, split=split, rank=rank)
     if content is not None:
         by_cold = replace(split, validation=split.cold_validation or split.validation)
         candidates = _content_knn(store, split.train_stop, content)
@@ -134,6 +139,12 @@ def _recent_popular(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
     for until in UNTIL:
         for days in DAYS:
             yield replace(fitted, days=days, until=until)
+
+
+def _recent_popular_at_request(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    fitted = RecentPopular.fit(store, stop, days=DAYS[0], until="request")
+    for days in DAYS:
+        yield replace(fitted, days=days)
 
 
 def _markov_1(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
-from bert4rec_jax.models.history import History, visible
+from bert4rec_jax.models.history import GAPS, History, moments, visible
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.models.layers import TransformerLayer, layer_norm, unit_length
+from bert4rec_jax.models.request_time import RequestTime
 
 
 class BERT4Rec(nn.Module):
@@ -38,6 +39,7 @@ class BERT4Rec(nn.Module):
     attention_dropout: float
     init_scale: float
     thumbs: bool
+    times: bool
     unknown_rate: float
     temperature: float
     dtype: Any
@@ -54,6 +56,9 @@ class BERT4Rec(nn.Module):
         )
         if self.thumbs:
             self.thumb_embedding = self.param("thumb_embedding", init, (4, self.dim), jnp.float32)
+        if self.times:
+            self.gap_embedding = self.param("gap_embedding", init, (GAPS, self.dim), jnp.float32)
+            self.request_time = RequestTime(self.num_rows, self.dim, init)
         self.input_norm = layer_norm(self._dtype, "input_norm")
         self.input_dropout = Dropout(self.dropout)
         self.transformer = [
@@ -96,7 +101,7 @@ class BERT4Rec(nn.Module):
     def item_vectors(self) -> tuple[jax.Array, jax.Array]:
         """The catalog as `[V, D]` vectors and `[V]` biases, float32."""
         vectors, bias = self.item_table(deterministic=True)
-        return unit_length(vectors) if self.temperature else vectors, bias
+        return self._widened(unit_length(vectors) if self.temperature else vectors), bias
 
     def __call__(
         self, history: History, slots: jax.Array, *, deterministic: bool
@@ -106,6 +111,9 @@ class BERT4Rec(nn.Module):
         h = vectors[history.tokens] + self.position_embedding[history.positions]
         if self.thumbs:
             h = h + self.thumb_embedding[history.thumbs]
+        if self.times:
+            days, gaps = moments(history)
+            h = h + self.gap_embedding[gaps]
         h = self.input_norm(h.astype(self._dtype))
         h = self.input_dropout(h, deterministic=deterministic)
         seen = visible(history)
@@ -121,4 +129,9 @@ class BERT4Rec(nn.Module):
         h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)
         if self.temperature:
             h, vectors = unit_length(h) / self.temperature, unit_length(vectors)
-        return h, vectors, bias
+        if self.times:
+            h = self.request_time.histories(h, jnp.take_along_axis(days, slots, axis=1))
+        return h, self._widened(vectors), bias
+
+    def _widened(self, vectors: jax.Array) -> jax.Array:
+        return self.request_time.items(vectors) if self.times else vectors

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 Array = Any  # of JAX, or of NumPy on its way to the devices
+GAPS = 16  # kinds of gaps between two items, the last from 2 years on
 
 
 class History(NamedTuple):
@@ -19,6 +20,8 @@ class History(NamedTuple):
       positions: `[B, L]` int in [0, max_length); the newest item sits at `max_length - 1`.
       segments: `[B, L]` int, 0 on padding; a position sees its own segment only.
       causal: `[B, L]` bool, true where a position sees itself and what is before it only.
+      days: `[B, L]` float32, when each item was watched, or is asked for; None where times are not
+        read.
     """
 
     tokens: Array
@@ -26,6 +29,7 @@ class History(NamedTuple):
     positions: Array
     segments: Array
     causal: Array
+    days: Array | None = None
 
 
 def visible(history: History) -> jax.Array:
@@ -35,3 +39,25 @@ def visible(history: History) -> jax.Array:
     columns = jnp.arange(segments.shape[1])
     allowed: jax.Array = same & (~history.causal[:, :, None] | (columns <= columns[:, None]))
     return allowed
+
+
+def moments(history: History) -> tuple[jax.Array, jax.Array]:
+    """When the answer at each column is asked for, and how long after the item before it.
+
+    At a causal column that is the time of the column after it, whose item it has to name.
+
+    Returns:
+      `[B, L]` float32 days; and `[B, L]` int32 in [0, GAPS): 0 for no time at all, then up to 1, 3,
+      7, 15, ... hours.
+    """
+    assert history.days is not None, "this model reads times: give History.days"
+    together = history.segments[:, 1:] == history.segments[:, :-1]
+    steps = jnp.where(together, history.days[:, 1:] - history.days[:, :-1], 0)
+    gaps = jnp.where(
+        history.causal,
+        jnp.pad(steps, ((0, 0), (0, 1))),
+        jnp.pad(steps, ((0, 0), (1, 0))),
+    )
+    asked = jnp.where(history.causal, history.days + gaps, history.days)
+    doublings = jnp.ceil(jnp.log2(1 + 24 * jnp.maximum(gaps, 0)))
+    return asked, jnp.minimum(doublings, GAPS - 1).astype(jnp.int32)

@@ -42,6 +42,7 @@ class TwoTower(nn.Module):
     attention_dropout: float
     init_scale: float
     thumbs: bool
+    times: bool  # always False: see `config.ModelConfig`
     unknown_rate: float
     temperature: float
     dtype: Any

@@ -93,6 +93,11 @@ def read_run(run: Path, *, console: Console) -> Trained:
     """
     finished = open_finished(run, console)
     setting, best = finished.setting, finished.best
+    if setting.config.model.times:
+        raise UserError(
+            f"{run} was trained with --model.times: it needs the time of every request, which "
+            "bundles do not carry; train with --model.no-times to export"
+        )
     store = setting.store
     variables = jax.tree.map(to_host, finished.variables())
     parameters = digest(best.state.params)

@@ -78,12 +78,13 @@ class Functions:
         Raises:
           UserError: the bundle was made without this function.
         """
-        return self._attend(self._params, *self._rows(rows, thumbs, slots))
+        (params, _), placed = self._place(rows, thumbs, slots)
+        attended: tuple[jax.Array, jax.Array] = self._attend(params, *placed)
+        return attended
 
     @cached_property
     def _attend(self) -> Any:
-        inputs = (Along.NEITHER, *[Along.ROWS] * 3)
-        return self._on_devices("attend", inputs, (Along.ROWS, Along.ROWS))
+        return jax.jit(self._bundle.function("attend").call)
 
     @cached_property
     def _encode(self) -> Any:

@@ -85,24 +85,29 @@ def catalog_constants(
     content: Features | None,
     trained: npt.NDArray[np.bool_],
     offset: float = 0.0,
+    *,
+    first_day: Features | None = None,
 ) -> dict[str, Any]:
-    """The model's collection `catalog`, laid out over the mesh; empty without content.
+    """The model's collection `catalog`, laid out over the mesh; empty if it needs none.
 
     Args:
       mesh: the devices.
       content: `[V, F]` features of each item, or None.
       trained: `[V]`, the items with a training event.
       offset: added to the bias of the others.
+      first_day: `[V]`, when each item was first watched, for a model that reads times.
     """
-    if content is None:
-        return {}
-    return {
-        "item_table": {
+    constants: dict[str, Any] = {}
+    if content is not None:
+        constants["item_table"] = {
             "features": put(mesh, Along.ITEMS, content),
             "trained": put(mesh, Along.ITEMS, trained),
             "offset": put(mesh, Along.NEITHER, np.float32(offset)),
         }
-    }
+    if first_day is not None:
+        known = np.where(trained, first_day, 0).astype(np.float32)
+        constants["request_time"] = {"first_day": put(mesh, Along.ITEMS, known)}
+    return constants
 
 
 def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:
@@ -148,6 +153,7 @@ def fit(
     stop: npt.NDArray[np.int64],
     thumbs: tuple[float, float],
     content: Features | None,
+    first_day: Features | None,
     folder: Path,
     console: Console,
     title: str,
@@ -163,6 +169,7 @@ def fit(
       stop: `[U]` where each user's training rows end.
       thumbs: rating thresholds.
       content: `[V, F]` what is known of each item beside its id, or None.
+      first_day: `[V]` when each item was first watched, for a model that reads times.
       folder: gets `checkpoints/`, `log.jsonl` and TensorBoard events.
       console: shows progress.
       title: what is being trained.
@@ -205,7 +212,7 @@ def fit(
         share = target_share(config, plan, store, thumbs) if in_batch else None
         constants = Constants(
             put(mesh, Along.ITEMS, trained),
-            catalog_constants(mesh, content, trained),
+            catalog_constants(mesh, content, trained, first_day=first_day),
             None if share is None else put(mesh, Along.ITEMS, share),
         )
         step_function = make_train_step(

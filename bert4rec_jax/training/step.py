@@ -57,7 +57,7 @@ def new_state(
 ) -> TrainState:
     """Freshly drawn parameters; call it under `jit` with the state's shardings."""
     row = jnp.zeros((1, max_length), jnp.int32)
-    history = History(row, row, row, row, row != 0)
+    history = History(row, row, row, row, row != 0, row.astype(jnp.float32))
     params = model.init(_keys(seed).init, history, row[:, :1], deterministic=True)["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
@@ -95,7 +95,14 @@ def slots_loss(
     """
     output: Any = model.apply(
         {"params": params, "catalog": constants.catalog},
-        History(masked.tokens, masked.thumbs, batch.positions, batch.segments, masked.causal),
+        History(
+            masked.tokens,
+            masked.thumbs,
+            batch.positions,
+            batch.segments,
+            masked.causal,
+            batch.days,
+        ),
         masked.slots,
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},

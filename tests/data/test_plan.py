@@ -108,8 +108,8 @@ def test_a_batch_by_hand():
     tokens = np.array([7, 8, 4, 5, 6], np.int32)
     epoch = plan.epoch(0)
     batch = gather(
-        epoch.rows(0, 2), tokens, lambda r: tokens[r] % 4, lambda r: tokens[r] / 8, num_rows=2,
-        max_length=6,
+        epoch.rows(0, 2), tokens, lambda r: tokens[r] % 4, lambda r: tokens[r] / 8,
+        tokens.astype(np.int64) * 86_400, num_rows=2, max_length=6,
     )  # fmt: skip
     first = [7, 8, 4, 5, 6] if epoch.spans.examples[0] == 0 else [4, 5, 6, 7, 8]
     cut = 2 if first[0] == 7 else 3
@@ -119,6 +119,7 @@ def test_a_batch_by_hand():
     assert batch.thumbs[0].tolist() == [*(t % 4 for t in first), 0]
     assert batch.thumbs.dtype == np.int8
     assert batch.weights[0].tolist() == [*(t / 8 for t in first), 0]
+    assert batch.days[0].tolist() == [*first, 0]
 
 
 def test_recent_items_count_more(store):
@@ -154,6 +155,11 @@ def test_serving_reads_the_history_then_mask():
     assert batch.positions.tolist() == [[1, 2, 3, 4], [2, 3, 4, 0], [4, 0, 0, 0]]
     assert batch.segments.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]
     assert slots.tolist() == [[3], [2], [0]]
+    timed, _ = inference_rows(
+        starts, stops, tokens, lambda rows: thumbs[rows], max_length=5, width=4,
+        timestamps=np.arange(5) * 86_400, moments=np.array([7, 8, 9]) * 86_400,
+    )  # fmt: skip
+    assert timed.days.tolist() == [[0, 1, 2, 7], [3, 4, 8, 0], [9, 0, 0, 0]]
 
 
 def test_nothing_to_learn_from_is_an_error():

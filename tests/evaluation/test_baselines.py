@@ -171,6 +171,16 @@ def test_a_last_event_after_training_ends_the_window_with_training(write):
     assert [int(score) for score in letters.by_letter(scores, "abc")] == [1, 2, 0]
 
 
+def test_recent_popular_counts_a_window_before_the_request(write):
+    letters = timed(write)
+    fitted = RecentPopular.fit(letters.store, letters.stop(3, 2, 2, 2), days=2, until="request")
+    assert fitted.name == "recent-popular-at-request"
+    share = np.array([4, 3, 1, 1]) / 9
+    # User 0 is asked on day 5: day 3 (a) and day 4 (c), and nothing of that very second.
+    asked = fitted.scores(letters.case(0, 2), letters.store)[0]
+    assert letters.by_letter(asked, "abcd") == pytest.approx(np.add(share, [1, 0, 1, 0]))
+
+
 def test_recent_popular_needs_timestamps(five):
     with pytest.raises(UserError, match="needs timestamps, and this log has none"):
         RecentPopular.fit(five.store, five.store.offsets[1:], days=7, until="last event")

@@ -111,7 +111,7 @@ def test_the_target_changes_no_score(store, model):
     expected = evaluator_on(store).rank_model(module, variables, cases, **settings).top
 
     class Changed:
-        """The store with another item and another rating at every target."""
+        """The store with another item, rating and time at every target."""
 
         def __init__(self):
             self.tokens = np.array(store.tokens)
@@ -119,6 +119,8 @@ def test_the_target_changes_no_score(store, model):
             self.offsets, self.catalog = store.offsets, store.catalog
             self.ratings = np.array(store.ratings)
             self.ratings[cases.rows] = 1 + (self.ratings[cases.rows] + 5) % 10
+            self.timestamps = np.array(store.timestamps)
+            self.timestamps[cases.rows] += 86_400
 
     found = evaluator_on(Changed()).rank_model(module, variables, cases, **settings).top
     np.testing.assert_array_equal(found, expected)

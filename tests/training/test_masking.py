@@ -30,6 +30,7 @@ def batch_of(rows, *, thumbs=None, weights=None, max_length=L, examples=None):
         flat,
         lambda source: thumb_values[source],
         lambda source: np.ones(len(source)) if weights is None else np.asarray(weights)[source],
+        np.zeros(len(flat), np.int64),
         num_rows=len(rows),
         max_length=max_length,
     )

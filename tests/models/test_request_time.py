@@ -1,0 +1,93 @@
+"""What the moment of a request adds to a score, against the formula written out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert4rec_jax.config import ModelConfig
+from bert4rec_jax.models.history import GAPS, History, moments
+from bert4rec_jax.models.request_time import PERIODS, RequestTime
+from bert4rec_jax.training.fit import build_model
+
+V, D = 6, 4
+FIRST = np.array([0, 0, 16_000, 16_010.5, 15_000, 0], np.float32)
+
+
+def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
+    module = RequestTime(V, D, jax.nn.initializers.normal(0.5))
+    generator = np.random.default_rng(0)
+    hidden = generator.normal(size=(2, 1, D)).astype(np.float32)
+    vectors = generator.normal(size=(V, D)).astype(np.float32)
+    days = np.array([[16_011.0], [15_900.0]], np.float32)
+    constants = {"first_day": FIRST}
+    params = module.init(jax.random.key(0), hidden, days, method="histories")["params"]
+    variables = {"params": params, "catalog": constants}
+    found = (
+        module.apply(variables, hidden, days, method="histories")[:, 0]
+        @ module.apply(variables, vectors, method="items").T
+    )
+
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    dense = lambda x, name: x @ p[name]["kernel"] + p[name]["bias"]  # noqa: E731
+    for case, (h, day) in enumerate(zip(hidden[:, 0], days[:, 0].astype(np.float64))):
+        waves = np.concatenate([f(2 * np.pi * day / PERIODS) for f in (np.cos, np.sin)])
+        bent = np.asarray(jax.nn.gelu(dense(waves, "trend_hidden")))
+        h = h + dense(bent, "trend")
+        a, b = np.split(dense(h, "age"), 2)
+        for item in range(V):
+            angle = 2 * np.pi * (day - FIRST[item].astype(np.float64)) / PERIODS
+            age = (a * np.cos(angle) + b * np.sin(angle)).sum() if FIRST[item] else 0.0
+            assert found[case, item] == pytest.approx(h @ vectors[item] + age, abs=0.02)
+
+
+def test_moments_by_hand():
+    """Two histories in a row, then one read from the left; half an hour, 4 hours and 100 days apart."""
+    half = 1 / 48
+    days = np.array([[10, 10 + half, 10 + 9 * half, 30, 130, 0]], np.float32)
+    segments = np.array([[1, 1, 1, 2, 2, 0]])
+    row = np.zeros_like(segments)
+    both = History(row, row, row, segments, np.zeros((1, 6), bool), days)
+    asked, gaps = moments(both)
+    np.testing.assert_array_equal(asked, days)
+    assert gaps[0].tolist() == [0, 1, 3, 0, 12, 0]  # 2^12 - 1 hours are 170 days
+    left, gaps = moments(both._replace(causal=segments > 0))
+    assert left[0].tolist() == pytest.approx([days[0, 1], days[0, 2], days[0, 2], 130, 130, 0])
+    assert gaps[0].tolist() == [1, 3, 0, 12, 0, 0]
+    far = moments(both._replace(days=days * 1000))[1]
+    assert far.max() == GAPS - 1
+
+
+@functools.cache
+def model_of(times):
+    config = ModelConfig(dim=8, heads=2, layers=1, ffn_dim=16, init_scale=0.3, times=times)
+    model = build_model(config, num_rows=256, max_length=6)
+    row = jnp.zeros((1, 6), jnp.int32)
+    history = History(row, row, row, row, row != 0, row.astype(jnp.float32))
+    variables = model.init(jax.random.key(0), history, row[:, :1], deterministic=True)
+    if times:
+        first = np.zeros(256, np.float32)
+        first[2:10] = 16_000 + np.arange(8)
+        variables = {**variables, "catalog": {"request_time": {"first_day": first}}}
+    apply = jax.jit(functools.partial(model.apply, deterministic=True))
+    return lambda history: apply(variables, history, np.array([[3]]))
+
+
+@pytest.mark.parametrize("times", [False, True])
+def test_times_matter_only_to_a_model_that_reads_them(times):
+    tokens = np.array([[3, 4, 5, 1, 0, 0]])
+    segments = (tokens > 0).astype(np.int32)
+    positions = np.array([[2, 3, 4, 5, 0, 0]])
+    days = np.array([[16_000, 16_001, 16_002, 16_009, 0, 0]], np.float32)
+    history = History(tokens, tokens * 0, positions, segments, tokens < 0, days)
+
+    def scores(days):
+        hidden, vectors, bias = model_of(times)(history._replace(days=days))
+        return hidden[0, 0] @ vectors.T + bias
+
+    later = days + np.array([[0, 0, 0, 5, 0, 0]], np.float32)
+    earlier = days - np.array([[9, 0, 0, 0, 0, 0]], np.float32)
+    for changed in (later, earlier):
+        assert bool((np.abs(scores(days) - scores(changed)) > 1e-4).any()) == times
