@@ -38,7 +38,12 @@ def make_app(models: Models, hosts: list[str]) -> Starlette:
       hosts: names by which the page may be asked for; `*` for any. Other names are refused, so that
         no other page can reach this one under a name of its own.
     """
-    page = Environment(loader=PackageLoader("bert4rec_jax.explore", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = Environment(
+        loader=PackageLoader("bert4rec_jax.explore", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
     def show(state: State, *, problem: str = "", status: int = 200) -> Response:
         absent = [movie.item_id for movie in state.seen if not models.has(movie.item_id)]
