@@ -221,19 +221,24 @@ def browser(tmp_path):
 
 
 def test_in_a_browser_by_keyboard_on_a_small_window(browser, address, models):
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
     ids = models.catalog.item_ids
-    wait = WebDriverWait(browser, 60)
+    # What was found may be replaced before it is looked at: look again.
+    wait = WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException])
 
     def names():
-        return [e.text for e in browser.find_elements(By.CSS_SELECTOR, ".seen .name")]
+        return browser.execute_script(
+            "return [...document.querySelectorAll('.seen .name')].map(e => e.innerText.trim())"
+        )
 
     def listed():
-        found = browser.find_elements(By.CSS_SELECTOR, ".recommended .title")
-        return [title.get_attribute("id") for title in found]
+        return browser.execute_script(
+            "return [...document.querySelectorAll('.recommended .title')].map(e => e.id)"
+        )
 
     def expected(*seen):
         lists = models.lists(State(tuple(map(Seen, seen))))
