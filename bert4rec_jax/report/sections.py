@@ -44,7 +44,7 @@ def about(evidence: Evidence) -> Section:
         ("run", evidence.run.name),
         ("checkpoint", f"step {evidence.step:,}"),
         ("data", f"{store.num_interactions:,} interactions of {store.num_users:,} users"),
-        ("movies", len(evidence.catalog)),
+        ("movies", f"{len(evidence.catalog):,}"),
         ("questions", f"{len(evidence.cases):,} users, {evidence.asked}"),
     ]
     if results:

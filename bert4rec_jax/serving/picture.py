@@ -54,7 +54,7 @@ def picture(explanation: Explanation) -> str:
                 text(
                     edge + (4 if value >= 0 else -4),
                     y + 17,
-                    f"{value:+.2f}",
+                    f"{round(value, 2) + 0.0:+.2f}",  # no -0.00
                     anchor="start" if value >= 0 else "end",
                     size=12,
                 )

@@ -1,0 +1,283 @@
+"""The page: a pure function of its address, and safe whatever a title holds."""
+
+import shutil
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra demo is not installed")
+pytest.importorskip("jinja2", reason="the extra demo is not installed")
+pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
+
+from rich.console import Console
+from starlette.testclient import TestClient
+
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.explore.app import make_app
+from bert4rec_jax.explore.models import Models
+from bert4rec_jax.explore.server import listen, serve
+from bert4rec_jax.explore.state import Seen, State
+from bert4rec_jax.serving.export import write_bundle
+
+HOSTILE = "</script><script>document.title='pwned'</script><img src=x onerror=alert(1)>\"'& "
+
+
+@pytest.fixture(scope="session")
+def hostile(trained, tmp_path_factory):
+    """A bundle of the same model whose titles are markup."""
+    titles = tuple(f"{HOSTILE}{i}" for i in range(len(trained.catalog)))
+    catalog = replace(trained.catalog, titles=titles, genres=(HOSTILE,) * len(titles))
+    folder = tmp_path_factory.mktemp("bundles") / "hostile<b>"
+    write_bundle(replace(trained, catalog=catalog), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(bundle, hostile):
+    return Models([hostile, bundle], 5)
+
+
+@pytest.fixture(scope="session")
+def client(models):
+    return TestClient(make_app(models, ["testserver"]), follow_redirects=False)
+
+
+A, B, C = Seen("a"), Seen("b", "u"), Seen("c", "d")
+
+
+@pytest.mark.parametrize(
+    ("action", "after"),
+    [
+        ("up.b", (B, A, C)),
+        ("up.a", (A, B, C)),
+        ("down.b", (A, C, B)),
+        ("down.c", (A, B, C)),
+        ("remove.b", (A, C)),
+        ("like.a", (Seen("a", "u"), B, C)),
+        ("like.b", (A, Seen("b"), C)),
+        ("dislike.b", (A, Seen("b", "d"), C)),
+        ("add.d.e:f", (A, B, C, Seen("d.e:f"))),
+        ("add.a", (A, B, C)),
+        ("clear.", ()),
+    ],
+)
+def test_what_a_button_does(action, after):
+    assert State((A, B, C)).after(action).seen == after
+
+
+def test_an_address_comes_back():
+    state = State((Seen("d.e:f&g=h ü", "u"), A), (1, "x:y"))
+    assert State.read(state.fields) == state
+    assert State((A,)).after("why.1:x:y").why == (1, "x:y")
+    assert (
+        State.read([("seen", "z:a"), ("seen", "n:"), ("why", "x:1"), ("other", "n:a")]) == State()
+    )
+    assert State.read([("seen", "n:a"), ("seen", "u:a")]) == State((Seen("a"),))
+    for action in ("up.x", "jump.a", ""):
+        with pytest.raises(UserError):
+            State((A,)).after(action)
+
+
+def test_the_page_lists_what_the_scorer_does(client, scorer, models):
+    ids = scorer.catalog.item_ids
+    up, two_up = scorer.bundle.thumbs
+    text = client.get("/", params=[("seen", f"n:{ids[0]}"), ("seen", f"d:{ids[1]}")]).text
+    expected = scorer.recommend(ids[:2], 5, ratings=[float("nan"), up - 1])
+    places = [text.index(f'value="why.1:{item}"') for item in expected.item_ids]
+    assert places == sorted(places)
+    other = models.lists(State((Seen(ids[0]), Seen(ids[1], "u"))))[1].answer
+    assert other == scorer.recommend(ids[:2], 5, ratings=[float("nan"), up])
+    assert up <= two_up
+
+
+def test_buttons_lead_to_the_next_address(client, models):
+    ids = models.catalog.item_ids
+    seen = [("seen", f"n:{item}") for item in ids[:2]]
+    answer = client.get("/act", params=[*seen, ("do", f"down.{ids[0]}")])
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/?seen=n%3A{ids[1]}&seen=n%3A{ids[0]}"
+    typed = client.get("/act", params=[*seen, ("title", ids[7])])
+    assert typed.headers["location"].endswith(f"&seen=n%3A{ids[7]}")
+
+
+def test_a_click_shows_why(client, models):
+    ids = models.catalog.item_ids
+    text = client.get("/", params=[("seen", f"n:{ids[0]}"), ("why", f"1:{ids[9]}")]).text
+    assert "<svg" in text and 'id="why"' in text and 'role="alert"' not in text
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "said"),
+    [
+        ("/act?title=Casablanca", 422, "no title is clearly &#39;Casablanca&#39;"),
+        ("/act?title=+", 422, "type a title first"),
+        ("/act?do=jump.1", 422, "is not in the history"),
+        ("/?seen=n:nobody", 200, "not among these movies: &#39;nobody&#39;"),
+        ("/?why=0:1", 200, "add a movie first"),
+        ("/?seen=n:{0}&why=7:1", 200, "there is no such model"),
+        ("/?seen=n:{0}&why=0:nobody", 200, "item &#39;nobody&#39; is not among the 40 items"),
+        ("/static/../app.py", 404, "Not Found"),
+        ("/static/page.html", 404, "not found"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(client, models, address, status, said):
+    answer = client.get(address.replace("{0}", models.catalog.item_ids[0]))
+    assert answer.status_code == status and said in answer.text
+
+
+def test_hostile_titles_are_escaped_everywhere(client, models):
+    ids = models.catalog.item_ids
+    query = [("seen", f"n:{ids[0]}"), ("seen", f"u:{ids[1]}"), ("why", f"0:{ids[9]}")]
+    for answer in (
+        client.get("/", params=query),
+        client.get("/", params=[("seen", f"n:{HOSTILE}"), ("why", f"0:{HOSTILE}")]),
+        client.get("/act", params=[("title", HOSTILE)]),
+    ):
+        assert answer.text.count("<script") == 1 and "<img" not in answer.text
+        assert "&lt;img src=x" in answer.text
+        assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
+    found = client.get("/titles", params={"q": "IMG SRC"})
+    assert found.headers["content-type"] == "application/json" and len(found.json()) == 12
+    assert found.json()[0] == {"value": f"{HOSTILE}0", "label": f"{HOSTILE}0"}
+    assert client.get("/titles").json() == []
+
+
+def test_other_host_names_are_refused(client):
+    assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+def test_a_bundle_without_titles_says_so(bundle):
+    models = Models([bundle], 3)
+    assert not models.has_titles
+    text = TestClient(make_app(models, ["*"])).get("/").text
+    assert "This bundle has no titles" in text and "This model does not read" not in text
+
+
+def test_without_thumbs_a_disliked_movie_is_not_read(bundle, tmp_path, scorer):
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    models = Models([folder], 5)
+    models._scorers[0].bundle.manifest["model"]["thumbs"] = False
+    ids = models.catalog.item_ids
+    found = models.lists(State((Seen(ids[0]), Seen(ids[1], "d"), Seen(ids[2], "u"))))[0].answer
+    up = scorer.bundle.thumbs[0]
+    assert found == scorer.recommend(
+        [ids[0], ids[2]], 5, exclude=[ids[1]], ratings=[float("nan"), up]
+    )
+
+
+def test_a_port_in_use_and_other_mistakes(bundle):
+    console = Console(quiet=True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use, .*--port"):
+            serve([bundle], host="127.0.0.1", port=port, k=5, console=console)
+    for host, port, message in (
+        ("127.0.0.1", 70_000, "port is 70000; expected 0 to 65535"),
+        ("192.0.2.1", 0, "cannot listen on 192.0.2.1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            listen(host, port)
+    with pytest.raises(UserError, match="name at least one bundle"):
+        serve([], host="127.0.0.1", port=0, k=5, console=console)
+    with pytest.raises(UserError, match="k is 0"):
+        Models([bundle], 0)
+
+
+@pytest.fixture
+def address(models):
+    """The page, served on a free port."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(make_app(models, ["*"]), log_level="error"))
+    with listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Debian's chromium, without a window."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("chromium and chromium-driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
+        "disable-background-networking", "disable-component-update", "window-size=500,900",
+        f"user-data-dir={tmp_path / 'profile'}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.implicitly_wait(60)
+    yield driver
+    driver.quit()
+
+
+def test_in_a_browser_by_keyboard_on_a_small_window(browser, address, models):
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    ids = models.catalog.item_ids
+    # What was found may be replaced before it is looked at: look again.
+    wait = WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException])
+
+    def names():
+        return browser.execute_script(
+            "return [...document.querySelectorAll('.seen .name')].map(e => e.innerText.trim())"
+        )
+
+    def listed():
+        return browser.execute_script(
+            "return [...document.querySelectorAll('.recommended .title')].map(e => e.id)"
+        )
+
+    def expected(*seen):
+        lists = models.lists(State(tuple(map(Seen, seen))))
+        return [f"why.{n}:{item}" for n, one in enumerate(lists) for item in one.answer.item_ids]
+
+    browser.get(address)
+    assert listed() == expected()
+    field = browser.find_element(By.ID, "title")
+    field.send_keys("0")
+    wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#titles option"))
+    for item in ids[:2]:
+        field = browser.switch_to.active_element
+        assert field.get_attribute("id") == "title"
+        field.clear()
+        field.send_keys(item, Keys.ENTER)
+        wait.until(lambda _, item=item: f"n%3A{item}" in browser.current_url)
+        wait.until(lambda _: not browser.switch_to.active_element.get_attribute("value"))
+    assert names() == [models.title(item).strip() for item in ids[:2]]
+    move = browser.find_element(By.ID, f"down.{ids[0]}")
+    move.send_keys(Keys.ENTER)
+    wait.until(lambda _: names() == [models.title(item).strip() for item in ids[1::-1]])
+    assert listed() == expected(*ids[1::-1])
+    # The button is at its end now, so focus went where the visitor can go on.
+    assert browser.switch_to.active_element.get_attribute("id") == "history"
+    like = browser.find_element(By.ID, f"like.{ids[0]}")
+    like.send_keys(Keys.SPACE)
+    wait.until(lambda _: f"u%3A{ids[0]}" in browser.current_url)
+    wait.until(lambda _: browser.switch_to.active_element.get_attribute("aria-pressed") == "true")
+    assert "First now: " in browser.find_element(By.ID, "status").get_attribute("textContent")
+    browser.find_element(By.CSS_SELECTOR, ".recommended .title").send_keys(Keys.ENTER)
+    assert browser.find_element(By.CSS_SELECTOR, "#why + .drawn svg")
+    wait.until(lambda _: browser.switch_to.active_element.get_attribute("id") == "why")
+    width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(width) == 0, "no sideways scrolling of the page"
+    assert browser.title.startswith("Explore: hostile<b>")
+    assert browser.execute_script("return document.images.length") == 0
+    browser.back()
+    wait.until(lambda _: "why" not in browser.current_url)
+    wait.until(lambda _: not browser.execute_script("return !!document.getElementById('why')"))
+    unlabelled = """return [...document.querySelectorAll('button,input:not([type=hidden])')].filter(
+        e => !(e.getAttribute('aria-label') || e.labels.length || e.textContent.trim())).length"""
+    assert browser.execute_script(unlabelled) == 0
