@@ -235,6 +235,57 @@ def export(
 
 
 @_app.command
+def add_items(
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")],
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    metadata: Path | None = None,
+    id_column: str | None = None,
+    separator: str = "|",
+    embeddings: Path | None = None,
+    ids: tuple[str, ...] = (),
+    offset: float | None = None,
+    text_model: str | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Add new releases to a trained model, without training: they are known by their content.
+
+    Args:
+        source: A bundle, or the folder of a training run, whose model knows content.
+        bundle: The folder to make; an earlier bundle there is replaced, also SOURCE itself.
+        metadata: Table of the new movies, as for `bert4rec features`.
+        id_column: Column of ids in the table. None: the first that is known.
+        separator: Between the names of a list in one field of the table.
+        embeddings: Their embeddings computed elsewhere, where the content has such.
+        ids: The only movies to add. None: all of the table.
+        offset: Added to the scores of all items without a training event. None: as calibrated.
+        text_model: Folder of the text model, where the texts were embedded by one of a folder.
+        cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
+    """
+    from bert4rec_jax.features.sources import Sources
+    from bert4rec_jax.serving.add_items import add_items
+
+    console = Console(stderr=True)
+    manifest = add_items(
+        source,
+        bundle,
+        sources=Sources(metadata, id_column, None, separator, embeddings),
+        ids=ids,
+        offset=offset,
+        text_model=text_model,
+        cache=cache,
+        console=console,
+        notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
+    )
+    Console().print(
+        f"{bundle}: {manifest['items']:,} items, {manifest['added_items']:,} of them added after "
+        "training",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@_app.command
 def rank(
     bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
     *,

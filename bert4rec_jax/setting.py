@@ -23,8 +23,10 @@ from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.features.content import Content, content_rows
 from bert4rec_jax.features.encoder import fit as fit_encoder
+from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.sources import Gathered
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.sharding import check_divides, make_mesh
@@ -33,6 +35,19 @@ from bert4rec_jax.training.fit import Features, build_model, catalog_constants, 
 
 CALIBRATION = "calibration.json"  # where a run keeps the offset of untrained items
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
+
+
+@dataclass(frozen=True, eq=False)
+class KnownContent:
+    """What is known of a catalog's items.
+
+    Attributes:
+      matrix: `[V, F]`, 0 for items about which nothing is known.
+      encoding: what made it.
+    """
+
+    matrix: Features
+    encoding: Encoding
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +60,7 @@ class Setting:
       store: histories.
       split: what is trained on, and what is asked.
       thumbs: rating thresholds.
-      content: `[V, F]` what is known of each item beside its id, or None.
+      known_content: what is known of each item beside its id, or None.
       evaluator: asks models.
     """
 
@@ -54,8 +69,18 @@ class Setting:
     store: SequenceStore
     split: Split
     thumbs: tuple[float, float]
-    content: Features | None
+    known_content: KnownContent | None
     evaluator: Evaluator
+
+    @property
+    def content(self) -> Features | None:
+        """`[V, F]` what is known of each item beside its id, or None."""
+        return None if self.known_content is None else self.known_content.matrix
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """What made the content, and makes that of new items; None without content."""
+        return None if self.known_content is None else self.known_content.encoding
 
     @property
     def causal(self) -> bool:
@@ -184,8 +209,8 @@ def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Sp
 
 def open_content(
     path: str, store: SequenceStore, counts: npt.NDArray[np.int64], console: Console
-) -> Features | None:
-    """`[V, F]`: the items' content, 0 for items about which nothing is known.
+) -> KnownContent | None:
+    """The items' content.
 
     None for no path, and for `catalog` where the log came without genres and years.
 
@@ -203,7 +228,8 @@ def open_content(
     catalog = store.catalog
     if path != "catalog":
         content = Content.open(Path(path), catalog)
-        return np.where(content.present()[:, None], content.matrix, 0)
+        matrix = np.where(content.present()[:, None], content.matrix, 0)
+        return KnownContent(matrix, content.encoding)
     movies = movies_of(catalog)
     fitted = counts[catalog.is_item()] > 0
     if not any(movie.genres or movie.year for movie in movies):
@@ -212,8 +238,9 @@ def open_content(
         )
         return None
     encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
-    rows = encoder.encode(movies)
-    return content_rows(catalog, np.where(encoder.informed(rows)[:, None], rows, 0))
+    encoding = Encoding(encoder, None)
+    rows = encoding.rows(Gathered(movies, {}, None, None))
+    return KnownContent(content_rows(catalog, rows), encoding)
 
 
 def open_setting(config: Config, console: Console) -> Setting:

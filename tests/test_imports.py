@@ -26,8 +26,8 @@ ALLOWED = {
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.
     "serving": {
-        "config", "data", "evaluation", "experiment", "models", "outputs", "setting", "sharding",
-        "training",
+        "config", "data", "evaluation", "experiment", "features", "models", "outputs", "setting",
+        "sharding", "training",
     },
     "recipes": {"config"},
     "environment": set(),

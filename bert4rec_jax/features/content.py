@@ -15,6 +15,7 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, Span
+from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.outputs import whole_folder
 
 SCHEMA_VERSION = 1
@@ -43,6 +44,11 @@ class Content:
     def matrix(self) -> npt.NDArray[np.float32]:
         """`[V, F]`: a row per token; those of PAD, MASK and padding are 0."""
         return _matrix(self.path)
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoder with the text model that its embeddings came from."""
+        return Encoding(self.encoder, self.manifest.get("text"))
 
     @property
     def width(self) -> int:

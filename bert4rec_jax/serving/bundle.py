@@ -3,6 +3,7 @@
 manifest.json         what it is, where it came from, checksums
 params.safetensors    parameters by path
 catalog.parquet       item_id, title, genres, known; row i is token 2 + i
+encoding.json         what makes the content of new items, where the model knows content
 NAME.stablehlo        a serialized `jax.export` function for each of FUNCTIONS
 """
 
@@ -31,6 +32,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 PARAMETERS = "params.safetensors"
 CATALOG = "catalog.parquet"
+ENCODING = "encoding.json"
 FUNCTIONS = ("item_vectors", "encode", "score", "top_k")
 _AGAIN = "export it again with `bert4rec export RUN BUNDLE`"
 
