@@ -149,6 +149,7 @@ def features(
     text_batch_size: int = 32,
     cache: Path | None = None,
     embeddings: Path | None = None,
+    like: Path | None = None,
 ) -> None:
     """Turn metadata and texts of movies into content for the items of a store.
 
@@ -178,9 +179,11 @@ def features(
         text_batch_size: Texts that the model reads at once.
         cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
         embeddings: Embeddings computed elsewhere (.npy in the store's order, Parquet with ids).
+        like: Earlier content whose columns to make, for a model that goes on with newer data.
     """
     from bert4rec_jax.data.store import SequenceStore
     from bert4rec_jax.features.build import build, training_items
+    from bert4rec_jax.features.content import read_encoding
     from bert4rec_jax.features.coverage import table
     from bert4rec_jax.features.options import Options, TextOptions
     from bert4rec_jax.features.sources import Sources
@@ -200,6 +203,7 @@ def features(
             options=Options(
                 blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns
             ),
+            like=read_encoding(like) if like else None,
             text=TextOptions(model, text_revision, text_prompt, truncate_dim, text_batch_size)
             if model
             else None,

@@ -28,11 +28,13 @@ from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.sources import Gathered
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.sharding import check_divides, make_mesh
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
 
+ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
 CALIBRATION = "calibration.json"  # where a run keeps the offset of untrained items
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
 
@@ -208,7 +210,11 @@ def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Sp
 
 
 def open_content(
-    path: str, store: SequenceStore, counts: npt.NDArray[np.int64], console: Console
+    path: str,
+    store: SequenceStore,
+    counts: npt.NDArray[np.int64],
+    console: Console,
+    like: Encoding | None = None,
 ) -> KnownContent | None:
     """The items' content.
 
@@ -219,6 +225,7 @@ def open_content(
       store: the data.
       counts: `[V]` training interactions per token; only items that have any shape the columns.
       console: told if the catalog knows nothing.
+      like: what makes the columns of `catalog`; None to fit it on these items.
 
     Raises:
       UserError: see `Content.open` and `encoder.fit`.
@@ -237,8 +244,8 @@ def open_content(
             "  the items have neither genres nor years: they are known by their ids alone"
         )
         return None
-    encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
-    encoding = Encoding(encoder, None)
+    options = Options(blocks=("genres", "numbers"))
+    encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
     rows = encoding.rows(Gathered(movies, {}, None, None))
     return KnownContent(content_rows(catalog, rows), encoding)
 
@@ -267,12 +274,29 @@ def open_setting(config: Config, console: Console) -> Setting:
         split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
     else:
         split = leave_one_out(store)
+    like = None
+    if config.data.content == "catalog" and config.init_from:
+        like = _kept_encoding(workdir, Path(config.init_from), console)
     content = open_content(
-        config.data.content, store, train_counts(store, split.train_stop), console
+        config.data.content, store, train_counts(store, split.train_stop), console, like
     )
     evaluation = config.evaluation
     evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
     return Setting(config, mesh, store, split, thumbs, content, evaluator)
+
+
+def _kept_encoding(workdir: Path, earlier: Path, console: Console) -> Encoding | None:
+    """What made the content of the run that this one begins from; kept, as that may be removed."""
+    kept = workdir / ENCODING
+    if not (workdir / "checkpoints").is_dir():
+        encoding = open_finished(earlier, console).setting.encoding
+        if encoding is not None and is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(kept, encoding.to_json())
+        return encoding
+    return (
+        Encoding.from_json(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,8 @@ ALLOWED = {
     "recipes": {"config"},
     "environment": set(),
     "setting": {
-        "config", "data", "evaluation", "features", "models", "processes", "sharding", "training",
+        "config", "data", "evaluation", "features", "models", "outputs", "processes", "sharding",
+        "training",
     },
     "experiment": {
         "config", "data", "environment", "evaluation", "outputs", "processes", "setting",

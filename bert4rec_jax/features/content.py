@@ -88,10 +88,7 @@ class Content:
                 f"fingerprint {found[:12]}; this one has {len(catalog):,} items, "
                 f"{catalog.fingerprint[:12]}); {_AGAIN}"
             )
-        try:
-            encoder = Encoder.from_json(json.loads((path / _ENCODER).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path / _ENCODER} ({error}); {_AGAIN}") from None
+        encoder = read_encoding(path).encoder
         content = cls(path, manifest, encoder)
         expected = (catalog.num_rows, encoder.width)
         if content.matrix.shape != expected or content.matrix.dtype != np.float32:
@@ -111,6 +108,20 @@ class Content:
             file = self.path / name
             if not file.is_file() or sha256(file) != expected:
                 raise UserError(f"{file} does not match its checksum in {MANIFEST}; {_AGAIN}")
+
+
+def read_encoding(path: Path) -> Encoding:
+    """What made the content in a folder, whatever its catalog.
+
+    Raises:
+      UserError: the folder holds no content, that of another version, or is damaged.
+    """
+    manifest = _manifest(path)
+    try:
+        values = json.loads((path / _ENCODER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path / _ENCODER} ({error}); {_AGAIN}") from None
+    return Encoding(Encoder.from_json(values), manifest.get("text"))
 
 
 def content_rows(catalog: Catalog, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -33,6 +33,15 @@ class Encoding:
         """`[n, F]`: the content of n movies; 0 for those about which nothing is known.
 
         Raises:
+          UserError: see `encode`.
+        """
+        rows = self.encode(known)
+        return np.where(self.encoder.informed(rows)[:, None], rows, 0).astype(np.float32)
+
+    def encode(self, known: Gathered) -> npt.NDArray[np.float32]:
+        """`[n, F]`: the content of n movies, with what is missing marked.
+
+        Raises:
           UserError: their texts were embedded by another model, at another revision, with another
             prompt or width; or see `Encoder.encode`.
         """
@@ -53,8 +62,7 @@ class Encoding:
                 "another space"
             )
         movies = [movie.genres_among(self._genres) for movie in known.movies]
-        rows = self.encoder.encode(movies, known.vectors)
-        return np.where(self.encoder.informed(rows)[:, None], rows, 0).astype(np.float32)
+        return self.encoder.encode(movies, known.vectors)
 
     @cached_property
     def _genres(self) -> tuple[str, ...]:
