@@ -150,6 +150,7 @@ def features(
     text_batch_size: int = 32,
     cache: Path | None = None,
     embeddings: Path | None = None,
+    like: Path | None = None,
 ) -> None:
     """Turn metadata and texts of movies into content for the items of a store.
 
@@ -179,9 +180,11 @@ def features(
         text_batch_size: Texts that the model reads at once.
         cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
         embeddings: Embeddings computed elsewhere (.npy in the store's order, Parquet with ids).
+        like: Earlier content whose columns to make, for a model that goes on with newer data.
     """
     from bert4rec_jax.data.store import SequenceStore
     from bert4rec_jax.features.build import build, training_items
+    from bert4rec_jax.features.content import read_encoding
     from bert4rec_jax.features.coverage import table
     from bert4rec_jax.features.options import Options, TextOptions
     from bert4rec_jax.features.sources import Sources
@@ -201,6 +204,7 @@ def features(
             options=Options(
                 blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns
             ),
+            like=read_encoding(like) if like else None,
             text=TextOptions(model, text_revision, text_prompt, truncate_dim, text_batch_size)
             if model
             else None,
@@ -230,6 +234,57 @@ def export(
         f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, for "
         f"{', '.join(manifest['functions']['encode']['platforms'])}; later versions of JAX can "
         f"read it until {manifest['readable_until']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@_app.command
+def add_items(
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")],
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    metadata: Path | None = None,
+    id_column: str | None = None,
+    separator: str = "|",
+    embeddings: Path | None = None,
+    ids: tuple[str, ...] = (),
+    offset: float | None = None,
+    text_model: str | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Add new releases to a trained model, without training: they are known by their content.
+
+    Args:
+        source: A bundle, or the folder of a training run, whose model knows content.
+        bundle: The folder to make; an earlier bundle there is replaced, also SOURCE itself.
+        metadata: Table of the new movies, as for `bert4rec features`.
+        id_column: Column of ids in the table. None: the first that is known.
+        separator: Between the names of a list in one field of the table.
+        embeddings: Their embeddings computed elsewhere, where the content has such.
+        ids: The only movies to add. None: all of the table.
+        offset: Added to the scores of all items without a training event. None: as calibrated.
+        text_model: Folder of the text model, where the texts were embedded by one of a folder.
+        cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
+    """
+    from bert4rec_jax.features.sources import Sources
+    from bert4rec_jax.serving.add_items import add_items
+
+    console = Console(stderr=True)
+    manifest = add_items(
+        source,
+        bundle,
+        sources=Sources(metadata, id_column, None, separator, embeddings),
+        ids=ids,
+        offset=offset,
+        text_model=text_model,
+        cache=cache,
+        console=console,
+        notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
+    )
+    Console().print(
+        f"{bundle}: {manifest['items']:,} items, {manifest['added_items']:,} of them added after "
+        "training",
         highlight=False,
         soft_wrap=True,
     )

@@ -352,6 +352,9 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     workdir: str = "runs/bert4rec"
     """Folder of checkpoints, logs and results. The same command in it continues."""
+    init_from: str = ""
+    """An earlier run to begin from, whose items may be fewer: what it learnt of an item stays, new
+    items begin with their content. Empty begins from nothing."""
 
     def __post_init__(self) -> None:
         _require(bool(self.workdir), "workdir", self.workdir, "a folder")
@@ -401,10 +404,13 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     found = []
     for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):
         old, new = saved.get(section, {}), current.get(section, {})
+        if not isinstance(new, dict):
+            old, new = ({section: value} for value in (old, new))
         for name in sorted(old.keys() | new.keys()):
             before, after = old.get(name, "absent"), new.get(name, "absent")
             if before != after:
-                found.append(f"{section}.{name}: {before!r} -> {after!r}")
+                place = section if section == name else f"{section}.{name}"
+                found.append(f"{place}: {before!r} -> {after!r}")
     return found
 
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from bert4rec_jax import environment
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.split import Cases, train_counts
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.calibration import calibrate
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
@@ -41,6 +42,8 @@ from bert4rec_jax.training.fit import (
     digest,
     fit,
 )
+from bert4rec_jax.training.growth import earlier_tokens, grown_state
+from bert4rec_jax.training.step import TrainState
 
 NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and metrics.json, by kind
 
@@ -159,6 +162,7 @@ def _train(setting: Setting, console: Console) -> Fitted:
         "content": setting.content,
         "first_day": setting.first_day,
         "console": console,
+        "initial": partial(_grown, setting, console) if config.init_from else None,
     }
     selected = fit(
         config,
@@ -180,6 +184,36 @@ def _train(setting: Setting, console: Console) -> Fitted:
         **common,
     )
     return replace(refitted, validations=selected.validations)
+
+
+def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
+    """The first state of a run that begins from an earlier one.
+
+    Raises:
+      UserError: the earlier run cannot be read, or its model is another one.
+    """
+    config = setting.config
+    earlier = open_finished(Path(config.init_from), console)
+    model, length = earlier.setting.config.model, earlier.setting.config.data.max_length
+    if (model, length) != (config.model, config.data.max_length):
+        raise UserError(
+            f"{config.init_from} trained another model ({model}, data.max_length {length}); use "
+            "its settings of model and data.max-length to begin from it"
+        )
+    if earlier.setting.encoding != setting.encoding:
+        raise UserError(
+            f"{config.init_from} was trained on content with other columns; use the same "
+            "data.content, and make a folder for it with `bert4rec features --like CONTENT`"
+        )
+    catalog = setting.store.catalog
+    tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained)
+    kept = int((tokens[catalog.is_item()] >= 0).sum())
+    console.print(
+        f"  beginning from step {earlier.best.step:,} of {config.init_from}, which knows {kept:,} "
+        f"of {len(catalog):,} items",
+        highlight=False,
+    )
+    return grown_state(setting.mesh, fresh, earlier.best.state, tokens)
 
 
 def _calibrate(setting: Setting, params: Any, console: Console) -> float:

@@ -30,17 +30,34 @@ from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.features.content import Content, content_rows
 from bert4rec_jax.features.encoder import fit as fit_encoder
+from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.sources import Gathered
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
+from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.sharding import check_divides, make_mesh
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
 
+ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
 CALIBRATION = "calibration.json"  # where a run keeps the offset of untrained items
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
+
+
+@dataclass(frozen=True, eq=False)
+class KnownContent:
+    """What is known of a catalog's items.
+
+    Attributes:
+      matrix: `[V, F]`, 0 for items about which nothing is known.
+      encoding: what made it.
+    """
+
+    matrix: Features
+    encoding: Encoding
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +70,7 @@ class Setting:
       store: histories.
       split: what is trained on, and what is asked.
       thumbs: rating thresholds.
-      content: `[V, F]` what is known of each item beside its id, or None.
+      known_content: what is known of each item beside its id, or None.
       evaluator: asks models.
       first_day: `[V]` when each item was first watched, for a model that reads times, or None.
     """
@@ -63,9 +80,19 @@ class Setting:
     store: SequenceStore
     split: Split
     thumbs: tuple[float, float]
-    content: Features | None
+    known_content: KnownContent | None
     evaluator: Evaluator
     first_day: Features | None = None
+
+    @property
+    def content(self) -> Features | None:
+        """`[V, F]` what is known of each item beside its id, or None."""
+        return None if self.known_content is None else self.known_content.matrix
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """What made the content, and makes that of new items; None without content."""
+        return None if self.known_content is None else self.known_content.encoding
 
     @property
     def causal(self) -> bool:
@@ -200,9 +227,13 @@ def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Sp
 
 
 def open_content(
-    path: str, store: SequenceStore, counts: npt.NDArray[np.int64], console: Console
-) -> Features | None:
-    """`[V, F]`: the items' content, 0 for items about which nothing is known.
+    path: str,
+    store: SequenceStore,
+    counts: npt.NDArray[np.int64],
+    console: Console,
+    like: Encoding | None = None,
+) -> KnownContent | None:
+    """The items' content.
 
     None for no path, and for `catalog` where the log came without genres and years.
 
@@ -211,6 +242,7 @@ def open_content(
       store: the data.
       counts: `[V]` training interactions per token; only items that have any shape the columns.
       console: told if the catalog knows nothing.
+      like: what makes the columns of `catalog`; None to fit it on these items.
 
     Raises:
       UserError: see `Content.open` and `encoder.fit`.
@@ -220,7 +252,8 @@ def open_content(
     catalog = store.catalog
     if path != "catalog":
         content = Content.open(Path(path), catalog)
-        return np.where(content.present()[:, None], content.matrix, 0)
+        matrix = np.where(content.present()[:, None], content.matrix, 0)
+        return KnownContent(matrix, content.encoding)
     movies = movies_of(catalog)
     fitted = counts[catalog.is_item()] > 0
     if not any(movie.genres or movie.year for movie in movies):
@@ -228,9 +261,10 @@ def open_content(
             "  the items have neither genres nor years: they are known by their ids alone"
         )
         return None
-    encoder = fit_encoder(movies, fitted, options=Options(blocks=("genres", "numbers")))
-    rows = encoder.encode(movies)
-    return content_rows(catalog, np.where(encoder.informed(rows)[:, None], rows, 0))
+    options = Options(blocks=("genres", "numbers"))
+    encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
+    rows = encoding.rows(Gathered(movies, {}, None, None))
+    return KnownContent(content_rows(catalog, rows), encoding)
 
 
 def open_setting(config: Config, console: Console) -> Setting:
@@ -262,13 +296,30 @@ def open_setting(config: Config, console: Console) -> Setting:
         split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
     else:
         split = leave_one_out(store)
+    like = None
+    if config.data.content == "catalog" and config.init_from:
+        like = _kept_encoding(workdir, Path(config.init_from), console)
     content = open_content(
-        config.data.content, store, train_counts(store, split.train_stop), console
+        config.data.content, store, train_counts(store, split.train_stop), console, like
     )
     evaluation = config.evaluation
     evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
     days = first_days(store, split.refit_stop) if config.model.times else None
     return Setting(config, mesh, store, split, thumbs, content, evaluator, days)
+
+
+def _kept_encoding(workdir: Path, earlier: Path, console: Console) -> Encoding | None:
+    """What made the content of the run that this one begins from; kept, as that may be removed."""
+    kept = workdir / ENCODING
+    if not (workdir / "checkpoints").is_dir():
+        encoding = open_finished(earlier, console).setting.encoding
+        if encoding is not None and is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(kept, encoding.to_json())
+        return encoding
+    return (
+        Encoding.from_json(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,10 +98,9 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(config.workdir, workdir)
     kept = json.loads((workdir / CALIBRATION).read_text())
-    best = max(kept["trials"], key=lambda t: t["warm_ndcg@10"] + t["cold_ndcg@10"])
-    assert kept["warm_ndcg@10"] + kept["cold_ndcg@10"] == pytest.approx(
-        best["warm_ndcg@10"] + best["cold_ndcg@10"]
-    )
+    least = 0.97 * max(t["warm_ndcg@10"] for t in kept["trials"])
+    able = [t for t in kept["trials"] if t["warm_ndcg@10"] >= least]
+    assert kept["cold_ndcg@10"] == max(t["cold_ndcg@10"] for t in able)
     finished = open_finished(workdir, QUIET)
     assert finished.offset == kept["offset"]
     cases = finished.setting.tested()["test_cold"]

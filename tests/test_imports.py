@@ -27,13 +27,15 @@ ALLOWED = {
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.
     "serving": {
-        "config", "data", "evaluation", "experiment", "figures", "models", "outputs", "setting",
+        "config", "data", "evaluation", "experiment", "features", "figures", "models", "outputs",
+        "setting",
         "sharding", "training",
     },
     "recipes": {"config", "data", "processes", "setting"},
     "environment": set(),
     "setting": {
-        "config", "data", "evaluation", "features", "models", "processes", "sharding", "training",
+        "config", "data", "evaluation", "features", "models", "outputs", "processes", "sharding",
+        "training",
     },
     "experiment": {
         "config", "data", "environment", "evaluation", "outputs", "processes", "setting",

@@ -26,7 +26,7 @@ def test_items_are_known_by_what_came_with_their_titles(tmp_path, said):
     titles = {"a": ("A (1990)", "Drama|War"), "b": ("B (2000)", "Drama"), "c": ("c", "")}
     store = store_of(tmp_path / "store", titles)
     counts = np.ones(store.catalog.num_rows, int)
-    content = open_content("catalog", store, counts, said)
+    content = open_content("catalog", store, counts, said).matrix
     assert content.shape[0] == store.catalog.num_rows
     informed = np.flatnonzero((content != 0).any(1)).tolist()
     assert informed == [store.catalog.token("a"), store.catalog.token("b")]

@@ -24,6 +24,7 @@ from bert4rec_jax.features.content import (
 )
 from bert4rec_jax.features.coverage import Coverage, coverage_of, share
 from bert4rec_jax.features.encoder import fit
+from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.options import DEFAULTS, Options, TextOptions
 from bert4rec_jax.features.sources import NO_SOURCES, Sources, gather
 from bert4rec_jax.features.text import Embedder
@@ -71,6 +72,7 @@ def build(
     fitted: npt.NDArray[np.bool_],
     sources: Sources = NO_SOURCES,
     options: Options = DEFAULTS,
+    like: Encoding | None = None,
     text: TextOptions | None = None,
     embedder: Embedder | None = None,
     cache: Path | None = None,
@@ -87,6 +89,7 @@ def build(
         `training_items(store)`.
       sources: where the content comes from.
       options: what becomes columns.
+      like: make the columns of earlier content instead, so that a model of that can go on.
       text, embedder, cache: see `sources.gather`.
       about: more entries of the manifest, such as the split behind `fitted`.
       progress: texts embedded, of all.
@@ -106,15 +109,17 @@ def build(
         progress=progress,
         notify=notify,
     )
-    encoder = fit(known.movies, fitted, options=options, vectors=known.vectors)
-    rows = encoder.encode(known.movies, known.vectors)
+    if like is None:
+        encoder = fit(known.movies, fitted, options=options, vectors=known.vectors)
+        like = Encoding(encoder, known.text)
+    encoder, rows = like.encoder, like.encode(known)
     counts = np.bincount(store.tokens, minlength=catalog.num_rows)[catalog.is_item()]
     coverage = coverage_of(encoder.spans(), rows, counts)
     report = [entry for block in coverage.values() for entry in block]
     if known.metadata:
         name = f"rows by {known.metadata.id_column}"
         report.insert(0, share(name, encoder.width, known.metadata.matched, counts))
-    if options.leaky:
+    if encoder.options.leaky:
         notify(_LEAK)
     content = write_content(
         output,
@@ -123,7 +128,7 @@ def build(
         encoder,
         {
             "fitted_items": int(fitted.sum()),
-            "leaky": options.leaky,
+            "leaky": encoder.options.leaky,
             "id_column": known.metadata.id_column if known.metadata else None,
             "sources": sources.files(),
             "text": known.text,

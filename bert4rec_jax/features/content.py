@@ -15,6 +15,7 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, Span
+from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.outputs import whole_folder
 
 SCHEMA_VERSION = 1
@@ -43,6 +44,11 @@ class Content:
     def matrix(self) -> npt.NDArray[np.float32]:
         """`[V, F]`: a row per token; those of PAD, MASK and padding are 0."""
         return _matrix(self.path)
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoder with the text model that its embeddings came from."""
+        return Encoding(self.encoder, self.manifest.get("text"))
 
     @property
     def width(self) -> int:
@@ -82,10 +88,7 @@ class Content:
                 f"fingerprint {found[:12]}; this one has {len(catalog):,} items, "
                 f"{catalog.fingerprint[:12]}); {_AGAIN}"
             )
-        try:
-            encoder = Encoder.from_json(json.loads((path / _ENCODER).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path / _ENCODER} ({error}); {_AGAIN}") from None
+        encoder = read_encoding(path).encoder
         content = cls(path, manifest, encoder)
         expected = (catalog.num_rows, encoder.width)
         if content.matrix.shape != expected or content.matrix.dtype != np.float32:
@@ -105,6 +108,20 @@ class Content:
             file = self.path / name
             if not file.is_file() or sha256(file) != expected:
                 raise UserError(f"{file} does not match its checksum in {MANIFEST}; {_AGAIN}")
+
+
+def read_encoding(path: Path) -> Encoding:
+    """What made the content in a folder, whatever its catalog.
+
+    Raises:
+      UserError: the folder holds no content, that of another version, or is damaged.
+    """
+    manifest = _manifest(path)
+    try:
+        values = json.loads((path / _ENCODER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path / _ENCODER} ({error}); {_AGAIN}") from None
+    return Encoding(Encoder.from_json(values), manifest.get("text"))
 
 
 def content_rows(catalog: Catalog, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

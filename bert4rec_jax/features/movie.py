@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bert4rec_jax.data.catalog import Catalog
@@ -64,6 +65,19 @@ class Movie:
             year=self.year or other.year,
             genres=self.genres or tuple(dict.fromkeys(map(_tmdb_genre, other.genres))),
         )
+
+    def genres_among(self, names: Collection[str]) -> Movie:
+        """This movie, with IMDb's or MovieLens' name of a genre where only that is among `names`.
+
+        With Sci-Fi among them and Science Fiction not, a movie of TMDB's Science Fiction is Sci-Fi.
+        """
+        known = (
+            genre
+            if genre in names
+            else next((own for own in names if _TMDB_GENRES.get(own) == genre), genre)
+            for genre in self.genres
+        )
+        return dataclasses.replace(self, genres=tuple(dict.fromkeys(known)))
 
 
 def movies_of(catalog: Catalog) -> list[Movie]:

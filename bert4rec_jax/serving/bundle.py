@@ -3,6 +3,7 @@
 manifest.json         what it is, where it came from, checksums
 params.safetensors    parameters by path
 catalog.parquet       item_id, title, genres, known; row i is token 2 + i
+encoding.json         what makes the content of new items, where the model knows content
 NAME.stablehlo        a serialized `jax.export` function for each of FUNCTIONS
 
 A pipeline is a folder with a manifest and two bundles, `retriever` and `ranker`.
@@ -33,6 +34,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 PARAMETERS = "params.safetensors"
 CATALOG = "catalog.parquet"
+ENCODING = "encoding.json"
 STAGES = "stages"  # in the manifest of a pipeline
 STAGE_FOLDERS = ("retriever", "ranker")
 FUNCTIONS = ("item_vectors", "encode", "score", "top_k", "attend")

@@ -23,11 +23,13 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import NAMES
+from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import whole_folder
 from bert4rec_jax.serving.bundle import (
     CATALOG,
+    ENCODING,
     MANIFEST,
     PARAMETERS,
     SCHEMA_VERSION,
@@ -41,6 +43,7 @@ from bert4rec_jax.training.fit import digest
 
 # JAX's promise: an export can be read by later versions for six months.
 _READABLE = timedelta(days=180)
+ORIGIN = ("step", "parameters_sha256", "data_fingerprint", "metrics")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,8 @@ class Trained:
       catalog: gives the rows of the item table their meaning.
       known: `[V]`, items that the model can score.
       thumbs: ratings from which a thumb is up and two up.
-      origin: JSON values for the manifest: where this comes from.
+      origin: JSON values for the manifest: where this comes from, under the names in ORIGIN.
+      encoding: what makes the content of new items; None for a model that knows none.
     """
 
     config: Config
@@ -64,6 +68,7 @@ class Trained:
     known: npt.NDArray[np.bool_]
     thumbs: tuple[float, float]
     origin: Mapping[str, Any]
+    encoding: Encoding | None = None
 
 
 def export(run: Path, bundle: Path, *, console: Console | None = None) -> dict[str, Any]:
@@ -114,6 +119,7 @@ def read_run(run: Path, *, console: Console) -> Trained:
             "data_fingerprint": store.fingerprint,
             "metrics": _metrics(run, NAMES[setting.config.model.kind], parameters),
         },
+        encoding=setting.encoding,
     )
 
 
@@ -152,6 +158,9 @@ def write_bundle(trained: Trained, bundle: Path) -> dict[str, Any]:
     with whole_folder(bundle) as partial:
         write_parameters(by_path(trained.variables), partial / PARAMETERS)
         _write_catalog(trained, partial / CATALOG)
+        if trained.encoding is not None:
+            text = json.dumps(trained.encoding.to_json()) + "\n"
+            (partial / ENCODING).write_text(text, encoding="utf-8")
         for name, function in functions.items():
             (partial / function_file(name)).write_bytes(function.serialize())
         manifest["checksums"] = {file.name: sha256(file) for file in sorted(partial.iterdir())}

@@ -22,7 +22,7 @@ from bert4rec_jax.evaluation.ranks import best_items
 from bert4rec_jax.models.history import History
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-_SEPARATOR = "/"
+SEPARATOR = "/"
 _HISTORY = ("tokens", "thumbs")
 _ITEMS = ("vectors", "bias", "known")
 _ARGUMENTS = {
@@ -39,7 +39,7 @@ Items = tuple[jax.Array, jax.Array, jax.Array]  # vectors [V, D], bias [V], know
 
 def by_path(variables: Any) -> dict[str, Any]:
     """Nested variables as one dict: `params/item_table/embedding` and so on."""
-    flat: dict[str, Any] = flatten_dict(variables, sep=_SEPARATOR)
+    flat: dict[str, Any] = flatten_dict(variables, sep=SEPARATOR)
     return flat
 
 
@@ -182,7 +182,7 @@ class Serving:
         return hidden[:, 0], jnp.stack(weights, axis=1)
 
     def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
-        return self.model.apply(unflatten_dict(params, sep=_SEPARATOR), *arrays, **options)
+        return self.model.apply(unflatten_dict(params, sep=SEPARATOR), *arrays, **options)
 
 
 def trace(serving: Serving, params: Any) -> dict[str, export.Exported]:

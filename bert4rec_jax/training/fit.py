@@ -159,6 +159,7 @@ def fit(
     title: str,
     validate: Callable[[Any], dict[str, float]] | None,
     steps: int | None = None,
+    initial: Callable[[TrainState], TrainState] | None = None,
 ) -> Fitted:
     """Train on each user's rows up to `stop`; continue if `folder` holds an unfinished run.
 
@@ -175,6 +176,7 @@ def fit(
       title: what is being trained.
       validate: from parameters to metrics; None trains for `steps` without validation.
       steps: updates to do; None for `config.training.epochs` epochs.
+      initial: from a new state to the one to begin with, where nothing is to be continued.
 
     Raises:
       UserError: see `loop.train` and `Checkpoints.restore_latest`.
@@ -204,7 +206,8 @@ def fit(
     try:
         found = checkpoints.restore_latest(abstract, mesh, record)
         if found is None:
-            found = Restored(0, create_state(mesh, model, optimizer, **new), record)
+            state = create_state(mesh, model, optimizer, **new)
+            found = Restored(0, initial(state) if initial else state, record)
         trained = train_counts(store, stop) > 0
         max_segments = config.data.max_segments if config.data.pack else 1
         negatives, uniform = training.in_batch_negatives, training.uniform_negatives

@@ -1,31 +1,29 @@
-"""Calibration: the offset with the best mean over both kinds of targets."""
+"""Calibration: the best offset for untrained targets that trained ones can bear."""
 
 import pytest
 
 from bert4rec_jax.evaluation.calibration import FINER, OFFSETS, calibrate
 
 
-def test_the_best_mean_is_found_coarsely_and_then_closely():
+def test_trained_targets_keep_97_hundredths():
     asked = []
 
     def ask(offset):
         asked.append(offset)
-        return 0.2 - 0.01 * (offset - 1.3) ** 2, 0.1
+        return 0.2 - 0.004 * max(offset, 0), 0.01 + offset / 1000  # .194 is left at 1.5
 
     found = calibrate(ask)
     assert asked == [*OFFSETS, *(1 + step for step in FINER)]
-    assert found.chosen.offset == 1.25
-    assert found.chosen.ndcg == pytest.approx((0.2 - 0.01 * 0.0025 + 0.1) / 2)
+    assert found.chosen.offset == 1.5
+    assert found.chosen.warm == pytest.approx(0.194)
+    assert [trial.offset for trial in found.trials] == sorted(asked)
 
 
-def test_of_equals_the_one_closest_to_zero():
-    assert calibrate(lambda offset: (0.1, 0.1)).chosen.offset == 0
+def test_an_offset_that_gains_nothing_is_not_taken():
+    assert calibrate(lambda offset: (0.1, 0.05 if offset >= 0 else 0.01)).chosen.offset == 0
 
 
 def test_what_is_kept():
-    kept = calibrate(lambda offset: (0.5 - offset / 100, 0.25 + offset / 100 * (offset < 2)))
-    values = kept.to_json()
-    offsets = [trial["offset"] for trial in values["trials"]]
-    assert offsets == sorted(offsets) and len(offsets) == len(OFFSETS) + len(FINER)
-    assert values["offset"] in offsets
-    assert values["warm_ndcg@10"] == pytest.approx(0.5 - values["offset"] / 100)
+    values = calibrate(lambda offset: (0.5, offset / 100)).to_json()
+    assert values["offset"] == values["trials"][-1]["offset"] == 3.75
+    assert (values["warm_ndcg@10"], values["cold_ndcg@10"]) == (0.5, 0.0375)

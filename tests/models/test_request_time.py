@@ -44,7 +44,7 @@ def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
 
 
 def test_moments_by_hand():
-    """Two histories in a row, then one read from the left; half an hour, 4 hours and 100 days apart."""
+    """Two histories in a row, also read from the left; half an hour, 4 hours and 100 days apart."""
     half = 1 / 48
     days = np.array([[10, 10 + half, 10 + 9 * half, 30, 130, 0]], np.float32)
     segments = np.array([[1, 1, 1, 2, 2, 0]])

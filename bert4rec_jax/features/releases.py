@@ -1,0 +1,123 @@
+"""Releases: movies that a catalog does not have yet, with their ids in the catalog's form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.match import ID_COLUMNS, imdb_number, plain
+from bert4rec_jax.features.movie import Movie
+from bert4rec_jax.features.records import column_names, read_records
+from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
+
+_IMDB = re.compile(r"tt(\d+)")
+_SHOWN = 3
+
+
+def read_releases(
+    path: Path,
+    catalog: Catalog,
+    *,
+    id_column: str | None = None,
+    ids: Sequence[str] = (),
+    separator: str = "|",
+) -> tuple[str, Catalog]:
+    """The movies of a table as a catalog of their own, to be appended to another one.
+
+    Where all ids of the catalog are digits, an id such as `tt0114709` stands for `0114709`.
+
+    Args:
+      path: a table of movies, see `records.read_records`.
+      catalog: what is there already.
+      id_column: its column of ids. None: the first of `ID_COLUMNS` that it has.
+      ids: the only movies to take, in the table's form or the catalog's; empty for all.
+      separator: between the names of a list in one text.
+
+    Returns:
+      The column of ids, and the movies in the order of the table.
+
+    Raises:
+      UserError: the table cannot be read, has no ids, one of `ids` is not in it, one occurs twice,
+        is in the catalog already, or is of another form than the catalog's.
+    """
+    column = id_column or _first_column(path)
+    digits = all(item_id.isdigit() for item_id in catalog.item_ids)
+    wanted = {_in_form(item_id, digits) for item_id in ids}
+    places: dict[str, str] = {}
+    movies: list[Movie] = []
+    for where, values in read_records(path, {column, "external_ids", *COLUMNS}):
+        found = plain(id_of(values, column))
+        if found is None:
+            raise UserError(f"{where}: the {column} is missing; expected an id: mend the row")
+        item_id = _in_form(found, digits)
+        if wanted and item_id not in wanted:
+            continue
+        if item_id in places:
+            raise UserError(
+                f"{where}: the {column} {found!r} is in {places[item_id]} too; expected one row "
+                "per movie: remove one of them"
+            )
+        if digits and not item_id.isdigit():
+            raise UserError(
+                f"{where}: the {column} {found!r} is of another form than the ids of the catalog, "
+                f"which are digits such as {catalog.item_ids[0]!r}; name the right column with "
+                "--id-column"
+            )
+        places[item_id] = where
+        movies.append(movie_of(values, where, separator=separator))
+    missing = sorted(wanted - places.keys())
+    if missing:
+        raise UserError(f"{path} has no {column} {_some(missing)}; look for a slip of the pen")
+    new = Catalog(
+        tuple(places),
+        tuple(_title(item_id, movie) for item_id, movie in zip(places, movies)),
+        tuple("|".join(movie.genres) for movie in movies),
+    )
+    refuse_known(new.item_ids, catalog)
+    return column, new
+
+
+def refuse_known(item_ids: Sequence[str], catalog: Catalog) -> None:
+    """Refuse ids that a catalog has already, also in another form of IMDb's.
+
+    Raises:
+      UserError: names them.
+    """
+    own = {imdb_number(item_id): item_id for item_id in catalog.item_ids}
+    known = [item_id for item_id in item_ids if imdb_number(item_id) in own]
+    if known:
+        raise UserError(
+            f"{len(known):,} of {len(item_ids):,} items to add are in the catalog already "
+            f"({_some(known)}); leave them out, or name the new ones with --ids"
+        )
+
+
+def _first_column(path: Path) -> str:
+    columns = column_names(path)
+    if columns is None:
+        columns = list(next(iter(read_records(path))).values)
+    found = [column for column in ID_COLUMNS if column in columns]
+    if not found:
+        raise UserError(
+            f"{path} has none of {', '.join(ID_COLUMNS)}; its columns are "
+            f"{', '.join(map(repr, columns))}: give the name of the column of ids with --id-column"
+        )
+    return found[0]
+
+
+def _in_form(item_id: str, digits: bool) -> str:
+    found = _IMDB.fullmatch(item_id)
+    return found[1] if digits and found else item_id
+
+
+def _title(item_id: str, movie: Movie) -> str:
+    if movie.title is None:
+        return item_id
+    return f"{movie.title} ({movie.year})" if movie.year else movie.title
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(map(repr, ids[:_SHOWN])) + (", ..." if len(ids) > _SHOWN else "")

@@ -1,0 +1,207 @@
+"""Adding items: new releases in a trained model, known by their content alone, without training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flax.traverse_util import unflatten_dict
+from rich.console import Console
+
+from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.download import Notify
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.cache import Progress
+from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.releases import read_releases, refuse_known
+from bert4rec_jax.features.sources import Sources, gather
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle
+from bert4rec_jax.serving.export import ORIGIN, Trained, read_run, write_bundle
+from bert4rec_jax.serving.traced import SEPARATOR, by_path
+from bert4rec_jax.training.fit import build_model
+
+# By path. The rows of new items in the first two are never read: they have no event.
+_IDS = ("params/item_table/embedding", "params/item_table/bias")
+_FEATURES = "catalog/item_table/features"
+_TRAINED = "catalog/item_table/trained"
+_OFFSET = "catalog/item_table/offset"
+_ADDED = "added_items"
+
+
+def add_items(
+    source: Path,
+    output: Path,
+    *,
+    sources: Sources,
+    ids: Sequence[str] = (),
+    offset: float | None = None,
+    text_model: str | None = None,
+    cache: Path | None = None,
+    console: Console | None = None,
+    progress: Progress = lambda done, total: None,
+    notify: Notify = lambda sentence: None,
+) -> dict[str, Any]:
+    """Write a bundle of a trained model with items that it was not trained on.
+
+    Args:
+      source: a bundle, or the folder of a run.
+      output: the bundle to make; an earlier bundle there is replaced, also `source` itself.
+      sources: a table of the new movies, their embeddings, or both.
+      ids: the only movies of the table to add; or, without a table, those of the embeddings.
+      offset: added to the bias of all items without a training event. None: as calibrated.
+      text_model: the folder of the model that embedded the texts, where it was one.
+      cache: of embedded texts.
+      console: told what data has to be prepared, if `source` is a run.
+      progress: texts embedded, of all.
+      notify: called with a sentence the user should see.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      UserError: the model knows no content, or the items are not what they should be; see
+        `read_releases`, `Encoding.rows` and `grow`.
+    """
+    trained = open_source(source, console=console or Console(quiet=True))
+    assert trained.encoding is not None
+    if sources.metadata:
+        column, new = read_releases(
+            sources.metadata,
+            trained.catalog,
+            id_column=sources.id_column,
+            ids=ids,
+            separator=sources.separator,
+        )
+        sources = replace(sources, id_column=column)
+    elif not ids:
+        raise UserError("which items to add? Give a table with --metadata, or their --ids")
+    else:
+        refuse_known(ids, trained.catalog)
+        new = Catalog(tuple(ids), tuple(ids), ("",) * len(ids))
+    known = gather(
+        new,
+        sources,
+        text=trained.encoding.text_options(text_model),
+        cache=cache,
+        progress=progress,
+        notify=notify,
+    )
+    return write_bundle(grow(trained, new, trained.encoding.rows(known), offset=offset), output)
+
+
+def open_source(source: Path, *, console: Console) -> Trained:
+    """A trained model, from a bundle or from the folder of a run.
+
+    Raises:
+      UserError: it is neither, cannot be read, or knows nothing of its items but their ids.
+    """
+    trained = read_bundle(source) if is_bundle(source) else read_run(source, console=console)
+    if trained.encoding is None:
+        raise UserError(
+            f"the model in {source} knows its items by their ids alone, so it could not know new "
+            "ones; train it with content: --data.content"
+        )
+    return trained
+
+
+def read_bundle(path: Path) -> Trained:
+    """What a bundle was made of.
+
+    Raises:
+      UserError: see `Bundle.open`; or its parameters are not those of training.
+    """
+    bundle = Bundle.open(path)
+    manifest, parameters = bundle.manifest, bundle.parameters()
+    for name, value in parameters.items():
+        if value.dtype not in (np.float32, np.bool_):
+            raise UserError(
+                f"{path} holds {name} as {value.dtype}, rounded for serving; add items to the "
+                "bundle in float32, then make the rounded one from that"
+            )
+    config = Config(
+        data=DataConfig(max_length=bundle.max_length),
+        model=ModelConfig(**manifest["model"]),
+        masking=MaskingConfig(objective=manifest["objective"]),
+    )
+    return Trained(
+        config=config,
+        model=_model(config, parameters),
+        variables=unflatten_dict(parameters, sep=SEPARATOR),
+        catalog=bundle.catalog,
+        known=bundle.known,
+        thumbs=bundle.thumbs,
+        origin={name: manifest[name] for name in (*ORIGIN, _ADDED) if name in manifest},
+        encoding=_encoding(bundle),
+    )
+
+
+def _encoding(bundle: Bundle) -> Encoding | None:
+    if ENCODING not in bundle.manifest["checksums"]:
+        return None
+    return Encoding.from_json(json.loads((bundle.path / ENCODING).read_text(encoding="utf-8")))
+
+
+def _model(config: Config, parameters: Mapping[str, Any]) -> BERT4Rec:
+    features = parameters.get(_FEATURES)
+    return build_model(
+        config.model,
+        num_rows=len(parameters[_IDS[0]]),
+        max_length=config.data.max_length,
+        content_dim=0 if features is None else features.shape[1],
+    )
+
+
+def grow(
+    trained: Trained, new: Catalog, rows: npt.NDArray[np.float32], *, offset: float | None = None
+) -> Trained:
+    """The same model with more items, behind those that it has; no score of theirs changes.
+
+    Args:
+      trained: the model.
+      new: the items to add.
+      rows: `[len(new), F]` their content, each about something.
+      offset: added to the bias of all items without a training event. None: as it is.
+
+    Raises:
+      UserError: nothing is known about an item.
+    """
+    unknown = [item for item, row in zip(new.item_ids, rows) if not row.any()]
+    if unknown:
+        raise UserError(
+            f"nothing is known about {len(unknown):,} of {len(new):,} items to add, such as "
+            f"{unknown[0]!r}, so they could not be scored; add what is known to the table, or "
+            "leave them out"
+        )
+    old = trained.catalog
+    catalog = Catalog(
+        *(getattr(old, x) + getattr(new, x) for x in ("item_ids", "titles", "genres"))
+    )
+    added = slice(FIRST_ITEM + len(old), FIRST_ITEM + len(catalog))
+
+    def taller(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        grown = np.zeros((catalog.num_rows, *values.shape[1:]), values.dtype)
+        grown[: len(values)] = values
+        return grown
+
+    flat = {name: np.asarray(value) for name, value in by_path(trained.variables).items()}
+    flat |= {name: taller(flat[name]) for name in (*_IDS, _FEATURES, _TRAINED)}
+    flat[_FEATURES][added] = rows
+    if offset is not None:
+        flat[_OFFSET] = np.array(offset, np.float32)
+    known = taller(trained.known)
+    known[added] = True
+    return replace(
+        trained,
+        model=_model(trained.config, flat),
+        variables=unflatten_dict(flat, sep=SEPARATOR),
+        catalog=catalog,
+        known=known,
+        origin={**trained.origin, _ADDED: trained.origin.get(_ADDED, 0) + len(new)},
+    )

@@ -1,0 +1,97 @@
+"""Incremental training: a run on newer data that begins from an earlier one."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sample import interactions
+
+from bert4rec_jax import experiment
+from bert4rec_jax.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from bert4rec_jax.data.store import write_store
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.setting import open_finished
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def runs(store, tmp_path_factory):
+    """A run on the items 0 .. 29, and one on all 40 that begins from it."""
+    folder = tmp_path_factory.mktemp("growing")
+    users = np.repeat(np.arange(store.num_users), store.lengths)
+    items = [store.catalog.item_ids[token - 2] for token in store.tokens]
+    rows = list(zip(users, items, store.timestamps.tolist(), store.ratings.tolist()))
+    titles = {
+        str(i): (f"Movie {i} ({1950 + i})", "Drama|War"[: 5 + 4 * (i % 2)]) for i in range(40)
+    }
+    for name, kept in (("old", [row for row in rows if int(row[1]) < 30]), ("new", rows)):
+        log = interactions(kept).in_time_order()
+        write_store(log, folder / name, titles=titles, source=store.manifest["source"])
+    old = Config(
+        data=DataConfig(path=str(folder / "old"), max_length=12, content="catalog"),
+        model=ModelConfig(dim=16, layers=1, ffn_dim=32, init_scale=0.2),
+        optimizer=OptimizerConfig(peak_lr=0.01, warmup_steps=10),
+        training=TrainingConfig(epochs=40, batch_size=16, evaluate_every=40),
+        evaluation=EvaluationConfig(batch_size=64, bootstrap=100, baselines=False),
+        workdir=str(folder / "old_run"),
+    )
+    experiment.run(old, recipe="old", console=QUIET)
+    new = replace(
+        old,
+        data=replace(old.data, path=str(folder / "new")),
+        training=replace(old.training, epochs=1, evaluate_every=1),
+        workdir=str(folder / "new_run"),
+        init_from=old.workdir,
+    )
+    return old, new, experiment.run(new, recipe="new", console=QUIET)
+
+
+def test_one_epoch_more_knows_what_forty_taught(runs, tmp_path):
+    _, new, results = runs
+    scratch = replace(new, init_from="", workdir=str(tmp_path / "scratch"))
+    without = experiment.run(scratch, recipe="scratch", console=QUIET)
+    assert results["test"]["BERT4Rec"]["mrr"] > 1.5 * without["test"]["BERT4Rec"]["mrr"]
+
+
+def test_columns_of_content_are_those_of_the_earlier_run(runs):
+    old, new, _ = runs
+    before, after = (open_finished(Path(c.workdir), QUIET).setting for c in (old, new))
+    assert after.encoding == before.encoding
+    tokens = [s.store.catalog.token("7") for s in (before, after)]
+    np.testing.assert_array_equal(before.content[tokens[0]], after.content[tokens[1]])
+    assert after.store.catalog.num_tokens == before.store.catalog.num_tokens + 10
+
+
+def test_the_earlier_run_may_be_gone_later(runs, tmp_path):
+    old, new, results = runs
+    kept = shutil.move(old.workdir, tmp_path / "elsewhere")
+    try:
+        again = experiment.run(new, recipe="new", console=QUIET)
+        assert again["parameters_sha256"] == results["parameters_sha256"]
+        assert again["steps"]["resumed_from"] == results["steps"]["done"]
+    finally:
+        shutil.move(kept, old.workdir)
+
+
+def test_another_model_or_content_is_one_clear_error(runs, tmp_path):
+    _, new, _ = runs
+    other = replace(new, workdir=str(tmp_path / "other"))
+    for changed, message in (
+        (replace(other, model=replace(other.model, dim=8)), "trained another model .*dim=16"),
+        (replace(other, data=replace(other.data, content="")), "on content with other columns"),
+        (replace(other, init_from=str(tmp_path / "nothing")), "holds no checkpoint"),
+        (replace(new, init_from=""), r"init_from: '.*old_run' -> ''"),
+    ):
+        with pytest.raises(UserError, match=message):
+            experiment.run(changed, recipe="other", console=QUIET)
