@@ -2,7 +2,9 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 from test_end_to_end import TRAIN
@@ -99,6 +101,33 @@ def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"data.path: 'movietweetings' -> .*log\.csv"):
         parsed(adapting, "--data.path", str(log), "--workdir", str(workdir))
     assert not (workdir / "data").exists()
+
+
+@in_repository
+@pytest.mark.parametrize(
+    ("users", "items", "length", "expected"),
+    [
+        # (max_length, layers, dropout, batch size, epochs), worked out by hand
+        (5_000, 3_000, 20, (24, 1, 0.3, 64, 40)),
+        (6_000, 3_400, 165, (100, 2, 0.2, 32, 40)),
+        (40_000, 50_000, 8, (16, 2, 0.5, 128, 24)),
+        (138_000, 26_000, 144, (100, 2, 0.2, 128, 12)),
+    ],
+    ids=["like MovieTweetings", "like MovieLens-1M", "like a shop", "like MovieLens-20M"],
+)
+def test_the_general_recipe_by_hand(users, items, length, expected):
+    sizes = SimpleNamespace(
+        num_interactions=users * length, catalog=range(items), lengths=np.full(users, length)
+    )
+    recipe = recipes.load("general", FOLDER)
+    found = recipe.adapt(recipe.config, sizes)
+    assert expected == (
+        found.data.max_length,
+        found.model.layers,
+        found.model.dropout,
+        found.training.batch_size,
+        found.training.epochs,
+    )
 
 
 def test_a_recipe_without_a_config_is_one_clear_error(tmp_path):
