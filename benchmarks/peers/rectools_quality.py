@@ -25,7 +25,7 @@ from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import BERT4RecModel, SASRecModel
 
-MODELS = {"RecTools BERT4Rec": BERT4RecModel, "RecTools SASRec": SASRecModel}
+MODELS = {"RecTools SASRec": SASRecModel, "RecTools BERT4Rec": BERT4RecModel}
 SHARED = {"loss": "softmax", "lr": 1e-3, "batch_size": 128}
 # The first trial is the library's defaults (2 blocks, 4 heads, width 256, dropout .2, length 100,
 # masks .15), which its authors tuned on MovieLens; `mask_prob` concerns BERT4Rec alone.
