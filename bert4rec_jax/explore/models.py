@@ -37,27 +37,35 @@ class Listed:
 
 
 class Models:
-    """Bundles, loaded. Titles are those of the first; the others are asked by the same ids.
+    """Models, loaded. Titles are those of the first; the others are asked by the same ids.
 
     Args:
-      bundles: folders made by `bert4rec export`, at least one.
+      scorers: a name and a bundle, loaded, for each; at least one.
       k: length of the lists.
 
     Raises:
-      UserError: see `Bundle.open`.
+      UserError: k is below 1.
     """
 
-    def __init__(self, bundles: Sequence[Path], k: int) -> None:
+    def __init__(self, scorers: Sequence[tuple[str, Scorer]], k: int) -> None:
         if k < 1:
             raise UserError(f"k is {k}; expected at least 1")
+        self.names = [name for name, _ in scorers]
+        self._scorers = [scorer for _, scorer in scorers]
         self._k = k
-        self._scorers = [load(bundle, batch_size=64) for bundle in bundles]
-        names = [bundle.resolve().name for bundle in bundles]
-        doubled = {name for name, count in Counter(names).items() if count > 1}
-        self.names = [
-            str(bundle) if name in doubled else name for name, bundle in zip(names, bundles)
-        ]
         self._asked = threading.Lock()  # requests come in several threads; models answer one
+
+    @classmethod
+    def open(cls, bundles: Sequence[Path], k: int) -> Models:
+        """Load folders made by `bert4rec export`.
+
+        Raises:
+          UserError: see `Bundle.open`; or k is below 1.
+        """
+        names = [bundle.resolve().name for bundle in bundles]
+        if len(set(names)) < len(names):
+            names = [str(bundle) for bundle in bundles]
+        return cls([(name, load(b, batch_size=64)) for name, b in zip(names, bundles)], k)
 
     @property
     def catalog(self) -> Catalog:

@@ -41,7 +41,7 @@ def serve(bundles: Sequence[Path], *, host: str, port: int, k: int, console: Con
     from bert4rec_jax.explore.models import Models
 
     with listen(host, port) as listening:
-        models = Models(bundles, k)
+        models = Models.open(bundles, k)
         name, port = listening.getsockname()[:2]
         hosts = _LOOPBACK if name in ("127.0.0.1", "::1") else ["*"]
         shown = f"[{name}]" if ":" in name else name

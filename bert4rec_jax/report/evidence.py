@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, Catalog
+from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD, Catalog
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
@@ -36,8 +36,8 @@ class Gaze:
     """Where the heads look from the place of the next item, in S cases.
 
     Attributes:
-      weights: `[S, N, H, L]`; column l is the l-th item back from there, 0 the place itself (for a
-        model that reads from the left the newest item, which is where it is asked).
+      weights: `[S, N, H, L]`; column l is the l-th item back from there, 0 the place itself (MASK;
+        all 0 for a model that reads from the left, which is asked at the newest item).
       tokens: `[S, L]` the items there, PAD where there is none, MASK at the place itself.
       recommended: `[S]` the item that the model recommends first.
     """
@@ -176,12 +176,23 @@ def _gaze(finished: Finished, cases: Cases, recommended: npt.NDArray[np.int32]) 
     _, weights = jax.jit(Serving(setting.model(), length, causal).attend)(
         variables, rows, thumbs, slots
     )
-    back = slots - np.arange(length)  # column l of the result is column `back` of the row
+    turned, tokens = backwards(np.asarray(weights), rows, slots + causal)
+    return Gaze(turned, tokens, recommended[which])
+
+
+def backwards(
+    weights: npt.NDArray[np.float32], rows: npt.NDArray[np.int32], places: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """`[S, N, H, L]` attention and `[S, L]` tokens, counted back from the columns `places [S, 1]`.
+
+    Example: the row `7 8 M 0` with the place 2 becomes `M 8 7 0`.
+    """
+    back = places - np.arange(rows.shape[1])
     inside = back >= 0
-    tokens = np.where(inside, np.take_along_axis(rows, np.maximum(back, 0), axis=1), 0)
-    order = np.maximum(back, 0)[:, None, None, :]
-    turned = np.take_along_axis(np.asarray(weights), order, axis=3) * inside[:, None, None, :]
-    return Gaze(turned, tokens.astype(np.int32), recommended[which])
+    columns = np.maximum(back, 0)
+    tokens = np.where(inside, np.take_along_axis(rows, columns, axis=1), PAD).astype(np.int32)
+    turned = np.take_along_axis(weights, columns[:, None, None], axis=3)
+    return np.where(inside[:, None, None], turned, 0), tokens
 
 
 def _recorded(run: Path, parameters: str) -> tuple[str, dict[str, Ints]] | None:

@@ -21,7 +21,7 @@ table { border-collapse: collapse; font-size: .9rem; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ccc; text-align: left;
   vertical-align: top; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td.number, th.number { text-align: right; } td.number { white-space: nowrap; }
 thead th { border-bottom: 2px solid #555; }
 tbody th { min-width: 6rem; }
 svg { width: 100%; min-width: 34rem; height: auto; display: block; }

@@ -208,8 +208,9 @@ def heads(evidence: Evidence) -> Section:
     parts = [
         paragraph(
             f"Mean over {cases:,} users of the attention from the place of the next movie. "
-            "Attention says where a head looks, not what decides: `bert4rec explain` leaves "
-            "movies out to see that."
+            "Attention says where a head looks, not what decides; ",
+            Html("<code>bert4rec explain</code>"),
+            " leaves movies out to see that.",
         ),
         table(
             "Attention by distance, in movies back from the next one",

@@ -1,5 +1,6 @@
 """The page: a pure function of its address, and safe whatever a title holds."""
 
+import copy
 import shutil
 import socket
 import threading
@@ -19,24 +20,19 @@ from bert4rec_jax.explore.app import make_app
 from bert4rec_jax.explore.models import Models
 from bert4rec_jax.explore.server import listen, serve
 from bert4rec_jax.explore.state import Seen, State
-from bert4rec_jax.serving.export import write_bundle
 
 HOSTILE = "</script><script>document.title='pwned'</script><img src=x onerror=alert(1)>\"'& "
 
 
 @pytest.fixture(scope="session")
-def hostile(trained, tmp_path_factory):
-    """A bundle of the same model whose titles are markup."""
-    titles = tuple(f"{HOSTILE}{i}" for i in range(len(trained.catalog)))
-    catalog = replace(trained.catalog, titles=titles, genres=(HOSTILE,) * len(titles))
-    folder = tmp_path_factory.mktemp("bundles") / "hostile<b>"
-    write_bundle(replace(trained, catalog=catalog), folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def models(bundle, hostile):
-    return Models([hostile, bundle], 5)
+def models(scorer):
+    """A model whose titles are markup, and the same one without titles."""
+    titles = tuple(f"{HOSTILE}{i}" for i in range(len(scorer.catalog)))
+    hostile = copy.copy(scorer)
+    hostile.bundle = replace(scorer.bundle)
+    catalog = replace(scorer.catalog, titles=titles, genres=(HOSTILE,) * len(titles))
+    hostile.bundle.__dict__["catalog"] = catalog
+    return Models([("hostile<b>", hostile), ("plain", scorer)], 5)
 
 
 @pytest.fixture(scope="session")
@@ -149,16 +145,18 @@ def test_other_host_names_are_refused(client):
 
 
 def test_a_bundle_without_titles_says_so(bundle):
-    models = Models([bundle], 3)
+    models = Models.open([bundle], 3)
+    assert models.names == ["bundle"]
+    assert Models.open([bundle, bundle], 3).names == [str(bundle)] * 2
     assert not models.has_titles
     text = TestClient(make_app(models, ["*"])).get("/").text
     assert "This bundle has no titles" in text and "This model does not read" not in text
 
 
-def test_without_thumbs_a_disliked_movie_is_not_read(bundle, tmp_path, scorer):
-    folder = shutil.copytree(bundle, tmp_path / "bundle")
-    models = Models([folder], 5)
-    models._scorers[0].bundle.manifest["model"]["thumbs"] = False
+def test_without_thumbs_a_disliked_movie_is_not_read(scorer, monkeypatch):
+    models = Models([("one", scorer)], 5)
+    monkeypatch.setitem(scorer.bundle.manifest["model"], "thumbs", False)
+    assert "This model does not read" in TestClient(make_app(models, ["*"])).get("/").text
     ids = models.catalog.item_ids
     found = models.lists(State((Seen(ids[0]), Seen(ids[1], "d"), Seen(ids[2], "u"))))[0].answer
     up = scorer.bundle.thumbs[0]
@@ -182,7 +180,7 @@ def test_a_port_in_use_and_other_mistakes(bundle):
     with pytest.raises(UserError, match="name at least one bundle"):
         serve([], host="127.0.0.1", port=0, k=5, console=console)
     with pytest.raises(UserError, match="k is 0"):
-        Models([bundle], 0)
+        Models([], 0)
 
 
 @pytest.fixture

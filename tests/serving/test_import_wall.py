@@ -12,6 +12,7 @@ from bert4rec_jax import serving
 ROOT = Path(serving.__file__).parent
 EXPORT = {"add_items.py", "export.py", "traced.py"}
 ANSWER = sorted(path for path in ROOT.glob("*.py") if path.name not in EXPORT)
+PAGE = sorted((ROOT.parent / "explore").glob("*.py"))
 # Of ours: what the answering half may import. data.pipeline alone imports Grain.
 OURS = {"data", "errors", "evaluation.ranks", "figures", "outputs", "serving", "sharding"}
 THIRD = {"jax", "numpy", "pyarrow", "safetensors", "rich"}
@@ -47,17 +48,25 @@ def names(path):
             yield node.module
 
 
-@pytest.mark.parametrize("path", ANSWER, ids=lambda path: path.name)
-def test_the_answering_half_imports_little(path):
+def imports_only(path, ours, third):
     for name in names(path):
         first, _, rest = name.partition(".")
         if first == "bert4rec_jax":
-            assert any(rest == ours or rest.startswith(f"{ours}.") for ours in OURS), name
+            assert any(rest == part or rest.startswith(f"{part}.") for part in ours), name
             assert rest.removeprefix("serving.") + ".py" not in EXPORT
             assert rest != "data.pipeline"
         else:
-            allowed = THIRD | ({"ray"} if path.name == "ray_engine.py" else set())
-            assert first in allowed or first in sys.stdlib_module_names, name
+            assert first in third or first in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("path", ANSWER, ids=lambda path: path.name)
+def test_the_answering_half_imports_little(path):
+    imports_only(path, OURS, THIRD | ({"ray"} if path.name == "ray_engine.py" else set()))
+
+
+@pytest.mark.parametrize("path", PAGE, ids=lambda path: path.name)
+def test_the_page_imports_little_more(path):
+    imports_only(path, OURS | {"explore"}, THIRD | {"jinja2", "markupsafe", "starlette", "uvicorn"})
 
 
 def test_answers_without_what_training_needs(bundle, tmp_path):

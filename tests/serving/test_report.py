@@ -11,7 +11,7 @@ from rich.console import Console
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.report import sections
-from bert4rec_jax.report.evidence import gather
+from bert4rec_jax.report.evidence import backwards, gather
 from bert4rec_jax.report.page import Section, page, paragraph, table
 from bert4rec_jax.report.report import write_report
 from bert4rec_jax.serving.explanation import explain
@@ -70,6 +70,15 @@ def test_the_gaze_is_that_of_the_exported_model(evidence, scorer, store):
         found = gaze.weights[case, :, :, : expected.shape[-1]]
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert gaze.tokens[case, :2].tolist() == [1, store.tokens[row - 1]]
+
+
+def test_counting_back():
+    rows = np.array([[7, 8, 1, 0], [7, 8, 9, 0]], np.int32)
+    weights = np.array([[0.2, 0.5, 0.3, 0.0], [0.1, 0.2, 0.7, 0.0]], np.float32)[:, None, None]
+    places = np.array([[2], [3]], np.int32)  # MASK; or, read from the left, after the newest
+    turned, tokens = backwards(weights, rows, places)
+    assert tokens.tolist() == [[1, 8, 7, 0], [0, 9, 8, 7]]
+    np.testing.assert_allclose(turned[:, 0, 0], [[0.3, 0.5, 0.2, 0], [0, 0.7, 0.2, 0.1]])
 
 
 def test_groups_are_parts_of_the_whole(evidence):
