@@ -36,7 +36,7 @@ config = Config(
     masking=MaskingConfig(objective="next"),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.1),
     training=TrainingConfig(
-        epochs=36,
+        epochs=24,
         batch_size=32,
         evaluate_every=6,
         patience=4,

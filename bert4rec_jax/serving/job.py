@@ -10,6 +10,7 @@ from typing import Any
 
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.pipeline import require_enough
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.requests import CANDIDATES, HISTORY, RequestReader
 from bert4rec_jax.serving.shards import Made, Shards
@@ -59,12 +60,16 @@ def rank_file(
       The manifest of the output.
 
     Raises:
-      UserError: see `Bundle.open`, `RequestFile.open` and `Shards`.
+      UserError: see `Bundle.open`, `RequestFile.open`, `Filters.allowed` and `Shards`; or lists are
+        to be longer than a retriever's.
     """
     opened = Bundle.open(bundle)
     asked = RequestFile.open(requests)
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
+    if opened.retriever is not None:
+        require_enough(opened.candidates, options.top)
+    options.filters.allowed(opened.catalog)
     job = {
         "schema": SCHEMA_VERSION,
         "bundle": opened.fingerprint,

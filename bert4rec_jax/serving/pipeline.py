@@ -48,17 +48,26 @@ class TwoStages:
         Raises:
           UserError: `top` is more than `candidates`; a score is NaN.
         """
-        if top is not None and top > self.candidates:
-            raise UserError(
-                f"lists of {top:,} were asked for, but the retriever hands on {self.candidates:,} "
-                "items; ask for fewer, or for more candidates"
-            )
+        require_enough(self.candidates, top)
         found = self.first.rank(requests, top=self.candidates, keep_seen=keep_seen)
         among = replace(requests, candidates=found.items)
         lists = self.second.rank(among, top=top, keep_seen=keep_seen)
         counts = Counter(found.counts)
         counts.update(lists.counts)
         return Lists(lists.items, lists.scores, counts)
+
+
+def require_enough(candidates: int, top: int | None) -> None:
+    """Refuse lists that are longer than what the retriever hands on.
+
+    Raises:
+      UserError: names both.
+    """
+    if top is not None and top > candidates:
+        raise UserError(
+            f"lists of {top:,} were asked for, but the retriever hands on {candidates:,} items; "
+            "ask for fewer, or for more candidates"
+        )
 
 
 def write_pipeline(

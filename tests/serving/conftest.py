@@ -35,8 +35,7 @@ def make_content(store, folder):
     build(store, folder / "content", fitted=training_items(store), sources=vectors)
 
 
-@pytest.fixture(scope="session")
-def run(store, once):
+def make_run(store, once, name, **changes):
     """A run of two short epochs, with its metrics; the model knows content and reads thumbs."""
     content = once("content", lambda folder: make_content(store, folder)) / "content"
     config = Config(
@@ -51,10 +50,37 @@ def run(store, once):
     )
 
     def train(folder):
-        whole = replace(config, workdir=str(folder / "run"))
+        whole = replace(config, workdir=str(folder / "run"), **changes)
         experiment.run(whole, recipe="serving", console=Console(quiet=True))
 
-    return once("trained", train) / "run"
+    return once(name, train) / "run"
+
+
+@pytest.fixture(scope="session")
+def run(store, once):
+    """A run of BERT4Rec."""
+    return make_run(store, once, "trained")
+
+
+@pytest.fixture(scope="session")
+def towers(store, once, tmp_path_factory):
+    """Two towers trained in batches of each other's targets, and their scorer."""
+    workdir = make_run(
+        store, once, "towers",
+        model=ModelConfig(
+            kind="two-tower", dim=8, heads=2, layers=0, ffn_dim=16, init_scale=0.3, dropout=0.0,
+            position_bias=True, thumbs=True,
+        ),
+        masking=MaskingConfig(objective="next"),
+        training=TrainingConfig(
+            epochs=2, batch_size=16, evaluate_every=1, metric="hr@200", in_batch_negatives=30,
+            uniform_negatives=10,
+        ),
+    )  # fmt: skip
+    trained = read_run(workdir, console=Console(quiet=True))
+    folder = tmp_path_factory.mktemp("bundles") / "towers"
+    write_bundle(trained, folder)
+    return trained, load(folder, batch_size=16, devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="session")

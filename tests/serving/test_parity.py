@@ -18,10 +18,12 @@ from bert4rec_jax.serving.functions import Functions
 from bert4rec_jax.serving.scorer import load
 
 
-@pytest.fixture(scope="module", params=["masked", "causal"])
-def served(request, trained, scorer, causal):
+@pytest.fixture(scope="module", params=["masked", "causal", "towers"])
+def served(request, trained, scorer):
     """A trained model and its scorer, for each way to read a history."""
-    return (trained, scorer) if request.param == "masked" else causal
+    if request.param == "masked":
+        return trained, scorer
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")

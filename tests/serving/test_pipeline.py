@@ -27,9 +27,9 @@ ONE = jax.devices()[:1]
 
 
 @pytest.fixture(scope="module")
-def retriever(causal):
+def retriever(towers):
     """The folder of a bundle that orders items otherwise than the ranker."""
-    return causal[1].bundle.path
+    return towers[1].bundle.path
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def test_with_all_items_as_candidates_it_is_the_ranker(stages, scorer, histories
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5, atol=1e-6)
 
 
-def test_it_orders_the_best_of_the_retriever(stages, scorer, causal, histories):
+def test_it_orders_the_best_of_the_retriever(stages, scorer, towers, histories):
     few = stages(5)
-    found = causal[1].recommend_batch(histories, k=5)
+    found = towers[1].recommend_batch(histories, k=5)
     expected = scorer.rank(histories, [answer.item_ids for answer in found])
     answers = few.recommend_batch(histories, k=5)
     assert plain(answers) == plain(expected)
@@ -62,9 +62,9 @@ def test_it_orders_the_best_of_the_retriever(stages, scorer, causal, histories):
     )
 
 
-def test_given_candidates_are_cut_down_by_the_retriever(stages, scorer, causal, histories):
+def test_given_candidates_are_cut_down_by_the_retriever(stages, scorer, towers, histories):
     given = [list(scorer.catalog.item_ids[::3])] * len(histories)
-    found = causal[1].rank(histories, given, k=4)
+    found = towers[1].rank(histories, given, k=4)
     expected = scorer.rank(histories, [answer.item_ids for answer in found])
     assert plain(stages(4).rank(histories, given)) == plain(
         [replace(a, unknown=()) for a in expected]
@@ -168,9 +168,9 @@ def test_towers_of_another_catalog_are_refused(trained, bundle, tmp_path):
     assert not (tmp_path / "both").exists()
 
 
-def test_a_catalog_over_all_devices_gives_the_same_lists(causal, scorer, histories):
-    bundle = causal[1].bundle
-    reader, ranker = causal[1].reader, causal[1].ranker
+def test_a_catalog_over_all_devices_gives_the_same_lists(towers, scorer, histories):
+    bundle = towers[1].bundle
+    reader, ranker = towers[1].reader, towers[1].ranker
     listed = bundle.known & (np.arange(len(bundle.known)) % 5 != 0)
     table = pa.table({"user_id": ["a"] * len(histories), "history": histories})
     requests = reader.read(table, source="here")
@@ -229,6 +229,8 @@ def test_commands(bert4rec, retriever, bundle, scorer, histories, tmp_path):  # 
         (("rank", bundle, *command[1:], "--candidates", 9), "--candidates is for --retriever"),
         ((*command, *stages, "--top", 6), "lists of 6 were asked for"),
         ((*command, *stages, "--genres", "Noir"), "no item has the genre 'Noir'"),
+        ((*command[:-1], tmp_path / "new", *stages, "--top", 6), "lists of 6 were asked for"),
     ):
         status, _, errors = bert4rec(*wrong)
         assert status == 2 and message in errors and "Traceback" not in errors
+    assert not list(tmp_path.glob("new*")), "refused before anything was written"

@@ -5,9 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from test_step import L, mesh_of
 
-from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
+from bert4rec_jax.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    MaskingConfig,
+    ModelConfig,
+    TrainingConfig,
+)
 from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
@@ -187,3 +195,15 @@ def test_meshes_agree(store):
     expected, found = trained_on(store, (1, 1)), trained_on(store, (4, 2))
     chex.assert_trees_all_close(found[0], expected[0], atol=2e-6)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+
+
+def test_settings_that_would_do_nothing_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"uniform_negatives is 5; expected 0: without training\."
+    ):
+        TrainingConfig(uniform_negatives=5)
+    with pytest.raises(ConfigError, match="objective is 'masked'; expected next: two towers read"):
+        Config(model=ModelConfig(kind="two-tower"))
+    assert ModelConfig(kind="two-tower", layers=0).layers == 0
+    with pytest.raises(ConfigError, match="layers is 0; expected at least 1"):
+        ModelConfig(layers=0)
