@@ -3,6 +3,7 @@
 import copy
 import shutil
 import socket
+import sys
 import threading
 from dataclasses import replace
 
@@ -181,6 +182,14 @@ def test_a_port_in_use_and_other_mistakes(bundle):
         serve([], host="127.0.0.1", port=0, k=5, console=console)
     with pytest.raises(UserError, match="k is 0"):
         Models([], 0)
+
+
+def test_without_the_extra_it_says_what_to_install(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(
+        UserError, match=r"uvicorn, which is not installed; pip install '.*\[demo\]'"
+    ):
+        serve([bundle], host="127.0.0.1", port=0, k=5, console=Console(quiet=True))
 
 
 @pytest.fixture
