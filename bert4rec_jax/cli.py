@@ -244,6 +244,9 @@ def rank(
     keep_seen: bool = False,
     batch_size: int = 256,
     shard_rows: int = 16_384,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    ray_actors: int | None = None,
 ) -> None:
     """Answer a Parquet file of requests; the same command continues after an interruption.
 
@@ -254,15 +257,31 @@ def rank(
         output: The folder of Parquet files to make: user_id, item_ids and scores.
         top: The longest list. None: all candidates, or the best 100 of the whole catalog.
         keep_seen: Also list items of the history.
-        batch_size: Histories computed at once.
+        batch_size: Histories computed at once by one device.
         shard_rows: Requests per file of the output, and held in memory.
+        engine: local: this process and all its devices. ray: actors of a Ray cluster.
+        ray_address: Cluster of the ray engine, auto for the one of this machine. None: that of
+            $RAY_ADDRESS, or one started here for this job.
+        ray_actors: Scorers of the ray engine. None: one per GPU, or per machine without any.
     """
+    from bert4rec_jax.errors import UserError
     from bert4rec_jax.serving.display import counts_table, job_progress
-    from bert4rec_jax.serving.job import Options, rank_file
+    from bert4rec_jax.serving.job import local, rank_file
+    from bert4rec_jax.serving.ray_engine import RayEngine
+    from bert4rec_jax.serving.worker import Options
 
+    if engine == "local" and (ray_address, ray_actors) != (None, None):
+        raise UserError("--ray-address and --ray-actors are for --engine ray")
     options = Options(top, keep_seen, batch_size, shard_rows)
     with job_progress(Console(stderr=True)) as progress:
-        manifest = rank_file(bundle, requests, output, options, progress=progress)
+        manifest = rank_file(
+            bundle,
+            requests,
+            output,
+            options,
+            engine=local if engine == "local" else RayEngine(ray_address, ray_actors),
+            progress=progress,
+        )
     Console().print(counts_table(f"ranked {output}", manifest["counts"]))
 
 

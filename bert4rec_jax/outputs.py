@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,13 @@ from bert4rec_jax.errors import UserError
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes its name when the block ends well.
 
+    Until then it has a name of its own: two machines may write the same file at once, and the one
+    that ends last stays.
+
     Raises:
       UserError: it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:
         with partial.open("wb") as file:
             yield file

@@ -32,12 +32,12 @@ def list_widths(longest: int) -> list[int]:
     return widths
 
 
-def batch_size(rows: int, largest: int, multiple: int) -> int:
-    """Rows of a batch: 1, 8, 64, ... up to `largest`, rounded up to a multiple of the devices."""
+def batch_size(rows: int, largest: int) -> int:
+    """Rows of a batch: 1, 8, 64, ... up to `largest`."""
     size = 1
     while size < rows:
         size *= 8
-    return -(-min(size, largest) // multiple) * multiple
+    return min(size, largest)
 
 
 def smallest(lengths: npt.NDArray[np.int64], widths: list[int]) -> npt.NDArray[np.int64]:

@@ -37,22 +37,21 @@ def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArra
             "was exported"
         )
     rank = jax.jit(partial(rank_by_vectors, top=1, chunk=_ITEM_CHUNK))
-    size = -(-functions.largest_batch // functions.mesh.size) * functions.mesh.size
+    size = functions.largest_batch
     ranks = np.zeros(len(cases), np.int64)
     for start in range(0, len(cases), size):
         which = np.arange(start, min(start + size, len(cases)))
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
         requests = _requests(scorer, store, cases[filled])
-        with jax.set_mesh(functions.mesh):
-            ranked = rank(
-                scorer.ranker.user_vectors(requests),
-                functions.vectors,
-                functions.bias,
-                store.tokens[cases.rows[filled]],
-                requests.histories.padded(int(requests.histories.lengths.max())),
-                store.catalog.is_item(),
-                bundle.known,
-            )
+        ranked = rank(
+            scorer.ranker.user_vectors(requests),
+            functions.vectors,
+            functions.bias,
+            store.tokens[cases.rows[filled]],
+            requests.histories.padded(int(requests.histories.lengths.max())),
+            store.catalog.is_item(),
+            bundle.known,
+        )
         if np.asarray(ranked.broken).any():
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")
         ranks[which] = np.asarray(ranked.ranks)[: len(which)]

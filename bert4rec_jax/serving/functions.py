@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import cycle
 from typing import Any
 
 import jax
@@ -12,39 +13,47 @@ import numpy.typing as npt
 
 from bert4rec_jax.serving.buckets import batch_size
 from bert4rec_jax.serving.bundle import Bundle
-from bert4rec_jax.sharding import Along, make_mesh, over_shards, put
 
 Array = npt.NDArray[Any]
 
 
 class Functions:
-    """The functions of a bundle. Batches lie over the devices, everything else is on each.
+    """The functions of a bundle, with a copy of the model on every device.
 
-    Rows are filled up to a few sizes, so the first `n` rows of a result are the answer. Results are
-    on device and may still be being computed; `np.asarray` waits for them.
+    Full batches go to the devices in turn, a smaller one to the first. A batch is computed by one
+    device, so how many there are changes no bit of a result. Rows are filled up to a few sizes: the
+    first `n` rows of a result are the answer. Results are on device and may still be being
+    computed; `np.asarray` waits for them.
 
     Args:
       bundle: where they come from.
-      largest_batch: rows computed at once, at most; changes no result.
+      largest_batch: rows computed at once by one device, at most.
+      devices: of one kind; None for all of this process.
     """
 
-    def __init__(self, bundle: Bundle, largest_batch: int) -> None:
-        self.mesh = make_mesh()
+    def __init__(
+        self, bundle: Bundle, largest_batch: int, devices: Sequence[jax.Device] | None = None
+    ) -> None:
         self.largest_batch = largest_batch
+        self.devices = tuple(devices or jax.local_devices())
+        self._turns = cycle(self.devices)
         self._bundle = bundle
-        self._params = self._everywhere(bundle.parameters())
-        vectors, bias = jax.jit(bundle.function("item_vectors").call)(self._params)
+        params = jax.device_put(bundle.parameters(), self.devices[0])
+        vectors, bias = jax.jit(bundle.function("item_vectors").call)(params)
         self.vectors: jax.Array = vectors
         self.bias: jax.Array = bias
-        self._items = (vectors, bias, self._everywhere(bundle.known))
+        known = jax.device_put(bundle.known, self.devices[0])
+        self._copies = {self.devices[0]: (params, (vectors, bias, known))}
 
     def encode(self, tokens: Array, thumbs: Array) -> jax.Array:
         """`[n.., D]` float32 user vectors of `[n, l]` histories."""
-        return self._encode(self._params, *self._rows(tokens, thumbs))
+        (params, _), rows = self._place(tokens, thumbs)
+        return self._encode(params, *rows)
 
     def score(self, tokens: Array, thumbs: Array, candidates: Array) -> jax.Array:
         """`[n.., c]` float32 scores of `[n, c]` candidates; -inf for those not known."""
-        return self._score(self._params, self._items, *self._rows(tokens, thumbs, candidates))
+        (params, items), rows = self._place(tokens, thumbs, candidates)
+        return self._score(params, items, *rows)
 
     def top_k(
         self, tokens: Array, thumbs: Array, excluded: Array, k: int
@@ -53,42 +62,26 @@ class Functions:
 
         `k` is at most the number of rows V of the item table.
         """
-        rows = self._rows(tokens, thumbs, excluded)
-        return self._top_k(self._params, self._items, *rows, np.zeros(k, np.int8))
+        (params, items), rows = self._place(tokens, thumbs, excluded)
+        return self._top_k(params, items, *rows, np.zeros(k, np.int8))
 
     @cached_property
     def _encode(self) -> Any:
-        return self._on_devices("encode", (Along.NEITHER, Along.ROWS, Along.ROWS), Along.ROWS)
+        return jax.jit(self._bundle.function("encode").call)
 
     @cached_property
     def _score(self) -> Any:
-        return self._on_devices(
-            "score", (Along.NEITHER, Along.NEITHER, *[Along.ROWS] * 3), Along.ROWS
-        )
+        return jax.jit(self._bundle.function("score").call)
 
     @cached_property
     def _top_k(self) -> Any:
-        inputs = (Along.NEITHER, Along.NEITHER, *[Along.ROWS] * 3, Along.NEITHER)
-        return self._on_devices("top_k", inputs, (Along.ROWS, Along.ROWS))
+        return jax.jit(self._bundle.function("top_k").call)
 
-    def _on_devices(self, name: str, inputs: Any, outputs: Any) -> Callable[..., Any]:
-        """Each device calls the function for its own rows: no communication."""
-        exported = self._bundle.function(name).call
-        with jax.set_mesh(self.mesh):
-            compiled = jax.jit(over_shards(exported, inputs, outputs))
-
-        def call(*arguments: Any) -> Any:
-            with jax.set_mesh(self.mesh):
-                return compiled(*arguments)
-
-        return call
-
-    def _rows(self, *arrays: Array) -> tuple[jax.Array, ...]:
+    def _place(self, *arrays: Array) -> tuple[tuple[Any, Any], tuple[Array, ...]]:
+        """The copy of the model to compute with, and the arrays with rows filled up."""
         rows = len(arrays[0])
-        filled = batch_size(rows, self.largest_batch, self.mesh.size) - rows
-        return tuple(
-            put(self.mesh, Along.ROWS, np.pad(array, ((0, filled), (0, 0)))) for array in arrays
-        )
-
-    def _everywhere(self, tree: Any) -> Any:
-        return jax.tree.map(lambda array: put(self.mesh, Along.NEITHER, array), tree)
+        device = next(self._turns) if rows == self.largest_batch else self.devices[0]
+        if device not in self._copies:
+            self._copies[device] = jax.device_put(self._copies[self.devices[0]], device)
+        filled = batch_size(rows, self.largest_batch) - rows
+        return self._copies[device], tuple(np.pad(array, ((0, filled), (0, 0))) for array in arrays)

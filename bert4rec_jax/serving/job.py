@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-import pyarrow as pa
-
-from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
-from bert4rec_jax.serving.ranking import Lists
 from bert4rec_jax.serving.request_file import RequestFile
-from bert4rec_jax.serving.requests import CANDIDATES, HISTORY, USER
-from bert4rec_jax.serving.scorer import Scorer
-from bert4rec_jax.serving.shards import Shards
+from bert4rec_jax.serving.requests import CANDIDATES, HISTORY, RequestReader
+from bert4rec_jax.serving.shards import Made, Shards
+from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SCHEMA_VERSION = 1
 CATALOG_TOP = 100
 Progress = Callable[[int, int], None]  # requests done, requests in all
+# Makes the shards of the given numbers (ascending), in any order, and tells of each once it is
+# there. The opened bundle is for use in this process.
+Engine = Callable[[Plan, Bundle, list[int]], Iterator[Made]]
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a job answers.
-
-    Attributes:
-      top: the longest list; None for all candidates, or CATALOG_TOP of the whole catalog.
-      keep_seen: also list items of the history.
-      batch_size: histories computed at once.
-      shard_rows: requests per file of the output, and held in memory.
-    """
-
-    top: int | None = None
-    keep_seen: bool = False
-    batch_size: int = 256
-    shard_rows: int = 16_384
-
-    def __post_init__(self) -> None:
-        for name in ("top", "batch_size", "shard_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; expected at least 1")
+def local(plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Made]:
+    """The engine that works in this process, on all its devices."""
+    worker = Worker(plan, bundle)
+    for numbers in spans(missing, len(missing)):
+        yield from worker.make(numbers)
 
 
 def rank_file(
@@ -55,6 +36,7 @@ def rank_file(
     output: Path,
     options: Options,
     *,
+    engine: Engine = local,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Answer every request of a Parquet file: row i of the output answers row i of the requests.
@@ -62,14 +44,16 @@ def rank_file(
     The output is a folder of Parquet files with the columns `user_id`, `item_ids` (list, best
     first, equal scores in the order of the catalog) and `scores` (list of float32). Called again
     after an interruption it continues; called again after its end it does nothing. A shard is
-    computed by itself, so on the same kind of machine an interruption changes no value.
+    computed by itself, so on the same kind of machine neither an interruption nor the engine
+    changes any byte.
 
     Args:
       bundle: a folder made by `bert4rec export`.
       requests: a Parquet file or a folder of them; see `serving.requests` for the columns.
       output: the folder to make; while the job works it is `OUTPUT.partial`.
       options: see there.
-      progress: told at the start and after every shard.
+      engine: who makes the shards.
+      progress: told at the start and as shards appear.
 
     Returns:
       The manifest of the output.
@@ -80,7 +64,7 @@ def rank_file(
     opened = Bundle.open(bundle)
     asked = RequestFile.open(requests)
     if options.top is None and CANDIDATES not in asked.schema.names:
-        options = Options(**{**asdict(options), "top": CATALOG_TOP})
+        options = replace(options, top=CATALOG_TOP)
     job = {
         "schema": SCHEMA_VERSION,
         "bundle": opened.fingerprint,
@@ -94,74 +78,67 @@ def rank_file(
         progress(asked.rows, asked.rows)
         return finished
     shards.begin()
-    counts = _work(shards, asked, opened, options, progress)
-    counts["duplicate_users"] = asked.duplicate_users
+    plan = Plan(bundle, opened.fingerprint, asked, shards, options)
+    made = _work(plan, opened, engine, progress)
+    counts: Counter[str] = Counter()
+    for shard in made:
+        counts.update(shard.counts)
     return shards.finish(
         {
-            "counts": dict(counts),
-            "jax": jax.__version__,
-            "devices": [device.device_kind for device in jax.local_devices()],
+            "counts": {**counts, "duplicate_users": asked.duplicate_users},
+            "made_by": sorted({shard.by for shard in made}),
         }
     )
 
 
-def _work(
-    shards: Shards, asked: RequestFile, bundle: Bundle, options: Options, progress: Progress
-) -> Counter[str]:
-    """Write the shards that are missing, and return the counts of all."""
-    size = options.shard_rows
-    counts: Counter[str] = Counter()
-    missing = set()
-    done = 0
-    for number in range(max(1, -(-asked.rows // size))):
-        rows = min(size, asked.rows - number * size)
-        found = shards.counts(number, rows)
-        if found is None:
-            missing.add(number)
+def spans(numbers: list[int], longest: int) -> list[range]:
+    """Ascending numbers as runs without gaps of at most `longest`: requests are read in one go."""
+    runs: list[range] = []
+    for number in numbers:
+        if runs and number == runs[-1].stop and len(runs[-1]) < longest:
+            runs[-1] = range(runs[-1].start, number + 1)
         else:
-            counts.update(found)
-            done += rows
-    progress(done, asked.rows)
-    if not missing:
-        return counts
-    scorer = Scorer(bundle, batch_size=options.batch_size)
-    source = str(asked.path)
-    for number, table in asked.shards(size, min(missing)):
-        if number not in missing:
-            continue
-        requests = scorer.reader.read(table, source=source, first_row=number * size)
-        lists = scorer.ranker.rank(requests, top=options.top, keep_seen=options.keep_seen)
-        found = Counter({**requests.counts, **lists.counts})
-        counts.update(found)
-        _require_some_known(counts, table, bundle.catalog, source)
-        shards.write(number, _answers(table[USER], lists, bundle.catalog), found)
-        done += len(table)
-        progress(done, asked.rows)
-    return counts
+            runs.append(range(number, number + 1))
+    return runs
 
 
-def _answers(users: pa.ChunkedArray, lists: Lists, catalog: Catalog) -> pa.Table:
-    ids = pa.array(catalog.item_ids, pa.string())
-    offsets = pa.array(lists.items.offsets.astype(np.int32))
-    items = ids.take(pa.array(lists.items.values - FIRST_ITEM))
-    return pa.table(
-        {
-            USER: users,
-            "item_ids": pa.ListArray.from_arrays(offsets, items),
-            "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores)),
-        }
-    )
+def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Made]:
+    """Have the shards made that are missing; all of them, in their order."""
+    size, rows = plan.options.shard_rows, plan.requests.rows
+    count = max(1, -(-rows // size))
+    made: dict[int, Made] = {}
+    for number in range(count):
+        found = plan.shards.made(number, min(size, rows - number * size))
+        if found is not None:
+            made[number] = found
+    missing = [number for number in range(count) if number not in made]
+    done = sum(shard.rows for shard in made.values())
+    progress(done, rows)
+    if missing:
+        if not made:
+            _require_some_known(plan.requests, bundle, size)
+        for shard in engine(plan, bundle, missing):
+            made[shard.number] = shard
+            done += shard.rows
+            progress(done, rows)
+    return [made[number] for number in range(count)]
 
 
-def _require_some_known(
-    counts: Counter[str], table: pa.Table, catalog: Catalog, source: str
-) -> None:
-    """Refuse a file in which no item is of the catalog: ids of another system, or lost zeros."""
-    items = counts["history_items"]
-    if not items or counts["unknown_history_items"] < items:
-        return
-    example = next(ids[0] for ids in table[HISTORY].to_pylist() if ids)
-    raise UserError(
-        f"{source}: none of the {items:,} ids in {HISTORY} (such as {example!r}) is in the catalog "
-        f"of the bundle (such as {catalog.item_ids[0]!r}); write ids as in the training data"
-    )
+def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
+    """Refuse requests in whose first shard with items none is of the catalog.
+
+    Those are ids of another system, or have lost their zeros.
+    """
+    reader = RequestReader(bundle.catalog, bundle.thumbs)
+    for number, table in asked.shards(size, 0):
+        counts = reader.read(table, source=str(asked.path), first_row=number * size).counts
+        items = counts["history_items"]
+        if items > counts["unknown_history_items"]:
+            return
+        if items:
+            example = next(ids[0] for ids in table[HISTORY].to_pylist() if ids)
+            raise UserError(
+                f"{asked.path}: none of the first {items:,} ids in {HISTORY} (such as "
+                f"{example!r}) is in the catalog of the bundle (such as "
+                f"{bundle.catalog.item_ids[0]!r}); write ids as in the training data"
+            )

@@ -9,6 +9,7 @@ from itertools import chain
 from os import PathLike
 from pathlib import Path
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -43,17 +44,23 @@ class Answer:
         return len(self.item_ids)
 
 
-def load(bundle: str | PathLike[str], *, batch_size: int = 256) -> Scorer:
-    """Open a bundle for scoring on all devices of this machine.
+def load(
+    bundle: str | PathLike[str],
+    *,
+    batch_size: int = 256,
+    devices: Sequence[jax.Device] | None = None,
+) -> Scorer:
+    """Open a bundle for scoring.
 
     Args:
       bundle: a folder made by `bert4rec export`.
-      batch_size: histories computed at once, at most; changes no result.
+      batch_size: histories computed at once by one device, at most.
+      devices: those to use, of one kind; None for all of this machine.
 
     Raises:
       UserError: see `Bundle.open`.
     """
-    return Scorer(Bundle.open(Path(bundle)), batch_size=batch_size)
+    return Scorer(Bundle.open(Path(bundle)), batch_size=batch_size, devices=devices)
 
 
 class Scorer:
@@ -64,12 +71,15 @@ class Scorer:
     arguments that cannot be meant.
     """
 
-    def __init__(self, bundle: Bundle, *, batch_size: int) -> None:
+    def __init__(
+        self, bundle: Bundle, *, batch_size: int, devices: Sequence[jax.Device] | None = None
+    ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
         self.bundle = bundle
         self.reader = RequestReader(bundle.catalog, bundle.thumbs)
-        self.ranker = Ranker(Functions(bundle, batch_size), bundle.known, bundle.max_length)
+        functions = Functions(bundle, batch_size, devices)
+        self.ranker = Ranker(functions, bundle.known, bundle.max_length)
 
     @property
     def catalog(self) -> Catalog:

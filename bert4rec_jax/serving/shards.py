@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,23 @@ _KEY = b"bert4rec"  # of what a shard's Parquet metadata says of it
 _UNFINISHED = ".partial"
 
 
+@dataclass(frozen=True)
+class Made:
+    """A shard that was made.
+
+    Attributes:
+      number: its place in the output, from 0.
+      rows: requests that it answers.
+      counts: what was met; see `docs/serving.md`.
+      by: the JAX and the kind of device that made it.
+    """
+
+    number: int
+    rows: int
+    counts: Counter[str]
+    by: str
+
+
 class Shards:
     """The shards of one job.
 
@@ -36,6 +54,10 @@ class Shards:
         self.output = output
         self._folder = output.with_name(output.name + _UNFINISHED)
         self._job = dict(job)
+
+    def resolved(self) -> Shards:
+        """The same, for processes that started in another folder."""
+        return Shards(self.output.resolve(), self._job)
 
     def finished(self) -> dict[str, Any] | None:
         """The manifest, if the whole output of this job is there; None if there is work to do.
@@ -64,8 +86,8 @@ class Shards:
         if not (self._folder / MANIFEST).exists():
             write_json(self._folder / MANIFEST, {"job": self._job, "finished": False})
 
-    def counts(self, number: int, rows: int) -> Counter[str] | None:
-        """What shard `number` counted, or None if it is not there or not whole."""
+    def made(self, number: int, rows: int) -> Made | None:
+        """What shard `number` of `rows` requests is, or None if it is not there or not whole."""
         try:
             metadata = pq.read_metadata(self._file(number))
             found = json.loads(metadata.metadata[_KEY])
@@ -73,18 +95,18 @@ class Shards:
             return None
         if metadata.num_rows != rows or found["job"] != self._job:
             return None
-        return Counter(found["counts"])
+        return Made(number, rows, Counter(found["counts"]), found["by"])
 
-    def write(self, number: int, table: pa.Table, counts: Counter[str]) -> None:
+    def write(self, made: Made, table: pa.Table) -> None:
         """Write one shard.
 
         Raises:
           UserError: it cannot be written; finished shards stay.
         """
-        described = json.dumps({"job": self._job, "counts": counts})
+        described = json.dumps({"job": self._job, "counts": made.counts, "by": made.by})
         table = table.replace_schema_metadata({_KEY: described.encode()})
         try:
-            with whole_file(self._file(number)) as file:
+            with whole_file(self._file(made.number)) as file:
                 pq.write_table(table, file, compression="zstd")
         except UserError as error:
             raise UserError(
@@ -100,7 +122,7 @@ class Shards:
         manifest = {"job": self._job, "finished": True, **results}
         write_json(self._folder / MANIFEST, manifest)
         for left in self._folder.glob(f"*{_UNFINISHED}"):
-            left.unlink()
+            left.unlink(missing_ok=True)
         try:
             self._folder.rename(self.output)
         except OSError as error:

@@ -4,6 +4,7 @@ import contextlib
 import resource
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -67,7 +68,7 @@ def bundle(trained, tmp_path_factory):
 @pytest.fixture(scope="session")
 def scorer(bundle):
     """The exported run, loaded."""
-    return load(bundle, batch_size=16)
+    return load(bundle, batch_size=16, devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +78,7 @@ def rare(trained, tmp_path_factory):
     known[2:7] = False
     folder = tmp_path_factory.mktemp("bundles") / "rare"
     write_bundle(replace(trained, known=known), folder)
-    return load(folder, batch_size=16)
+    return load(folder, batch_size=16, devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +88,7 @@ def causal(trained, tmp_path_factory):
     changed = replace(trained, config=config)
     folder = tmp_path_factory.mktemp("bundles") / "causal"
     write_bundle(changed, folder)
-    return changed, load(folder, batch_size=16)
+    return changed, load(folder, batch_size=16, devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="session")

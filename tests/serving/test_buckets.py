@@ -19,11 +19,9 @@ def test_list_widths(longest, widths):
     assert list_widths(longest) == widths
 
 
-@pytest.mark.parametrize(
-    ("rows", "devices", "size"), [(1, 1, 1), (2, 1, 8), (65, 1, 100), (100, 1, 100), (1, 8, 8)]
-)
-def test_batch_sizes_up_to_a_hundred(rows, devices, size):
-    assert batch_size(rows, 100, devices) == size
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 8), (65, 100), (100, 100)])
+def test_batch_sizes_up_to_a_hundred(rows, size):
+    assert batch_size(rows, 100) == size
 
 
 def test_a_length_gets_the_smallest_width_that_holds_it():

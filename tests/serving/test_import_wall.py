@@ -56,7 +56,8 @@ def test_the_answering_half_imports_little(path):
             assert rest.removeprefix("serving.") + ".py" not in EXPORT
             assert rest != "data.pipeline"
         else:
-            assert first in THIRD or first in sys.stdlib_module_names, name
+            allowed = THIRD | ({"ray"} if path.name == "ray_engine.py" else set())
+            assert first in allowed or first in sys.stdlib_module_names, name
 
 
 def test_answers_without_what_training_needs(bundle, tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.serving.job import Options, rank_file
-from bert4rec_jax.serving.shards import Shards
+from bert4rec_jax.serving.job import rank_file
+from bert4rec_jax.serving.shards import Made, Shards
+from bert4rec_jax.serving.worker import Options
 
 SMALL = Options(top=5, batch_size=16, shard_rows=40)
 KILLED = """
 import sys, time
 from pathlib import Path
-from bert4rec_jax.serving.job import Options, rank_file
+from bert4rec_jax.serving.job import rank_file
+from bert4rec_jax.serving.worker import Options
 def slow(done, total):
     time.sleep(0.2 if done else 0)
 rank_file(*map(Path, sys.argv[1:]), Options(top=5, batch_size=16, shard_rows=40), progress=slow)
@@ -122,7 +125,7 @@ def test_a_damaged_shard_is_made_again(bundle, requests, tmp_path):
 
 def test_a_finished_job_is_not_done_again(bundle, requests, tmp_path, monkeypatch):
     first = rank_file(bundle, requests, tmp_path / "out", SMALL)
-    monkeypatch.setattr("bert4rec_jax.serving.job.Scorer", None)
+    monkeypatch.setattr("bert4rec_jax.serving.worker.Scorer", None)
     assert rank_file(bundle, requests, tmp_path / "out", SMALL) == first
 
 
@@ -166,18 +169,19 @@ def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_
     shards = job(tmp_path / "out")
     shards.begin()
     table = pa.table({"user_id": np.random.default_rng(0).integers(0, 1 << 60, 4000)})
-    shards.write(0, table, Counter(requests=4000))
+    whole = Made(0, 4000, Counter(requests=4000), "JAX 0.0, cpu")
+    shards.write(whole, table)
     with full_disk(8192), pytest.raises(UserError, match=r"cannot write .*part-000001.* make room"):
-        shards.write(1, table, Counter())
-    assert shards.counts(0, 4000) == {"requests": 4000}
-    assert shards.counts(1, 4000) is None
+        shards.write(replace(whole, number=1), table)
+    assert shards.made(0, 4000) == whole
+    assert shards.made(1, 4000) is None
     assert not list(tmp_path.rglob("*.parquet.partial"))
 
 
 def test_ids_of_another_system_are_refused(bundle, tmp_path):
     asked = pa.table({"user_id": ["a"], "history": [["tt0133093"]]})
     pq.write_table(asked, tmp_path / "in.parquet")
-    with pytest.raises(UserError, match=r"none of the 1 ids in history .such as 'tt0133093'"):
+    with pytest.raises(UserError, match=r"none of the first 1 ids in history .such as 'tt0133093'"):
         rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL)
 
 

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from oracle import evaluated, plain, scores_in_process
@@ -13,6 +14,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.serving import ranking
 from bert4rec_jax.serving.evaluation import rank_cases
+from bert4rec_jax.serving.functions import Functions
 from bert4rec_jax.serving.scorer import load
 
 
@@ -85,8 +87,25 @@ def same(found, expected):
 @pytest.mark.parametrize("size", [1, 7])
 def test_batch_size_changes_nothing(bundle, scorer, histories, size):
     expected = scorer.recommend_batch(histories)
-    same(load(bundle, batch_size=size).recommend_batch(histories), expected)
+    one = load(bundle, batch_size=size, devices=jax.devices()[:1])
+    same(one.recommend_batch(histories), expected)
     same([scorer.recommend(history) for history in histories[:3]], expected[:3])
+
+
+def test_any_number_of_devices_gives_the_same_bits(bundle, histories, monkeypatch):
+    """Full batches go to the devices in turn, and each is computed as one device alone would."""
+    expected = load(bundle, batch_size=7, devices=jax.devices()[:1]).recommend_batch(histories[:58])
+    used = []
+
+    def recorded(self, *arguments):
+        found = top_k(self, *arguments)
+        used.extend(found[0].devices())
+        return found
+
+    top_k = Functions.top_k
+    monkeypatch.setattr(Functions, "top_k", recorded)
+    assert load(bundle, batch_size=7).recommend_batch(histories[:58]) == expected
+    assert used == [*jax.devices(), jax.devices()[0]]
 
 
 def test_padding_changes_nothing(scorer, histories, monkeypatch):

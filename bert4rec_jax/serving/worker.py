@@ -1,0 +1,120 @@
+"""Worker: computes shards of a batch job, in this process or, one of many, in another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.ranking import Lists
+from bert4rec_jax.serving.request_file import RequestFile
+from bert4rec_jax.serving.requests import USER
+from bert4rec_jax.serving.scorer import Scorer
+from bert4rec_jax.serving.shards import Made, Shards
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job answers.
+
+    Attributes:
+      top: the longest list; None for all candidates, or `job.CATALOG_TOP` of the whole catalog.
+      keep_seen: also list items of the history.
+      batch_size: histories computed at once by one device.
+      shard_rows: requests per file of the output, and held in memory.
+    """
+
+    top: int | None = None
+    keep_seen: bool = False
+    batch_size: int = 256
+    shard_rows: int = 16_384
+
+    def __post_init__(self) -> None:
+        for name in ("top", "batch_size", "shard_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; expected at least 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a worker has to know; it can be sent to another machine.
+
+    Attributes:
+      bundle: the folder.
+      fingerprint: of the bundle.
+      requests: what is asked.
+      shards: where answers go.
+      options: see there.
+    """
+
+    bundle: Path
+    fingerprint: str
+    requests: RequestFile
+    shards: Shards
+    options: Options
+
+
+class Worker:
+    """Makes shards of a job. A shard does not depend on who makes it, when, and beside what others.
+
+    Args:
+      plan: of the job.
+      bundle: its opened bundle; None to open it where this worker is.
+    """
+
+    def __init__(self, plan: Plan, bundle: Bundle | None = None) -> None:
+        self._plan = plan
+        self._bundle = bundle
+
+    def make(self, numbers: range) -> Iterator[Made]:
+        """Write the shards of these numbers, and tell of each once it is there.
+
+        Raises:
+          UserError: requests or bundle cannot be read here, or a shard cannot be written.
+        """
+        plan, options = self._plan, self._plan.options
+        scorer, source = self._scorer, str(plan.requests.path)
+        ids = pa.array(scorer.catalog.item_ids, pa.string())
+        by = f"JAX {jax.__version__}, {scorer.ranker.functions.devices[0].device_kind}"
+        for number, table in plan.requests.shards(options.shard_rows, numbers.start):
+            requests = scorer.reader.read(
+                table, source=source, first_row=number * options.shard_rows
+            )
+            lists = scorer.ranker.rank(requests, top=options.top, keep_seen=options.keep_seen)
+            made = Made(number, len(table), Counter({**requests.counts, **lists.counts}), by)
+            plan.shards.write(made, _answers(table[USER], lists, ids))
+            yield made
+            if number == numbers[-1]:
+                return
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        bundle = self._bundle or Bundle.open(self._plan.bundle)
+        if bundle.fingerprint != self._plan.fingerprint:
+            raise UserError(
+                f"{bundle.path} is another bundle on this machine than where the job was started; "
+                "use a folder that all machines share"
+            )
+        return Scorer(bundle, batch_size=self._plan.options.batch_size)
+
+
+def _answers(users: pa.ChunkedArray, lists: Lists, ids: pa.Array) -> pa.Table:
+    offsets = pa.array(lists.items.offsets.astype(np.int32))
+    items = ids.take(pa.array(lists.items.values - FIRST_ITEM))
+    return pa.table(
+        {
+            USER: users,
+            "item_ids": pa.ListArray.from_arrays(offsets, items),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores)),
+        }
+    )
