@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -107,17 +108,22 @@ def evaluate(
     workdir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="WORKDIR")],
     *,
     output: Path | None = None,
+    bundles: tuple[Path, ...] = (),
 ) -> None:
     """Test the best checkpoint of a training run, beside the baselines.
 
     Args:
         workdir: The folder of the run; it may be unfinished.
+        bundles: Also test these exports of the run, with what they lose.
         output: File for the metrics, as JSON. None: only the tables are shown.
     """
     from bert4rec_jax import experiment
     from bert4rec_jax.outputs import write_json
+    from bert4rec_jax.serving.evaluation import answer_cases
+    from bert4rec_jax.serving.scorer import load
 
-    results = experiment.evaluate(workdir)
+    exported = {str(bundle): partial(answer_cases, load(bundle)) for bundle in bundles}
+    results = experiment.evaluate(workdir, exported=exported)
     if output:
         write_json(output, results)
 
@@ -215,18 +221,22 @@ def features(
 def export(
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
     bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32",
 ) -> None:
     """Write the best checkpoint of a training run as a bundle, to rank and recommend with.
 
     Args:
         run: The folder of the run (train.py's --workdir); it may be unfinished.
         bundle: The folder to make; an earlier bundle there is replaced.
+        dtype: Type of the weights. bfloat16 halves them; int8, with a scale per item and output, is
+            a quarter. See what that costs with `bert4rec evaluate RUN --bundles BUNDLE`.
     """
     from bert4rec_jax.serving.export import export
 
-    manifest = export(run, bundle, console=Console(stderr=True))
+    manifest = export(run, bundle, dtype=dtype, console=Console(stderr=True))
     Console().print(
-        f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, for "
+        f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, {dtype}, for "
         f"{', '.join(manifest['functions']['encode']['platforms'])}; later versions of JAX can "
         f"read it until {manifest['readable_until']}",
         highlight=False,

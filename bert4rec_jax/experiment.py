@@ -6,10 +6,11 @@ This is what `train.py` runs. It composes the other parts and computes nothing i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
+from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import Tuned, tune_all
@@ -91,8 +93,19 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
     return results
 
 
-def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]:
+def evaluate(
+    workdir: Path,
+    *,
+    exported: Mapping[str, Callable[..., Ranking]] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
     """Test the best checkpoint of a run, finished or not, and show the same tables.
+
+    Args:
+      workdir: of the run.
+      exported: name -> another form of the model to test beside it, asked with the store before the
+        arguments of `comparison.Ask`.
+      console: where tables go.
 
     Raises:
       UserError: the folder holds no checkpoint that can be read.
@@ -102,7 +115,13 @@ def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]
     finished = open_finished(workdir, console)
     setting, best = finished.setting, finished.best
     tested = _test(
-        setting, best.state.params, finished.trained, finished.validations, console, test=True
+        setting,
+        best.state.params,
+        finished.trained,
+        finished.validations,
+        console,
+        test=True,
+        exported=exported or {},
     )
     parameters = digest(best.state.params)
     if is_first():
@@ -173,6 +192,7 @@ def _test(
     console: Console,
     *,
     test: bool,
+    exported: Mapping[str, Callable[..., Ranking]] = MappingProxyType({}),
 ) -> _Tested:
     """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
     config, store, evaluator = setting.config, setting.store, setting.evaluator
@@ -199,6 +219,7 @@ def _test(
         return _Tested(Comparison({}, {}, {}), validation)
 
     models: dict[str, Ask] = {MODEL: partial(setting.ask, params, trained)}
+    models |= {name: partial(ask, store) for name, ask in exported.items()}
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()

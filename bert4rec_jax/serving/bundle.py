@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from jax import export
-from safetensors.numpy import load_file
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving import weights
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -96,8 +96,8 @@ class Bundle:
         return known
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
-        """The parameters by path."""
-        return load_file(self.path / PARAMETERS)
+        """The parameters by path, as they are stored; see `serving.weights`."""
+        return weights.read(self.path / PARAMETERS)
 
     def function(self, name: str) -> export.Exported:
         """One of FUNCTIONS.

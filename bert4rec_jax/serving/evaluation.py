@@ -13,6 +13,7 @@ from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
@@ -24,8 +25,25 @@ _ITEM_CHUNK = 65_536
 def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArray[np.int64]:
     """`[M]` ranks of the targets among the whole catalog, seen items excluded; 1 is best.
 
-    User vectors and item vectors come from the bundle's functions, so metrics of these ranks are
-    those of the exported model: `evaluation.metrics.summary(rank_cases(...))`.
+    Metrics of these ranks are those of the exported model:
+    `evaluation.metrics.summary(rank_cases(...))`. Raises as `answer_cases`.
+    """
+    return answer_cases(scorer, store, cases).ranks
+
+
+def answer_cases(
+    scorer: Scorer,
+    store: SequenceStore,
+    cases: Cases,
+    among: npt.NDArray[np.int32] | None = None,
+) -> Ranking:
+    """What a bundle answers to M cases, with its own user and item vectors.
+
+    Args:
+      scorer: the bundle.
+      store: the data.
+      cases: who is asked about.
+      among: `[M, C]` tokens, the only ones to rank; None for the whole catalog.
 
     Raises:
       UserError: the data has another catalog than the bundle, or a score is not finite.
@@ -36,9 +54,10 @@ def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArra
             f"{store.path} has another catalog than {bundle.path}; use the data of the run that "
             "was exported"
         )
-    rank = jax.jit(partial(rank_by_vectors, top=1, chunk=_ITEM_CHUNK))
+    rank = jax.jit(partial(rank_by_vectors, top=TOP, chunk=_ITEM_CHUNK))
     size = functions.largest_batch
     ranks = np.zeros(len(cases), np.int64)
+    top = np.zeros((len(cases), TOP), np.int32)
     for start in range(0, len(cases), size):
         which = np.arange(start, min(start + size, len(cases)))
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
@@ -51,11 +70,13 @@ def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArra
             requests.histories.padded(int(requests.histories.lengths.max())),
             store.catalog.is_item(),
             bundle.known,
+            *(() if among is None else (among[filled],)),
         )
         if np.asarray(ranked.broken).any():
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")
         ranks[which] = np.asarray(ranked.ranks)[: len(which)]
-    return ranks
+        top[which] = np.asarray(ranked.top)[: len(which)]
+    return Ranking(ranks, top)
 
 
 def _requests(scorer: Scorer, store: SequenceStore, cases: Cases) -> Requests:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.serving.buckets import batch_size
 from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.weights import unpacked
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +25,10 @@ class Functions:
     device, so how many there are changes no bit of a result. Rows are filled up to a few sizes: the
     first `n` rows of a result are the answer. Results are on device and may still be being
     computed; `np.asarray` waits for them.
+
+    Attributes:
+      vectors: `[V, D]` float32 item vectors, as far as the bundle tells them apart.
+      bias: `[V]` float32.
 
     Args:
       bundle: where they come from.
@@ -40,7 +45,7 @@ class Functions:
         self._bundle = bundle
         params = jax.device_put(bundle.parameters(), self.devices[0])
         vectors, bias = jax.jit(bundle.function("item_vectors").call)(params)
-        self.vectors: jax.Array = vectors
+        self.vectors: jax.Array = jax.jit(unpacked)(vectors)
         self.bias: jax.Array = bias
         known = jax.device_put(bundle.known, self.devices[0])
         self._copies = {self.devices[0]: (params, (vectors, bias, known))}
