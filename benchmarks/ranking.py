@@ -98,11 +98,11 @@ def _measure(
     for case, asked in batched.items():
         seconds: dict[str, list[float]] = {name: [] for name in asked}
         rates = []
-        for round in range(rounds + 1):  # the first compiles
+        for number in range(rounds + 1):  # the first compiles
             rate = _matmul_rate()
             for name, ask in asked.items():
                 spent = _timed(ask)
-                if round:
+                if number:
                     seconds[name].append(spent)
             rates.append(rate)
         speed = {name: users / float(np.median(spent)) for name, spent in seconds.items()}

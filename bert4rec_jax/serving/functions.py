@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import cycle
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.serving.buckets import batch_size
-from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.bundle import FUNCTIONS, Bundle
 from bert4rec_jax.serving.weights import unpacked
 
 Array = npt.NDArray[Any]
@@ -42,9 +41,12 @@ class Functions:
         self.largest_batch = largest_batch
         self.devices = tuple(devices or jax.local_devices())
         self._turns = cycle(self.devices)
-        self._bundle = bundle
+        # All are read now: a bundle may be replaced by a newer one while this one still answers.
+        item_vectors, self._encode, self._score, self._top_k = (
+            jax.jit(bundle.function(name).call) for name in FUNCTIONS
+        )
         params = jax.device_put(bundle.parameters(), self.devices[0])
-        vectors, bias = jax.jit(bundle.function("item_vectors").call)(params)
+        vectors, bias = item_vectors(params)
         self.vectors: jax.Array = jax.jit(unpacked)(vectors)
         self.bias: jax.Array = bias
         known = jax.device_put(bundle.known, self.devices[0])
@@ -69,18 +71,6 @@ class Functions:
         """
         (params, items), rows = self._place(tokens, thumbs, excluded)
         return self._top_k(params, items, *rows, np.zeros(k, np.int8))
-
-    @cached_property
-    def _encode(self) -> Any:
-        return jax.jit(self._bundle.function("encode").call)
-
-    @cached_property
-    def _score(self) -> Any:
-        return jax.jit(self._bundle.function("score").call)
-
-    @cached_property
-    def _top_k(self) -> Any:
-        return jax.jit(self._bundle.function("top_k").call)
 
     def _place(self, *arrays: Array) -> tuple[tuple[Any, Any], tuple[Array, ...]]:
         """The copy of the model to compute with, and the arrays with rows filled up."""

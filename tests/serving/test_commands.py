@@ -1,8 +1,10 @@
 """The commands as a person types them."""
 
 import importlib
+import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from unittest.mock import create_autospec
@@ -49,7 +51,21 @@ def cells(output):
 def test_export_says_what_it_made(bert4rec, run, tmp_path):
     status, output, _ = bert4rec("export", run, tmp_path / "bundle")
     assert status == 0
-    assert "40 items, for cpu, cuda, tpu; later versions of JAX can read it until" in output
+    assert (
+        "40 items, float32, for cpu, cuda, tpu; later versions of JAX can read it until" in output
+    )
+
+
+def test_evaluate_tests_bundles_beside_the_run(bert4rec, run, bundle, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")  # the test split is read, which leaves a trace
+    status, output, _ = bert4rec(
+        "evaluate", copy, "--bundles", bundle, "--output", tmp_path / "metrics.json"
+    )
+    assert status == 0 and "+0.0000" in output
+    found = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    of_bundle = found[str(bundle)]
+    assert of_bundle["ndcg@10"] == found["BERT4Rec"]["ndcg@10"]
+    assert of_bundle["coverage@10"] == found["BERT4Rec"]["coverage@10"]
 
 
 def test_recommend_shows_titles_with_scores(bert4rec, bundle, scorer):
