@@ -10,6 +10,7 @@ from typing import Any
 
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.pipeline import require_candidates
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.requests import CANDIDATES, HISTORY, RequestReader
 from bert4rec_jax.serving.shards import Made, Shards
@@ -59,12 +60,17 @@ def rank_file(
       The manifest of the output.
 
     Raises:
-      UserError: see `Bundle.open`, `RequestFile.open` and `Shards`.
+      UserError: see `Bundle.open`, `RequestFile.open`, `Filters.allowed`, `require_candidates` and
+        `Shards`.
     """
     opened = Bundle.open(bundle)
     asked = RequestFile.open(requests)
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
+    # Before an output is begun that would belong to a job which cannot be done.
+    options.filters.allowed(opened.catalog)
+    if opened.retriever is not None:
+        require_candidates(options.top, opened.candidates)
     job = {
         "schema": SCHEMA_VERSION,
         "bundle": opened.fingerprint,
@@ -76,6 +82,7 @@ def rank_file(
     shards = Shards(output, job)
     finished = shards.finished()
     if finished is not None:
+        shards.require_whole(_sizes(asked.rows, options.shard_rows))
         progress(asked.rows, asked.rows)
         return finished
     shards.begin()
@@ -105,24 +112,29 @@ def spans(numbers: list[int], longest: int) -> list[range]:
 
 def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Made]:
     """Have the shards made that are missing; all of them, in their order."""
-    size, rows = plan.options.shard_rows, plan.requests.rows
-    count = max(1, -(-rows // size))
+    rows = plan.requests.rows
+    sizes = _sizes(rows, plan.options.shard_rows)
     made: dict[int, Made] = {}
-    for number in range(count):
-        found = plan.shards.made(number, min(size, rows - number * size))
+    for number, size in enumerate(sizes):
+        found = plan.shards.made(number, size)
         if found is not None:
             made[number] = found
-    missing = [number for number in range(count) if number not in made]
+    missing = [number for number in range(len(sizes)) if number not in made]
     done = sum(shard.rows for shard in made.values())
     progress(done, rows)
     if missing:
         if not made:
-            _require_some_known(plan.requests, bundle, size)
+            _require_some_known(plan.requests, bundle, plan.options.shard_rows)
         for shard in engine(plan, bundle, missing):
             made[shard.number] = shard
             done += shard.rows
             progress(done, rows)
-    return [made[number] for number in range(count)]
+    return [made[number] for number in range(len(sizes))]
+
+
+def _sizes(rows: int, longest: int) -> list[int]:
+    """Requests per shard; without any requests there is one empty shard."""
+    return [min(longest, rows - start) for start in range(0, rows, longest)] or [0]
 
 
 def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:

@@ -48,17 +48,26 @@ class TwoStages:
         Raises:
           UserError: `top` is more than `candidates`; a score is NaN.
         """
-        if top is not None and top > self.candidates:
-            raise UserError(
-                f"lists of {top:,} were asked for, but the retriever hands on {self.candidates:,} "
-                "items; ask for fewer, or for more candidates"
-            )
+        require_candidates(top, self.candidates)
         found = self.first.rank(requests, top=self.candidates, keep_seen=keep_seen)
         among = replace(requests, candidates=found.items)
         lists = self.second.rank(among, top=top, keep_seen=keep_seen)
         counts = Counter(found.counts)
         counts.update(lists.counts)
         return Lists(lists.items, lists.scores, counts)
+
+
+def require_candidates(top: int | None, candidates: int) -> None:
+    """Make sure that lists are not longer than what the retriever hands on.
+
+    Raises:
+      UserError: `top` is more than `candidates`.
+    """
+    if top is not None and top > candidates:
+        raise UserError(
+            f"lists of {top:,} were asked for, but the retriever hands on {candidates:,} items; "
+            "ask for fewer, or for more candidates"
+        )
 
 
 def write_pipeline(
