@@ -11,7 +11,10 @@ each), and prints one JSON line per case:
   from external ids to external ids; PyTorch is only asked from tensor to tensor.
 
 `matmul_share` is the arithmetic of the model's products (bundle, float32) over the rate of one
-large product measured in the same round. RecTools has no candidates per user.
+large product measured in the same round. RecTools has no candidates per user. For all three in one
+environment: `pip install torch 'rectools[torch]'`, then `pip install 'numpy>=2'`, which RecTools
+0.19 asks not to have but works with. A busy machine slows PyTorch, whose threads wait for each
+other after every operation, more than XLA: measure on a quiet one.
 """
 
 from __future__ import annotations
@@ -98,11 +101,11 @@ def _measure(
     for case, asked in batched.items():
         seconds: dict[str, list[float]] = {name: [] for name in asked}
         rates = []
-        for round in range(rounds + 1):  # the first compiles
+        for number in range(rounds + 1):  # the first compiles
             rate = _matmul_rate()
             for name, ask in asked.items():
                 spent = _timed(ask)
-                if round:
+                if number:
                     seconds[name].append(spent)
             rates.append(rate)
         speed = {name: users / float(np.median(spent)) for name, spent in seconds.items()}

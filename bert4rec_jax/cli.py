@@ -108,17 +108,20 @@ def evaluate(
     workdir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="WORKDIR")],
     *,
     output: Path | None = None,
+    bundles: tuple[Path, ...] = (),
 ) -> None:
     """Test the best checkpoint of a training run, beside the baselines.
 
     Args:
         workdir: The folder of the run; it may be unfinished.
+        bundles: Also test these exports of the run, with what they lose.
         output: File for the metrics, as JSON. None: only the tables are shown.
     """
     from bert4rec_jax import experiment
     from bert4rec_jax.outputs import write_json
+    from bert4rec_jax.serving.evaluation import exported
 
-    results = experiment.evaluate(workdir)
+    results = experiment.evaluate(workdir, exported=exported(bundles))
     if output:
         write_json(output, results)
 
@@ -220,18 +223,22 @@ def features(
 def export(
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
     bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32",
 ) -> None:
     """Write the best checkpoint of a training run as a bundle, to rank and recommend with.
 
     Args:
         run: The folder of the run (train.py's --workdir); it may be unfinished.
         bundle: The folder to make; an earlier bundle there is replaced.
+        dtype: Type of the weights. bfloat16 halves them; int8, with a scale per item and output, is
+            a quarter. See what that costs with `bert4rec evaluate RUN --bundles BUNDLE`.
     """
     from bert4rec_jax.serving.export import export
 
-    manifest = export(run, bundle, console=Console(stderr=True))
+    manifest = export(run, bundle, dtype=dtype, console=Console(stderr=True))
     Console().print(
-        f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, for "
+        f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, {dtype}, for "
         f"{', '.join(manifest['functions']['encode']['platforms'])}; later versions of JAX can "
         f"read it until {manifest['readable_until']}",
         highlight=False,
@@ -250,6 +257,7 @@ def add_items(
     embeddings: Path | None = None,
     ids: tuple[str, ...] = (),
     offset: float | None = None,
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32",
     text_model: str | None = None,
     cache: Path | None = None,
 ) -> None:
@@ -264,6 +272,7 @@ def add_items(
         embeddings: Their embeddings computed elsewhere, where the content has such.
         ids: The only movies to add. None: all of the table.
         offset: Added to the scores of all items without a training event. None: as calibrated.
+        dtype: Type of the weights, as for `bert4rec export`; SOURCE itself has to be in float32.
         text_model: Folder of the text model, where the texts were embedded by one of a folder.
         cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
     """
@@ -277,6 +286,7 @@ def add_items(
         sources=Sources(metadata, id_column, None, separator, embeddings),
         ids=ids,
         offset=offset,
+        dtype=dtype,
         text_model=text_model,
         cache=cache,
         console=console,

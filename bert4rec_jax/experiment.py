@@ -6,10 +6,11 @@ This is what `train.py` runs. It composes the other parts and computes nothing i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.calibration import calibrate
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
+from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import Tuned, tune_all
@@ -104,8 +106,19 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
     return results
 
 
-def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]:
+def evaluate(
+    workdir: Path,
+    *,
+    exported: Mapping[str, Callable[..., Ranking]] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
     """Test the best checkpoint of a run, finished or not, and show the same tables.
+
+    Args:
+      workdir: of the run.
+      exported: name -> another form of the model to test beside it, asked with the store before the
+        arguments of `comparison.Ask`.
+      console: where tables go.
 
     Raises:
       UserError: the folder holds no checkpoint that can be read.
@@ -122,6 +135,7 @@ def evaluate(workdir: Path, *, console: Console | None = None) -> dict[str, Any]
         finished.validations,
         console,
         test=True,
+        exported=exported or {},
     )
     parameters = digest(best.state.params)
     if is_first():
@@ -253,6 +267,7 @@ def _test(
     console: Console,
     *,
     test: bool,
+    exported: Mapping[str, Callable[..., Ranking]] = MappingProxyType({}),
 ) -> _Tested:
     """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
     config, store, evaluator = setting.config, setting.store, setting.evaluator
@@ -284,6 +299,7 @@ def _test(
         return _Tested(Comparison({}, {}, {}), validation)
 
     models: dict[str, Ask] = {model: partial(setting.ask, params, trained, offset=offset)}
+    models |= {name: partial(ask, store) for name, ask in exported.items()}
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()

@@ -23,7 +23,7 @@ from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.sources import Sources
-from bert4rec_jax.serving.evaluation import rank_cases
+from bert4rec_jax.serving.evaluation import exported, rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
 from bert4rec_jax.setting import CALIBRATION, open_finished
@@ -130,3 +130,8 @@ def test_the_bundle_ranks_cold_targets_as_the_evaluator_does(run, store, tmp_pat
     np.testing.assert_array_equal(found, ranks)
     cold = choose_cold(store).either
     assert scorer.bundle.known[: len(cold)][cold].all()
+    copy = shutil.copytree(config.workdir, tmp_path / "run")  # the test split is read again
+    tested = experiment.evaluate(copy, exported=exported([tmp_path / "bundle"]), console=QUIET)
+    for name in ("test_cold", "test_warm"):
+        of_run, of_bundle = (tested[name][x] for x in ("BERT4Rec", str(tmp_path / "bundle")))
+        assert of_bundle["mrr"] == of_run["mrr"] == run[1][name]["BERT4Rec"]["mrr"]

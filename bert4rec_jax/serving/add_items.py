@@ -22,9 +22,11 @@ from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.releases import read_releases, refuse_known
 from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle
 from bert4rec_jax.serving.export import ORIGIN, Trained, read_run, write_bundle
 from bert4rec_jax.serving.traced import SEPARATOR, by_path
+from bert4rec_jax.serving.weights import Dtype
 from bert4rec_jax.training.fit import build_model
 
 # By path. The rows of new items in the first two are never read: they have no event.
@@ -42,6 +44,7 @@ def add_items(
     sources: Sources,
     ids: Sequence[str] = (),
     offset: float | None = None,
+    dtype: Dtype = "float32",
     text_model: str | None = None,
     cache: Path | None = None,
     console: Console | None = None,
@@ -56,6 +59,7 @@ def add_items(
       sources: a table of the new movies, their embeddings, or both.
       ids: the only movies of the table to add; or, without a table, those of the embeddings.
       offset: added to the bias of all items without a training event. None: as calibrated.
+      dtype: how the weights of `output` are stored; see `serving.weights`.
       text_model: the folder of the model that embedded the texts, where it was one.
       cache: of embedded texts.
       console: told what data has to be prepared, if `source` is a run.
@@ -93,7 +97,8 @@ def add_items(
         progress=progress,
         notify=notify,
     )
-    return write_bundle(grow(trained, new, trained.encoding.rows(known), offset=offset), output)
+    grown = grow(trained, new, trained.encoding.rows(known), offset=offset)
+    return write_bundle(grown, output, dtype=dtype)
 
 
 def open_source(source: Path, *, console: Console) -> Trained:
@@ -115,16 +120,21 @@ def read_bundle(path: Path) -> Trained:
     """What a bundle was made of.
 
     Raises:
-      UserError: see `Bundle.open`; or its parameters are not those of training.
+      UserError: see `Bundle.open`; or it is a pipeline, or its parameters are rounded.
     """
     bundle = Bundle.open(path)
+    if bundle.retriever is not None:
+        raise UserError(
+            f"{path} is a pipeline of two models; add the items to each of its parts (or to their "
+            "runs) and join them again with `bert4rec pipeline`"
+        )
     manifest, parameters = bundle.manifest, bundle.parameters()
-    for name, value in parameters.items():
-        if value.dtype not in (np.float32, np.bool_):
-            raise UserError(
-                f"{path} holds {name} as {value.dtype}, rounded for serving; add items to the "
-                "bundle in float32, then make the rounded one from that"
-            )
+    dtype = manifest.get("dtype", "float32")  # bundles of earlier versions do not say
+    if dtype != "float32":
+        raise UserError(
+            f"the weights of {path} are rounded to {dtype}; add the items to the run or to its "
+            f"bundle in float32, with --dtype {dtype} to have them rounded again"
+        )
     config = Config(
         data=DataConfig(max_length=bundle.max_length),
         model=ModelConfig(**manifest["model"]),
@@ -148,7 +158,7 @@ def _encoding(bundle: Bundle) -> Encoding | None:
     return Encoding.from_json(json.loads((bundle.path / ENCODING).read_text(encoding="utf-8")))
 
 
-def _model(config: Config, parameters: Mapping[str, Any]) -> BERT4Rec:
+def _model(config: Config, parameters: Mapping[str, Any]) -> BERT4Rec | TwoTower:
     features = parameters.get(_FEATURES)
     return build_model(
         config.model,

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from jax import export
-from safetensors.numpy import load_file
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving import weights
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -135,8 +135,24 @@ class Bundle:
         return known
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
-        """The parameters by path."""
-        return load_file(self.path / PARAMETERS)
+        """The parameters by path, as they are stored; see `serving.weights`."""
+        return weights.read(self.path / PARAMETERS)
+
+    def has(self, name: str) -> bool:
+        """Whether there is this one of FUNCTIONS; a bundle may be older than it."""
+        return name in self.manifest["functions"]
+
+    def require(self, name: str) -> None:
+        """Make sure that there is one of FUNCTIONS.
+
+        Raises:
+          UserError: the bundle was made before there was one.
+        """
+        if not self.has(name):
+            raise UserError(
+                f"{self.path} has no function {name!r}: bert4rec-jax "
+                f"{self.manifest['bert4rec_jax']} made it without; {_AGAIN}"
+            )
 
     def function(self, name: str) -> export.Exported:
         """One of FUNCTIONS.
@@ -144,11 +160,7 @@ class Bundle:
         Raises:
           UserError: this JAX cannot read it, or the bundle was made before there was one.
         """
-        if name not in self.manifest["functions"]:
-            raise UserError(
-                f"{self.path} has no function {name!r}: bert4rec-jax "
-                f"{self.manifest['bert4rec_jax']} made it without; {_AGAIN}"
-            )
+        self.require(name)
         file = self.path / function_file(name)
         try:
             return export.deserialize(bytearray(file.read_bytes()))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,11 +16,12 @@ from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
 from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
-from bert4rec_jax.serving.scorer import Scorer
+from bert4rec_jax.serving.scorer import Scorer, load
 
 _ITEM_CHUNK = 65_536
 _BLOCK = 1024  # cases ranked at once
@@ -28,17 +30,51 @@ _BLOCK = 1024  # cases ranked at once
 def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArray[np.int64]:
     """`[M]` ranks of the targets among the whole catalog, seen items excluded; 1 is best.
 
-    User vectors and item vectors come from the bundle's functions, so metrics of these ranks are
-    those of the exported model: `evaluation.metrics.summary(rank_cases(...))`.
+    Metrics of these ranks are those of the exported model:
+    `evaluation.metrics.summary(rank_cases(...))`. Raises as `answer_cases`.
+    """
+    return answer_cases(scorer, store, cases).ranks
+
+
+def exported(bundles: Iterable[Path]) -> dict[str, Callable[..., Ranking]]:
+    """Bundles by their path, each to be asked with the store and as `comparison.Ask` says.
+
+    Raises:
+      UserError: see `load`; or one is a pipeline.
+    """
+    scorers = {str(path): load(path) for path in bundles}
+    for path, scorer in scorers.items():
+        if scorer.bundle.retriever is not None:
+            raise UserError(
+                f"{path} is a pipeline, whose lists are shorter than the catalog that is ranked; "
+                f"test its parts: --bundles {path}/retriever {path}/ranker"
+            )
+    return {path: partial(answer_cases, scorer) for path, scorer in scorers.items()}
+
+
+def answer_cases(
+    scorer: Scorer,
+    store: SequenceStore,
+    cases: Cases,
+    among: npt.NDArray[np.int32] | None = None,
+) -> Ranking:
+    """What a bundle answers to M cases, with its own user and item vectors.
+
+    Args:
+      scorer: the bundle; of a pipeline, the ranker alone.
+      store: the data.
+      cases: who is asked about.
+      among: `[M, C]` tokens, the only ones to rank; None for the whole catalog.
 
     Raises:
       UserError: the data has another catalog than the bundle, or a score is not finite.
     """
     bundle, functions = scorer.bundle, scorer.ranker.functions
     _require_same_catalog(scorer, store)
-    rank = jax.jit(partial(rank_by_vectors, top=1, chunk=_ITEM_CHUNK))
+    rank = jax.jit(partial(rank_by_vectors, top=TOP, chunk=_ITEM_CHUNK))
     size = functions.largest_batch
     ranks = np.zeros(len(cases), np.int64)
+    top = np.zeros((len(cases), TOP), np.int32)
     for start in range(0, len(cases), size):
         which = np.arange(start, min(start + size, len(cases)))
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
@@ -51,11 +87,13 @@ def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArra
             requests.histories.padded(int(requests.histories.lengths.max())),
             store.catalog.is_item(),
             bundle.known,
+            *(() if among is None else (among[filled],)),
         )
         if np.asarray(ranked.broken).any():
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")
         ranks[which] = np.asarray(ranked.ranks)[: len(which)]
-    return ranks
+        top[which] = np.asarray(ranked.top)[: len(which)]
+    return Ranking(ranks, top)
 
 
 def two_stage_ranks(

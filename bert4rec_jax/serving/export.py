@@ -37,6 +37,7 @@ from bert4rec_jax.serving.bundle import (
     require_replaceable,
 )
 from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
+from bert4rec_jax.serving.weights import Dtype, stored
 from bert4rec_jax.setting import open_finished
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import digest
@@ -71,12 +72,15 @@ class Trained:
     encoding: Encoding | None = None
 
 
-def export(run: Path, bundle: Path, *, console: Console | None = None) -> dict[str, Any]:
+def export(
+    run: Path, bundle: Path, *, dtype: Dtype = "float32", console: Console | None = None
+) -> dict[str, Any]:
     """Write the best checkpoint of a run as a bundle; an earlier bundle there is replaced.
 
     Args:
       run: the workdir of a run, finished or not.
       bundle: the folder to make; it appears whole or not at all.
+      dtype: how weights are stored; see `serving.weights`.
       console: told what data has to be prepared, if any.
 
     Returns:
@@ -87,7 +91,8 @@ def export(run: Path, bundle: Path, *, console: Console | None = None) -> dict[s
         is something else, or it cannot be written.
     """
     require_replaceable(bundle)
-    return write_bundle(read_run(run, console=console or Console(quiet=True)), bundle)
+    trained = read_run(run, console=console or Console(quiet=True))
+    return write_bundle(trained, bundle, dtype=dtype)
 
 
 def read_run(run: Path, *, console: Console) -> Trained:
@@ -123,20 +128,22 @@ def read_run(run: Path, *, console: Console) -> Trained:
     )
 
 
-def write_bundle(trained: Trained, bundle: Path) -> dict[str, Any]:
+def write_bundle(trained: Trained, bundle: Path, *, dtype: Dtype = "float32") -> dict[str, Any]:
     """Write a bundle and return its manifest; an earlier bundle there is replaced.
 
     Raises:
       UserError: parameters are not finite, `bundle` is something else, or cannot be written.
     """
     require_replaceable(bundle)
-    for path, value in by_path(trained.variables).items():
+    variables = by_path(trained.variables)
+    for path, value in variables.items():
         if not np.isfinite(value).all():
             raise UserError(f"parameter {path} is not finite: the model is broken; train again")
     config = trained.config
     max_length = config.data.max_length
     causal = config.masking.objective == "next"
-    functions = trace(Serving(trained.model, max_length, causal), trained.variables)
+    params = stored(variables, dtype)
+    functions = trace(Serving(trained.model, max_length, causal, dtype), params)
     now = datetime.now(UTC)
     manifest: dict[str, Any] = {
         "bundle_schema": SCHEMA_VERSION,
@@ -145,6 +152,7 @@ def write_bundle(trained: Trained, bundle: Path) -> dict[str, Any]:
         "jax": jax.__version__,
         "bert4rec_jax": bert4rec_jax.__version__,
         "model": asdict(config.model),
+        "dtype": dtype,
         "objective": config.masking.objective,
         "reads": "causal" if causal else "masked",
         "max_length": max_length,
@@ -156,7 +164,7 @@ def write_bundle(trained: Trained, bundle: Path) -> dict[str, Any]:
         "functions": {name: signature(name, function) for name, function in functions.items()},
     }
     with whole_folder(bundle) as partial:
-        write_parameters(by_path(trained.variables), partial / PARAMETERS)
+        write_parameters(params, partial / PARAMETERS)
         _write_catalog(trained, partial / CATALOG)
         if trained.encoding is not None:
             text = json.dumps(trained.encoding.to_json()) + "\n"

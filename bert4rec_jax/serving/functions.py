@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import cycle
 from typing import Any
 
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.serving.buckets import batch_size
-from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.bundle import FUNCTIONS, Bundle
+from bert4rec_jax.serving.weights import unpacked
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +24,10 @@ class Functions:
     device, so how many there are changes no bit of a result. Rows are filled up to a few sizes: the
     first `n` rows of a result are the answer. Results are on device and may still be being
     computed; `np.asarray` waits for them.
+
+    Attributes:
+      vectors: `[V, D]` float32 item vectors, as far as the bundle tells them apart.
+      bias: `[V]` float32.
 
     Args:
       bundle: where they come from.
@@ -43,9 +47,13 @@ class Functions:
         self.devices = tuple(devices or jax.local_devices())
         self._turns = cycle(self.devices)
         self._bundle = bundle
+        # All are read now: a bundle may be replaced by a newer one while this one still answers.
+        self._functions = {
+            name: jax.jit(bundle.function(name).call) for name in FUNCTIONS if bundle.has(name)
+        }
         params = jax.device_put(bundle.parameters(), self.devices[0])
-        vectors, bias = jax.jit(bundle.function("item_vectors").call)(params)
-        self.vectors: jax.Array = vectors
+        vectors, bias = self._function("item_vectors")(params)
+        self.vectors: jax.Array = jax.jit(unpacked)(vectors)
         self.bias: jax.Array = bias
         known = jax.device_put(bundle.known if listed is None else listed, self.devices[0])
         self._copies = {self.devices[0]: (params, (vectors, bias, known))}
@@ -53,12 +61,12 @@ class Functions:
     def encode(self, tokens: Array, thumbs: Array) -> jax.Array:
         """`[n.., D]` float32 user vectors of `[n, l]` histories."""
         (params, _), rows = self._place(tokens, thumbs)
-        return self._encode(params, *rows)
+        return self._function("encode")(params, *rows)
 
     def score(self, tokens: Array, thumbs: Array, candidates: Array) -> jax.Array:
         """`[n.., c]` float32 scores of `[n, c]` candidates; -inf for those not known."""
         (params, items), rows = self._place(tokens, thumbs, candidates)
-        return self._score(params, items, *rows)
+        return self._function("score")(params, items, *rows)
 
     def top_k(
         self, tokens: Array, thumbs: Array, excluded: Array, k: int
@@ -68,7 +76,7 @@ class Functions:
         `k` is at most the number of rows V of the item table.
         """
         (params, items), rows = self._place(tokens, thumbs, excluded)
-        return self._top_k(params, items, *rows, np.zeros(k, np.int8))
+        return self._function("top_k")(params, items, *rows, np.zeros(k, np.int8))
 
     def attend(self, rows: Array, thumbs: Array, slots: Array) -> tuple[jax.Array, jax.Array]:
         """Histories whose MASKs are in place, `[n, l]`, asked at `[n, 1]` slots.
@@ -79,24 +87,12 @@ class Functions:
           UserError: the bundle was made without this function.
         """
         (params, _), placed = self._place(rows, thumbs, slots)
-        attended: tuple[jax.Array, jax.Array] = self._attend(params, *placed)
+        attended: tuple[jax.Array, jax.Array] = self._function("attend")(params, *placed)
         return attended
 
-    @cached_property
-    def _attend(self) -> Any:
-        return jax.jit(self._bundle.function("attend").call)
-
-    @cached_property
-    def _encode(self) -> Any:
-        return jax.jit(self._bundle.function("encode").call)
-
-    @cached_property
-    def _score(self) -> Any:
-        return jax.jit(self._bundle.function("score").call)
-
-    @cached_property
-    def _top_k(self) -> Any:
-        return jax.jit(self._bundle.function("top_k").call)
+    def _function(self, name: str) -> Any:
+        self._bundle.require(name)
+        return self._functions[name]
 
     def _place(self, *arrays: Array) -> tuple[tuple[Any, Any], tuple[Array, ...]]:
         """The copy of the model to compute with, and the arrays with rows filled up."""

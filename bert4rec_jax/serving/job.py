@@ -81,6 +81,7 @@ def rank_file(
     shards = Shards(output, job)
     finished = shards.finished()
     if finished is not None:
+        shards.require_whole(_sizes(asked.rows, options.shard_rows))
         progress(asked.rows, asked.rows)
         return finished
     shards.begin()
@@ -110,24 +111,29 @@ def spans(numbers: list[int], longest: int) -> list[range]:
 
 def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Made]:
     """Have the shards made that are missing; all of them, in their order."""
-    size, rows = plan.options.shard_rows, plan.requests.rows
-    count = max(1, -(-rows // size))
+    rows = plan.requests.rows
+    sizes = _sizes(rows, plan.options.shard_rows)
     made: dict[int, Made] = {}
-    for number in range(count):
-        found = plan.shards.made(number, min(size, rows - number * size))
+    for number, size in enumerate(sizes):
+        found = plan.shards.made(number, size)
         if found is not None:
             made[number] = found
-    missing = [number for number in range(count) if number not in made]
+    missing = [number for number in range(len(sizes)) if number not in made]
     done = sum(shard.rows for shard in made.values())
     progress(done, rows)
     if missing:
         if not made:
-            _require_some_known(plan.requests, bundle, size)
+            _require_some_known(plan.requests, bundle, plan.options.shard_rows)
         for shard in engine(plan, bundle, missing):
             made[shard.number] = shard
             done += shard.rows
             progress(done, rows)
-    return [made[number] for number in range(count)]
+    return [made[number] for number in range(len(sizes))]
+
+
+def _sizes(rows: int, longest: int) -> list[int]:
+    """Requests per shard; without any requests there is one empty shard."""
+    return [min(longest, rows - start) for start in range(0, rows, longest)] or [0]
 
 
 def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:

@@ -55,7 +55,7 @@ class RayEngine:
         """
         ray = _ray()
         ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         left = set(missing)
         with self._connected(ray):
             try:

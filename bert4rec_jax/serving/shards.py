@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,23 @@ class Shards:
             self._read(self._folder)
         return None
 
+    def require_whole(self, sizes: Sequence[int]) -> None:
+        """Make sure that no shard of a finished output was lost since.
+
+        Args:
+          sizes: requests per shard.
+
+        Raises:
+          UserError: one is missing or cannot be read.
+        """
+        for number, rows in enumerate(sizes):
+            if self._made(self.output, number, rows) is None:
+                raise UserError(
+                    f"{self.output / _part(number)} is missing, damaged or unreadable; to have it "
+                    f"made again, rename {self.output} to {self._folder.name} and run the same "
+                    "command"
+                )
+
     def begin(self) -> None:
         """Make the folder, or continue the one of an interrupted job.
 
@@ -88,8 +105,11 @@ class Shards:
 
     def made(self, number: int, rows: int) -> Made | None:
         """What shard `number` of `rows` requests is, or None if it is not there or not whole."""
+        return self._made(self._folder, number, rows)
+
+    def _made(self, folder: Path, number: int, rows: int) -> Made | None:
         try:
-            metadata = pq.read_metadata(self._file(number))
+            metadata = pq.read_metadata(folder / _part(number))
             found = json.loads(metadata.metadata[_KEY])
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             return None
@@ -106,7 +126,7 @@ class Shards:
         described = json.dumps({"job": self._job, "counts": made.counts, "by": made.by})
         table = table.replace_schema_metadata({_KEY: described.encode()})
         try:
-            with whole_file(self._file(made.number)) as file:
+            with whole_file(self._folder / _part(made.number)) as file:
                 pq.write_table(table, file, compression="zstd")
         except UserError as error:
             raise UserError(
@@ -130,9 +150,6 @@ class Shards:
                 f"cannot rename {self._folder} to {self.output}: {error.strerror or error}"
             ) from error
         return manifest
-
-    def _file(self, number: int) -> Path:
-        return self._folder / f"part-{number:06d}.parquet"
 
     def _read(self, folder: Path) -> dict[str, Any]:
         """The manifest of a folder, if it is this job's."""
@@ -158,3 +175,7 @@ class Shards:
                 "continue it, choose another --output, or remove it"
             )
         return dict(manifest)
+
+
+def _part(number: int) -> str:
+    return f"part-{number:06d}.parquet"

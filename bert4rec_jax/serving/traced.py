@@ -6,7 +6,7 @@ V rows of the item table, L positions of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +20,21 @@ from bert4rec_jax.data.catalog import MASK, PAD
 from bert4rec_jax.data.thumbs import NONE
 from bert4rec_jax.evaluation.ranks import best_items
 from bert4rec_jax.models.history import History
+from bert4rec_jax.serving.weights import Dtype, Vectors, packed, products, products_at, restored
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SEPARATOR = "/"
 _HISTORY = ("tokens", "thumbs")
-_ITEMS = ("vectors", "bias", "known")
-_ARGUMENTS = {
+_REST = {
     "item_vectors": (),
     "encode": _HISTORY,
-    "score": (*_ITEMS, *_HISTORY, "candidates"),
-    "top_k": (*_ITEMS, *_HISTORY, "excluded", "places"),
+    "score": ("bias", "known", *_HISTORY, "candidates"),
+    "top_k": ("bias", "known", *_HISTORY, "excluded", "places"),
     "attend": (*_HISTORY, "slots"),
 }
 # By path, as in the safetensors file: parameters, and what the model knows of the items' content.
 Params = dict[str, jax.Array]
-Items = tuple[jax.Array, jax.Array, jax.Array]  # vectors [V, D], bias [V], known [V] bool
+Items = tuple[Vectors, jax.Array, jax.Array]  # vectors [V, D], bias [V], known [V] bool
 
 
 def by_path(variables: Any) -> dict[str, Any]:
@@ -98,16 +98,18 @@ class Serving:
       model: answers `encode` and `item_vectors`.
       max_length: positions L of the model.
       causal: whether it reads the next item at the newest one, from the left, not at a MASK.
+      dtype: how weights are stored; see `serving.weights`.
     """
 
     model: nn.Module
     max_length: int
     causal: bool
+    dtype: Dtype = "float32"
 
-    def item_vectors(self, params: Params) -> tuple[jax.Array, jax.Array]:
+    def item_vectors(self, params: Params) -> tuple[Vectors, jax.Array]:
         """`[V, D]` vectors and `[V]` biases."""
-        vectors: tuple[jax.Array, jax.Array] = self._apply(params, method="item_vectors")
-        return vectors
+        vectors, bias = self._apply(params, method="item_vectors")
+        return packed(vectors, self.dtype), bias
 
     def encode(self, params: Params, tokens: jax.Array, thumbs: jax.Array) -> jax.Array:
         """`[b, D]`: a score is its dot product with an item's vector, plus the item's bias.
@@ -132,7 +134,7 @@ class Serving:
         """`[b, c]` scores of `candidates [b, c]`; -inf for PAD and items that are not known."""
         vectors, bias, known = items
         hidden = self.encode(params, tokens, thumbs)
-        scores = jnp.einsum("BD,BCD->BC", hidden, vectors[candidates]) + bias[candidates]
+        scores = products_at(hidden, vectors, candidates) + bias[candidates]
         return jnp.where(known[candidates], scores, -jnp.inf)
 
     def top_k(
@@ -152,7 +154,7 @@ class Serving:
           places: `[k]` int8, any values: its length says how many items are wanted.
         """
         vectors, bias, known = items
-        scores = self.encode(params, tokens, thumbs) @ vectors.T + bias
+        scores = products(self.encode(params, tokens, thumbs), vectors) + bias
         return best_items(scores, excluded, known, top=places.shape[0])
 
     def attend(
@@ -173,28 +175,30 @@ class Serving:
         hidden, sown = self._apply(
             params, history, slots, deterministic=True, method="encode", mutable=["intermediates"]
         )
-        weights = []
+        weights = [jnp.zeros((rows.shape[0], 0, self.model.heads, rows.shape[1]))]  # without layers
         for layer in range(self.model.layers):
             every = sown["intermediates"][f"transformer_{layer}"]["attention"]["weights"][0]
             # The last layer of BERT4Rec has queries at the slots only.
             asked = slots if every.shape[2] == history.tokens.shape[1] else jnp.zeros_like(slots)
-            weights.append(jnp.take_along_axis(every, asked[:, None, :, None], axis=2)[:, :, 0])
-        return hidden[:, 0], jnp.stack(weights, axis=1)
+            found = jnp.take_along_axis(every, asked[:, None, :, None], axis=2)
+            weights.append(found.swapaxes(1, 2))
+        return hidden[:, 0], jnp.concatenate(weights, axis=1)
 
     def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
-        return self.model.apply(unflatten_dict(params, sep=SEPARATOR), *arrays, **options)
+        variables = unflatten_dict(restored(params), sep=SEPARATOR)
+        return self.model.apply(variables, *arrays, **options)
 
 
-def trace(serving: Serving, params: Any) -> dict[str, export.Exported]:
+def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Exported]:
     """The functions of a bundle for every platform, parameters as arguments.
 
     The length of histories is symbolic like the rest: one function serves every bucket.
 
     Args:
       serving: the model.
-      params: its variables (parameters and content), nested, or their shapes.
+      params: its variables (parameters and content) by path, as they are stored.
     """
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), by_path(params))
+    shapes = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in params.items()}
     vectors, bias = jax.eval_shape(serving.item_vectors, shapes)
     items = (vectors, bias, jax.ShapeDtypeStruct(bias.shape, jnp.bool_))
     shorter = f"l <= {serving.max_length - 1}"
@@ -244,9 +248,11 @@ def signature(name: str, exported: export.Exported) -> dict[str, Any]:
     """Arguments after the parameters, results and platforms of a function, as JSON values."""
     arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
     avals = jax.tree.leaves(arguments[1:])
+    vectors = ("vectors", "vectors_scale")[: len(avals) - len(_REST[name])]
     return {
         "arguments": {
-            argument: aval.str_short() for argument, aval in zip(_ARGUMENTS[name], avals)
+            argument: aval.str_short()
+            for argument, aval in zip((*vectors, *_REST[name]), avals, strict=True)
         },
         "results": [aval.str_short() for aval in exported.out_avals],
         "platforms": list(exported.platforms),

@@ -206,14 +206,21 @@ def test_a_model_of_ids_alone_knows_no_new_items(trained, tmp_path):
         add_items(tmp_path / "bundle", tmp_path / "more", ids=["a"], sources=Sources())
 
 
-def test_rounded_parameters_are_refused(trained, tmp_path):
-    params = trained.variables["params"]
-    half = params | {"position_embedding": params["position_embedding"].astype(np.float16)}
-    write_bundle(
-        replace(trained, variables=trained.variables | {"params": half}), tmp_path / "bundle"
-    )
-    with pytest.raises(UserError, match="position_embedding as float16, rounded for serving"):
-        add_items(tmp_path / "bundle", tmp_path / "more", ids=["a"], sources=Sources())
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_rounding_comes_last(bundle, histories, tmp_path, dtype):
+    """A bundle with new items may be rounded; a rounded one takes no new items."""
+    sources = embeddings(tmp_path / "new.npy", 2)
+    add_items(bundle, tmp_path / "full", ids=new_ids(2), sources=sources)
+    manifest = add_items(bundle, tmp_path / "small", ids=new_ids(2), sources=sources, dtype=dtype)
+    assert manifest["dtype"] == dtype
+    full, small = (load(tmp_path / x, batch_size=16) for x in ("full", "small"))
+    items = [*full.catalog.item_ids[:5], *new_ids(2)]
+    for exact, rounded in zip(*(answers(x, histories[:4], items) for x in (full, small))):
+        assert exact.keys() == rounded.keys() == set(items)
+        assert exact != rounded
+        assert list(exact.values()) == pytest.approx([rounded[x] for x in exact], abs=0.1)
+    with pytest.raises(UserError, match=f"rounded to {dtype}; add .* with --dtype {dtype}"):
+        add_items(tmp_path / "small", tmp_path / "more", ids=["a"], sources=sources)
 
 
 def test_growing_changes_nothing_of_the_first_model(trained):

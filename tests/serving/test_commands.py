@@ -1,8 +1,15 @@
 """The commands as a person types them."""
 
+import importlib
+import json
+import re
+import shlex
+import shutil
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import create_autospec
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,7 +57,21 @@ def cells(output):
 def test_export_says_what_it_made(bert4rec, run, tmp_path):
     status, output, _ = bert4rec("export", run, tmp_path / "bundle")
     assert status == 0
-    assert "40 items, for cpu, cuda, tpu; later versions of JAX can read it until" in output
+    assert (
+        "40 items, float32, for cpu, cuda, tpu; later versions of JAX can read it until" in output
+    )
+
+
+def test_evaluate_tests_bundles_beside_the_run(bert4rec, run, bundle, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")  # the test split is read, which leaves a trace
+    status, output, _ = bert4rec(
+        "evaluate", copy, "--bundles", bundle, "--output", tmp_path / "metrics.json"
+    )
+    assert status == 0 and "+0.0000" in output
+    found = json.loads((tmp_path / "metrics.json").read_text())["test"]
+    of_bundle = found[str(bundle)]
+    assert of_bundle["ndcg@10"] == found["BERT4Rec"]["ndcg@10"]
+    assert of_bundle["coverage@10"] == found["BERT4Rec"]["coverage@10"]
 
 
 def test_recommend_shows_titles_with_scores(bert4rec, bundle, scorer):
@@ -137,3 +158,47 @@ def test_help_explains_the_columns(bert4rec):
     assert status == 0
     for part in ("user_id and history", "--requests", "--shard-rows"):
         assert part in output
+
+
+def commands_of(page):
+    """Every `bert4rec` command in the shell blocks of a page, as a shell would take it apart."""
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if "bert4rec rank" in line or line.startswith("bert4rec"):
+                words = shlex.split(line.replace("; do", ""), comments=True)
+                yield words[words.index("bert4rec") :]
+
+
+def test_the_commands_of_the_page_are_understood(monkeypatch, bert4rec):
+    """Each reaches what works, with arguments that it takes."""
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    done = []
+    manifest = {
+        "counts": {}, "step": 0, "known_items": 0, "readable_until": "",
+        "functions": {"encode": {"platforms": []}},
+    }  # fmt: skip
+    for place in (
+        "serving.export.export", "serving.job.rank_file", "experiment.evaluate",
+        "serving.display.show_recommendations", "serving.display.show_similar",
+    ):  # fmt: skip
+        stands_in = create_autospec(import_of(place), return_value=manifest)
+        stands_in.side_effect = lambda *a, place=place, **k: done.append(place) or manifest
+        monkeypatch.setattr(f"bert4rec_jax.{place}", stands_in)
+    monkeypatch.setattr("bert4rec_jax.serving.scorer.load", Path)
+    monkeypatch.setattr("bert4rec_jax.serving.evaluation.exported", dict.fromkeys)
+    found = list(commands_of(page))
+    for words in found:
+        status, _, errors = bert4rec(*words[1:])
+        assert status == 0, (words, errors)
+    assert len(done) == len(found) and len(set(done)) == 5
+
+
+def import_of(place):
+    module, _, name = place.rpartition(".")
+    return getattr(importlib.import_module(f"bert4rec_jax.{module}"), name)
+
+
+def test_options_of_the_other_engine_are_refused(bert4rec, tmp_path):
+    command = ("rank", tmp_path, "--requests", tmp_path, "--output", tmp_path / "out")
+    status, _, errors = bert4rec(*command, "--ray-actors", 2)
+    assert status == 2 and "--ray-actors are for --engine ray" in errors

@@ -15,8 +15,9 @@ import pytest
 
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.job import rank_file
+from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.shards import Made, Shards
-from bert4rec_jax.serving.worker import Options
+from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SMALL = Options(top=5, batch_size=16, shard_rows=40)
 KILLED = """
@@ -127,6 +128,24 @@ def test_a_finished_job_is_not_done_again(bundle, requests, tmp_path, monkeypatc
     first = rank_file(bundle, requests, tmp_path / "out", SMALL)
     monkeypatch.setattr("bert4rec_jax.serving.worker.Scorer", None)
     assert rank_file(bundle, requests, tmp_path / "out", SMALL) == first
+
+
+@pytest.mark.parametrize("damage", [lambda part: part.unlink(), lambda part: part.write_bytes(b"")])
+def test_a_part_that_was_lost_since_is_named(bundle, requests, tmp_path, damage):
+    rank_file(bundle, requests, tmp_path / "out", SMALL)
+    expected = contents(tmp_path / "out")
+    damage(tmp_path / "out" / "part-000002.parquet")
+    with pytest.raises(UserError, match=r"part-000002.* rename .*out to out.partial and run"):
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+    (tmp_path / "out").rename(tmp_path / "out.partial")
+    rank_file(bundle, requests, tmp_path / "out", SMALL)
+    assert contents(tmp_path / "out") == expected
+
+
+def test_a_worker_refuses_another_bundle_than_that_of_the_job(bundle, requests, tmp_path):
+    plan = Plan(bundle, "f" * 64, RequestFile.open(requests), job(tmp_path / "out"), SMALL)
+    with pytest.raises(UserError, match="is another bundle on this machine than where the job"):
+        next(Worker(plan).make(range(1)))
 
 
 def job(output, **changes):

@@ -11,17 +11,23 @@ import pytest
 from oracle import plain
 from test_commands import bert4rec, cells, no_memory_settings  # noqa: F401
 
+from bert4rec_jax.config import MaskingConfig
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.split import leave_one_out
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.sources import Sources
+from bert4rec_jax.serving.add_items import add_items
 from bert4rec_jax.serving.bundle import Bundle
-from bert4rec_jax.serving.evaluation import rank_cases, two_stage_ranks
+from bert4rec_jax.serving.evaluation import exported, rank_cases, two_stage_ranks
+from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.export import write_bundle
 from bert4rec_jax.serving.filters import Filters
 from bert4rec_jax.serving.pipeline import joined, write_pipeline
 from bert4rec_jax.serving.ranking import Ranker
 from bert4rec_jax.serving.retrieval import Nearby, Scan
 from bert4rec_jax.serving.scorer import Scorer, load
+from bert4rec_jax.serving.traced import as_read
+from bert4rec_jax.training.fit import build_model
 
 ONE = jax.devices()[:1]
 
@@ -157,6 +163,60 @@ def test_one_bundle_holds_both(retriever, bundle, stages, histories, tmp_path):
     (tmp_path / "both" / "retriever" / "params.safetensors").write_bytes(b"cut")
     with pytest.raises(UserError, match="does not match its checksum"):
         load(tmp_path / "both")
+
+
+def test_small_bundles_are_stages_too(trained, causal, histories, tmp_path):
+    write_bundle(causal[0], tmp_path / "first", dtype="bfloat16")
+    write_bundle(trained, tmp_path / "second", dtype="int8")
+    with joined(tmp_path / "first", tmp_path / "second", candidates=5) as folder:
+        both = load(folder, batch_size=16, devices=ONE)
+    first, second = (load(tmp_path / x, batch_size=16, devices=ONE) for x in ("first", "second"))
+    found = [answer.item_ids for answer in first.recommend_batch(histories, k=5)]
+    expected = second.rank(histories, found)
+    assert plain(both.recommend_batch(histories, k=5)) == plain(expected)
+    nearby = first.bundle, 16, ONE, first.bundle.known
+    asked = first.reader.read(pa.table({"user_id": ["a"], "history": histories[:1]}), source="here")
+    for functions in (Scan(*nearby), Nearby(*nearby, probes=99)):
+        lists = Ranker(functions, first.bundle.known, first.bundle.max_length).rank(asked, top=5)
+        assert tuple(map(first.catalog.item_ids.__getitem__, lists.items.values - 2)) == found[0]
+
+
+def test_a_pipeline_is_tested_and_grown_by_its_parts(retriever, bundle, store, tmp_path):
+    write_pipeline(retriever, bundle, tmp_path / "both", candidates=5)
+    with pytest.raises(UserError, match=r"both is a pipeline.*--bundles .*both/retriever .*ranker"):
+        exported([tmp_path / "both"])
+    with pytest.raises(UserError, match="both is a pipeline of two models; add the items to each"):
+        add_items(tmp_path / "both", tmp_path / "more", sources=Sources(), ids=["a"])
+    cases = leave_one_out(store).test["test"]
+    parts = exported([tmp_path / "both" / "ranker", retriever])
+    ranks = [ask(store, cases).ranks for ask in parts.values()]
+    assert [*parts] == [str(tmp_path / "both" / "ranker"), str(retriever)]
+    np.testing.assert_array_equal(ranks[0], rank_cases(load(bundle), store, cases))
+    assert (ranks[0] != ranks[1]).any()
+
+
+def test_towers_without_layers_are_a_bundle(trained, histories, tmp_path):
+    config = replace(
+        trained.config,
+        model=replace(trained.config.model, kind="two-tower", layers=0),
+        masking=MaskingConfig(objective="next"),
+    )
+    model = build_model(
+        config.model, num_rows=trained.catalog.num_rows, max_length=config.data.max_length
+    )
+    row, slot = np.array([[2, 3]], np.int32), np.array([[1]], np.int32)
+    variables = model.init(
+        jax.random.key(0), as_read(row, 0 * row, max_length=6, causal=True), slot,
+        deterministic=True,
+    )  # fmt: skip
+    towers = replace(
+        trained, config=config, model=model, variables=jax.tree.map(np.asarray, variables)
+    )
+    write_bundle(towers, tmp_path / "towers", dtype="int8")
+    scorer = load(tmp_path / "towers", batch_size=16, devices=ONE)
+    found = explain(scorer, histories[0])
+    assert found.attention.shape[:2] == (0, 2)
+    assert found.score == pytest.approx(scorer.recommend(histories[0], k=1).scores[0], abs=1e-5)
 
 
 def test_towers_of_another_catalog_are_refused(trained, bundle, tmp_path):

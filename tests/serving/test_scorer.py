@@ -1,5 +1,6 @@
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from oracle import item_vectors, plain
@@ -8,7 +9,7 @@ import bert4rec_jax
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.export import write_parameters
-from bert4rec_jax.serving.scorer import Scorer
+from bert4rec_jax.serving.scorer import Scorer, load
 
 
 @pytest.fixture
@@ -120,6 +121,15 @@ def test_similar_is_the_cosine(scorer, trained, ids):
         expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
         assert cosine == pytest.approx(expected, abs=1e-5)
     assert list(answer.scores) == sorted(answer.scores, reverse=True)
+
+
+def test_a_scorer_does_not_need_its_folder_any_more(bundle, tmp_path, ids):
+    """It may be replaced by a newer one, and answers must not mix the two."""
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    scorer = load(folder, batch_size=16, devices=jax.devices()[:1])
+    shutil.rmtree(folder)
+    assert len(scorer.recommend(ids[:3], 4)) == 4
+    assert len(scorer.rank([ids[:3]], [ids[5:8]])[0]) == 3
 
 
 def test_ratings_become_thumbs(scorer, ids):
