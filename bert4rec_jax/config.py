@@ -175,9 +175,6 @@ class MaskingConfig:
     """Weight of two-thumbs-up items in the loss."""
     loss_none: float = 1.0
     """Weight of unrated items in the loss."""
-    half_life: float | None = None
-    """Days before the newest training event at which an item counts half in the loss; None: all
-    count alike. For catalogs in which what is watched now is not what was watched then."""
 
     def __post_init__(self) -> None:
         _require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")
@@ -189,8 +186,6 @@ class MaskingConfig:
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"masking.{name}", value, "at least 0 and finite")
         _require(any(self.loss_weights), "masking.loss_*", self.loss_weights, "one above 0")
-        if self.half_life is not None:
-            _require(0 < self.half_life < math.inf, "masking.half_life", self.half_life, "above 0")
 
     @property
     def next_item(self) -> float:

@@ -30,7 +30,6 @@ class Batch(NamedTuple):
       segments: `[B, L]` int32: 1, 2, ... per history in a row, 0 on padding.
       examples: `[B, L]` uint32: the number, within its epoch, of the history at a position. Masks
         derive from it, so neither packing nor the number of hosts changes them.
-      weights: `[B, L]` float32: what an item counts in the loss when it is asked for, 0 on padding.
       days: `[B, L]` float32: when it was watched, in days since 1970, 0 on padding.
     """
 
@@ -39,7 +38,6 @@ class Batch(NamedTuple):
     positions: npt.NDArray[np.int32]
     segments: npt.NDArray[np.int32]
     examples: npt.NDArray[np.uint32]
-    weights: npt.NDArray[np.float32]
     days: npt.NDArray[np.float32]
 
 
@@ -65,7 +63,6 @@ def gather(
     spans: Spans,
     tokens: npt.NDArray[np.int32],
     thumbs: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int8]],
-    weights: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
     timestamps: npt.NDArray[np.int64],
     *,
     num_rows: int,
@@ -77,7 +74,6 @@ def gather(
       spans: what goes where.
       tokens: `[N]` the store's tokens.
       thumbs: from rows of the store to their thumbs.
-      weights: from rows of the store to what they count in the loss.
       timestamps: `[N]` the store's timestamps.
       num_rows: rows B of the batch; those without a span are empty.
       max_length: positions L of a row.
@@ -99,7 +95,6 @@ def gather(
         positions=place(positions, np.int32),
         segments=place(np.repeat(spans.segments, spans.lengths), np.int32),
         examples=place(np.repeat(spans.examples, spans.lengths), np.uint32),
-        weights=place(weights(source), np.float32),
         days=place(timestamps[source] / SECONDS_PER_DAY, np.float32),
     )
 
@@ -129,7 +124,7 @@ def inference_rows(
       moments: `[B]` seconds since 1970 that stand at each MASK, with `timestamps`.
 
     Returns:
-      The batch (examples and weights are 0) and the column of each MASK, `[B, 1]`.
+      The batch (examples are 0) and the column of each MASK, `[B, 1]`.
     """
     lengths = stops - starts
     columns = np.arange(width)
@@ -147,7 +142,6 @@ def inference_rows(
         positions=positions.astype(np.int32),
         segments=used.astype(np.int32),
         examples=np.zeros(rows.shape, np.uint32),
-        weights=np.zeros(rows.shape, np.float32),
         days=np.where(used, seconds / SECONDS_PER_DAY, 0).astype(np.float32),
     )
     return batch, lengths[:, None].astype(np.int32)

@@ -237,9 +237,7 @@ def fit(
             in_batch=in_batch,
         )
         host, hosts = jax.process_index(), jax.process_count()
-        to_batch = StepToBatch(
-            plan, store, thumbs, half_life=config.masking.half_life, host=host, hosts=hosts
-        )
+        to_batch = StepToBatch(plan, store, thumbs, host=host, hosts=hosts)
 
         def on_devices(start: int, end: int) -> Iterator[Batch]:
             for batch in batches(to_batch, start=start, stop=end):

@@ -102,8 +102,7 @@ def mask_items(
     def at_answer(values: Any) -> jax.Array:
         return jnp.where(causal, jnp.pad(values[:, 1:], ((0, 0), (0, 1))), values)
 
-    by_thumb = jnp.asarray(loss_weights, jnp.float32)[at_answer(batch.thumbs)]
-    weights = asked * by_thumb * at_answer(batch.weights)
+    weights = asked * jnp.asarray(loss_weights, jnp.float32)[at_answer(batch.thumbs)]
 
     # Positions that are asked first, each group from left to right.
     columns = jnp.arange(max_length, dtype=jnp.int32)

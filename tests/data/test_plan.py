@@ -1,16 +1,12 @@
 """The plan: every history once an epoch, rows that fit, and the step as the only position."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from sample import interactions
 
 from bert4rec_jax.data.batch import gather, inference_rows
 from bert4rec_jax.data.catalog import MASK
-from bert4rec_jax.data.pipeline import StepToBatch, batches, recency_weights
+from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.plan import Plan, next_fit
-from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 
 
@@ -108,7 +104,7 @@ def test_a_batch_by_hand():
     tokens = np.array([7, 8, 4, 5, 6], np.int32)
     epoch = plan.epoch(0)
     batch = gather(
-        epoch.rows(0, 2), tokens, lambda r: tokens[r] % 4, lambda r: tokens[r] / 8,
+        epoch.rows(0, 2), tokens, lambda r: tokens[r] % 4,
         tokens.astype(np.int64) * 86_400, num_rows=2, max_length=6,
     )  # fmt: skip
     first = [7, 8, 4, 5, 6] if epoch.spans.examples[0] == 0 else [4, 5, 6, 7, 8]
@@ -118,30 +114,7 @@ def test_a_batch_by_hand():
     assert batch.positions[0].tolist() == [*range(6 - cut, 6), *range(1 + cut, 6), 0]
     assert batch.thumbs[0].tolist() == [*(t % 4 for t in first), 0]
     assert batch.thumbs.dtype == np.int8
-    assert batch.weights[0].tolist() == [*(t / 8 for t in first), 0]
     assert batch.days[0].tolist() == [*first, 0]
-
-
-def test_recent_items_count_more(store):
-    """After a half-life half, and never nothing; the plan's own last event is the newest."""
-    day = 86_400
-    weights = recency_weights(np.array([0, 10 * day, 30 * day, 10_000 * day]), 10)
-    assert weights.tolist() == [1, 0.5, 0.125, 2**-20]
-    plan = Plan(store.offsets[:-1], store.offsets[1:] - 1, 30, 60, "recent", False, 1, seed=0)
-    batch = StepToBatch(plan, store, (6, 9), half_life=2 / day)(0)
-    newest = max(store.timestamps[plan.stops - 1])
-    for example, (start, stop) in enumerate(zip(plan.starts, plan.stops)):
-        expected = [2.0 ** -((newest - t) / 2) for t in store.timestamps[start:stop]]
-        found = batch.weights[(batch.examples == example) & (batch.segments > 0)]
-        assert found.tolist() == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_half_life_needs_times(tmp_path):
-    log = dataclasses.replace(interactions([("u", "a", 0), ("u", "b", 1)]), timed=False)
-    store = write_store(log, tmp_path / "store", titles={}, source={})
-    plan = Plan(store.offsets[:-1], store.offsets[1:], 6, 1, "recent", False, 1, seed=0)
-    with pytest.raises(UserError, match=r"half_life is 30, but .* has no timestamps"):
-        StepToBatch(plan, store, (6, 9), half_life=30)
 
 
 def test_serving_reads_the_history_then_mask():

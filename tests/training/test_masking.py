@@ -12,7 +12,7 @@ from bert4rec_jax.training.masking import mask_items, num_slots
 L = 10
 
 
-def batch_of(rows, *, thumbs=None, weights=None, max_length=L, examples=None):
+def batch_of(rows, *, thumbs=None, max_length=L, examples=None):
     """A batch from rows, each a list of histories (lists of tokens)."""
     flat = np.array([t for row in rows for history in row for t in history], np.int32)
     thumb_values = np.zeros(len(flat), np.int8) if thumbs is None else np.asarray(thumbs, np.int8)
@@ -29,7 +29,6 @@ def batch_of(rows, *, thumbs=None, weights=None, max_length=L, examples=None):
         Spans(*np.array(spans, np.int64).T),
         flat,
         lambda source: thumb_values[source],
-        lambda source: np.ones(len(source)) if weights is None else np.asarray(weights)[source],
         np.zeros(len(flat), np.int64),
         num_rows=len(rows),
         max_length=max_length,
@@ -184,15 +183,6 @@ def test_loss_weights_follow_the_thumb_of_the_answer():
     of_item = {5: 1.0, 6: 0.0, 7: 2.0, 8: 4.0}
     for next_item in (0.0, 1.0):
         masked = mask(batch, rate=0.9, loss=(1, 0, 2, 4), next_item=next_item)
-        labels, weights = np.asarray(masked.labels)[0], np.asarray(masked.weights)[0]
-        assert [of_item[label] for label in labels[:3]] == weights[:3].tolist()
-
-
-def test_weights_are_those_of_the_answer():
-    batch = batch_of([[[5, 6, 7, 8]]], thumbs=[0, 0, 0, 3], weights=[1, 2, 3, 4])
-    of_item = {5: 1.0, 6: 2.0, 7: 3.0, 8: 40.0}
-    for next_item in (0.0, 1.0):
-        masked = mask(batch, rate=0.9, loss=(1, 1, 1, 10), next_item=next_item)
         labels, weights = np.asarray(masked.labels)[0], np.asarray(masked.weights)[0]
         assert [of_item[label] for label in labels[:3]] == weights[:3].tolist()
 
