@@ -1,6 +1,8 @@
 """MovieTweetings 5-core (ships with the package), leave-one-out: the retriever of the two stages.
 
-Command: `python train.py movietweetings_two_tower`.
+Command: `python train.py movietweetings_two_tower`. Hardware: 2 CPU cores; 1.5 minutes where other
+work shared them. Chosen on validation among three runs; seed 0: validation HR@200 .655 and NDCG@10
+.126; test HR@200 .650, HR@10 .217 and NDCG@10 .118, read once.
 """
 
 from bert4rec_jax.config import (
@@ -36,7 +38,7 @@ config = Config(
     masking=MaskingConfig(objective="next"),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.1),
     training=TrainingConfig(
-        epochs=24,
+        epochs=12,
         batch_size=32,
         evaluate_every=6,
         patience=4,
