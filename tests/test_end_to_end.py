@@ -109,6 +109,7 @@ def test_permuted_targets_leave_nothing_to_know(finished, store):
         """The store with its test targets dealt out anew."""
 
         offsets, catalog, ratings = store.offsets, store.catalog, store.ratings
+        timestamps = store.timestamps
 
         def deal(self, generator):
             self.tokens = np.array(store.tokens)

@@ -32,7 +32,7 @@ def test_events_and_lines_hold_the_same_scalars(tmp_path):
     with log:
         for step, loss in enumerate((4.0, 2.0, 1.0, 0.5), start=1):
             log.stepped(step, {"loss": loss, "grad_norm": 3.0 * step, **counts})
-        log.validated(4, {"hr@10": 0.5, "ndcg@10": 0.25, "mrr": 0.125}, better=True)
+        log.validated(4, {"hr@10": 0.5, "ndcg@10": 0.25, "hr@200": 0.75, "mrr": 0.125}, better=True)
     found = scalars(tmp_path)
     assert found["loss"] == {2: 3.0, 4: 0.75}
     assert found["grad_norm"] == {2: 6.0, 4: 12.0}
