@@ -1,8 +1,7 @@
 """Eight fake CPU devices for the whole suite, and small data sets to learn from.
 
 Most of the suite's time is compilation. So what is compiled once, in any test or process, is kept
-for the others, and this process asks LLVM for no optimisation: the laws hold without it. The runs
-of `train.py` in processes of their own are compiled as users' are.
+for the others, and LLVM is asked for no optimisation: the laws hold without it.
 """
 
 import atexit
@@ -12,20 +11,22 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+QUICK = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{QUICK} --xla_force_host_platform_device_count=8"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-import numpy as np
-import pytest
-from sample import interactions
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
+from sample import interactions  # noqa: E402
 
-from bert4rec_jax.data.store import SequenceStore, write_store
+from bert4rec_jax.data.store import SequenceStore, write_store  # noqa: E402
+from bert4rec_jax.serving.traced import trace  # noqa: E402
+from bert4rec_jax.sharding import make_mesh  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -45,16 +46,38 @@ def store(once) -> SequenceStore:
     return SequenceStore.open(folder / "store")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+    """Whole runs inside this process are on one device; tests of meshes make their own."""
+
+    def mesh(**_):
+        return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), make_mesh().axis_names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bert4rec_jax.setting.make_mesh", mesh)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once():
+    """Functions of bundles whose models and shapes are equal are equal: traced once."""
+    traced = {}
+
+    def remembered(serving, params):
+        key = repr(serving), tuple((path, x.shape, str(x.dtype)) for path, x in params.items())
+        if key not in traced:
+            traced[key] = trace(serving, params)
+        return traced[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bert4rec_jax.serving.export.trace", remembered)
+        yield
+
+
 @pytest.fixture(scope="session")
 def environment():
-    """Of a process with one device, compiled as users' are."""
-    return {**os.environ, "XLA_FLAGS": "", "COLUMNS": "200"}
-
-
-@pytest.fixture(scope="session")
-def quick_environment(environment):
-    """Of a process with one device, compiled as in the suite."""
-    return {**environment, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    """Of a process with one device, compiled as quickly as the suite."""
+    return {**os.environ, "XLA_FLAGS": QUICK, "COLUMNS": "200"}
 
 
 @pytest.fixture(scope="session")

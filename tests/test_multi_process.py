@@ -59,7 +59,7 @@ def losses(workdir):
 
 def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
     changes = {"training__epochs": 2, "training__evaluate_every": 1, "mesh__model": 2}
-    plain = ["--evaluation.no-baselines", "--evaluation.no-sampled"]
+    plain = ["--evaluation.no-baselines", "--evaluation.no-sampled", "--evaluation.no-test"]
     arguments = {
         name: [*command(store, tmp_path / name, **changes), *plain] for name in ("one", "two")
     }
@@ -72,7 +72,7 @@ def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
     ]
     assert metrics[1]["device"]["processes"] == 2
-    ndcg = [m["test"]["BERT4Rec"]["ndcg@10"] for m in metrics]
+    ndcg = [m["validation"]["BERT4Rec"]["ndcg@10"] for m in metrics]
     assert ndcg[0] == pytest.approx(ndcg[1], abs=1e-5)
 
     # What one process saved, two continue; they agree to pass over a damaged checkpoint.

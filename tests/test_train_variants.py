@@ -10,15 +10,15 @@ from bert4rec_jax.data.store import write_store
 pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")
 
 
-def test_a_loss_that_is_not_finite_is_one_clear_error(store, quick_environment, tmp_path):
+def test_a_loss_that_is_not_finite_is_one_clear_error(store, environment, tmp_path):
     wild = {"optimizer__peak_lr": 1e30, "optimizer__clip_norm": 1e30, "optimizer__warmup_steps": 1}
-    done = run(command(store, tmp_path / "run", **wild), quick_environment)
+    done = run(command(store, tmp_path / "run", **wild), environment)
     assert done.returncode == 2
     assert "at step" in done.stderr and "Lower optimizer.peak-lr" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_content_thumbs_and_liked_targets_together(store, quick_environment, tmp_path):
+def test_content_thumbs_and_liked_targets_together(store, environment, tmp_path):
     changes = {"data__content": "catalog", "data__targets": "liked", "training__epochs": 4,
                "training__evaluate_every": 2, "masking__objective": "mixed"}  # fmt: skip
     workdir = tmp_path / "run"
@@ -26,7 +26,7 @@ def test_content_thumbs_and_liked_targets_together(store, quick_environment, tmp
     titled = tmp_path / "titled"
     titles = {item: (f"Movie {item} (19{10 + int(item)})", "Drama") for item in map(str, range(40))}
     write_store(rewritten(store), titled, titles=titles, source=store.manifest["source"])
-    done = run([*arguments, "--data.path", str(titled)], quick_environment)
+    done = run([*arguments, "--data.path", str(titled)], environment)
     assert done.returncode == 0, done.stderr
     found = results(workdir)
     assert found["data"]["split"] == "leave_one_out_liked"
@@ -42,17 +42,17 @@ def rewritten(store):
 
 
 def test_global_time_selects_refits_and_keeps_new_users_and_items_apart(
-    store, quick_environment, tmp_path
+    store, environment, tmp_path
 ):
     workdir = tmp_path / "run"
     changes = {"data__split": "global-time", "training__epochs": 8, "training__evaluate_every": 4}
-    done = run(command(store, workdir, **changes), quick_environment)
+    done = run(command(store, workdir, **changes), environment)
     assert done.returncode == 0, done.stderr
     found = results(workdir)
     assert {"test", "test_first"} <= found.keys()
     assert (workdir / "refit" / "checkpoints").is_dir()
     assert found["steps"]["done"] == found["steps"]["best"] > 0
-    again = run(command(store, workdir, **changes), quick_environment)
+    again = run(command(store, workdir, **changes), environment)
     assert again.returncode == 0, again.stderr
     assert results(workdir)["test"] == found["test"]
 
@@ -64,10 +64,8 @@ def test_global_time_selects_refits_and_keeps_new_users_and_items_apart(
         ({"data__path": "no/such/file"}, "no/such/file"),
     ],
 )
-def test_impossible_settings_get_one_clear_error(
-    store, quick_environment, tmp_path, changes, message
-):
-    done = run(command(store, tmp_path / "run", **changes), quick_environment)
+def test_impossible_settings_get_one_clear_error(store, environment, tmp_path, changes, message):
+    done = run(command(store, tmp_path / "run", **changes), environment)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -66,7 +66,8 @@ def model_of(times):
     model = build_model(config, num_rows=256, max_length=6)
     row = jnp.zeros((1, 6), jnp.int32)
     history = History(row, row, row, row, row != 0, row.astype(jnp.float32))
-    variables = model.init(jax.random.key(0), history, row[:, :1], deterministic=True)
+    init = jax.jit(functools.partial(model.init, deterministic=True))
+    variables = init(jax.random.key(0), history, row[:, :1])
     if times:
         first = np.zeros(256, np.float32)
         first[2:10] = 16_000 + np.arange(8)

@@ -26,6 +26,7 @@ from bert4rec_jax.training.losses import cross_entropy
 from bert4rec_jax.training.step import Constants, create_state, make_train_step
 
 V, D = 16, 4
+_loss = jax.jit(in_batch_cross_entropy, static_argnums=6)
 
 
 def each_alone(labels, hidden, weights=None):
@@ -46,7 +47,7 @@ def loss(asked, vectors, bias, share, *, negatives=V, uniform=0, drawable=None, 
     drawable = np.ones(V, bool) if drawable is None else drawable
     given = jax.tree.map(jnp.asarray, (asked, vectors, bias, share, drawable))
     how = InBatch(negatives, uniform, segments)
-    return in_batch_cross_entropy(jax.random.key(key), *given, how)
+    return _loss(jax.random.key(key), *given, how)
 
 
 def test_the_logq_correction_by_hand():
