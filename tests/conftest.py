@@ -25,7 +25,6 @@ from jax.sharding import Mesh  # noqa: E402
 from sample import interactions  # noqa: E402
 
 from bert4rec_jax.data.store import SequenceStore, write_store  # noqa: E402
-from bert4rec_jax.serving.traced import trace  # noqa: E402
 from bert4rec_jax.sharding import make_mesh  # noqa: E402
 
 
@@ -55,22 +54,6 @@ def one_device():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bert4rec_jax.setting.make_mesh", mesh)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def traced_once():
-    """Functions of bundles whose models and shapes are equal are equal: traced once."""
-    traced = {}
-
-    def remembered(serving, params):
-        key = repr(serving), tuple((path, x.shape, str(x.dtype)) for path, x in params.items())
-        if key not in traced:
-            traced[key] = trace(serving, params)
-        return traced[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bert4rec_jax.serving.export.trace", remembered)
         yield
 
 
