@@ -38,7 +38,7 @@ def command(store, workdir, **changes):
     settings = {**SMALL, "data.path": store.path, "workdir": workdir}
     settings |= {name.replace("__", ".").replace("_", "-"): v for name, v in changes.items()}
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    return [sys.executable, str(TRAIN), *flags, "--evaluation.sampled"]
+    return [sys.executable, str(TRAIN), *flags]
 
 
 def run(arguments, environment):
@@ -53,7 +53,7 @@ def results(workdir):
 def finished(store, environment, tmp_path_factory):
     """An uninterrupted run: its output and its folder."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    done = run(command(store, workdir), environment)
+    done = run([*command(store, workdir), "--evaluation.sampled"], environment)
     assert done.returncode == 0, done.stderr
     return done, workdir
 

@@ -59,7 +59,7 @@ def losses(workdir):
 
 def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
     changes = {"training__epochs": 2, "training__evaluate_every": 1, "mesh__model": 2}
-    plain = ["--evaluation.no-baselines", "--evaluation.no-sampled", "--evaluation.no-test"]
+    plain = ["--evaluation.no-baselines", "--evaluation.no-test"]
     arguments = {
         name: [*command(store, tmp_path / name, **changes), *plain] for name in ("one", "two")
     }
