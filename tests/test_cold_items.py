@@ -77,6 +77,7 @@ def test_content_finds_what_nobody_watched(run):
     assert only["BERT4Rec"]["mrr"] > cold["BERT4Rec"]["mrr"]  # fewer rivals
 
 
+@pytest.mark.slow
 def test_ids_alone_know_nothing_of_cold_items(run, tmp_path):
     config = run[0]
     ids = replace(
@@ -120,6 +121,7 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
         open_finished(workdir, QUIET)
 
 
+@pytest.mark.slow
 def test_the_bundle_ranks_cold_targets_as_the_evaluator_does(run, store, tmp_path):
     config, _, _ = run
     export(Path(config.workdir), tmp_path / "bundle")

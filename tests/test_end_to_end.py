@@ -206,7 +206,9 @@ def test_another_configuration_is_refused_with_the_fields_named(
     assert "Traceback" not in other.stderr
 
 
-@pytest.mark.parametrize("damage", ["a half-deleted folder", "changed bytes"])
+@pytest.mark.parametrize(
+    "damage", ["a half-deleted folder", pytest.param("changed bytes", marks=pytest.mark.slow)]
+)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(
     finished, store, environment, tmp_path, damage
 ):
@@ -227,6 +229,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(
     assert found["parameters_sha256"] == expected["parameters_sha256"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error_and_the_run_continues_later(
     finished, store, environment, tmp_path
 ):
@@ -247,6 +250,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_continues_later(
     assert results(workdir)["parameters_sha256"] == results(finished[1])["parameters_sha256"]
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_of_a_run(finished, environment, tmp_path):
     output = tmp_path / "evaluation.json"
     code = "from bert4rec_jax.cli import main; main()"
@@ -260,6 +264,7 @@ def test_evaluate_repeats_the_test_of_a_run(finished, environment, tmp_path):
     assert found["parameters_sha256"]["tested"] == expected["parameters_sha256"]["tested"]
 
 
+@pytest.mark.slow
 def test_the_test_split_stays_unread_until_asked_for(finished, store, environment, tmp_path):
     workdir = copy_of(finished, tmp_path)
     for name in ("metrics.json", "ledger.jsonl", "ranks.npz"):

@@ -26,6 +26,9 @@ from bert4rec_jax.setting import open_finished
 QUIET = Console(quiet=True)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def runs(store, tmp_path_factory):
     """A run on the items 0 .. 29, and one on all 40 that begins from it."""

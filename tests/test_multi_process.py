@@ -57,6 +57,7 @@ def losses(workdir):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
     changes = {"training__epochs": 2, "training__evaluate_every": 1, "mesh__model": 2}
     plain = ["--evaluation.no-baselines", "--evaluation.no-test"]

@@ -18,6 +18,7 @@ def test_a_loss_that_is_not_finite_is_one_clear_error(store, environment, tmp_pa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_content_thumbs_and_liked_targets_together(store, environment, tmp_path):
     changes = {"data__content": "catalog", "data__targets": "liked", "training__epochs": 4,
                "training__evaluate_every": 2, "masking__objective": "mixed"}  # fmt: skip
@@ -41,6 +42,7 @@ def rewritten(store):
     return interactions(rows).in_time_order()
 
 
+@pytest.mark.slow
 def test_global_time_selects_refits_and_keeps_new_users_and_items_apart(
     store, environment, tmp_path
 ):

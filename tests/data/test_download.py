@@ -16,7 +16,7 @@ def zipped(members):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)  # of 1980: the same in every process
     return packed.getvalue()
 
 

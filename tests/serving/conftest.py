@@ -56,6 +56,16 @@ def make_run(store, once, name, **changes):
     return once(name, train) / "run"
 
 
+def bundle_of(once, trained, name):
+    """The folder of an exported model."""
+    export = once(f"bundle_{name}", lambda folder: write_bundle(trained, folder / "bundle"))
+    return export / "bundle"
+
+
+def scorer_of(once, trained, name):
+    return load(bundle_of(once, trained, name), batch_size=16, devices=jax.devices()[:1])
+
+
 @pytest.fixture(scope="session")
 def run(store, once):
     """A run of BERT4Rec."""
@@ -63,7 +73,7 @@ def run(store, once):
 
 
 @pytest.fixture(scope="session")
-def towers(store, once, tmp_path_factory):
+def towers(store, once):
     """Two towers trained in batches of each other's targets, and their scorer."""
     workdir = make_run(
         store, once, "towers",
@@ -78,9 +88,7 @@ def towers(store, once, tmp_path_factory):
         ),
     )  # fmt: skip
     trained = read_run(workdir, console=Console(quiet=True))
-    folder = tmp_path_factory.mktemp("bundles") / "towers"
-    write_bundle(trained, folder)
-    return trained, load(folder, batch_size=16, devices=jax.devices()[:1])
+    return trained, scorer_of(once, trained, "towers")
 
 
 @pytest.fixture(scope="session")
@@ -90,11 +98,9 @@ def trained(run):
 
 
 @pytest.fixture(scope="session")
-def bundle(trained, tmp_path_factory):
+def bundle(trained, once):
     """The exported run."""
-    folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    write_bundle(trained, folder)
-    return folder
+    return bundle_of(once, trained, "plain")
 
 
 @pytest.fixture(scope="session")
@@ -104,23 +110,19 @@ def scorer(bundle):
 
 
 @pytest.fixture(scope="session")
-def rare(trained, tmp_path_factory):
+def rare(trained, once):
     """A scorer of the same model whose items `item_ids[:5]` had no training event."""
     known = trained.known.copy()
     known[2:7] = False
-    folder = tmp_path_factory.mktemp("bundles") / "rare"
-    write_bundle(replace(trained, known=known), folder)
-    return load(folder, batch_size=16, devices=jax.devices()[:1])
+    return scorer_of(once, replace(trained, known=known), "rare")
 
 
 @pytest.fixture(scope="session")
-def causal(trained, tmp_path_factory):
+def causal(trained, once):
     """A model that reads from the left, and its scorer."""
     config = replace(trained.config, masking=MaskingConfig(objective="next"))
     changed = replace(trained, config=config)
-    folder = tmp_path_factory.mktemp("bundles") / "causal"
-    write_bundle(changed, folder)
-    return changed, load(folder, batch_size=16, devices=jax.devices()[:1])
+    return changed, scorer_of(once, changed, "causal")
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,7 @@ def test_new_items_score_by_content_alone(bundle, scorer, trained, histories, tm
     assert set(more.recommend(histories[0], k=200).item_ids) >= set(new_ids(2))
 
 
+@pytest.mark.slow
 def test_the_offset_moves_untrained_items_alone(bundle, scorer, histories, tmp_path):
     sources = embeddings(tmp_path / "new.npy", 1)
     scores = []
@@ -90,6 +91,7 @@ def test_the_offset_moves_untrained_items_alone(bundle, scorer, histories, tmp_p
     assert scores[1][new] - scores[0][new] == pytest.approx(2, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_and_a_bundle_give_the_same_and_items_can_be_added_twice(run, bundle, tmp_path):
     sources = embeddings(tmp_path / "new.npy", 2)
     first = add_items(run, tmp_path / "a", ids=new_ids(2), sources=sources)
@@ -206,6 +208,7 @@ def test_a_model_of_ids_alone_knows_no_new_items(trained, tmp_path):
         add_items(tmp_path / "bundle", tmp_path / "more", ids=["a"], sources=Sources())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_rounding_comes_last(bundle, histories, tmp_path, dtype):
     """A bundle with new items may be rounded; a rounded one takes no new items."""

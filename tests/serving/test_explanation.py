@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from oracle import item_vectors
 
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.models.history import History
 from bert4rec_jax.serving.explanation import both_sides, explain
 from bert4rec_jax.serving.scorer import load
 from bert4rec_jax.serving.traced import Serving, by_path
@@ -89,21 +92,18 @@ def test_attention_by_hand(reads, trained, scorer, causal, ids):
 
 def test_attention_of_every_layer_sums_to_one_and_skips_padding(trained, ids):
     """Two layers: the first has queries everywhere, the last at the slot only."""
-    import jax
-
-    from bert4rec_jax.models.history import History
-
     model = trained.model.clone(layers=2)
     rows = np.array([[5, 6, 1, 0, 0]], np.int32)
     slots = np.array([[2]], np.int32)
     history = History(rows, 0 * rows, 0 * rows, (rows > 0).astype(np.int32), rows < 0)
-    variables = model.init(jax.random.key(0), history, slots, deterministic=True)
+    init = jax.jit(partial(model.init, deterministic=True))
+    params = by_path(init(jax.random.key(0), history, slots))
     serving = Serving(model, L, causal=False)
-    hidden, weights = serving.attend(by_path(variables), rows, np.zeros_like(rows), slots)
+    hidden, weights = jax.jit(serving.attend)(params, rows, np.zeros_like(rows), slots)
     assert weights.shape == (1, 2, 2, 5)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
     assert (np.asarray(weights)[..., 3:] == 0).all() and (np.asarray(weights)[..., :3] > 0).all()
-    expected = serving.encode(by_path(variables), rows[:, :2], np.zeros((1, 2), np.int8))
+    expected = jax.jit(serving.encode)(params, rows[:, :2], np.zeros((1, 2), np.int8))
     np.testing.assert_allclose(hidden, expected, atol=1e-6)
 
 

@@ -165,6 +165,7 @@ def test_one_bundle_holds_both(retriever, bundle, stages, histories, tmp_path):
         load(tmp_path / "both")
 
 
+@pytest.mark.slow
 def test_small_bundles_are_stages_too(trained, causal, histories, tmp_path):
     write_bundle(causal[0], tmp_path / "first", dtype="bfloat16")
     write_bundle(trained, tmp_path / "second", dtype="int8")
@@ -195,6 +196,7 @@ def test_a_pipeline_is_tested_and_grown_by_its_parts(retriever, bundle, store, t
     assert (ranks[0] != ranks[1]).any()
 
 
+@pytest.mark.slow
 def test_towers_without_layers_are_a_bundle(trained, histories, tmp_path):
     config = replace(
         trained.config,

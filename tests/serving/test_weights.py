@@ -86,7 +86,7 @@ def nested(params):
     return unflatten_dict(params, sep="/")
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "int8"])
 def test_a_small_bundle_is_a_model_of_rounded_weights(plain, store, tmp_path, dtype):
     """Its scores, ranks and lists are those of the module with weights rounded in NumPy."""
     manifest = write_bundle(plain, tmp_path / dtype, dtype=dtype)

@@ -96,9 +96,7 @@ def test_a_state_comes_back_bit_for_bit_with_its_record(opened):
     same(found.state, state_at(5))
 
 
-@pytest.mark.parametrize(
-    ("saved", "restored"), [((1, 1), (4, 2)), ((2, 4), (1, 1)), ((8, 1), (1, 8))]
-)
+@pytest.mark.parametrize(("saved", "restored"), [((2, 4), (1, 1)), ((8, 1), (1, 8))])
 def test_a_state_comes_back_on_other_devices(opened, saved, restored):
     checkpoints = opened()
     checkpoints.save(state_at(5, saved), record())

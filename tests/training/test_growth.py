@@ -70,6 +70,7 @@ def test_rows_and_moments_by_hand(content_dim):
     assert not np.asarray(adam["item_table"]["embedding"][7]).any()
 
 
+@pytest.mark.slow
 def test_all_else_is_kept_but_for_the_step_and_the_schedule():
     earlier, fresh = learnt(state(256, 3, 0)), state(256, 3, 1)
     found = grown_state(make_mesh(), fresh, earlier, np.arange(256))

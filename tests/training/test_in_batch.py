@@ -192,6 +192,7 @@ def trained_on(store, shape):
     return jax.device_get(state.params), losses
 
 
+@pytest.mark.slow
 def test_meshes_agree(store):
     expected, found = trained_on(store, (1, 1)), trained_on(store, (4, 2))
     chex.assert_trees_all_close(found[0], expected[0], atol=2e-6)

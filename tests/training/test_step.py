@@ -20,7 +20,7 @@ from bert4rec_jax.training.step import Constants, create_state, make_train_step,
 
 L, B, F = 12, 16, 5
 MASKING = MaskingConfig(rate=0.3, last_only=0.2)
-MESHES = {"1 device": (1, 1), "8 x 1": (8, 1), "4 x 2": (4, 2), "1 x 8": (1, 8)}
+MESHES = {"1 device": (1, 1), "8 x 1": (8, 1), "2 x 4": (2, 4)}
 
 
 @pytest.fixture(scope="module")
