@@ -1,0 +1,66 @@
+"""Run a benchmark and keep its lines: each with the command, commit, device and versions.
+
+    python benchmarks/record.py ranking -- python benchmarks/ranking.py --dims 64
+
+Lines of JSON go to `results/performance/NAME.jsonl` as they come, in place of what an earlier run
+of the same command left there; `page.py` makes tables of them. The tree must be committed, so that
+the commit says what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bert4rec_jax.environment import describe
+from bert4rec_jax.sharding import make_mesh
+
+FOLDER = Path(__file__).parents[1] / "results" / "performance"
+_ABOUT = ("platform", "kind", "devices", "cpu", "cores", "jax", "python")
+
+
+def main() -> None:
+    """Record."""
+    name, dashes, *command = sys.argv[1:] or ["", ""]
+    if dashes != "--" or not command:
+        sys.exit("usage: record.py NAME -- COMMAND...")
+    if changed := _git("status", "--porcelain", "--", "bert4rec_jax", "benchmarks"):
+        sys.exit(f"commit first, so that a commit can be named:\n{changed}")
+    device = describe(make_mesh())
+    stamp = {
+        "command": " ".join(command),
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "device": {key: device[key] for key in _ABOUT},
+    }
+    file = FOLDER / f"{name}.jsonl"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    kept = [line for line in read(name) if line["command"] != stamp["command"]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            print(text, end="", flush=True)
+            if text.startswith("{"):
+                kept.append({**json.loads(text), **stamp})
+                file.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+    sys.exit(process.returncode)
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    """The lines of a benchmark, none where it was not recorded."""
+    file = FOLDER / f"{name}.jsonl"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
