@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from bert4rec_jax.data.delimited import Form, first_line, open_bytes, shorten
+from bert4rec_jax.data.format_names import FORMATS, Format
 from bert4rec_jax.errors import UserError
-
-Format = Literal[
-    "movielens-dat", "movielens-100k", "movielens-csv", "pairs", "csv", "tsv", "parquet"
-]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 _ROLES = ("user", "item", "rating", "timestamp")
 FORMS: dict[Format, Form] = {

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns
-from bert4rec_jax.data.formats import Format
+from bert4rec_jax.data.format_names import Format
 from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.store import SequenceStore, is_store, require_replaceable, write_store
 from bert4rec_jax.errors import UserError

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from bert4rec_jax.data import delimited, fields, parquet
 from bert4rec_jax.data.columns import MOVIELENS, Columns
-from bert4rec_jax.data.formats import FORMS, Format, LogFiles, locate
+from bert4rec_jax.data.format_names import Format
+from bert4rec_jax.data.formats import FORMS, LogFiles, locate
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.data.titles import Titles, read_titles

@@ -1,0 +1,43 @@
+"""The `bert4rec` command: a file per subcommand, whose signature and docstring are the help.
+
+To add a command, write its file and name its function below. Commands import what they use inside:
+`bert4rec prepare` starts without jax.
+"""
+
+import tyro
+
+from bert4rec_jax.cli.add_items import add_items
+from bert4rec_jax.cli.evaluate import evaluate
+from bert4rec_jax.cli.explain import explain
+from bert4rec_jax.cli.explore import explore
+from bert4rec_jax.cli.export import export
+from bert4rec_jax.cli.features import features
+from bert4rec_jax.cli.pipeline import pipeline
+from bert4rec_jax.cli.prepare import prepare
+from bert4rec_jax.cli.rank import rank
+from bert4rec_jax.cli.recommend import recommend
+from bert4rec_jax.cli.report import report
+from bert4rec_jax.cli.similar import similar
+from bert4rec_jax.entry import run_command
+
+_app = tyro.extras.SubcommandApp()
+for _command in (
+    prepare,
+    evaluate,
+    features,
+    export,
+    add_items,
+    pipeline,
+    rank,
+    recommend,
+    similar,
+    explain,
+    report,
+    explore,
+):
+    _app.command(_command)
+
+
+def main() -> None:
+    """Run `bert4rec` with the arguments of the process; see `entry.run_command` for its status."""
+    run_command(lambda: _app.cli(prog="bert4rec", description="BERT4Rec for movies."))

@@ -1,0 +1,62 @@
+"""`bert4rec add-items`: new releases in a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+
+def add_items(
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")],
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    metadata: Path | None = None,
+    id_column: str | None = None,
+    separator: str = "|",
+    embeddings: Path | None = None,
+    ids: tuple[str, ...] = (),
+    offset: float | None = None,
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32",
+    text_model: str | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Add new releases to a trained model, without training: they are known by their content.
+
+    Args:
+        source: A bundle, or the folder of a training run, whose model knows content.
+        bundle: The folder to make; an earlier bundle there is replaced, also SOURCE itself.
+        metadata: Table of the new movies, as for `bert4rec features`.
+        id_column: Column of ids in the table. None: the first that is known.
+        separator: Between the names of a list in one field of the table.
+        embeddings: Their embeddings computed elsewhere, where the content has such.
+        ids: The only movies to add. None: all of the table.
+        offset: Added to the scores of all items without a training event. None: as calibrated.
+        dtype: Type of the weights, as for `bert4rec export`; SOURCE itself has to be in float32.
+        text_model: Folder of the text model, where the texts were embedded by one of a folder.
+        cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
+    """
+    from bert4rec_jax.features.sources import Sources
+    from bert4rec_jax.serving.add_items import add_items
+
+    console = Console(stderr=True)
+    manifest = add_items(
+        source,
+        bundle,
+        sources=Sources(metadata, id_column, None, separator, embeddings),
+        ids=ids,
+        offset=offset,
+        dtype=dtype,
+        text_model=text_model,
+        cache=cache,
+        console=console,
+        notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
+    )
+    Console().print(
+        f"{bundle}: {manifest['items']:,} items, {manifest['added_items']:,} of them added after "
+        "training",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,35 @@
+"""`bert4rec export`: a run to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+
+def export(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32",
+) -> None:
+    """Write the best checkpoint of a training run as a bundle, to rank and recommend with.
+
+    Args:
+        run: The folder of the run (train.py's --workdir); it may be unfinished.
+        bundle: The folder to make; an earlier bundle there is replaced.
+        dtype: Type of the weights. bfloat16 halves them; int8, with a scale per item and output, is
+            a quarter. See what that costs with `bert4rec evaluate RUN --bundles BUNDLE`.
+    """
+    from bert4rec_jax.serving.export import export
+
+    manifest = export(run, bundle, dtype=dtype, console=Console(stderr=True))
+    Console().print(
+        f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, {dtype}, for "
+        f"{', '.join(manifest['functions']['encode']['platforms'])}; later versions of JAX can "
+        f"read it until {manifest['readable_until']}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,34 @@
+"""`bert4rec pipeline`: a retriever and a ranker as one bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from bert4rec_jax.cli.stages import CANDIDATES
+
+
+def pipeline(
+    retriever: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RETRIEVER")],
+    ranker: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RANKER")],
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    *,
+    candidates: int = CANDIDATES,
+    probes: int = 0,
+) -> None:
+    """Join two bundles into one that finds candidates with the first and orders with the second.
+
+    Args:
+        retriever: A bundle of two towers (or of any model).
+        ranker: A bundle of BERT4Rec (or of any model), of the same catalog.
+        bundle: The folder to make; an earlier bundle there is replaced.
+        candidates: Items that the retriever hands on.
+        probes: Look into so many groups of items only, for large catalogs; 0 looks at all items.
+    """
+    from bert4rec_jax.serving.pipeline import write_pipeline
+
+    write_pipeline(retriever, ranker, bundle, candidates=candidates, probes=probes)
+    Console().print(f"{bundle}: {candidates:,} candidates", highlight=False, soft_wrap=True)

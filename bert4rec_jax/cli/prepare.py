@@ -1,0 +1,104 @@
+"""`bert4rec prepare`: a log of ratings or views to a store."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from bert4rec_jax.data.format_names import Format
+
+if TYPE_CHECKING:
+    from bert4rec_jax.data.prepare import Report
+
+
+def prepare(
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")],
+    *,
+    output: Path,
+    format: Format | None = None,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    timestamp_column: str | None = "timestamp",
+    rating_column: str | None = "rating",
+    titles: Path | None = None,
+    min_user_interactions: int = 5,
+    min_item_interactions: int = 5,
+    mirror: str | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Turn a log of ratings or views into a store to train on.
+
+    Args:
+        source: A known data set (movietweetings, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m),
+            or the path of a log file or folder.
+        output: The folder to make; an earlier store there is replaced.
+        format: How to read the log. None tells it by file names and content.
+        user_column: Column of user ids in a csv, tsv or parquet table.
+        item_column: Column of item ids in a table.
+        timestamp_column: Column of times in a table: seconds or dates. None: rows in time order.
+        rating_column: Column of ratings in a table. None: no ratings.
+        titles: File with the titles of the items (movies.dat, u.item, movies.csv).
+        min_user_interactions: Users with fewer interactions are left out.
+        min_item_interactions: Items with fewer interactions are left out.
+        mirror: Address of the folder to download from, instead of GroupLens.
+        cache: Folder of downloaded data sets. None: bert4rec-jax in $XDG_CACHE_HOME or ~/.cache.
+    """
+    from bert4rec_jax.data.columns import Columns
+    from bert4rec_jax.data.prepare import prepare
+
+    columns = Columns(user_column, item_column, timestamp_column, rating_column)
+    console = Console(stderr=True)
+    columns_shown = (TextColumn("download"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns_shown, console=console)
+    task = bar.add_task("download", total=None)
+    with ExitStack() as shown:
+
+        def advance(done: int, total: int | None) -> None:
+            if not bar.live.is_started:  # most preparations download nothing
+                shown.enter_context(bar)
+            bar.update(task, completed=done, total=total)
+
+        prepared = prepare(
+            source,
+            output,
+            min_user_interactions=min_user_interactions,
+            min_item_interactions=min_item_interactions,
+            format=format,
+            columns=None if columns == Columns() else columns,
+            titles=titles,
+            cache=cache,
+            mirror=mirror,
+            progress=advance,
+            notify=console.print,
+        )
+    Console().print(_table(prepared.report, output))
+
+
+def _table(report: Report, output: Path) -> Table:
+    """The counts of a preparation, one per line."""
+    table = Table("", "", title=f"prepared {output}", show_header=False)
+    for what, count in (
+        ("interactions read", report.read),
+        ("duplicates dropped", report.duplicates),
+        ("users", report.users),
+        ("items", report.items),
+        ("items with a title", report.titled),
+        ("interactions", report.interactions),
+        ("shortest history", report.shortest),
+        ("longest history", report.longest),
+    ):
+        table.add_row(what, f"{count:,}")
+    ratings = report.rating_range
+    table.add_row("ratings", f"{ratings[0]:g} to {ratings[1]:g}" if ratings else "none")
+    days = report.time_range and [
+        f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d}" for t in report.time_range
+    ]
+    table.add_row("time", " to ".join(days) if days else "none: rows as they stand in the log")
+    return table

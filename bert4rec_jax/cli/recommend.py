@@ -1,0 +1,45 @@
+"""`bert4rec recommend`: a list for one person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from bert4rec_jax.cli.stages import CANDIDATES, chosen_bundle
+
+
+def recommend(
+    bundle_and_titles: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[BUNDLE] [TITLE ...]")
+    ],
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
+    retriever: Path | None = None,
+    ranker: Path | None = None,
+    candidates: int = CANDIDATES,
+    genres: tuple[str, ...] = (),
+    years: tuple[int, int] | None = None,
+    only: Path | None = None,
+) -> None:
+    """Show what a model recommends to someone who has seen these movies.
+
+    Args:
+        bundle_and_titles: A folder made by `bert4rec export` or `bert4rec pipeline` (not with
+            --ranker), then titles or item ids, oldest first; small mistakes are forgiven.
+        k: Length of the list.
+        retriever: Instead of BUNDLE, with --ranker: the bundle that finds candidates.
+        ranker: The bundle that orders them.
+        candidates: How many the retriever hands on.
+        genres: List items of these genres only.
+        years: List items from the first to the last of these years only, by their titles.
+        only: List items of this file only: a text file with an item id per line.
+    """
+    from bert4rec_jax.serving.display import show_recommendations
+    from bert4rec_jax.serving.filters import Filters
+
+    given, titles = (None, bundle_and_titles)
+    if ranker is None and bundle_and_titles:
+        given, titles = Path(bundle_and_titles[0]), bundle_and_titles[1:]
+    with chosen_bundle(given, retriever, ranker, candidates) as opened:
+        show_recommendations(opened, titles, k, Filters(genres, years, only))

@@ -1,0 +1,25 @@
+"""`bert4rec similar`: movies like one movie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+def similar(
+    bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
+    title: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TITLE")],
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
+) -> None:
+    """Show the movies whose learned vectors are closest to that of one movie.
+
+    Args:
+        bundle: A folder made by `bert4rec export`.
+        title: A title or an item id; small mistakes are forgiven.
+        k: Length of the list.
+    """
+    from bert4rec_jax.serving.display import show_similar
+
+    show_similar(bundle, title, k)
