@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,7 +19,7 @@ from bert4rec_jax.data.core import Marks, k_core
 from bert4rec_jax.data.formats import Format
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.readers import RawLog, read_log
-from bert4rec_jax.data.rows import Rows
+from bert4rec_jax.data.rows import ROWS_IN_MEMORY, Rows
 from bert4rec_jax.data.runs import Runs
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
 from bert4rec_jax.errors import UserError
@@ -26,7 +27,6 @@ from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
 NAMES = (MOVIETWEETINGS, *download.NAMES)
-ROWS_IN_MEMORY = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -111,26 +111,29 @@ def prepare(
       UserError: anything the user can mend; nothing is half-written.
     """
     require_replaceable(output)
+    if rows_in_memory < 1:
+        raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
+    opened: AbstractContextManager[RawLog]
     if source in NAMES:
         if format or columns:
             raise UserError(
                 f"the format of {source} is known; leave out the format and the column names, or "
                 f"give ./{source} if you mean a file or folder of that name"
             )
-        log = _known(str(source), titles, cache, mirror, progress, notify)
+        opened = _known(str(source), titles, cache, mirror, progress, notify)
     else:
         path = Path(source)
         if not path.exists():
             raise UserError(_unknown(str(source)))
         if is_store(path):
             raise UserError(f"{path} is prepared already; give the log that it was made from")
-        log = read_log(path, format=format, columns=columns, titles=titles)
+        opened = nullcontext(read_log(path, format=format, columns=columns, titles=titles))
     minima = {
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,
     }
-    times = Range()
-    with whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
+    times = _Range()
+    with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
         found = _in_time_order(log, folder / "read", ordered, rows_in_memory)
         keep = k_core(lambda: ordered.pairs(rows_in_memory), *ordered.sizes, **minima)
         about = {
@@ -162,7 +165,7 @@ def prepare(
     return Prepared(store, report)
 
 
-class Range:
+class _Range:
     """The lowest and highest of the values seen so far; NaN is none."""
 
     def __init__(self) -> None:
@@ -183,12 +186,12 @@ class _Read:
 
     read: int
     empty_histories: int
-    ratings: Range
+    ratings: _Range
 
 
 def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Read:
     """Sort a log into rows on disk, with a folder for what it was read to in between."""
-    empty, ratings = 0, Range()
+    empty, ratings = 0, _Range()
     with Rows(scratch) as read:
         runs = Runs(read)
         for block in log.blocks(rows):
@@ -201,7 +204,7 @@ def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Rea
 
 
 def _kept(
-    pieces: Iterable[Interactions], keep: tuple[Marks, Marks], times: Range
+    pieces: Iterable[Interactions], keep: tuple[Marks, Marks], times: _Range
 ) -> Iterator[Interactions]:
     """The rows whose user and item are kept; `times` sees their timestamps."""
     users, items = keep
@@ -230,6 +233,7 @@ def _name(source: str | Path) -> str:
     return str(source) if source in NAMES else Path(source).resolve().name
 
 
+@contextmanager
 def _known(
     name: str,
     titles: Path | None,
@@ -237,19 +241,20 @@ def _known(
     mirror: str | None,
     progress: download.Progress,
     notify: download.Notify,
-) -> RawLog:
-    """Read a data set that has a name."""
+) -> Iterator[RawLog]:
+    """Open a data set that has a name."""
     if name != MOVIETWEETINGS:
         folder = download.fetch(
             name, cache=cache, base_url=mirror, progress=progress, notify=notify
         )
-        return read_log(folder, titles=titles)
+        yield read_log(folder, titles=titles)
+        return
     shipped = resources.files("bert4rec_jax.data") / MOVIETWEETINGS
     with (
         resources.as_file(shipped / "ratings.dat.xz") as ratings,
         resources.as_file(shipped / "movies.dat.xz") as movies,
     ):
-        return read_log(ratings, format="movielens-dat", titles=titles or movies)
+        yield read_log(ratings, format="movielens-dat", titles=titles or movies)
 
 
 def _unknown(source: str) -> str:

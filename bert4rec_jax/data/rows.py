@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from bert4rec_jax.data.interactions import Interactions
 
+ROWS_IN_MEMORY = 1 << 22  # at once, unless told otherwise
+
 DTYPES: dict[str, npt.DTypeLike] = {
     "users": np.int32,
     "items": np.int32,
