@@ -1,101 +1,116 @@
-"""Time and peak memory of `bert4rec prepare` on a synthetic log.
+"""Time and peak memory of `bert4rec prepare` on synthetic logs of several sizes.
 
-    python benchmarks/prepare.py --rows 20000000 --format movielens-dat
+    python benchmarks/prepare.py --interactions 1000000 10000000 30000000 100000000
 
-Writes the log into a temporary folder (25 bytes a row), prepares it in a process of its own, and
-prints one JSON line. Users appear in random order, which is the hardest case for the reader.
+Writes each log as Parquet shards into a temporary folder (`benchmarks/synthetic.py`), prepares it
+in a process of its own, and prints one JSON line per size. With three sizes or more, one line more:
+a straight line through all but the smallest, which does not fill the budget of rows, and what it
+says about a billion (10^9) interactions. `peak_rss_gb` is the most that the process had in memory
+at once, code and libraries included.
 """
 
 from __future__ import annotations
 
 import json
+import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
+import synthetic
 import tyro
 
-_NAMES = {"movielens-dat": "ratings.dat", "csv": "log.csv", "parquet": "log.parquet"}
-_CHUNK_ROWS = 1_000_000
+from bert4rec_jax.data.options import ROWS_IN_MEMORY
+from bert4rec_jax.data.store import SequenceStore
+
+_FAR = 1_000_000_000
 _CHILD = """
 import json, resource, sys, time
 from bert4rec_jax.cli import main
 start = time.perf_counter()
 main()
-seconds = round(time.perf_counter() - start, 1)
-peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-print(json.dumps({"seconds": seconds, "peak_gb": peak}))
+seconds = round(time.perf_counter() - start, 2)
+peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+print(json.dumps({"seconds": seconds, "peak_rss_gb": peak}))
 """
 
 
 def main(
-    rows: int = 20_000_000,
-    users: int = 140_000,
-    items: int = 27_000,
-    format: Literal["movielens-dat", "csv", "parquet"] = "movielens-dat",
+    interactions: tuple[int, ...] = (1_000_000, 10_000_000, 30_000_000, 100_000_000),
+    rows_in_memory: int = ROWS_IN_MEMORY,
+    folder: Path | None = None,
 ) -> None:
-    """Prepare a synthetic log.
+    """Prepare synthetic logs.
 
     Args:
-        rows: Interactions in the log.
-        users: Users they are drawn from, uniformly.
-        items: Items they are drawn from, with popularity falling as 1/rank.
-        format: How the log is written.
+        interactions: Rows of each log.
+        rows_in_memory: As of `bert4rec prepare`.
+        folder: Where the temporary folder is made. None: where the system has it.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / _NAMES[format]
-        _write(log, rows, users, items)
+    lines = [_measure(count, rows_in_memory, folder) for count in interactions]
+    if len(lines) > 2:
+        print(json.dumps(_extrapolated(lines)), flush=True)
+
+
+def _measure(count: int, rows_in_memory: int, folder: Path | None) -> dict[str, Any]:
+    made = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        synthetic.write(made / "log", count)
+        size = sum(file.stat().st_size for file in (made / "log").iterdir())
         child = subprocess.run(
-            [sys.executable, "-c", _CHILD, "prepare", str(log), "--output", f"{folder}/store"],
+            [sys.executable, "-c", _CHILD, "prepare", str(made / "log"),
+             "--output", str(made / "store"), "--rows-in-memory", str(rows_in_memory)],
             capture_output=True,
             text=True,
-        )
-    if child.returncode:
-        sys.exit(child.stderr)
-    print(json.dumps({"rows": rows, "format": format, **json.loads(child.stdout.splitlines()[-1])}))
-
-
-def _write(log: Path, rows: int, users: int, items: int) -> None:
-    random = np.random.default_rng(0)
-    schema = pa.schema(
-        {
-            "user_id": pa.int64(),
-            "item_id": pa.int64(),
-            "rating": pa.float64(),
-            "timestamp": pa.int64(),
+        )  # fmt: skip
+        if child.returncode:
+            sys.exit(child.stderr)
+        store = SequenceStore.open(made / "store")
+        measured = json.loads(child.stdout.splitlines()[-1])
+        line = {
+            "commit": _commit(),
+            "device": device(),
+            "n": count,
+            **measured,
+            "rows_per_s": round(count / measured["seconds"]),
+            "rows_in_memory": rows_in_memory,
+            "log_gb": round(size / 2**30, 2),
+            "users": store.num_users,
+            "items": len(store.catalog),
+            "kept": store.num_interactions,
         }
-    )
-    if log.suffix == ".dat":
-        options = pa_csv.WriteOptions(include_header=False, quoting_style="none")
-        schema = pa.schema({"line": pa.string()})
-    else:
-        options = pa_csv.WriteOptions()
-    writer = (
-        pq.ParquetWriter(log, schema)
-        if log.suffix == ".parquet"
-        else pa_csv.CSVWriter(log, schema, write_options=options)
-    )
-    with writer:
-        for start in range(0, rows, _CHUNK_ROWS):
-            count = min(_CHUNK_ROWS, rows - start)
-            columns = {
-                "user_id": random.integers(1, users + 1, count),
-                "item_id": np.exp(random.random(count) * np.log(items)).astype(np.int64),
-                "rating": random.integers(1, 11, count) / 2,
-                "timestamp": random.integers(789_652_009, 1_427_784_002, count),
-            }
-            table = pa.table(columns)
-            if log.suffix == ".dat":
-                texts = [column.cast(pa.string()) for column in table.columns]
-                table = pa.table({"line": pc.binary_join_element_wise(*texts, "::")})
-            writer.write_table(table)
+    finally:
+        shutil.rmtree(made)
+    print(json.dumps(line), flush=True)
+    return line
+
+
+def _extrapolated(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Straight lines through all sizes but the smallest."""
+    far = sorted(lines, key=lambda line: line["n"])[1:]
+    count = [line["n"] / _FAR for line in far]
+    result: dict[str, Any] = {"commit": far[0]["commit"], "device": far[0]["device"], "n": _FAR}
+    for name in ("seconds", "peak_rss_gb"):
+        slope, base = np.polyfit(count, [line[name] for line in far], 1)
+        result |= {name: round(base + slope, 2), f"{name}_per_1e9": round(slope, 2)}
+    return {**result, "extrapolated_from": [line["n"] for line in far]}
+
+
+def device() -> str:
+    """The processor, and how many of its threads there are."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.is_file() else ""
+    names = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
+    return f"{(names or [platform.processor()])[0]}, {max(1, len(names))} threads"
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

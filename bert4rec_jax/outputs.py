@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -48,6 +48,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     path = path.resolve()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    missing = [parent for parent in path.parents if not parent.exists()]
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -59,6 +60,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in missing:
+            with suppress(OSError):  # it holds the folder
+                parent.rmdir()
 
 
 def _replace(new: Path, path: Path) -> None:

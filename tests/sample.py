@@ -1,9 +1,10 @@
-"""Interactions written as tuples, for all tests."""
+"""Interactions written as tuples, and read from logs, for all tests."""
 
 import numpy as np
 import pyarrow as pa
 
 from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.readers import read_log
 
 
 def interactions(rows):
@@ -18,3 +19,9 @@ def interactions(rows):
         user_ids=users.dictionary,
         item_ids=items.dictionary,
     )
+
+
+def whole(path, **options):
+    """All rows of a log as one block."""
+    (block,) = read_log(path, **options).blocks(1 << 40)
+    return block.interactions

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from bert4rec_jax.data.format_names import Format
+from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
 
 if TYPE_CHECKING:
     from bert4rec_jax.data.prepare import Report
@@ -30,10 +30,15 @@ def prepare(
     titles: Path | None = None,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
+    rows_in_memory: int = ROWS_IN_MEMORY,
     mirror: str | None = None,
     cache: Path | None = None,
 ) -> None:
     """Turn a log of ratings or views into a store to train on.
+
+    Parquet may be one file or a folder of shards, with a row per interaction or a row per user with
+    lists of items, times and ratings. Logs may be larger than memory: while it works, 40 bytes per
+    interaction lie on disk beside the output.
 
     Args:
         source: A known data set (movietweetings, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m),
@@ -47,6 +52,8 @@ def prepare(
         titles: File with the titles of the items (movies.dat, u.item, movies.csv).
         min_user_interactions: Users with fewer interactions are left out.
         min_item_interactions: Items with fewer interactions are left out.
+        rows_in_memory: Interactions held in memory at once, about 100 bytes each; users and items
+            come on top. The store is the same for any number.
         mirror: Address of the folder to download from, instead of GroupLens.
         cache: Folder of downloaded data sets. None: bert4rec-jax in $XDG_CACHE_HOME or ~/.cache.
     """
@@ -75,6 +82,7 @@ def prepare(
             titles=titles,
             cache=cache,
             mirror=mirror,
+            rows_in_memory=rows_in_memory,
             progress=advance,
             notify=console.print,
         )
@@ -95,6 +103,8 @@ def _table(report: Report, output: Path) -> Table:
         ("longest history", report.longest),
     ):
         table.add_row(what, f"{count:,}")
+    if report.empty_histories:
+        table.add_row("users with an empty list", f"{report.empty_histories:,}")
     ratings = report.rating_range
     table.add_row("ratings", f"{ratings[0]:g} to {ratings[1]:g}" if ratings else "none")
     days = report.time_range and [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert4rec_jax.data.delimited import Form, first_line, open_bytes, shorten
-from bert4rec_jax.data.format_names import FORMATS, Format
+from bert4rec_jax.data.options import FORMATS, Format
 from bert4rec_jax.errors import UserError
 
 _ROLES = ("user", "item", "rating", "timestamp")
@@ -53,10 +53,10 @@ def locate(path: Path, format: Format | None = None) -> LogFiles:
     """Find the log in a file or folder, and its format unless that is given.
 
     In a folder: `ratings.dat` (`.xz`), `u.data` or `ratings.csv`, or else all `*.parquet` in the
-    order of their names. A file may have any name: ratings with `::` between the fields are
-    `movielens-dat`, four columns of numbers between tabs `movielens-100k`, the header
-    `userId,movieId,rating,timestamp` is `movielens-csv`, two words on a line are `pairs`; other
-    tables are told by `.csv`, `.tsv` and `.parquet`.
+    order of their names, but for names that begin with `_` or a dot. A file may have any name:
+    ratings with `::` between the fields are `movielens-dat`, four columns of numbers between tabs
+    `movielens-100k`, the header `userId,movieId,rating,timestamp` is `movielens-csv`, two words on
+    a line are `pairs`; other tables are told by `.csv`, `.tsv` and `.parquet`.
 
     Raises:
       UserError: there is nothing to read, or nothing that could be told apart.
@@ -81,7 +81,8 @@ def _parts(folder: Path, format: Format | None) -> tuple[Path, ...]:
         for name, formats in _IN_A_FOLDER.items()
         if format in (None, *formats) and (folder / name).is_file()
     ]
-    tables = tuple(sorted(folder.glob("*.parquet"))) if format in (None, "parquet") else ()
+    tables = tuple(sorted(filter(_is_shard, folder.iterdir())))
+    tables = tables if format in (None, "parquet") else ()
     if len(logs) == 1:
         return (logs[0],)
     if len(logs) > 1:
@@ -94,6 +95,11 @@ def _parts(folder: Path, format: Format | None) -> tuple[Path, ...]:
             "the path of the log file"
         )
     return tables
+
+
+def _is_shard(file: Path) -> bool:
+    """Whether a file of a folder holds rows; Spark and Hadoop hide others behind `_` and `.`."""
+    return file.suffix == ".parquet" and not file.name.startswith(("_", ".")) and file.is_file()
 
 
 def _format_of(file: Path) -> Format:

@@ -8,8 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bert4rec_jax.errors import UserError
-
 
 @dataclass(frozen=True)
 class Interactions:
@@ -60,29 +58,6 @@ class Interactions:
         ordered = self.take(np.lexsort((self.timestamps, self.users)))
         repeated = _repeated(ordered)
         return ordered.take(~repeated) if repeated.any() else ordered
-
-    def k_core(self, *, min_user: int, min_item: int) -> Interactions:
-        """Keep users with at least `min_user` rows and items with `min_item`, to a fixpoint.
-
-        Raises:
-          UserError: nothing is left.
-        """
-        users, items = self.users, self.items
-        keep = np.ones(len(self), bool)
-        while True:
-            user_counts = np.bincount(users[keep], minlength=len(self.user_ids))
-            item_counts = np.bincount(items[keep], minlength=len(self.item_ids))
-            stays = keep & (user_counts[users] >= min_user) & (item_counts[items] >= min_item)
-            if stays.sum() == keep.sum():
-                break
-            keep = stays
-        if not keep.any():
-            raise UserError(
-                f"no interaction is left of {len(self):,} after filtering for users with at least "
-                f"{min_user} and items with at least {min_item} interactions; lower "
-                "data.min-user-interactions or data.min-item-interactions"
-            )
-        return self.take(keep)
 
 
 def _repeated(ordered: Interactions) -> npt.NDArray[np.bool_]:

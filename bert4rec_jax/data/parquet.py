@@ -12,17 +12,23 @@ import pyarrow.parquet as pq
 from bert4rec_jax.errors import UserError
 
 _BATCH_ROWS = 1 << 18
+_BUFFER_BYTES = 1 << 20  # a column of a row group is read in pieces, however long it is
 
 
-def column_names(path: Path) -> list[str]:
-    """The columns of a Parquet file.
+def schema(path: Path) -> pa.Schema:
+    """Names and types of the columns of a Parquet file.
 
     Raises:
       UserError: the file is no Parquet file, or not a whole one.
     """
     with _open(path) as file:
-        names: list[str] = file.schema_arrow.names
-        return names
+        return file.schema_arrow
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file; raises as `schema` does."""
+    names: list[str] = schema(path).names
+    return names
 
 
 def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Array]]:
@@ -35,15 +41,26 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
     Raises:
       UserError: the file is no Parquet file, or not a whole one.
     """
+    names = list(columns.values())
     with _open(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns.values())):
-            yield {key: batch[name] for key, name in columns.items()}
+        for group in range(file.num_row_groups):
+            rows = _batch_rows(file.metadata.row_group(group), names)
+            for batch in file.iter_batches(rows, row_groups=[group], columns=names):
+                yield {key: batch[name] for key, name in columns.items()}
+
+
+def _batch_rows(group: pq.RowGroupMetaData, names: list[str]) -> int:
+    """Rows of a batch: fewer where their lists are long."""
+    leaves = [group.column(i) for i in range(group.num_columns)]
+    prefixes = tuple(f"{name}." for name in names)
+    values = [x.num_values for x in leaves if f"{x.path_in_schema}.".startswith(prefixes)]
+    return max(1, _BATCH_ROWS * group.num_rows // max(1, max(values)))
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
             yield file
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None

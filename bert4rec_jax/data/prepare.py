@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns
-from bert4rec_jax.data.format_names import Format
+from bert4rec_jax.data.core import Marks, k_core
+from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
 from bert4rec_jax.data.readers import RawLog, read_log
-from bert4rec_jax.data.store import SequenceStore, is_store, require_replaceable, write_store
+from bert4rec_jax.data.rows import Rows
+from bert4rec_jax.data.runs import Runs
+from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
 NAMES = (MOVIETWEETINGS, *download.NAMES)
@@ -36,6 +44,7 @@ class Report:
       rating_range: lowest and highest rating of the log; None without ratings.
       time_range: first and last second in the store; None without times.
       titled: items in the store that have a title.
+      empty_histories: rows of a grouped log without an item, which hold no interaction.
     """
 
     read: int
@@ -48,6 +57,7 @@ class Report:
     rating_range: tuple[float, float] | None
     time_range: tuple[int, int] | None
     titled: int
+    empty_histories: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,10 +79,14 @@ def prepare(
     titles: Path | None = None,
     cache: Path | None = None,
     mirror: str | None = None,
+    rows_in_memory: int = ROWS_IN_MEMORY,
     progress: download.Progress = lambda done, total: None,
     notify: download.Notify = lambda sentence: None,
 ) -> Prepared:
     """Read a log, sort it by time, filter it to its k-core and write it as a store.
+
+    Memory grows with users, items and `rows_in_memory`, not with the log: what does not fit lies in
+    a hidden folder beside the output meanwhile, 40 bytes an interaction.
 
     The same input gives the same store, byte for byte. Its manifest keeps, under `source`, the name
     of what was read (no path), a SHA-256 per file, the filters, and `max_rating` of the log (None
@@ -88,6 +102,8 @@ def prepare(
       titles: a file of titles, see `titles.read_titles`; None takes those of the data set.
       cache: where downloads lie, see `download.fetch`.
       mirror: where they come from, see `download.fetch`.
+      rows_in_memory: interactions read, sorted or filtered at once, at about 100 bytes each; the
+        store is the same for any number.
       progress: see `download.Progress`.
       notify: see `download.Notify`.
 
@@ -95,52 +111,107 @@ def prepare(
       UserError: anything the user can mend; nothing is half-written.
     """
     require_replaceable(output)
+    if rows_in_memory < 1:
+        raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
+    opened: AbstractContextManager[RawLog]
     if source in NAMES:
         if format or columns:
             raise UserError(
                 f"the format of {source} is known; leave out the format and the column names, or "
                 f"give ./{source} if you mean a file or folder of that name"
             )
-        log = _known(str(source), titles, cache, mirror, progress, notify)
+        opened = _known(str(source), titles, cache, mirror, progress, notify)
     else:
         path = Path(source)
         if not path.exists():
             raise UserError(_unknown(str(source)))
         if is_store(path):
             raise UserError(f"{path} is prepared already; give the log that it was made from")
-        log = read_log(path, format=format, columns=columns, titles=titles)
-    ordered = log.interactions.in_time_order()
-    kept = ordered.k_core(min_user=min_user_interactions, min_item=min_item_interactions)
-    rating_range = _range(log.interactions.ratings)
-    store = write_store(
-        kept,
-        output,
-        titles=log.titles,
-        source={
+        opened = nullcontext(read_log(path, format=format, columns=columns, titles=titles))
+    minima = {
+        "min_user_interactions": min_user_interactions,
+        "min_item_interactions": min_item_interactions,
+    }
+    times = _Range()
+    with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
+        found = _in_time_order(log, folder / "read", ordered, rows_in_memory)
+        keep = k_core(lambda: ordered.pairs(rows_in_memory), *ordered.sizes, **minima)
+        about = {
             "name": _name(source),
             "format": log.format,
             "files": [{"name": name, "sha256": checksum} for name, checksum in log.checksums],
-            "min_user_interactions": min_user_interactions,
-            "min_item_interactions": min_item_interactions,
-            "read": len(log.interactions),
-            "duplicates": len(log.interactions) - len(ordered),
-            "max_rating": rating_range[1] if rating_range else None,
-        },
-    )
+            **minima,
+            "read": found.read,
+            "duplicates": found.read - len(ordered),
+            "max_rating": found.ratings.found and found.ratings.found[1],
+        }
+        pieces = _kept(ordered.pieces(rows_in_memory), keep, times)
+        fill_store(folder, pieces, titles=log.titles, source=about)
+    store = SequenceStore.open(output.resolve())
     lengths = store.lengths
     report = Report(
-        read=len(log.interactions),
-        duplicates=len(log.interactions) - len(ordered),
+        read=found.read,
+        duplicates=found.read - len(ordered),
         users=store.num_users,
         items=len(store.catalog),
         interactions=store.num_interactions,
         shortest=int(lengths.min()),
         longest=int(lengths.max()),
-        rating_range=rating_range,
-        time_range=_range_of_times(store) if store.timed else None,
+        rating_range=found.ratings.found,
+        time_range=times.found if store.timed else None,
         titled=sum(item_id in log.titles for item_id in store.catalog.item_ids),
+        empty_histories=found.empty_histories,
     )
     return Prepared(store, report)
+
+
+class _Range:
+    """The lowest and highest of the values seen so far; NaN is none."""
+
+    def __init__(self) -> None:
+        """Begin without a value."""
+        self.found: tuple[Any, Any] | None = None
+
+    def widen(self, values: npt.NDArray[Any]) -> None:
+        """See more values."""
+        values = values[~np.isnan(values)]
+        if len(values):
+            ends = (values.min().item(), values.max().item(), *(self.found or ()))
+            self.found = min(ends), max(ends)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a log held, see `Report`."""
+
+    read: int
+    empty_histories: int
+    ratings: _Range
+
+
+def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Read:
+    """Sort a log into rows on disk, with a folder for what it was read to in between."""
+    empty, ratings = 0, _Range()
+    with Rows(scratch) as read:
+        runs = Runs(read)
+        for block in log.blocks(rows):
+            runs.append(block.interactions)
+            ratings.widen(block.interactions.ratings)
+            empty += block.empty_histories
+        for piece in runs.in_time_order(rows):
+            ordered.append(piece)
+        return _Read(len(read), empty, ratings)
+
+
+def _kept(
+    pieces: Iterable[Interactions], keep: tuple[Marks, Marks], times: _Range
+) -> Iterator[Interactions]:
+    """The rows whose user and item are kept; `times` sees their timestamps."""
+    users, items = keep
+    for piece in pieces:
+        kept = piece.take(users[piece.users] & items[piece.items])
+        times.widen(kept.timestamps)
+        yield kept
 
 
 def is_prepared_from(
@@ -162,6 +233,7 @@ def _name(source: str | Path) -> str:
     return str(source) if source in NAMES else Path(source).resolve().name
 
 
+@contextmanager
 def _known(
     name: str,
     titles: Path | None,
@@ -169,19 +241,20 @@ def _known(
     mirror: str | None,
     progress: download.Progress,
     notify: download.Notify,
-) -> RawLog:
-    """Read a data set that has a name."""
+) -> Iterator[RawLog]:
+    """Open a data set that has a name."""
     if name != MOVIETWEETINGS:
         folder = download.fetch(
             name, cache=cache, base_url=mirror, progress=progress, notify=notify
         )
-        return read_log(folder, titles=titles)
+        yield read_log(folder, titles=titles)
+        return
     shipped = resources.files("bert4rec_jax.data") / MOVIETWEETINGS
     with (
         resources.as_file(shipped / "ratings.dat.xz") as ratings,
         resources.as_file(shipped / "movies.dat.xz") as movies,
     ):
-        return read_log(ratings, format="movielens-dat", titles=titles or movies)
+        yield read_log(ratings, format="movielens-dat", titles=titles or movies)
 
 
 def _unknown(source: str) -> str:
@@ -191,12 +264,3 @@ def _unknown(source: str) -> str:
         f"{source} does not exist, and no data set has this name{hint}; give a log file, a folder "
         f"or one of {', '.join(NAMES)}"
     )
-
-
-def _range(ratings: npt.NDArray[np.float32]) -> tuple[float, float] | None:
-    rated = ratings[~np.isnan(ratings)]
-    return (float(rated.min()), float(rated.max())) if len(rated) else None
-
-
-def _range_of_times(store: SequenceStore) -> tuple[int, int]:
-    return int(store.timestamps.min()), int(store.timestamps.max())

@@ -1,8 +1,8 @@
-"""Readers: a log in any known format -> interactions and titles."""
+"""Readers: a log in any known format -> blocks of interactions, and titles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from bert4rec_jax.data import delimited, fields, parquet
 from bert4rec_jax.data.columns import MOVIELENS, Columns
-from bert4rec_jax.data.format_names import Format
 from bert4rec_jax.data.formats import FORMS, LogFiles, locate
+from bert4rec_jax.data.grouped import exploded, is_list
 from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.options import Format
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.data.titles import Titles, read_titles
 from bert4rec_jax.errors import UserError
@@ -24,21 +25,54 @@ _TABLES = ("csv", "tsv", "parquet")
 
 
 @dataclass(frozen=True)
-class RawLog:
-    """A log as it was read: no row is dropped and none is moved.
+class Block:
+    """The next rows of a log.
 
     Attributes:
-      interactions: at least one row, in input order; `timed` is False and the timestamps are row
-        numbers where the log has no times.
-      titles: item id -> (title, genres separated by `|`), of any items.
-      format: how the log was read.
-      checksums: (name, SHA-256) of the files that were read.
+      interactions: in input order. A code means the same id in every block; the tables of the last
+        one have all ids. `timed` is False and the timestamps are row numbers where the log has no
+        times.
+      empty_histories: rows of a grouped log, among those read for this block, without an item.
     """
 
     interactions: Interactions
+    empty_histories: int
+
+
+@dataclass(frozen=True)
+class RawLog:
+    """A log as it stands in its files: no row is dropped and none is moved.
+
+    Attributes:
+      parts: its files, in reading order.
+      titles: item id -> (title, genres separated by `|`), of any items.
+      format: how the log is read.
+      checksums: (name, SHA-256) of the files.
+    """
+
+    parts: tuple[Part, ...]
     titles: Titles
     format: Format
     checksums: tuple[tuple[str, str], ...]
+
+    def blocks(self, rows: int) -> Iterator[Block]:
+        """The log, a block at a time; memory grows with `rows` and the ids, not with the log.
+
+        Args:
+          rows: a block has so many rows, and at most one batch of the reader more.
+
+        Raises:
+          UserError: a line or value that cannot be accepted, or no interaction at all.
+        """
+        users = items = pa.array([], pa.string())
+        first = 0
+        for chunks in _together((c for part in self.parts for c in part.chunks()), rows):
+            block = _block(chunks, users, items, first)
+            users, items = block.interactions.user_ids, block.interactions.item_ids
+            first += len(block.interactions)
+            yield block
+        if not first:
+            raise UserError(f"{self.parts[0].path} is empty: it holds no interaction")
 
 
 def read_log(
@@ -48,7 +82,7 @@ def read_log(
     columns: Columns | None = None,
     titles: Path | None = None,
 ) -> RawLog:
-    """Read a log file or folder.
+    """Find a log file or folder and its columns; `RawLog.blocks` reads the rows.
 
     Args:
       path: see `formats.locate`.
@@ -57,7 +91,7 @@ def read_log(
       titles: see `titles.read_titles`; None takes the titles file beside the log, if any.
 
     Raises:
-      UserError: a file, line or value that cannot be accepted. The message names it.
+      UserError: a file that cannot be accepted. The message names it.
     """
     found = locate(path, format)
     titles = titles or found.titles
@@ -66,9 +100,10 @@ def read_log(
             f"{path} is read as {found.format}, whose columns are known; leave out the column "
             f"names, or name one of the formats {', '.join(_TABLES)}"
         )
+    parts = _parts(found, columns or Columns())
     files = (*found.parts, titles) if titles else found.parts
     return RawLog(
-        _interactions(found, columns or Columns()),
+        parts,
         read_titles(titles) if titles else {},
         found.format,
         tuple((file.name, sha256(file)) for file in files),
@@ -83,24 +118,35 @@ class _Chunk:
     items: pa.DictionaryArray
     timestamps: npt.NDArray[np.int64] | None
     ratings: npt.NDArray[np.float32] | None
+    empty_histories: int
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One file of a log, with the columns to read by role: user, item, timestamp, rating."""
+class Part:
+    """One file of a log.
+
+    Attributes:
+      path: the file.
+      format: how it is read.
+      names: the columns to read by role: user, item, timestamp, rating.
+      grouped: a row is a user with lists.
+    """
 
     path: Path
     format: Format
     names: dict[str, str]
+    grouped: bool
 
     def chunks(self) -> Iterator[_Chunk]:
         """The file, checked, a piece at a time."""
         first = 0
         for batch in self._batches():
-            count = len(batch["user"])
+            count, empty = len(batch["user"]), 0
             if not count:
                 continue
-            where = partial(self._place, first)
+            where: fields.Where = partial(self._place, first)
+            if self.grouped:
+                batch, where, empty = exploded(batch, where)
             yield _Chunk(
                 fields.ids(batch["user"], "user", where),
                 fields.ids(batch["item"], "item", where),
@@ -108,6 +154,7 @@ class _Part:
                 fields.ratings(batch["rating"], where, may_be_empty=self.format in _TABLES)
                 if "rating" in batch
                 else None,
+                empty,
             )
             first += count
 
@@ -123,8 +170,8 @@ class _Part:
         return f"{self.path}, line {delimited.line_of(self.path, FORMS[self.format], first + row)}"
 
 
-def _interactions(log: LogFiles, columns: Columns) -> Interactions:
-    parts = [_Part(path, log.format, _names(path, log.format, columns)) for path in log.parts]
+def _parts(log: LogFiles, columns: Columns) -> tuple[Part, ...]:
+    parts = tuple(_part(path, log.format, columns) for path in log.parts)
     for part in parts[1:]:
         if part.names != parts[0].names:
             raise UserError(
@@ -132,38 +179,83 @@ def _interactions(log: LogFiles, columns: Columns) -> Interactions:
                 f"({sorted(part.names.values())} and {sorted(parts[0].names.values())}); give all "
                 "parts the same columns"
             )
-    chunks = [chunk for part in parts for chunk in part.chunks()]
-    if not chunks:
-        raise UserError(f"{log.parts[0]} is empty: it holds no interaction")
-    users, user_ids = _unified([chunk.users for chunk in chunks])
-    items, item_ids = _unified([chunk.items for chunk in chunks])
+        if part.grouped != parts[0].grouped:
+            kinds = ("a row per interaction", "a row per user, with lists")
+            raise UserError(
+                f"{part.path} has {kinds[part.grouped]}, but {parts[0].path} has "
+                f"{kinds[parts[0].grouped]}; give all parts the same form"
+            )
+    return parts
+
+
+def _part(path: Path, format: Format, columns: Columns) -> Part:
+    if format == "parquet":
+        schema = parquet.schema(path)
+        names = columns.find(path, schema.names, lenient=True)
+        return Part(path, format, names, _is_grouped(path, schema, names))
+    form = FORMS[format]
+    if not form.headed:
+        return Part(path, format, {name: name for name in form.names}, False)
+    present = delimited.header(path, form)
+    if format == "movielens-csv":
+        return Part(path, format, MOVIELENS.find(path, present, lenient=False), False)
+    return Part(path, format, columns.find(path, present, lenient=True), False)
+
+
+def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:
+    """Whether the items are lists; then times and ratings have to be, and the user must not."""
+    if not is_list(schema.field(names["item"]).type):
+        return False
+    for role, name in names.items():
+        kind = schema.field(name).type
+        if is_list(kind) != (role != "user"):
+            wanted = "one value" if role == "user" else "a list"
+            raise UserError(
+                f"{path}: the items {names['item']!r} are lists, a row per user, so the {role} "
+                f"{name!r} has to be {wanted} in each row, but is of type {kind}: convert it, or "
+                f"name another column with --{role}-column"
+            )
+    return True
+
+
+def _together(chunks: Iterable[_Chunk], rows: int) -> Iterator[list[_Chunk]]:
+    """Chunks in lists of `rows` rows or somewhat more; the last has what is left."""
+    taken: list[_Chunk] = []
+    count = 0
+    for chunk in chunks:
+        taken.append(chunk)
+        count += len(chunk.users)
+        if count >= rows:
+            yield taken
+            taken, count = [], 0
+    if taken:
+        yield taken
+
+
+def _block(
+    chunks: list[_Chunk], user_ids: pa.StringArray, item_ids: pa.StringArray, first: int
+) -> Block:
+    """Chunks as one block, with the ids met before; `first` rows stand before it in the log."""
+    users, user_ids = _coded([chunk.users for chunk in chunks], user_ids)
+    items, item_ids = _coded([chunk.items for chunk in chunks], item_ids)
     times = [chunk.timestamps for chunk in chunks if chunk.timestamps is not None]
     ratings = [chunk.ratings for chunk in chunks if chunk.ratings is not None]
-    return Interactions(
+    interactions = Interactions(
         users=users,
         items=items,
-        timestamps=np.concatenate(times) if times else np.arange(len(users)),
+        timestamps=np.concatenate(times) if times else np.arange(first, first + len(users)),
         ratings=np.concatenate(ratings) if ratings else np.full(len(users), np.nan, np.float32),
         user_ids=user_ids,
         item_ids=item_ids,
         timed=bool(times),
     )
+    return Block(interactions, sum(chunk.empty_histories for chunk in chunks))
 
 
-def _names(path: Path, format: Format, columns: Columns) -> dict[str, str]:
-    """Role -> name of the column that plays it in one file."""
-    if format == "parquet":
-        return columns.find(path, parquet.column_names(path), lenient=True)
-    form = FORMS[format]
-    if not form.headed:
-        return {name: name for name in form.names}
-    present = delimited.header(path, form)
-    if format == "movielens-csv":
-        return MOVIELENS.find(path, present, lenient=False)
-    return columns.find(path, present, lenient=True)
-
-
-def _unified(chunks: list[pa.DictionaryArray]) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
-    """Codes into one table of ids, in order of first appearance."""
-    unified = pa.chunked_array(chunks).unify_dictionaries().chunks
+def _coded(
+    chunks: list[pa.DictionaryArray], ids: pa.StringArray
+) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
+    """Codes into the ids met before and the new ones, in order of first appearance."""
+    before = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), ids)
+    unified = pa.chunked_array([before, *chunks]).unify_dictionaries().chunks
     return np.concatenate([chunk.indices.to_numpy() for chunk in unified]), unified[0].dictionary

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.core import add_counts
 from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.rows import ArrayFile
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_folder
 
 SCHEMA_VERSION = 1
-ARRAYS = ("offsets", "tokens", "ratings", "timestamps")
+COLUMNS: dict[str, npt.DTypeLike] = {
+    "tokens": np.int32, "ratings": np.float32, "timestamps": np.int64,
+}  # fmt: skip
+ARRAYS = ("offsets", *COLUMNS)
 MANIFEST = "manifest.json"
 _CATALOG = "catalog.parquet"
 _USERS = "users.parquet"
@@ -187,23 +194,56 @@ def write_store(
       UserError: `path` exists and is not a store, or the disk is full.
     """
     require_replaceable(path)
-    path = path.resolve()
-    order, tokens = _tokens_by_appearance(interactions.items, len(interactions.item_ids))
-    item_ids = interactions.item_ids.take(pa.array(order)).to_pylist()
+    with whole_folder(path) as partial:
+        fill_store(partial, [interactions], titles=titles, source=source)
+    return SequenceStore.open(path.resolve())
+
+
+def fill_store(
+    folder: Path,
+    pieces: Iterable[Interactions],
+    *,
+    titles: dict[str, tuple[str, str]],
+    source: dict[str, Any],
+) -> None:
+    """Write the files of a store, with one piece at a time in memory.
+
+    Args:
+      folder: where to; an existing folder.
+      pieces: rows sorted by `Interactions.in_time_order`, at least one, cut anywhere; all have the
+        same tables of ids.
+      titles: see `write_store`.
+      source: see `write_store`.
+    """
+    with ExitStack() as files:
+        columns = {
+            name: files.enter_context(ArrayFile(folder / f"{name}.npy", dtype))
+            for name, dtype in COLUMNS.items()
+        }
+        for number, piece in enumerate(pieces):
+            if number == 0:
+                lengths = np.zeros(len(piece.user_ids), np.int64)
+                token_of = np.zeros(len(piece.item_ids), np.int32)
+            add_counts(piece.users, lengths)
+            _give_tokens(piece.items, token_of)
+            columns["tokens"].append(token_of[piece.items])
+            columns["ratings"].append(piece.ratings)
+            columns["timestamps"].append(piece.timestamps)
+    users, codes = np.flatnonzero(lengths), np.flatnonzero(token_of)
+    item_ids = piece.item_ids.take(pa.array(codes[np.argsort(token_of[codes])])).to_pylist()
     catalog = Catalog(
         tuple(item_ids),
         tuple(titles.get(item, (item, ""))[0] for item in item_ids),
         tuple(titles.get(item, (item, ""))[1] for item in item_ids),
     )
-    starts = np.flatnonzero(np.diff(interactions.users, prepend=-1))
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "offsets": np.append(starts, len(interactions)).astype(np.int64),
-        "tokens": tokens,
-        "ratings": interactions.ratings,
-        "timestamps": interactions.timestamps,
-    }
-    user_ids = interactions.user_ids.take(pa.array(interactions.users[starts]))
-    return _write(path, arrays, catalog, user_ids, timed=interactions.timed, source=source)
+    _complete(
+        folder,
+        offsets=np.concatenate([[0], np.cumsum(lengths[users])]),
+        catalog=catalog,
+        user_ids=piece.user_ids.take(pa.array(users)),
+        timed=piece.timed,
+        source=source,
+    )
 
 
 def write_arranged(
@@ -229,55 +269,57 @@ def write_arranged(
       UserError: see `write_store`.
     """
     require_replaceable(path)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "offsets": offsets,
-        "tokens": store.tokens[rows],
-        "ratings": store.ratings[rows],
-        "timestamps": store.timestamps[rows],
+    columns: dict[str, npt.NDArray[Any]] = {
+        "tokens": store.tokens,
+        "ratings": store.ratings,
+        "timestamps": store.timestamps,
     }
-    user_ids = pa.array(store.user_ids()).take(pa.array(users))
-    return _write(path.resolve(), arrays, store.catalog, user_ids, timed=store.timed, source=source)
+    with whole_folder(path) as partial:
+        for name, values in columns.items():
+            np.save(partial / f"{name}.npy", values[rows], allow_pickle=False)
+        _complete(
+            partial,
+            offsets=offsets,
+            catalog=store.catalog,
+            user_ids=pa.array(store.user_ids()).take(pa.array(users)),
+            timed=store.timed,
+            source=source,
+        )
+    return SequenceStore.open(path.resolve())
 
 
-def _write(
-    path: Path,
-    arrays: dict[str, npt.NDArray[Any]],
+def _complete(
+    folder: Path,
+    *,
+    offsets: npt.NDArray[np.int64],
     catalog: Catalog,
     user_ids: pa.Array,
-    *,
     timed: bool,
     source: dict[str, Any],
-) -> SequenceStore:
-    with whole_folder(path) as partial:
-        for name in ARRAYS:
-            np.save(partial / f"{name}.npy", arrays[name], allow_pickle=False)
-        catalog.write(partial / _CATALOG)
-        pq.write_table(pa.table({"user_id": user_ids}), partial / _USERS)
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "users": len(user_ids),
-            "items": len(catalog),
-            "interactions": len(arrays["tokens"]),
-            "timed": timed,
-            "catalog_fingerprint": catalog.fingerprint,
-            "source": source,
-            "checksums": {file.name: sha256(file) for file in sorted(partial.iterdir())},
-        }
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return SequenceStore.open(path)
+) -> None:
+    """Write what belongs to the columns of a store, and the manifest."""
+    np.save(folder / "offsets.npy", offsets, allow_pickle=False)
+    catalog.write(folder / _CATALOG)
+    pq.write_table(pa.table({"user_id": user_ids}), folder / _USERS)
+    names = sorted([_CATALOG, _USERS, *(f"{name}.npy" for name in ARRAYS)])
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "users": len(user_ids),
+        "items": len(catalog),
+        "interactions": int(offsets[-1]),
+        "timed": timed,
+        "catalog_fingerprint": catalog.fingerprint,
+        "source": source,
+        "checksums": {name: sha256(folder / name) for name in names},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _tokens_by_appearance(
-    items: npt.NDArray[np.int32], num_codes: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Item codes that occur, in order of first appearance, and the token of every row."""
-    first_row = np.full(num_codes, len(items), np.int64)
-    # Where an index repeats, the last value assigned stays: backwards, that is the first row.
-    first_row[items[::-1]] = np.arange(len(items) - 1, -1, -1)
-    order = np.argsort(first_row, kind="stable")[: np.count_nonzero(first_row < len(items))]
-    token_of = np.zeros(num_codes, np.int32)
-    token_of[order] = np.arange(len(order), dtype=np.int32) + FIRST_ITEM
-    return order, token_of[items]
+def _give_tokens(items: npt.NDArray[np.int32], token_of: npt.NDArray[np.int32]) -> None:
+    """Give the items that have no token (0) the next ones, in order of appearance."""
+    codes, first_rows = np.unique(items[token_of[items] == 0], return_index=True)
+    given = np.count_nonzero(token_of)
+    token_of[codes[np.argsort(first_rows)]] = FIRST_ITEM + given + np.arange(len(codes))
 
 
 def sha256(file: Path) -> str:

@@ -5,10 +5,10 @@ import lzma
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sample import whole
 
 from bert4rec_jax.data import delimited, parquet
 from bert4rec_jax.data.columns import Columns
-from bert4rec_jax.data.readers import read_log
 from bert4rec_jax.errors import UserError
 
 GOOD = {
@@ -24,7 +24,7 @@ def refused(path, content, **options):
     """The message with which a file is refused."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(UserError) as caught:
-        read_log(path, **options)
+        whole(path, **options)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -233,7 +233,7 @@ def test_a_cut_off_xz_file(tmp_path):
 def test_a_folder_in_place_of_a_file(tmp_path):
     (tmp_path / "ratings.csv").mkdir()
     with pytest.raises(UserError, match=r"ratings\.csv holds none of"):
-        read_log(tmp_path / "ratings.csv")
+        whole(tmp_path / "ratings.csv")
 
 
 def write(path, **columns):
@@ -298,11 +298,11 @@ def test_parts_with_other_columns(tmp_path):
     write(tmp_path / "a.parquet", timestamp=[1, 2, 3])
     write(tmp_path / "b.parquet")
     with pytest.raises(UserError, match=r"b\.parquet has other columns than .*a\.parquet \("):
-        read_log(tmp_path)
+        whole(tmp_path)
 
 
 def test_a_bad_row_in_a_later_part_is_counted_from_its_beginning(tmp_path):
     write(tmp_path / "a.parquet", rating=[1, 2, 3])
     write(tmp_path / "b.parquet", rating=["1", "x", "3"])
     with pytest.raises(UserError, match=r"b\.parquet, row 2: the rating 'x'"):
-        read_log(tmp_path)
+        whole(tmp_path)

@@ -1,11 +1,16 @@
 import errno
 import hashlib
+import shutil
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from bert4rec_jax.data import download
+from bert4rec_jax.data import download, parquet
 from bert4rec_jax.data.columns import Columns
 from bert4rec_jax.data.prepare import Report, prepare
+from bert4rec_jax.data.rows import ArrayFile
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
@@ -202,3 +207,111 @@ def test_a_bad_row_leaves_nothing_behind(log, tmp_path):
     with pytest.raises(UserError, match=r"log\.csv, line 8: the rating 'good'"):
         prepare(log, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["log.csv"]
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    """One log as a file, as shards, with a row per user, and as shards of these."""
+    generator = np.random.default_rng(0)
+    columns = {
+        "user_id": np.sort((generator.exponential(size=1500) * 20).astype(int)),
+        "item_id": (generator.exponential(size=1500) * 12).astype(int),
+        "timestamp": generator.integers(0, 40, 1500),
+        "rating": generator.integers(1, 11, 1500) / 2,
+    }
+    table = pa.table(columns)
+    lists = table.group_by("user_id", use_threads=False).aggregate(
+        [(name, "list") for name in columns if name != "user_id"]
+    )
+    lists = lists.rename_columns(["user_id", "item_id", "timestamp", "rating"])
+    folder = tmp_path_factory.mktemp("forms")
+    for name, whole in (("rows", table), ("lists", lists)):
+        pq.write_table(whole, folder / f"{name}.parquet", row_group_size=170)
+        (folder / name).mkdir()
+        for part in range(4):
+            start, stop = (whole.num_rows * p // 4 for p in (part, part + 1))
+            pq.write_table(
+                whole.slice(start, stop - start), folder / name / f"part-{part}.snappy.parquet"
+            )
+        for ignored in (
+            "_SUCCESS",
+            "_metadata",
+            ".part-0.parquet.crc",
+            "._x.parquet",
+            "_y.parquet",
+        ):
+            (folder / name / ignored).write_text("no log")
+    return folder
+
+
+@pytest.mark.parametrize("rows", [1 << 22, 100])
+def test_shards_and_lists_give_the_store_of_one_file(forms, tmp_path, rows):
+    minima = {"min_user_interactions": 4, "min_item_interactions": 6}
+    whole = prepare(forms / "rows.parquet", tmp_path / "whole", **minima)
+    assert whole.report.duplicates > 0
+    assert 0 < whole.report.interactions < 1500 - whole.report.duplicates
+    for name in ("rows", "lists.parquet", "lists"):
+        other = prepare(forms / name, tmp_path / name, rows_in_memory=rows, **minima)
+        assert other.store.fingerprint == whole.store.fingerprint
+        assert other.report == whole.report
+
+
+@pytest.mark.parametrize("rows", [1, 333, 1499])
+def test_rows_in_memory_change_no_byte(forms, tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 100)
+    whole = prepare(forms / "rows", tmp_path / "whole")
+    part = prepare(forms / "rows", tmp_path / "part", rows_in_memory=rows)
+    assert snapshot(part.store.path) == snapshot(whole.store.path)
+    assert part.report == whole.report
+
+
+def test_no_rows_in_memory_are_refused(log, tmp_path):
+    with pytest.raises(UserError, match="rows_in_memory is 0; give 1 or more"):
+        prepare(log, tmp_path / "out", rows_in_memory=0)
+
+
+def test_rows_without_an_item_are_reported(tmp_path):
+    table = pa.table({"user_id": ["a", "b"], "item_id": [["x", "y"], []]})
+    pq.write_table(table, tmp_path / "log.parquet")
+    report = prepare(
+        tmp_path / "log.parquet", tmp_path / "out", min_user_interactions=1, min_item_interactions=1
+    ).report
+    assert (report.read, report.users, report.empty_histories) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("place", ["part-1", "part-3"])
+def test_a_damaged_shard_is_named_and_leaves_nothing_behind(forms, tmp_path, place):
+    shutil.copytree(forms / "rows", tmp_path / "log")
+    shard = tmp_path / "log" / f"{place}.snappy.parquet"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:4] + bytes(200) + content[204:])
+    with pytest.raises(UserError, match=f"{place}.* is not a whole Parquet file"):
+        prepare(tmp_path / "log", tmp_path / "deep" / "out", rows_in_memory=10)
+    assert [file.name for file in tmp_path.iterdir()] == ["log"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(OSError(errno.ENOSPC, "No space left on device"), UserError),
+     (KeyboardInterrupt(), KeyboardInterrupt)],
+)  # fmt: skip
+@pytest.mark.parametrize("appends", [0, 2, 4])  # while reading, sorting, writing
+def test_a_stop_anywhere_keeps_the_earlier_store(
+    log, tmp_path, monkeypatch, error, raised, appends
+):
+    options = {"min_user_interactions": 1, "min_item_interactions": 1}
+    prepare(log, tmp_path / "out", **options)
+    before = snapshot(tmp_path / "out")
+    append, calls = ArrayFile.append, []
+
+    def stopped(file, values):
+        calls.append(file)
+        if len(calls) > 2 * appends:
+            raise error
+        append(file, values)
+
+    monkeypatch.setattr(ArrayFile, "append", stopped)
+    with pytest.raises(raised):
+        prepare(log, tmp_path / "out", **options)
+    assert snapshot(tmp_path / "out") == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "out"]

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sample import whole
 
 from bert4rec_jax.data import delimited, parquet
 from bert4rec_jax.data.columns import Columns
@@ -16,7 +17,6 @@ WHEN = 1_714_500_000  # 2024-04-30 18:00:00 UTC
 
 def rows(log):
     """(user, item, timestamp, rating) as they were read; unrated is None."""
-    log = log.interactions
     users, items = log.user_ids.to_pylist(), log.item_ids.to_pylist()
     return [
         (users[u], items[i], t, None if np.isnan(r) else r)
@@ -47,35 +47,34 @@ EXPECTED = [("7", "0054890", 5, 9.0), ("8", "54890", 4, 2.5), ("7", "x", 3, 0.0)
     ],
 )  # fmt: skip
 def test_text_formats_keep_ids_as_text_and_rows_in_order(tmp_path, name, content):
-    log = read_log(put(tmp_path / name, content))
+    log = whole(put(tmp_path / name, content))
     assert rows(log) == EXPECTED
-    assert log.interactions.timed
-    kinds = [log.interactions.users, log.interactions.timestamps, log.interactions.ratings]
+    assert log.timed
+    kinds = [log.users, log.timestamps, log.ratings]
     assert [array.dtype for array in kinds] == [np.int32, np.int64, np.float32]
 
 
 @pytest.mark.parametrize("content", ["u1 a\nu2  b\nu1 b\n", "u1\ta\r\n\r\n u2\t b \r\nu1 b"])
 def test_pairs_take_the_row_number_as_time(tmp_path, content):
-    log = read_log(put(tmp_path / "log.txt", content))
+    log = whole(put(tmp_path / "log.txt", content))
     assert rows(log) == [("u1", "a", 0, None), ("u2", "b", 1, None), ("u1", "b", 2, None)]
-    assert not log.interactions.timed
+    assert not log.timed
 
 
 def test_a_file_of_many_blocks_is_one_log(tmp_path, monkeypatch):
     monkeypatch.setattr(delimited, "_BLOCK_BYTES", 64)
     expected = [(f"u{i % 7}", f"i{i % 11}", i, float(i % 5)) for i in range(300)]
     content = "".join(f"{u}::{i}::{r}::{t}\n" for u, i, t, r in expected)
-    log = read_log(put(tmp_path / "ratings.dat", content))
+    log = whole(put(tmp_path / "ratings.dat", content))
     assert rows(log) == expected
-    assert log.interactions.user_ids.to_pylist() == [f"u{i}" for i in range(7)]
+    assert log.user_ids.to_pylist() == [f"u{i}" for i in range(7)]
 
 
 def test_xz_is_unpacked_on_the_way(tmp_path):
     (tmp_path / "ratings.dat.xz").write_bytes(lzma.compress(b"7::x::0::3\n"))
     (tmp_path / "movies.dat.xz").write_bytes(lzma.compress("x::Ü::War\n".encode()))
-    log = read_log(tmp_path)
-    assert rows(log) == [("7", "x", 3, 0.0)]
-    assert log.titles == {"x": ("Ü", "War")}
+    assert rows(whole(tmp_path)) == [("7", "x", 3, 0.0)]
+    assert read_log(tmp_path).titles == {"x": ("Ü", "War")}
 
 
 def test_titles_come_from_beside_the_log_or_from_the_file_given(tmp_path):
@@ -91,26 +90,26 @@ def test_titles_come_from_beside_the_log_or_from_the_file_given(tmp_path):
 
 def test_columns_may_have_other_names(tmp_path):
     table = put(tmp_path / "log.csv", "who,what,when,stars\na,x,5,3\n")
-    assert rows(read_log(table, columns=Columns("who", "what", "when", "stars"))) == [
+    assert rows(whole(table, columns=Columns("who", "what", "when", "stars"))) == [
         ("a", "x", 5, 3.0)
     ]
-    log = read_log(table, columns=Columns("who", "what", None, None))
+    log = whole(table, columns=Columns("who", "what", None, None))
     assert rows(log) == [("a", "x", 0, None)]
-    assert not log.interactions.timed
+    assert not log.timed
 
 
 def test_default_columns_of_time_and_rating_may_be_missing(tmp_path):
     table = put(tmp_path / "log.csv", "user_id,item_id\na,x\nb,x\n")
-    assert rows(read_log(table)) == [("a", "x", 0, None), ("b", "x", 1, None)]
+    assert rows(whole(table)) == [("a", "x", 0, None), ("b", "x", 1, None)]
     table = put(tmp_path / "log.csv", "user_id,item_id,timestamp,device\na,x,5,tv\n")
-    assert rows(read_log(table)) == [("a", "x", 5, None)]
+    assert rows(whole(table)) == [("a", "x", 5, None)]
     table = put(tmp_path / "log.csv", "user_id,item_id,rating\na,x,4\n")
-    assert rows(read_log(table)) == [("a", "x", 0, 4.0)]
+    assert rows(whole(table)) == [("a", "x", 0, 4.0)]
 
 
 def test_empty_ratings_of_tables_are_unrated(tmp_path):
     table = put(tmp_path / "log.csv", "user_id,item_id,rating,timestamp\na,x,,5\na,y,4,6\n")
-    assert rows(read_log(table)) == [("a", "x", 5, None), ("a", "y", 6, 4.0)]
+    assert rows(whole(table)) == [("a", "x", 5, None), ("a", "y", 6, 4.0)]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +134,7 @@ def test_empty_ratings_of_tables_are_unrated(tmp_path):
 def test_times_of_text_tables(tmp_path, text, seconds):
     # Beside a plain number: every field is understood for itself.
     content = f"user_id,item_id,timestamp\na,x,7\na,y,{text}\n"
-    assert [row[2] for row in rows(read_log(put(tmp_path / "log.csv", content)))] == [7, seconds]
+    assert [row[2] for row in rows(whole(put(tmp_path / "log.csv", content)))] == [7, seconds]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ def test_times_of_text_tables(tmp_path, text, seconds):
 def test_times_of_typed_tables(tmp_path, times):
     table = pa.table({"user_id": ["a"], "item_id": ["x"], "timestamp": times})
     pq.write_table(table, tmp_path / "log.parquet")
-    assert rows(read_log(tmp_path / "log.parquet")) == [("a", "x", WHEN, None)]
+    assert rows(whole(tmp_path / "log.parquet")) == [("a", "x", WHEN, None)]
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64()])
@@ -162,7 +161,7 @@ def test_dates_are_midnight_utc(tmp_path, kind):
     days = pa.array([datetime.date(2024, 4, 30)], kind)
     table = pa.table({"user_id": ["a"], "item_id": ["x"], "timestamp": days})
     pq.write_table(table, tmp_path / "log.parquet")
-    assert rows(read_log(tmp_path / "log.parquet")) == [("a", "x", WHEN - 18 * 3600, None)]
+    assert rows(whole(tmp_path / "log.parquet")) == [("a", "x", WHEN - 18 * 3600, None)]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +178,7 @@ def test_dates_are_midnight_utc(tmp_path, kind):
 def test_ids_and_ratings_of_typed_tables(tmp_path, users, items, ratings):
     table = pa.table({"rating": ratings, "item_id": items, "user_id": users})
     pq.write_table(table, tmp_path / "log.parquet")
-    log = read_log(tmp_path / "log.parquet")
+    log = whole(tmp_path / "log.parquet")
     assert rows(log) == [("1", "07", 0, 1.0), ("20", "8", 1, None), ("1", "9", 2, 3.0)]
 
 
@@ -189,17 +188,16 @@ def test_parquet_parts_and_batches_are_one_log(tmp_path, monkeypatch):
         numbers = list(range(first, first + 10))
         table = pa.table({"user_id": numbers, "item_id": numbers, "timestamp": numbers})
         pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=4)
-    log = read_log(tmp_path)
-    assert rows(log) == [(str(i), str(i), i, None) for i in range(20)]
-    assert [name for name, _ in log.checksums] == ["a.parquet", "b.parquet"]
+    assert rows(whole(tmp_path)) == [(str(i), str(i), i, None) for i in range(20)]
+    assert [name for name, _ in read_log(tmp_path).checksums] == ["a.parquet", "b.parquet"]
 
 
 def test_shipped_movietweetings_is_what_it_says():
     folder = resources.files("bert4rec_jax.data") / "movietweetings"
     with resources.as_file(folder / "ratings.dat.xz") as ratings:
-        log = read_log(ratings)
-    users, items = len(log.interactions.user_ids), len(log.interactions.item_ids)
-    assert (len(log.interactions), users, items) == (141_695, 21_081, 12_611)
-    assert set(log.interactions.item_ids.to_pylist()) <= log.titles.keys()
+        log, titles = whole(ratings), read_log(ratings).titles
+    users, items = len(log.user_ids), len(log.item_ids)
+    assert (len(log), users, items) == (141_695, 21_081, 12_611)
+    assert set(log.item_ids.to_pylist()) <= titles.keys()
     assert rows(log)[0] == ("1", "0054890", 1_381_945_744, 9.0)
-    assert log.titles["0002844"] == ("Fantômas - À l'ombre de la guillotine (1913)", "Crime|Drama")
+    assert titles["0002844"] == ("Fantômas - À l'ombre de la guillotine (1913)", "Crime|Drama")

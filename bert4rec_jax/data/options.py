@@ -1,4 +1,4 @@
-"""Format names: the kinds of logs that can be read; the command line names them without pyarrow."""
+"""Options of reading a log, which the command line names without pyarrow."""
 
 from typing import Literal, get_args
 
@@ -6,3 +6,4 @@ Format = Literal[
     "movielens-dat", "movielens-100k", "movielens-csv", "pairs", "csv", "tsv", "parquet"
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
+ROWS_IN_MEMORY = 1 << 22  # at once, unless told otherwise

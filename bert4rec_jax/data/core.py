@@ -1,0 +1,67 @@
+"""The k-core: which users and items have enough interactions among themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.errors import UserError
+
+Pairs = Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]
+Marks = npt.NDArray[np.bool_]
+
+
+def k_core(
+    pairs: Callable[[], Pairs],
+    num_users: int,
+    num_items: int,
+    *,
+    min_user_interactions: int,
+    min_item_interactions: int,
+) -> tuple[Marks, Marks]:
+    """Keep users and items that have enough rows with each other, to a fixpoint.
+
+    Args:
+      pairs: called once per pass, which may be many: the users and items of all rows, in pieces.
+      num_users: U; users are 0 .. U - 1.
+      num_items: I; items are 0 .. I - 1.
+      min_user_interactions: rows that a user needs, with items that are kept.
+      min_item_interactions: rows that an item needs, of users that are kept.
+
+    Returns:
+      Which users `[U]` and items `[I]` are kept; a row is kept if both of its are.
+
+    Raises:
+      UserError: nothing is left.
+    """
+    keep_users, keep_items = np.ones(num_users, bool), np.ones(num_items, bool)
+    while True:
+        user_counts, item_counts = np.zeros(num_users, np.int64), np.zeros(num_items, np.int64)
+        rows = 0
+        for users, items in pairs():
+            kept = keep_users[users] & keep_items[items]
+            add_counts(users[kept], user_counts)
+            add_counts(items[kept], item_counts)
+            rows += len(users)
+        weak_users = user_counts < min_user_interactions
+        weak_items = item_counts < min_item_interactions
+        keep_users &= ~weak_users
+        keep_items &= ~weak_items
+        if not user_counts[weak_users].any() and not item_counts[weak_items].any():
+            break
+    if not user_counts.any():
+        raise UserError(
+            f"no interaction is left of {rows:,} after filtering for users with at least "
+            f"{min_user_interactions} and items with at least {min_item_interactions} "
+            "interactions; lower data.min-user-interactions or data.min-item-interactions"
+        )
+    return keep_users, keep_items
+
+
+def add_counts(codes: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> None:
+    """Add to `counts` how often each code occurs; cheap where these lie close together."""
+    if len(codes):
+        first, stop = int(codes.min()), int(codes.max()) + 1
+        counts[first:stop] += np.bincount(codes - first)

@@ -1,0 +1,128 @@
+"""Rows on disk: interactions in columns that grow piece by piece, and are read by slices."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bert4rec_jax.data.interactions import Interactions
+
+DTYPES: dict[str, npt.DTypeLike] = {
+    "users": np.int32,
+    "items": np.int32,
+    "timestamps": np.int64,
+    "ratings": np.float32,
+}
+
+
+class ArrayFile:
+    """A one-dimensional `.npy` file that grows at its end: the bytes of `np.save` once closed."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        """Begin an empty file."""
+        self._path = path
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._stream = path.open("wb")
+        self._write_header()
+        self._start = self._stream.tell()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        """Add values at the end."""
+        self._stream.write(np.ascontiguousarray(values, self._dtype).data)
+        self._length += len(values)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """A copy of `start : stop`. Pages of a memory map would count as memory of the process."""
+        self._stream.flush()
+        offset = self._start + start * self._dtype.itemsize
+        return np.fromfile(self._path, self._dtype, count=stop - start, offset=offset)
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.seek(0)
+        self._write_header()  # NumPy leaves room in it for a longer shape
+        self._stream.close()
+
+    def _write_header(self) -> None:
+        np.lib.format.write_array_header_1_0(
+            self._stream,
+            {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)},
+        )
+
+
+class Rows:
+    """Interactions on disk, 20 bytes each, for as long as a `with` block lasts.
+
+    The tables of ids stay in memory; those of the last piece are the tables of all.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin without a row, in a folder that is made for it."""
+        folder.mkdir()
+        self._folder = folder
+        self._files = ExitStack()
+        self._columns = {
+            name: self._files.enter_context(ArrayFile(folder / f"{name}.npy", dtype))
+            for name, dtype in DTYPES.items()
+        }
+        self._ids = (pa.array([], pa.string()), pa.array([], pa.string()))
+        self._timed = True
+
+    def __len__(self) -> int:
+        return len(self._columns["users"])
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Users and items in the tables of ids."""
+        return len(self._ids[0]), len(self._ids[1])
+
+    def append(self, piece: Interactions) -> None:
+        """Add rows at the end; their codes hold in the tables of every later piece."""
+        for name, column in self._columns.items():
+            column.append(getattr(piece, name))
+        self._ids, self._timed = (piece.user_ids, piece.item_ids), piece.timed
+
+    def column(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows `start : stop` of one column."""
+        return self._columns[name].read(start, stop)
+
+    def read(self, *slices: tuple[int, int]) -> Interactions:
+        """The rows of some slices (start, stop), one after the other."""
+        columns = {
+            name: np.concatenate([self.column(name, *each) for each in slices])
+            for name in self._columns
+        }
+        return Interactions(
+            **columns, user_ids=self._ids[0], item_ids=self._ids[1], timed=self._timed
+        )
+
+    def pieces(self, rows: int) -> Iterator[Interactions]:
+        """All rows, in pieces of so many."""
+        return (self.read(each) for each in self._slices(rows))
+
+    def pairs(self, rows: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
+        """The users and items of all rows, in pieces of so many."""
+        return ((self.column("users", *s), self.column("items", *s)) for s in self._slices(rows))
+
+    def _slices(self, rows: int) -> list[tuple[int, int]]:
+        return [(a, min(a + rows, len(self))) for a in range(0, len(self), rows)]
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._files.__exit__(*error)
