@@ -32,6 +32,7 @@ _BITS = re.compile(r"\d+")
 _INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|body|condition|to_apply|branch_computations)=\{?([^,){}]+)")
+_CHAIN = re.compile(r'chain_id="(\d+)"')  # of a collective that runs beside other work, in pieces
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -74,13 +75,16 @@ def collectives(program: str, *, trips: int = 1) -> list[Collective]:
     found: dict[str, list[Collective]] = defaultdict(list)
     calls: dict[str, Counter[str]] = defaultdict(Counter)
     name = entry = ""
+    chains = set()
     for line in program.splitlines():
         if line.startswith(("%", "ENTRY ")) and line.endswith("{"):
             name = line.removeprefix("ENTRY ").split(maxsplit=1)[0].lstrip("%")
             entry = name if line.startswith("ENTRY ") else entry
         elif line.startswith(" "):
-            if match := _INSTRUCTION.search(line):
+            chain = _CHAIN.search(line)
+            if (match := _INSTRUCTION.search(line)) and (not chain or chain[1] not in chains):
                 found[name].append(_collective(match, line))
+                chains |= {chain[1]} if chain else set()
             known = _TRIPS.search(line)
             runs = int(known[1]) if known else trips if " while(" in line else 1
             for called in _CALLED.findall(line):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +14,14 @@ from jax.sharding import Mesh
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.masking import num_slots
 from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
 from bert4rec_jax.training.step import (
     Constants,
     TrainState,
     TrainStep,
+    create_state,
     make_train_step,
     new_state,
 )
@@ -36,6 +39,7 @@ class Described:
       batch: shapes of its batch, of all hosts together.
       constants: shapes of its constants.
       slots: slots S per row.
+      create: draws a state, if the devices are present.
     """
 
     step: TrainStep
@@ -43,6 +47,7 @@ class Described:
     batch: Batch
     constants: Constants
     slots: int
+    create: Callable[[], TrainState]
 
     def compile(self) -> jax.stages.Compiled:
         """The program for the mesh of the step."""
@@ -50,7 +55,7 @@ class Described:
 
 
 def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0) -> Described:
-    """The train step of a config over the whole catalog.
+    """The train step of a config.
 
     Args:
       config: all settings.
@@ -62,8 +67,8 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0)
     model = build_model(config.model, num_rows=num_rows, max_length=length, content_dim=content_dim)
     schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=_STEPS)
     optimizer = make_optimizer(config.optimizer, schedule)
-    new = partial(new_state, model, optimizer, seed=config.training.seed, max_length=length)
-    state: TrainState = jax.eval_shape(new)
+    new: dict[str, int] = {"seed": config.training.seed, "max_length": length}
+    state: TrainState = jax.eval_shape(partial(new_state, model, optimizer, **new))
     shape: Any = jax.ShapeDtypeStruct
     dtypes = (jnp.int32, jnp.int8, jnp.int32, jnp.int32, jnp.uint32, jnp.float32)
     batch: Any = Batch(*(shape((batch_size, length), dtype) for dtype in dtypes))
@@ -73,16 +78,26 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0)
         "trained": in_softmax,
         "offset": shape((), jnp.float32),
     }
-    constants = Constants(in_softmax, {"item_table": content} if content_dim else {})
+    training = config.training
+    max_segments = config.data.max_segments if config.data.pack else 1
+    in_batch = None
+    if training.in_batch_negatives:
+        in_batch = InBatch(training.in_batch_negatives, training.uniform_negatives, max_segments)
+    constants = Constants(
+        in_softmax,
+        {"item_table": content} if content_dim else {},
+        shape((num_rows,), jnp.float32) if in_batch else None,
+    )
     slots = num_slots(
         rate=config.masking.rate,
         next_item=config.masking.next_item,
         max_length=length,
-        max_segments=config.data.max_segments if config.data.pack else 1,
+        max_segments=max_segments,
     )
     step = make_train_step(
         mesh, state, constants, model, optimizer,
-        masking=config.masking, slots=slots, seed=config.training.seed, steps_per_epoch=_STEPS,
-        chunk=config.training.loss_chunk,
+        masking=config.masking, slots=slots, seed=training.seed, steps_per_epoch=_STEPS,
+        chunk=training.loss_chunk, in_batch=in_batch,
     )  # fmt: skip
-    return Described(step, state, batch, constants, slots)
+    create = partial(create_state, mesh, model, optimizer, **new)
+    return Described(step, state, batch, constants, slots, create)

@@ -62,13 +62,16 @@ ENTRY %main.1 (p: f32[128]) -> f32[128] {
   %g.2 = f32[8,16]{1,0} all-gather-done(%g.1)
   %s.1 = f32[2,16]{1,0} reduce-scatter(%x), replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, to_apply=%add
   %p.1 = f32[3]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+  %a.1 = s32[9]{0} all-to-all(%x), replica_groups={{0,1}}, frontend_attributes={chain_id="0"}
+  %a.2 = s32[9]{0} all-to-all(%x), replica_groups={{0,1}}, frontend_attributes={chain_id="0"}
 }
 """  # noqa: E501
 
 
 def test_reading_a_program():
-    found = {one.kind: one for one in collectives(PROGRAM, trips=3)}
-    assert len(found) == 4
+    listed = collectives(PROGRAM, trips=3)
+    found = {one.kind: one for one in listed}
+    assert len(listed) == len(found) == 5, "two pieces of one chain are one collective"
     reduced = found["all-reduce"]
     assert reduced.shapes == ((128,), (8, 2)) and reduced.size == 4 * 128 + 2 * 16
     assert (reduced.devices, reduced.times) == (4, 15)
