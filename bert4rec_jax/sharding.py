@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -39,28 +40,37 @@ class Along(Enum):
         return P(*self.value)
 
 
-def make_mesh(*, data: int = -1, model: int = 1) -> Mesh:
+def make_mesh(
+    *, data: int = -1, model: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """A mesh over all devices of all processes.
 
     Args:
       data: devices along the batch; -1 takes all that `model` leaves.
       model: devices along the item table.
+      devices: others than those of this run, which may be described rather than present.
 
     Raises:
       UserError: the devices cannot be laid out so.
     """
-    devices = jax.device_count()
-    if devices % model:
+    count = jax.device_count() if devices is None else len(devices)
+    if count % model:
         raise UserError(
-            f"mesh.model is {model}, but it has to divide the {devices} devices of this run"
+            f"mesh.model is {model}, but it has to divide the {count} devices of this run"
         )
-    rows = devices // model if data == -1 else data
-    if rows * model != devices:
+    rows = count // model if data == -1 else data
+    if rows * model != count:
         raise UserError(
             f"mesh.data x mesh.model is {rows} x {model} = {rows * model}, but this run has "
-            f"{devices} devices; use --mesh.data -1 to take what is there"
+            f"{count} devices; use --mesh.data -1 to take what is there"
         )
-    return jax.make_mesh((rows, model), (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
+    shape, names = (rows, model), (_DATA, _MODEL)
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def devices_along(mesh: Mesh) -> tuple[int, int]:
+    """Devices along the batch, and along the item table."""
+    return mesh.shape[_DATA], mesh.shape[_MODEL]
 
 
 def items_mesh(devices: Sequence[jax.Device], num_rows: int) -> Mesh:
@@ -132,6 +142,59 @@ def over_shards(function: Callable[..., Any], inputs: tuple[Along, ...], outputs
         out_specs=jax.tree.map(lambda along: along.spec, outputs),
         check_vma=False,
     )
+
+
+def look_up(table: jax.Array, indices: jax.Array) -> jax.Array:
+    """`table[indices]`: rows of an item table, asked for by indices that lie along the batch.
+
+    Its gradient holds no more rows than there are indices. Where that is little beside the table,
+    devices along the batch exchange these rows instead of summing gradients of the whole table.
+
+    Args:
+      table: `[V, D]`.
+      indices: `[B, L]` int.
+
+    Returns:
+      `[B, L, D]`.
+    """
+    if not exchanges_rows(_current_mesh(), indices=indices.size, num_rows=len(table)):
+        return table[indices]
+
+    @jax.custom_vjp
+    def found(table: jax.Array, indices: jax.Array) -> jax.Array:
+        return table[indices]
+
+    def forward(table: jax.Array, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return table[indices], indices
+
+    def backward(indices: jax.Array, upstream: jax.Array) -> tuple[jax.Array, None]:
+        inputs = (Along.ROWS, Along.ROWS, Along.ITEMS)
+        add = over_shards(_sum_by_item, inputs, Along.ITEMS)
+        return add(indices, upstream, jnp.zeros_like(table)), None
+
+    found.defvjp(forward, backward)
+    return found(table, indices)
+
+
+def _sum_by_item(indices: jax.Array, rows: jax.Array, zeros: jax.Array) -> jax.Array:
+    indices, rows = (jax.lax.all_gather(x, _DATA, tiled=True) for x in (indices, rows))
+    local = indices - first_local_item(len(zeros))
+    outside = (local < 0) | (local >= len(zeros))
+    return zeros.at[jnp.where(outside, len(zeros), local)].add(rows, mode="drop")
+
+
+def exchanges_rows(mesh: Mesh | jax.sharding.AbstractMesh, *, indices: int, num_rows: int) -> bool:
+    """Whether devices along the batch exchange rows for the gradient of `look_up`.
+
+    In a ring, gathering the rows of all devices sends each about once, and summing gradients of a
+    device's part of the table sends that part about twice.
+
+    Args:
+      mesh: the devices.
+      indices: how many, over all devices.
+      num_rows: of the whole table.
+    """
+    return mesh.shape[_DATA] > 1 and indices < 2 * (num_rows // mesh.shape[_MODEL])
 
 
 def first_local_item(local_items: int) -> jax.Array:

@@ -22,7 +22,7 @@ ALLOWED = {
     "processes": set(),
     "data": {"config", "outputs"},
     "features": {"config", "data", "outputs"},
-    "models": set(),
+    "models": {"sharding"},
     "training": {"config", "data", "models", "processes", "sharding"},
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.

@@ -17,6 +17,7 @@ from bert4rec_jax.models.history import GAPS, History, moments, visible
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.models.layers import TransformerLayer, layer_norm, unit_length
 from bert4rec_jax.models.request_time import RequestTime
+from bert4rec_jax.sharding import look_up
 
 
 class BERT4Rec(nn.Module):
@@ -108,7 +109,7 @@ class BERT4Rec(nn.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`encode` and `item_vectors` together: `[B, S, D]`, `[V, D]`, `[V]`."""
         vectors, bias = self.item_table(deterministic=deterministic)
-        h = vectors[history.tokens] + self.position_embedding[history.positions]
+        h = look_up(vectors, history.tokens) + self.position_embedding[history.positions]
         if self.thumbs:
             h = h + self.thumb_embedding[history.thumbs]
         if self.times:

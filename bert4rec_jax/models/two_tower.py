@@ -18,6 +18,7 @@ from bert4rec_jax.models.history import History, visible
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.models.layers import FeedForward, TransformerLayer, layer_norm, unit_length
 from bert4rec_jax.models.pooling import Pooling
+from bert4rec_jax.sharding import look_up
 
 
 class TwoTower(nn.Module):
@@ -95,7 +96,7 @@ class TwoTower(nn.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`encode` and `item_vectors` together: `[B, S, D]`, `[V, D]`, `[V]`."""
         vectors, bias = self.item_table(deterministic=deterministic)
-        h = vectors[history.tokens]
+        h = look_up(vectors, history.tokens)
         if self.thumbs:
             h = h + self.thumb_embedding[history.thumbs]
         h = self.input_norm(h.astype(self.dtype))

@@ -4,13 +4,14 @@
 
 Neither dead slots nor `[slots, V]` scores cost anything: slots in use are moved to the front and
 worked through in blocks, as many as there are, and the catalog in chunks, which may lie over
-several devices. The gradient is written by hand: the pass that training runs forms each block's
-softmax anyway, and the block's gradients follow from it at once.
+several devices. The gradient is written by hand. Where the catalog is one chunk, the scores of a
+block give its softmax and its gradients at once. Otherwise there are two passes over the catalog,
+one for the normalisers and one for the gradients; in each a chunk of the table is read once, all
+blocks meet it, and its gradient is written once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from bert4rec_jax.sharding import (
 
 _SMALLEST_BLOCK = 128  # slots: enough for efficient products
 _OUT_OF_SOFTMAX = -1e30
+_NOBODY = -1  # no slot's label
 
 
 def cross_entropy(
@@ -49,7 +51,7 @@ def cross_entropy(
       labels: `[N]` int, rows of `vectors`.
       weights: `[N]` float32, 0 at slots that are not in use.
       in_softmax: `[V]` bool, false for PAD, MASK, padded rows and items without a training event.
-      chunk: items worked on at once, per device.
+      chunk: the most items worked on at once, per device.
 
     Returns:
       A float32 scalar, differentiable in `hidden`, `vectors` and `bias`.
@@ -89,6 +91,22 @@ class _Items(NamedTuple):
     tokens: jax.Array
 
 
+class _Softmax(NamedTuple):
+    """What is known of each slot's softmax: of a block or of all slots, `[n]` each."""
+
+    highest: jax.Array
+    total: jax.Array
+    label_score: jax.Array
+
+
+class _Gradients(NamedTuple):
+    """With respect to the slots, those in use first, and to the device's part of the catalog."""
+
+    hidden: jax.Array
+    vectors: jax.Array
+    bias: jax.Array
+
+
 def _local_loss(
     hidden: jax.Array,
     vectors: jax.Array,
@@ -100,15 +118,9 @@ def _local_loss(
     chunk: int,
 ) -> jax.Array:
     slots, _, blocks = _in_use_first(hidden, labels, weights)
-    size = _block_size(len(labels))
-    chunks = _chunks(vectors, bias, in_softmax, chunk)
-
-    def add(number: jax.Array, loss: jax.Array) -> jax.Array:
-        block = _block(slots, number, size)
-        return loss + (block.weights * _log_loss(block, chunks)[0]).sum()
-
-    total = jax.lax.fori_loop(0, blocks, add, jnp.zeros(()))
-    return sum_over_rows(total) / _total(weights)
+    items = _local_items(vectors, bias, in_softmax)
+    losses, _ = _log_loss(_softmax(slots, blocks, items, chunk))
+    return sum_over_rows(_weighted(slots.weights, losses)) / _total(weights)
 
 
 def _local_gradients(
@@ -122,62 +134,108 @@ def _local_gradients(
     chunk: int,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
     slots, order, blocks = _in_use_first(hidden, labels, weights)
-    size = _block_size(len(labels))
-    chunks = _chunks(vectors, bias, in_softmax, chunk)
-    total_weight = _total(weights)
-
-    def add(number: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        loss, to_hidden, to_vectors, to_bias = carry
-        block = _block(slots, number, size)
-        losses, log_normaliser = _log_loss(block, chunks)
-        scale = (block.weights / total_weight)[:, None]
-
-        def of_chunk(to_block: jax.Array, items: _Items) -> tuple[jax.Array, Any]:
-            scores, is_label = _scores(block, items)
-            to_scores = (jnp.exp(scores - log_normaliser[:, None]) - is_label) * scale
-            to_items = (to_scores.T @ block.hidden, to_scores.sum(0))
-            return to_block + to_scores @ items.vectors, to_items
-
-        to_block, (more_vectors, more_bias) = _scan(of_chunk, jnp.zeros_like(block.hidden), chunks)
-        return (
-            loss + (block.weights * losses).sum(),
-            jax.lax.dynamic_update_slice_in_dim(to_hidden, to_block, number * size, 0),
-            to_vectors + more_vectors.reshape(vectors.shape),
-            to_bias + more_bias.reshape(bias.shape),
-        )
-
-    start = (
-        jnp.zeros(()),
-        jnp.zeros_like(slots.hidden),
-        jnp.zeros_like(vectors),
-        jnp.zeros_like(bias),
-    )
-    loss, to_hidden, to_vectors, to_bias = jax.lax.fori_loop(0, blocks, add, start)
-    in_order = jnp.zeros_like(hidden).at[order].set(to_hidden[: len(order)])
-    return sum_over_rows(loss) / total_weight, (
+    items = _local_items(vectors, bias, in_softmax)
+    total = _total(weights)
+    in_one = _in_one_pass if len(bias) <= chunk else partial(_in_two_passes, chunk=chunk)
+    loss, gradients = in_one(slots, blocks, items, total)
+    in_order = jnp.zeros_like(hidden).at[order].set(gradients.hidden[: len(order)])
+    return sum_over_rows(loss) / total, (
         sum_over_items(in_order),
-        sum_over_rows(to_vectors),
-        sum_over_rows(to_bias),
+        sum_over_rows(gradients.vectors),
+        sum_over_rows(gradients.bias),
     )
 
 
-def _log_loss(block: _Slots, chunks: _Items) -> tuple[jax.Array, jax.Array]:
-    """`-log p(label)` and the log normaliser per slot of a block, `[n]` each."""
+def _in_one_pass(
+    slots: _Slots, blocks: jax.Array, items: _Items, total: jax.Array
+) -> tuple[jax.Array, _Gradients]:
+    """The weighted sum of losses and the gradients; the scores of a block are computed once."""
+    size = _block_size(len(slots.labels))
 
-    def accumulate(carry: tuple[jax.Array, ...], items: _Items) -> tuple[Any, None]:
-        highest, total, label_score = carry
-        scores, is_label = _scores(block, items)
-        new_highest = jnp.maximum(highest, scores.max(-1))
-        total = total * jnp.exp(highest - new_highest)
-        total += jnp.exp(scores - new_highest[:, None]).sum(-1)
-        return (new_highest, total, label_score + jnp.where(is_label, scores, 0).sum(-1)), None
+    def of_block(
+        number: jax.Array, carry: tuple[jax.Array, _Gradients]
+    ) -> tuple[jax.Array, _Gradients]:
+        loss, gradients = carry
+        block = _block(slots, number, size)
+        scores = _scores(block, items)
+        losses, log_normaliser = _log_loss(_joined(_nothing(size), *scores))
+        more = _to_scores(block, scores, log_normaliser, total)
+        gradients = _added(gradients, more, block, items, number * size, 0)
+        return loss + _weighted(block.weights, losses), gradients
 
-    n = block.labels.shape[0]
-    start = (jnp.full(n, _OUT_OF_SOFTMAX), jnp.zeros(n), jnp.zeros(n))
-    (highest, total, label_score), _ = _scan(accumulate, start, chunks)
-    overall = max_over_items(highest)
-    log_normaliser = overall + jnp.log(sum_over_items(total * jnp.exp(highest - overall)))
-    return log_normaliser - sum_over_items(label_score), log_normaliser
+    return jax.lax.fori_loop(0, blocks, of_block, (jnp.zeros(()), _no_gradients(slots, items)))
+
+
+def _in_two_passes(
+    slots: _Slots, blocks: jax.Array, items: _Items, total: jax.Array, *, chunk: int
+) -> tuple[jax.Array, _Gradients]:
+    """The weighted sum of losses and the gradients, whatever the size of the catalog."""
+    size = _block_size(len(slots.labels))
+    losses, log_normaliser = _log_loss(_softmax(slots, blocks, items, chunk))
+
+    def of_chunk(index: jax.Array, gradients: _Gradients) -> _Gradients:
+        part, first = _chunk(items, index, chunk)
+
+        def of_block(number: jax.Array, gradients: _Gradients) -> _Gradients:
+            block = _block(slots, number, size)
+            normaliser = jax.lax.dynamic_slice_in_dim(log_normaliser, number * size, size)
+            more = _to_scores(block, _scores(block, part), normaliser, total)
+            return _added(gradients, more, block, part, number * size, first)
+
+        return jax.lax.fori_loop(0, blocks, of_block, gradients)
+
+    count = number_of_chunks(len(items.tokens), chunk)
+    gradients = jax.lax.fori_loop(0, count, of_chunk, _no_gradients(slots, items))
+    return _weighted(slots.weights, losses), gradients
+
+
+def _softmax(slots: _Slots, blocks: jax.Array, items: _Items, chunk: int) -> _Softmax:
+    """The softmax of all slots over this device's part of the catalog, chunk by chunk."""
+    size = _block_size(len(slots.labels))
+
+    def of_chunk(index: jax.Array, known: _Softmax) -> _Softmax:
+        part, _ = _chunk(items, index, chunk)
+
+        def of_block(number: jax.Array, known: _Softmax) -> _Softmax:
+            start = number * size
+            before = _Softmax(*(jax.lax.dynamic_slice_in_dim(x, start, size) for x in known))
+            after = _joined(before, *_scores(_block(slots, number, size), part))
+            return _Softmax(
+                *(
+                    jax.lax.dynamic_update_slice_in_dim(x, new, start, 0)
+                    for x, new in zip(known, after)
+                )
+            )
+
+        return jax.lax.fori_loop(0, blocks, of_block, known)
+
+    count = number_of_chunks(len(items.tokens), chunk)
+    return jax.lax.fori_loop(0, count, of_chunk, _nothing(len(slots.labels)))
+
+
+def _nothing(slots: int) -> _Softmax:
+    return _Softmax(jnp.full(slots, _OUT_OF_SOFTMAX), jnp.zeros(slots), jnp.zeros(slots))
+
+
+def _joined(known: _Softmax, scores: jax.Array, is_label: jax.Array) -> _Softmax:
+    """What is known once further scores `[n, C]` are."""
+    highest = jnp.maximum(known.highest, scores.max(-1))
+    total = known.total * jnp.exp(known.highest - highest)
+    total += jnp.exp(scores - highest[:, None]).sum(-1)
+    return _Softmax(highest, total, known.label_score + jnp.where(is_label, scores, 0).sum(-1))
+
+
+def _log_loss(local: _Softmax) -> tuple[jax.Array, jax.Array]:
+    """`-log p(label)` and the log normaliser per slot, over all devices; `[n]` each."""
+    overall = max_over_items(local.highest)
+    total = sum_over_items(local.total * jnp.exp(local.highest - overall))
+    log_normaliser = overall + jnp.log(total)
+    return log_normaliser - sum_over_items(local.label_score), log_normaliser
+
+
+def _weighted(weights: jax.Array, losses: jax.Array) -> jax.Array:
+    """The weighted sum; where the weight is 0, the loss may not even be finite."""
+    return jnp.where(weights == 0, 0, weights * losses).sum()
 
 
 def _scores(block: _Slots, items: _Items) -> tuple[jax.Array, jax.Array]:
@@ -187,18 +245,49 @@ def _scores(block: _Slots, items: _Items) -> tuple[jax.Array, jax.Array]:
     return scores, block.labels[:, None] == items.tokens
 
 
+def _to_scores(
+    block: _Slots, found: tuple[jax.Array, jax.Array], log_normaliser: jax.Array, total: jax.Array
+) -> jax.Array:
+    """The gradient with respect to scores: `(p - is_label) * weight / total`, `[n, C]`."""
+    scores, is_label = found
+    scale = (block.weights / total)[:, None]
+    return (jnp.exp(scores - log_normaliser[:, None]) - is_label) * scale
+
+
+def _no_gradients(slots: _Slots, items: _Items) -> _Gradients:
+    return _Gradients(*map(jnp.zeros_like, (slots.hidden, items.vectors, items.bias)))
+
+
+def _added(
+    gradients: _Gradients,
+    to_scores: jax.Array,
+    block: _Slots,
+    items: _Items,
+    first_slot: jax.Array,
+    first_item: jax.Array | int,
+) -> _Gradients:
+    """Gradients with what the scores of a block and a chunk, which begin there, add to them."""
+
+    def add(x: jax.Array, more: jax.Array, start: jax.Array | int) -> jax.Array:
+        more += jax.lax.dynamic_slice_in_dim(x, start, len(more))
+        return jax.lax.dynamic_update_slice_in_dim(x, more, start, 0)
+
+    return _Gradients(
+        add(gradients.hidden, to_scores @ items.vectors, first_slot),
+        add(gradients.vectors, to_scores.T @ block.hidden, first_item),
+        add(gradients.bias, to_scores.sum(0), first_item),
+    )
+
+
 def _in_use_first(
     hidden: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> tuple[_Slots, jax.Array, jax.Array]:
     """Slots in use moved to the front and padded to whole blocks, their order, used blocks."""
     order = jnp.argsort(weights == 0, stable=True)
-    padding = -len(order) % _block_size(len(order))
-    slots = _Slots(
-        jnp.pad(hidden[order], ((0, padding), (0, 0))),
-        jnp.pad(labels[order], (0, padding)),
-        jnp.pad(weights[order], (0, padding)),
-    )
-    return slots, order, -(-(weights != 0).sum() // _block_size(len(order)))
+    slots = _Slots(hidden[order], labels[order], weights[order])
+    padding = padded_slots(len(order)) - len(order)
+    padded = (jnp.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)) for x in slots)
+    return _Slots(*padded), order, -(-(weights != 0).sum() // _block_size(len(order)))
 
 
 def _block_size(slots: int) -> int:
@@ -206,28 +295,37 @@ def _block_size(slots: int) -> int:
     return -(-slots // (8 * _SMALLEST_BLOCK)) * _SMALLEST_BLOCK
 
 
+def padded_slots(slots: int) -> int:
+    """A device's number of slots, in whole blocks."""
+    return -(-slots // _block_size(slots)) * _block_size(slots)
+
+
 def _block(slots: _Slots, number: jax.Array, size: int) -> _Slots:
     return _Slots(*(jax.lax.dynamic_slice_in_dim(x, number * size, size) for x in slots))
 
 
-def _chunks(vectors: jax.Array, bias: jax.Array, in_softmax: jax.Array, chunk: int) -> _Items:
-    """This device's part of the catalog as `[chunks, C, ...]`."""
-    items, dim = vectors.shape
-    count = number_of_chunks(items, chunk)
-    tokens = first_local_item(items) + jnp.arange(items)
-    return _Items(
-        vectors.reshape(count, -1, dim),
-        bias.reshape(count, -1),
-        in_softmax.reshape(count, -1),
-        tokens.reshape(count, -1),
+def _local_items(vectors: jax.Array, bias: jax.Array, in_softmax: jax.Array) -> _Items:
+    tokens = first_local_item(len(bias)) + jnp.arange(len(bias))
+    return _Items(vectors, bias, in_softmax, tokens)
+
+
+def _chunk(items: _Items, index: jax.Array, chunk: int) -> tuple[_Items, jax.Array]:
+    """A chunk and the row that it begins with.
+
+    All are equally long, so the last one may begin with rows of the one before it. These are out of
+    its softmax and nobody's label, so they get no gradient a second time.
+    """
+    rows = len(items.tokens)
+    size = -(-rows // number_of_chunks(rows, chunk))
+    first = jnp.minimum(index * size, rows - size)
+    part = _Items(*(jax.lax.dynamic_slice_in_dim(x, first, size) for x in items))
+    new = first + jnp.arange(size) >= index * size
+    return (
+        part._replace(
+            in_softmax=part.in_softmax & new, tokens=jnp.where(new, part.tokens, _NOBODY)
+        ),
+        first,
     )
-
-
-def _scan(function: Callable[[Any, _Items], tuple[Any, Any]], start: Any, chunks: _Items) -> Any:
-    """`lax.scan`, but a single chunk needs no loop: its scores are then computed only once."""
-    if len(chunks.tokens) == 1:
-        return function(start, jax.tree.map(lambda x: x[0], chunks))
-    return jax.lax.scan(function, start, chunks)
 
 
 def _total(weights: jax.Array) -> jax.Array:
@@ -237,8 +335,5 @@ def _total(weights: jax.Array) -> jax.Array:
 
 
 def number_of_chunks(items: int, chunk: int) -> int:
-    """The fewest equal chunks of at most `chunk` items."""
-    count = -(-items // chunk)
-    while items % count:
-        count += 1
-    return count
+    """The fewest chunks of at most `chunk` items."""
+    return -(-items // chunk)

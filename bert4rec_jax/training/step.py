@@ -228,11 +228,14 @@ class TrainStep:
             result: tuple[TrainState, Metrics] = self.jitted(state, batch, constants)
         return result
 
-    def compiled_text(self, state: TrainState, batch: Batch, constants: Constants) -> str:
-        """The program that XLA runs on each device, to look at its collectives."""
+    def compile(self, state: Any, batch: Any, constants: Any) -> jax.stages.Compiled:
+        """The program that XLA makes for the mesh; shapes will do as arguments.
+
+        The mesh may be one of devices that are described, not present.
+        """
         with jax.set_mesh(self.mesh):
-            text: str = self.jitted.lower(state, batch, constants).compile().as_text()
-        return text
+            compiled: jax.stages.Compiled = self.jitted.lower(state, batch, constants).compile()
+        return compiled
 
 
 class _Keys(NamedTuple):

@@ -59,10 +59,12 @@ def test_value_and_gradients_equal_the_formula_in_any_chunks(chunk):
         np.testing.assert_allclose(gradient, wanted, atol=1e-6)
 
 
-def test_more_slots_than_a_block():
+@pytest.mark.parametrize("chunk", [V, 40])
+@pytest.mark.parametrize("live", [1.0, 0.4])  # of 9 blocks 9, and 4
+def test_more_slots_than_a_block(chunk, live):
     arrays = example(n=1100)
-    arrays["weights"][:] = 1
-    loss, gradients = value_and_gradients(arrays)
+    arrays["weights"] = (np.random.default_rng(1).random(1100) < live).astype(np.float32)
+    loss, gradients = value_and_gradients(arrays, chunk)
     expected, expected_gradients = by_formula(**arrays)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     for gradient, wanted in zip(gradients, expected_gradients):
@@ -124,7 +126,8 @@ def test_a_mesh_changes_nothing(model):
 
 
 @pytest.mark.parametrize(
-    ("items", "chunk", "expected"), [(96, 96, 1), (96, 95, 2), (96, 20, 6), (96, 1, 96)]
+    ("items", "chunk", "expected"),
+    [(96, 96, 1), (96, 95, 2), (96, 20, 5), (96, 1, 96), (97, 20, 5)],
 )
-def test_chunks_are_equal_and_small_enough(items, chunk, expected):
+def test_there_are_as_few_chunks_as_can_be(items, chunk, expected):
     assert number_of_chunks(items, chunk) == expected

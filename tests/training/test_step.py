@@ -1,7 +1,6 @@
 """The train step on one device and on meshes: the same loss, gradients, metrics and updates."""
 
 import functools
-import re
 
 import chex
 import jax
@@ -162,22 +161,3 @@ def test_the_model_cannot_see_the_masked_item(setting):
     np.testing.assert_array_equal(first.thumbs, second.thumbs)
     np.testing.assert_array_equal(first.tokens, second.tokens)
     np.testing.assert_array_equal(first.slots, second.slots)
-
-
-def test_the_item_table_is_never_gathered(store, setting):
-    """The compiled step of a 2 x 4 mesh holds no all-gather, and no reduction, of all its rows."""
-    model, plan, batches, constants_on = setting
-    mesh = mesh_of((2, 4))
-    optimizer = optax.adamw(1e-3)
-    state = create_state(mesh, model, optimizer, seed=0, max_length=L)
-    step = make_train_step(
-        mesh, state, constants_on(mesh), model, optimizer, masking=MASKING, slots=6, seed=0,
-        steps_per_epoch=plan.steps_per_epoch, chunk=100,
-    )  # fmt: skip
-    text = step.compiled_text(state, global_rows(mesh, batches[0]), constants_on(mesh))
-    rows = store.catalog.num_rows
-    collectives = re.findall(r"(\w+\[[\d,]*\])\S* (all-gather|all-reduce|all-to-all)\(", text)
-    assert collectives, "a mesh needs collectives; did the pattern miss them?"
-    for shape, kind in collectives:
-        sizes = [int(n) for n in re.findall(r"\d+", shape.split("[")[1])]
-        assert rows not in sizes, f"{kind} of {shape} spans the whole item table"

@@ -1,0 +1,103 @@
+"""A train step without data or devices: what a config would compile to, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bert4rec_jax.config import Config
+from bert4rec_jax.data.batch import Batch
+from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.in_batch import InBatch
+from bert4rec_jax.training.masking import num_slots
+from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
+from bert4rec_jax.training.step import (
+    Constants,
+    TrainState,
+    TrainStep,
+    create_state,
+    make_train_step,
+    new_state,
+)
+
+_STEPS = 1000  # per epoch and in all: numbers in the program, of no consequence for its shape
+
+
+@dataclass(frozen=True)
+class Described:
+    """The step of `fit`, and the shapes of its arguments.
+
+    Attributes:
+      step: what would run.
+      state: shapes of its state.
+      batch: shapes of its batch, of all hosts together.
+      constants: shapes of its constants.
+      slots: slots S per row.
+      create: draws a state, if the devices are present.
+    """
+
+    step: TrainStep
+    state: TrainState
+    batch: Batch
+    constants: Constants
+    slots: int
+    create: Callable[[], TrainState]
+
+    def compile(self) -> jax.stages.Compiled:
+        """The program for the mesh of the step."""
+        return self.step.compile(self.state, self.batch, self.constants)
+
+
+def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0) -> Described:
+    """The train step of a config.
+
+    Args:
+      config: all settings.
+      mesh: the devices, which need not be present.
+      num_rows: rows V of the item table.
+      content_dim: columns F of content, 0 without.
+    """
+    length, batch_size = config.data.max_length, config.training.batch_size
+    model = build_model(config.model, num_rows=num_rows, max_length=length, content_dim=content_dim)
+    schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=_STEPS)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    new: dict[str, int] = {"seed": config.training.seed, "max_length": length}
+    state: TrainState = jax.eval_shape(partial(new_state, model, optimizer, **new))
+    shape: Any = jax.ShapeDtypeStruct
+    dtypes = (jnp.int32, jnp.int8, jnp.int32, jnp.int32, jnp.uint32, jnp.float32)
+    batch: Any = Batch(*(shape((batch_size, length), dtype) for dtype in dtypes))
+    in_softmax: Any = shape((num_rows,), bool)
+    content = {
+        "features": shape((num_rows, content_dim), jnp.float32),
+        "trained": in_softmax,
+        "offset": shape((), jnp.float32),
+    }
+    training = config.training
+    max_segments = config.data.max_segments if config.data.pack else 1
+    in_batch = None
+    if training.in_batch_negatives:
+        in_batch = InBatch(training.in_batch_negatives, training.uniform_negatives, max_segments)
+    constants = Constants(
+        in_softmax,
+        {"item_table": content} if content_dim else {},
+        shape((num_rows,), jnp.float32) if in_batch else None,
+    )
+    slots = num_slots(
+        rate=config.masking.rate,
+        next_item=config.masking.next_item,
+        max_length=length,
+        max_segments=max_segments,
+    )
+    step = make_train_step(
+        mesh, state, constants, model, optimizer,
+        masking=config.masking, slots=slots, seed=training.seed, steps_per_epoch=_STEPS,
+        chunk=training.loss_chunk, in_batch=in_batch,
+    )  # fmt: skip
+    create = partial(create_state, mesh, model, optimizer, **new)
+    return Described(step, state, batch, constants, slots, create)
