@@ -48,7 +48,7 @@ def main(
     store = SequenceStore.open(whole)
     if not is_store(early):
         _write_slice(store, early)
-    recipe, _ = recipes.load("movietweetings", Path(__file__).parents[1] / "configs")
+    recipe = recipes.load("movietweetings", Path(__file__).parents[1] / "configs").config
 
     def run(name: str, data: Path, epochs: int, init_from: str = "") -> dict[str, Any]:
         config: Config = replace(
@@ -65,7 +65,7 @@ def main(
         return {
             "epochs": epochs,
             "seconds": results["seconds"]["training"],
-            "ndcg@10": results["validation"][experiment.MODEL]["ndcg@10"],
+            "ndcg@10": results["validation"][experiment.NAMES["bert4rec"]]["ndcg@10"],
             "device": results["device"],
         }
 

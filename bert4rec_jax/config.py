@@ -335,6 +335,14 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class LogConfig:
+    """Where the log goes, beside `log.jsonl` and TensorBoard in the workdir."""
+
+    wandb: str = ""
+    """Project of Weights & Biases to send it to as well (extra: wandb). Empty sends nothing."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A run of `train.py`."""
 
@@ -345,6 +353,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     workdir: str = "runs/bert4rec"
     """Folder of checkpoints, logs and results. The same command in it continues."""
     init_from: str = ""
@@ -361,8 +370,8 @@ class Config:
         )
 
 
-# A run may be continued elsewhere, on other devices, to be evaluated otherwise.
-_MAY_DIFFER = ("workdir", "mesh", "evaluation")
+# A run may be continued elsewhere, on other devices, to be evaluated and watched otherwise.
+_MAY_DIFFER = ("workdir", "mesh", "evaluation", "log")
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -393,8 +402,8 @@ def from_json(values: dict[str, Any]) -> Config:
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The fields in which two configs in JSON form differ, as `name: saved -> current`.
 
-    The folder, the mesh and what evaluation reports may differ between two starts of one run, so
-    they are not compared.
+    The folder, the mesh, what evaluation reports and where the log goes may differ between two
+    starts of one run, so they are not compared.
     """
     found = []
     for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):

@@ -1,11 +1,10 @@
-"""Pages that run: their commands and their Python, in order, on a small log; links and messages."""
+"""Pages that run: docs/run.py in this process for some of them; links, lists and messages."""
 
 import ast
-import csv
+import importlib.util
 import re
 import shlex
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,76 +17,57 @@ from bert4rec_jax import cli, experiment, recipes
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="docs/ lies in the repository only")
-RUN = ("quickstart", "explain", "report", "explore")
-NAMED = {"0133093", "0083658", "1074638", "1454468", "1276104"}  # movies that the pages speak of
-SMALL = {
-    "data.max-length": 12, "data.min-user-interactions": 1, "data.min-item-interactions": 1,
-    "model.dim": 16, "model.heads": 2, "model.ffn-dim": 32, "training.epochs": 1,
-    "training.evaluate-every": 1, "evaluation.bootstrap": 100,
-}  # fmt: skip
+RUN = ("quickstart", "explain", "report")
 
 
 def pages():
     return sorted(DOCS.glob("*.md")) if DOCS.is_dir() else []
 
 
-def blocks(page):
-    """The blocks of a page that are meant to be run, in order: (language, content)."""
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    return re.findall(r"^```(bash|python)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+@pytest.fixture(scope="module")
+def docs_run():
+    """The script that runs all pages, as a module."""
+    spec = importlib.util.spec_from_file_location("docs_run", DOCS / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-def shorten():
-    """Keep of the log what is watched often, by 400 who saw a movie that the pages speak of."""
-    log = Path("ratings.csv")
-    with log.open(encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    times = Counter(row[1] for row in rows)
-    movies = NAMED | {movie for movie, _ in times.most_common(80)}
-    users = dict.fromkeys(row[0] for row in rows if row[1] in NAMED)
-    kept = set(list(users)[:400])
-    with log.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(
-            [header, *(row for row in rows if row[0] in kept and row[1] in movies)]
-        )
+def in_this_process(patch):
+    """From a command to what it does, without the seconds that a new process takes to start."""
 
+    def perform(command, folder):
+        patch.chdir(folder)
+        if command.language == "python":
+            exec(compile(command.text, command.page, "exec"), {})
+            return
+        program, *arguments = shlex.split(command.shortened, comments=True)
+        if program == "python":
+            assert arguments.pop(0) == "train.py"
+            recipe, config = recipes.parse(arguments, ROOT / "configs")
+            experiment.run(config, recipe=recipe, console=Console(quiet=True))
+        else:
+            assert program == "bert4rec", command.text
+            patch.setattr(sys, "argv", [program, *arguments])
+            cli.main()
 
-def perform(line, patch):
-    """One command as it stands, but for a training that is short."""
-    program, *arguments = shlex.split(line, comments=True)
-    if program == "pip":
-        extras = re.findall(r"\.\[(\w+)\]", line)
-        declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-        assert all(f"\n{extra} = [" in declared for extra in extras)
-    elif program == "python":
-        assert arguments.pop(0) == "train.py"
-        small = [text for name, value in SMALL.items() for text in (f"--{name}", str(value))]
-        everything = [*arguments, *small, "--evaluation.no-baselines"]
-        recipe, config = recipes.parse(everything, ROOT / "configs")
-        experiment.run(config, recipe=recipe, console=Console(quiet=True))
-    else:
-        assert program == "bert4rec", line
-        patch.setattr(sys, "argv", [program, *arguments])
-        cli.main()
+    return perform
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where every block of RUN has been run, in order."""
-    made = tmp_path_factory.mktemp("reader")
+def folder(docs_run, tmp_path_factory):
+    """Where RUN has been run: the pages go on from each other."""
+    made = tmp_path_factory.mktemp("pages") / "reader"
+    docs_run.begin("quickstart", made, None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(made)
         patch.setenv("XDG_CACHE_HOME", str(made / "cache"))
         patch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
         for page in RUN:
-            for language, content in blocks(page):
-                if language == "python":
-                    exec(compile(content, page, "exec"), {})
-                    if page == "quickstart" and not Path("data/mine").exists():
-                        shorten()
-                else:
-                    for line in filter(None, content.splitlines()):
-                        perform(line, patch)
+            assert docs_run.GOES_ON_FROM.get(page, "quickstart") == "quickstart"
+            for command, _, error in docs_run.run_page(page, made, in_this_process(patch)):
+                if error:
+                    raise AssertionError(f"{page}: {command.text}") from error
     return made
 
 
@@ -110,6 +90,40 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_run_and_named_in_the_lists_as_it_is_called(docs_run):
+    assert {"README", *(page.stem for page in pages())} == docs_run.pages().keys()
+    for names in (docs_run.GOES_ON_FROM, docs_run.TYPED_BEFORE):
+        assert names.keys() <= docs_run.pages().keys()
+    every = [command for page in docs_run.pages() for command in docs_run.commands(page)]
+    assert len(every) > 80
+    for pattern, _ in docs_run.NOT_RUN:
+        assert any(re.search(pattern, command.text) for command in every), pattern
+    for command in every:
+        docs_run.check_extras(command.text)
+
+
+def test_a_command_that_fails_is_seen(docs_run, tmp_path):
+    def fail(command, folder):
+        raise RuntimeError(command.shortened)
+
+    steps = [*docs_run.run_page("report", tmp_path, fail)]
+    assert [str(error) for _, _, error in steps] == [
+        "bert4rec report runs/mine",
+        "bert4rec report runs/mine --output report.html",
+    ]
+
+
+def test_trainings_are_short_unless_the_page_says_otherwise(docs_run):
+    def shortened(text):
+        return docs_run.Command("README", 1, "bash", text).shortened
+
+    found = shortened("python train.py --model.dim 64  # wide")
+    assert found.startswith("python train.py --model.dim 64 --data.max-length 12 --model.heads 2")
+    assert found.endswith("--evaluation.no-baselines")
+    for text in ("python train.py --help", "bert4rec report runs/mine"):
+        assert shortened(text) == text
 
 
 def test_the_site_has_every_page():

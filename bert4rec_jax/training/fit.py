@@ -256,6 +256,8 @@ def fit(
             every=training.log_every,
             learning_rate=schedule,
             active=host == 0,
+            wandb=config.log.wandb,
+            config=to_json(config),
         ) as log:
             state, record = train(
                 state=found.state,

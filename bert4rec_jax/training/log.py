@@ -1,4 +1,4 @@
-"""What a run tells while it works: a progress bar, JSON lines and TensorBoard."""
+"""What a run tells while it works: a progress bar, JSON lines, TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from bert4rec_jax.training.wandb_run import open_run
+
 _THUMBS = ("none", "down", "up", "two_up")
 _PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
 
 
 class TrainingLog:
-    """Shows progress and writes `log.jsonl` and TensorBoard events; implements `loop.Reporter`.
+    """Shows progress and writes `log.jsonl` and events; implements `loop.Reporter`.
 
     On entry, lines of steps after `start` are dropped: a run that continues from an earlier
     checkpoint does those steps again. Only the first process writes.
@@ -41,6 +43,8 @@ class TrainingLog:
       every: steps between written lines.
       learning_rate: from updates done to the learning rate of the next.
       active: whether this process shows and writes anything.
+      wandb: project of Weights & Biases that gets the same scalars; empty for none.
+      config: all settings, for Weights & Biases.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class TrainingLog:
         every: int,
         learning_rate: Callable[[int], Any],
         active: bool,
+        wandb: str = "",
+        config: dict[str, Any] | None = None,
     ) -> None:
         self._path = folder / "log.jsonl"
         self._console = console
@@ -64,6 +70,7 @@ class TrainingLog:
         self._every = every
         self._learning_rate = learning_rate
         self._active = active
+        self._wandb, self._config = wandb, config or {}
         self._best = ""
         self._thumbs = np.zeros((2, 4))
         self._losses: list[float] = []
@@ -73,10 +80,12 @@ class TrainingLog:
     def __enter__(self) -> TrainingLog:
         if not self._active:
             return self
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        folder = self._path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run = open_run(self._wandb, folder, self._config) if self._wandb else None
         _drop_after(self._path, self._start)
         self._file = self._path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(self._path.parent), purge_step=self._start + 1)
+        self._events = SummaryWriter(str(folder), purge_step=self._start + 1)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -106,6 +115,8 @@ class TrainingLog:
             self._progress.stop()
             self._file.close()
             self._events.close()
+            if self._run is not None:
+                self._run.finish(exit_code=0 if error is None else 1)
 
     def stepped(self, step: int, metrics: dict[str, Any]) -> None:
         """Show the step; every so often write the mean loss and the rates since the last line."""
@@ -166,9 +177,12 @@ class TrainingLog:
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in _flat(line):
-            if name != "step":
-                self._events.add_scalar(name, value, line["step"])
+        step = line["step"]
+        scalars = {name: value for name, value in _flat(line) if name != "step"}
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+        if self._run is not None:
+            self._run.log(scalars, step=step)
 
 
 def _flat(line: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -12,7 +12,6 @@ import pytest
 import shelf
 
 from bert4rec_jax import cli
-from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.features.content import Content
 
 PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
@@ -49,17 +48,13 @@ def test_commands(tmp_path, monkeypatch, command):
 
 def test_the_python_of_the_page(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    store = shelf.store(tmp_path / "store")
-    monkeypatch.setattr(
-        sys, "argv", ["bert4rec", "features", f"{tmp_path}/store", "--output", f"{tmp_path}/c"]
-    )
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+    shelf.store(tmp_path / "data" / "movies")
+    np.save(tmp_path / "vectors.npy", np.eye(6, dtype=np.float32))
+    before = next(command for command in COMMANDS if "vectors.npy" in command)
+    monkeypatch.setattr(sys, "argv", ["bert4rec", *shlex.split(before)])
     cli.main()
-    names = {
-        "path": tmp_path / "c",
-        "store": SequenceStore.open(store.path),
-        "grown_catalog": store.catalog,
-        "newer_table": shelf.write_parquet(tmp_path / "movies.parquet"),
-    }
+    names = {}
     exec(code, names)
     assert names["rows"].shape == (6, names["content"].width)

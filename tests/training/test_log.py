@@ -2,12 +2,25 @@
 
 import json
 import struct
+import sys
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.training.log import TrainingLog
+
+COUNTS = {"items_by_thumb": np.array([4, 0, 0, 0]), "masked_by_thumb": np.array([1, 0, 0, 0])}
+
+
+def make_log(folder, start=0, **more):
+    return TrainingLog(
+        folder, Console(quiet=True), title="training", start=start, total=4, examples_per_step=8.0,
+        every=2, learning_rate=lambda done: 0.1 * (done + 1), active=True, **more,
+    )  # fmt: skip
 
 
 def scalars(folder):
@@ -24,14 +37,9 @@ def scalars(folder):
 
 
 def test_events_and_lines_hold_the_same_scalars(tmp_path):
-    log = TrainingLog(
-        tmp_path, Console(quiet=True), title="training", start=0, total=4, examples_per_step=8.0,
-        every=2, learning_rate=lambda done: 0.1 * (done + 1), active=True,
-    )  # fmt: skip
-    counts = {"items_by_thumb": np.array([4, 0, 0, 0]), "masked_by_thumb": np.array([1, 0, 0, 0])}
-    with log:
+    with make_log(tmp_path) as log:
         for step, loss in enumerate((4.0, 2.0, 1.0, 0.5), start=1):
-            log.stepped(step, {"loss": loss, "grad_norm": 3.0 * step, **counts})
+            log.stepped(step, {"loss": loss, "grad_norm": 3.0 * step, **COUNTS})
         log.validated(4, {"hr@10": 0.5, "ndcg@10": 0.25, "hr@200": 0.75, "mrr": 0.125}, better=True)
     found = scalars(tmp_path)
     assert found["loss"] == {2: 3.0, 4: 0.75}
@@ -42,3 +50,57 @@ def test_events_and_lines_hold_the_same_scalars(tmp_path):
     assert found["validation/ndcg_10"] == {4: 0.25}  # TensorBoard has no @ in names
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines if "loss" in line] == [3.0, 0.75]
+
+
+class FakeWandb(SimpleNamespace):
+    """Stands for the module: remembers what it is told."""
+
+    Error = RuntimeError
+
+    def __init__(self):
+        super().__init__(begun=[], logged=[], ended=[])
+
+    def Settings(self, **settings):  # noqa: N802
+        return settings
+
+    def init(self, **run):
+        self.begun.append(run)
+        return SimpleNamespace(
+            log=lambda scalars, step: self.logged.append((step, scalars)),
+            finish=lambda exit_code: self.ended.append(exit_code),
+        )
+
+
+def test_weights_and_biases_gets_the_same_scalars_in_one_run(tmp_path, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.raises(ZeroDivisionError), make_log(tmp_path, wandb="mine", config={"a": 1}) as log:
+        for step in (1, 2):
+            log.stepped(step, {"loss": 4.0 * step, "grad_norm": 3.0, **COUNTS})
+        raise ZeroDivisionError
+    with make_log(tmp_path, start=2, wandb="mine") as log:
+        log.validated(4, {"hr@10": 0.5, "ndcg@10": 0.25, "hr@200": 0.75, "mrr": 0.125}, better=True)
+    first, second = fake.begun
+    assert first["id"] == second["id"] and first["resume"] == "allow"
+    assert (first["project"], first["config"], first["dir"]) == ("mine", {"a": 1}, str(tmp_path))
+    (step, scalars), (last, validation) = fake.logged
+    assert step == 2 and scalars["loss"] == 6.0 and scalars["masked_share/none"] == 0.25
+    assert {"learning_rate", "grad_norm", "examples_per_second"} < scalars.keys()
+    assert last == 4 and validation["validation/ndcg@10"] == 0.25
+    assert fake.ended == [1, 0]
+
+
+def test_weights_and_biases_not_installed_or_refusing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install 'bert4rec-jax\[wandb\]'"):
+        make_log(tmp_path, wandb="mine").__enter__()
+    fake = FakeWandb()
+
+    def refuse(**run):
+        raise fake.Error("no API key")
+
+    fake.init = refuse
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.raises(UserError, match=r"no API key.*WANDB_MODE=offline"):
+        make_log(tmp_path, wandb="mine").__enter__()
+    assert not (tmp_path / "wandb_id.txt").exists()
