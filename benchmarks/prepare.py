@@ -12,7 +12,6 @@ at once, code and libraries included.
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -42,6 +41,7 @@ print(json.dumps({"seconds": seconds, "peak_rss_gb": peak}))
 def main(
     interactions: tuple[int, ...] = (1_000_000, 10_000_000, 30_000_000, 100_000_000),
     rows_in_memory: int = ROWS_IN_MEMORY,
+    spread: int = synthetic.SPREAD,
     folder: Path | None = None,
 ) -> None:
     """Prepare synthetic logs.
@@ -49,17 +49,18 @@ def main(
     Args:
         interactions: Rows of each log.
         rows_in_memory: As of `bert4rec prepare`.
+        spread: As of `benchmarks/synthetic.py`.
         folder: Where the temporary folder is made. None: where the system has it.
     """
-    lines = [_measure(count, rows_in_memory, folder) for count in interactions]
+    lines = [_measure(count, rows_in_memory, spread, folder) for count in interactions]
     if len(lines) > 2:
         print(json.dumps(_extrapolated(lines)), flush=True)
 
 
-def _measure(count: int, rows_in_memory: int, folder: Path | None) -> dict[str, Any]:
+def _measure(count: int, rows_in_memory: int, spread: int, folder: Path | None) -> dict[str, Any]:
     made = Path(tempfile.mkdtemp(dir=folder))
     try:
-        synthetic.write(made / "log", count)
+        synthetic.write(made / "log", count, spread=spread)
         size = sum(file.stat().st_size for file in (made / "log").iterdir())
         child = subprocess.run(
             [sys.executable, "-c", _CHILD, "prepare", str(made / "log"),
@@ -72,12 +73,11 @@ def _measure(count: int, rows_in_memory: int, folder: Path | None) -> dict[str, 
         store = SequenceStore.open(made / "store")
         measured = json.loads(child.stdout.splitlines()[-1])
         line = {
-            "commit": _commit(),
-            "device": device(),
             "n": count,
             **measured,
             "rows_per_s": round(count / measured["seconds"]),
             "rows_in_memory": rows_in_memory,
+            "spread": spread,
             "log_gb": round(size / 2**30, 2),
             "users": store.num_users,
             "items": len(store.catalog),
@@ -93,24 +93,11 @@ def _extrapolated(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Straight lines through all sizes but the smallest."""
     far = sorted(lines, key=lambda line: line["n"])[1:]
     count = [line["n"] / _FAR for line in far]
-    result: dict[str, Any] = {"commit": far[0]["commit"], "device": far[0]["device"], "n": _FAR}
+    result: dict[str, Any] = {"n": _FAR}
     for name in ("seconds", "peak_rss_gb"):
         slope, base = np.polyfit(count, [line[name] for line in far], 1)
         result |= {name: round(base + slope, 2), f"{name}_per_1e9": round(slope, 2)}
     return {**result, "extrapolated_from": [line["n"] for line in far]}
-
-
-def device() -> str:
-    """The processor, and how many of its threads there are."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
-    names = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
-    return f"{(names or [platform.processor()])[0]}, {max(1, len(names))} threads"
-
-
-def _commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(git, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ from bert4rec_jax.data.prepare import prepare
 from bert4rec_jax.data.store import SequenceStore
 
 _ITEM_COPIES = 64
-_EVENTS = 16  # that one real event becomes, for every copy of its user
-_PIECE_EVENTS = 1 << 15  # real events times copies, expanded at once
+SPREAD = 16  # events that a real one becomes, for each copy of its user
+_PIECE = 1 << 15  # real events times copies, expanded at once
 _ROW_GROUP = 1 << 20
 _DAYS = 3 * 86_400
 _HOURS = 2 * 3_600
@@ -47,6 +47,7 @@ _HOURS = 2 * 3_600
 def main(
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")],
     interactions: int = 1_000_000,
+    spread: int = SPREAD,
     shard_rows: int = 4_000_000,
     seed: int = 0,
 ) -> None:
@@ -55,17 +56,26 @@ def main(
     Args:
         folder: The folder of Parquet files to make.
         interactions: Rows of all files together.
+        spread: Events that a real one becomes for each copy of its user, at most 63; with fewer
+            there are more users.
         shard_rows: Rows of a file, about.
         seed: Of everything random.
     """
-    write(folder, interactions, shard_rows=shard_rows, seed=seed)
+    write(folder, interactions, spread=spread, shard_rows=shard_rows, seed=seed)
 
 
-def write(folder: Path, interactions: int, *, shard_rows: int = 4_000_000, seed: int = 0) -> None:
+def write(
+    folder: Path,
+    interactions: int,
+    *,
+    spread: int = SPREAD,
+    shard_rows: int = 4_000_000,
+    seed: int = 0,
+) -> None:
     """Write `part-00000.parquet`, ... with user_id, item_id, rating and timestamp."""
     folder.mkdir(parents=True)
     events = _real_events()
-    copies = -(-interactions // (_EVENTS * len(events["users"])))
+    copies = -(-interactions // (spread * len(events["users"])))
     shards = -(-interactions // shard_rows)
     left = interactions
     for shard, part in enumerate(np.array_split(np.argsort(events["timestamps"]), shards)):
@@ -74,7 +84,8 @@ def write(folder: Path, interactions: int, *, shard_rows: int = 4_000_000, seed:
         left -= rows
         path = folder / f"part-{shard:05d}.parquet"
         writer = None
-        for table in _tables({k: v[part] for k, v in events.items()}, copies, rows, [seed, shard]):
+        some = {name: values[part] for name, values in events.items()}
+        for table in _tables(some, copies, spread, rows, [seed, shard]):
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table, row_group_size=_ROW_GROUP)
         if writer:
@@ -96,16 +107,16 @@ def _real_events() -> dict[str, np.ndarray]:
 
 
 def _tables(
-    events: dict[str, np.ndarray], copies: int, rows: int, seed: list[int]
+    events: dict[str, np.ndarray], copies: int, spread: int, rows: int, seed: list[int]
 ) -> Iterator[pa.Table]:
     """A shard: these events for all copies of their users, `rows` rows of them."""
     generator = np.random.default_rng(seed)
     pairs = generator.permutation(len(events["users"]) * copies)  # (event, copy)
-    pairs = pairs[: -(-rows // _EVENTS)]
-    for start in range(0, len(pairs), _PIECE_EVENTS):
-        piece = pairs[start : start + _PIECE_EVENTS]
-        table = _expanded(events, piece // copies, piece % copies, copies, generator)
-        yield table.slice(0, min(table.num_rows, rows - start * _EVENTS))
+    pairs = pairs[: -(-rows // spread)]
+    for start in range(0, len(pairs), _PIECE):
+        piece = pairs[start : start + _PIECE]
+        table = _expanded(events, piece // copies, piece % copies, copies, spread, generator)
+        yield table.slice(0, min(table.num_rows, rows - start * spread))
 
 
 def _expanded(
@@ -113,15 +124,16 @@ def _expanded(
     event: np.ndarray,
     copy: np.ndarray,
     copies: int,
+    spread: int,
     generator: np.random.Generator,
 ) -> pa.Table:
-    """`_EVENTS` rows for every (event, copy of its user), in random order."""
+    """`spread` rows for every (event, copy of its user), in random order."""
     # The smallest of exponential times with rates 1/rank: a draw without replacement.
     times = generator.standard_exponential((len(event), _ITEM_COPIES), np.float32)
     times *= np.arange(1, _ITEM_COPIES + 1, dtype=np.float32)
-    chosen = np.argpartition(times, _EVENTS, axis=1)[:, :_EVENTS].ravel()
+    chosen = np.argpartition(times, spread, axis=1)[:, :spread].ravel()
     order = generator.permutation(len(chosen))
-    event, copy = np.repeat(event, _EVENTS)[order], np.repeat(copy, _EVENTS)[order]
+    event, copy = np.repeat(event, spread)[order], np.repeat(copy, spread)[order]
     users = events["users"][event] * copies + copy
     moved = (
         users * 2_654_435_761 % (2 * _DAYS) - _DAYS + generator.integers(_HOURS, size=len(users))

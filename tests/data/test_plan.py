@@ -1,5 +1,7 @@
 """The plan: every history once an epoch, rows that fit, and the step as the only position."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,35 @@ def test_hosts_share_the_rows_of_one_batch(store):
         for name, values in whole._asdict().items():
             joined = np.concatenate([getattr(part, name) for part in parts])
             np.testing.assert_array_equal(joined, values)
+
+
+class Watched:
+    """An array that remembers which of its rows were read."""
+
+    def __init__(self, values):
+        self.values, self.rows = values, []
+
+    def __getitem__(self, rows):
+        self.rows.extend(rows.tolist())
+        return self.values[rows]
+
+
+def test_each_host_reads_its_part_only(store):
+    plan = Plan(store.offsets[:-1], store.offsets[1:], 6, 8, "recent", True, 3, seed=0)
+    names = ("tokens", "ratings", "timestamps")
+
+    def read(**part):
+        watched = SimpleNamespace(**{name: Watched(getattr(store, name)) for name in names})
+        for step in range(plan.steps_per_epoch):
+            StepToBatch(plan, watched, (6, 9), **part)(step)
+        rows = [getattr(watched, name).rows for name in names]
+        assert rows[0] == rows[1] == rows[2]
+        return rows[0]
+
+    whole, parts = read(), [read(host=host, hosts=4) for host in range(4)]
+    assert len(set(whole)) == len(whole)
+    assert sorted(row for part in parts for row in part) == sorted(whole)
+    assert all(0 < len(part) < len(whole) / 2 for part in parts)
 
 
 def test_batches_start_anywhere(store):

@@ -1,0 +1,150 @@
+"""Examples per second of the loader alone, beside those that the train step takes.
+
+    python benchmarks/loader.py
+    python benchmarks/loader.py data/ml-1m
+
+Without a store, histories of the lengths of MovieLens-1M are drawn: 6,040 users, 3,416 items, at
+least 20 interactions each, 165 on average, the longest a few thousand (log-normal). The model is a
+small one (width 64, 2 layers), which takes examples faster than those of the recipes; rows have 200
+positions, and a step holds about 128 histories, packed. The loader runs for whole epochs, plans
+included; the step runs again and again on one batch that lies on the device, so it waits for
+nothing. An example is a user's history. Prints one JSON line; `ratio` should be 3 or more.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import pyarrow as pa
+import tyro
+
+from bert4rec_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
+from bert4rec_jax.data.batch import Batch
+from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.pipeline import StepToBatch, batches
+from bert4rec_jax.data.store import SequenceStore, write_store
+from bert4rec_jax.entry import tune_memory
+from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
+from bert4rec_jax.training.fit import build_model, make_plan
+from bert4rec_jax.training.masking import num_slots
+from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
+from bert4rec_jax.training.step import Constants, create_state, make_train_step
+
+_HISTORIES = 128  # of a step
+_THUMBS = (3.0, 4.5)
+
+
+def main(
+    data: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[STORE]")] = None,
+    epochs: int = 20,
+    steps: int = 20,
+    warmup: int = 3,
+    seed: int = 0,
+) -> None:
+    """Measure.
+
+    Args:
+        data: A folder made by `bert4rec prepare`. None: drawn lengths.
+        epochs: Epochs that the loader runs through.
+        steps: Train steps that are measured.
+        warmup: Steps before the clock starts, compilation among them.
+        seed: Of the drawn lengths.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = SequenceStore.open(data) if data else _drawn(Path(folder) / "store", seed)
+        config = Config(
+            data=DataConfig(max_length=200, window="recent", pack=True),
+            model=ModelConfig(dim=64, layers=2, heads=2, ffn_dim=256),
+        )
+        epoch = make_plan(config, store, store.offsets[1:]).epoch(0)
+        rows = round(_HISTORIES * epoch.num_rows / epoch.num_examples)
+        rows = -(-rows // jax.device_count()) * jax.device_count()
+        config = Config(
+            data=config.data, model=config.model, training=TrainingConfig(batch_size=rows)
+        )
+        loader, batch = _loader(config, store, epochs)
+        step = _step(config, store, batch, warmup, steps)
+    line = {
+        "n": store.num_interactions,
+        "users": store.num_users,
+        "mean_length": round(float(np.minimum(store.lengths, config.data.max_length).mean()), 1),
+        "histories_per_step": round(_examples(batch)),
+        "loader_examples_per_s": round(loader),
+        "step_examples_per_s": round(step, 1),
+        "ratio": round(loader / step, 1),
+    }
+    print(json.dumps(line))
+
+
+def _drawn(path: Path, seed: int) -> SequenceStore:
+    """A store of random items; the lengths are what matters."""
+    generator = np.random.default_rng(seed)
+    drawn = np.exp(generator.normal(4.4, 1.1, 6_040)).astype(np.int64)
+    lengths = 20 + np.minimum(drawn, 2_300)
+    count = int(lengths.sum())
+    log = Interactions(
+        users=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+        items=generator.integers(0, 3_416, count).astype(np.int32),
+        timestamps=956_703_932 + np.arange(count),
+        ratings=generator.integers(1, 6, count).astype(np.float32),
+        user_ids=pa.array(range(len(lengths))).cast(pa.string()),
+        item_ids=pa.array(range(3_416)).cast(pa.string()),
+    )
+    return write_store(log, path, titles={}, source={"name": "drawn lengths"})
+
+
+def _examples(batch: Batch) -> int:
+    """Histories of a batch."""
+    return int(batch.segments.max(axis=1).sum())
+
+
+def _loader(config: Config, store: SequenceStore, epochs: int) -> tuple[float, Batch]:
+    """Examples per second of the pipeline that training reads from, and one of its batches."""
+    plan = make_plan(config, store, store.offsets[1:])
+    stop = epochs * plan.steps_per_epoch
+    examples, start = 0, time.perf_counter()
+    for batch in batches(StepToBatch(plan, store, _THUMBS), start=0, stop=stop):
+        examples += _examples(batch)
+    seconds = time.perf_counter() - start
+    return examples / seconds, StepToBatch(plan, store, _THUMBS)(0)
+
+
+def _step(config: Config, store: SequenceStore, batch: Batch, warmup: int, steps: int) -> float:
+    """Examples per second of the train step on a batch that is there."""
+    mesh = make_mesh()
+    length = config.data.max_length
+    model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=length)
+    schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=1000)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    state = create_state(mesh, model, optimizer, seed=0, max_length=length)
+    constants = Constants(put(mesh, Along.ITEMS, store.catalog.is_item()), {})
+    train_step = make_train_step(
+        mesh, state, constants, model, optimizer,
+        masking=config.masking,
+        slots=num_slots(
+            rate=config.masking.rate, next_item=0, max_length=length,
+            max_segments=config.data.max_segments,
+        ),
+        seed=0,
+        steps_per_epoch=1000,
+        chunk=config.training.loss_chunk,
+    )  # fmt: skip
+    on_device = global_rows(mesh, batch)
+    for number in range(warmup + steps):
+        if number == warmup:
+            jax.block_until_ready(state)
+            start = time.perf_counter()
+        state, _ = train_step(state, on_device, constants)
+    jax.block_until_ready(state)
+    return _examples(batch) * steps / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    tune_memory()
+    tyro.cli(main)
