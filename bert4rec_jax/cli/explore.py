@@ -21,7 +21,8 @@ def explore(
     """Open a local web page to try models on (extra: demo).
 
     Args:
-        bundles: Folders made by `bert4rec export`; several are shown side by side.
+        bundles: Folders made by `bert4rec export` or `bert4rec pipeline`; several are shown side
+            by side.
         host: Address to listen on. The default is reached from this machine only.
         port: Port to listen on; 0 takes any that is free.
         k: Length of the lists.

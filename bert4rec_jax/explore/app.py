@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
@@ -15,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.explore.models import Models
+from bert4rec_jax.explore.models import Models, Why
 from bert4rec_jax.explore.state import State
 
 _HEADERS = {
@@ -50,11 +49,10 @@ def make_app(models: Models, hosts: list[str]) -> Starlette:
         if absent:
             problem = f"not among these movies: {', '.join(map(repr, absent))}"
             state = State(tuple(m for m in state.seen if m.item_id not in absent), state.why)
-        explained: dict[str, Any] = {}
+        explained: Why | None = None
         if state.why:
             try:
-                drawn, model = models.why(state)
-                explained = {"drawn": Markup(drawn), "model": model, "number": state.why[0]}
+                explained = models.why(state)
             except UserError as error:
                 problem = problem or str(error)
         text = page.get_template("page.html").render(
@@ -62,6 +60,7 @@ def make_app(models: Models, hosts: list[str]) -> Starlette:
             models=models,
             lists=models.lists(state),
             explained=explained,
+            drawn=Markup(explained.drawn) if explained else "",
             problem=problem,
         )
         return HTMLResponse(text, status, headers=_HEADERS)

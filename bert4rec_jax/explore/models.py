@@ -11,12 +11,14 @@ from pathlib import Path
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.explore.state import DOWN, UP, Seen, State
+from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.lookup import find_item
 from bert4rec_jax.serving.picture import picture
 from bert4rec_jax.serving.scorer import Answer, Scorer, load
 
 _SUGGESTED = 12
+_KINDS = {"bert4rec": "BERT4Rec", "two-tower": "Two towers"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,25 @@ class Listed:
     answer: Answer
     unknown: tuple[str, ...] = ()
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why a model lists a movie.
+
+    Attributes:
+      title: of the movie.
+      name: of the model.
+      drawn: the picture, as SVG.
+      has_attention: whether there are heads in it; a tower without layers has none.
+      by_ranker: whether the model is a pipeline, whose ranker alone is explained.
+    """
+
+    title: str
+    name: str
+    drawn: str
+    has_attention: bool
+    by_ranker: bool
 
 
 class Models:
@@ -57,7 +78,7 @@ class Models:
 
     @classmethod
     def open(cls, bundles: Sequence[Path], k: int) -> Models:
-        """Load folders made by `bert4rec export`.
+        """Load folders made by `bert4rec export` or `bert4rec pipeline`.
 
         Raises:
           UserError: see `Bundle.open`; or k is below 1.
@@ -76,6 +97,11 @@ class Models:
     def has_titles(self) -> bool:
         """Whether movies are known by more than their ids."""
         return self.catalog.titles != self.catalog.item_ids
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each model is, in words; of a pipeline, what its stages are."""
+        return [_kind(scorer.bundle) for scorer in self._scorers]
 
     @property
     def read_thumbs(self) -> list[bool]:
@@ -146,8 +172,8 @@ class Models:
                 found.append(Listed(name, answer, unknown))
         return found
 
-    def why(self, state: State) -> tuple[str, str]:
-        """The picture that explains a movie, and the name of the model it is about.
+    def why(self, state: State) -> Why:
+        """What explains a movie.
 
         Raises:
           UserError: there is nothing to explain, or see `explain`.
@@ -162,7 +188,13 @@ class Models:
             raise UserError("without a history there is nothing to leave out; add a movie first")
         with self._asked:
             found = explain(scorer, [i for i, _ in known], item, ratings=[r for _, r in known])
-        return picture(found), self.names[number]
+        return Why(
+            found.title,
+            self.names[number],
+            picture(found),
+            has_attention=found.attention.size > 0,
+            by_ranker=scorer.bundle.retriever is not None,
+        )
 
     def _question(self, number: int, state: State) -> tuple[list[str], list[float], list[str]]:
         """What a model reads of a state: ids, ratings, and ids that it may not list.
@@ -181,6 +213,13 @@ class Models:
             [ratings.get(movie.thumb, float("nan")) for movie in read],
             [movie.item_id for movie in state.seen if not is_read(movie)],
         )
+
+
+def _kind(bundle: Bundle) -> str:
+    own = _KINDS[bundle.manifest["model"]["kind"]]
+    if bundle.retriever is None:
+        return own
+    return f"{_kind(bundle.retriever)} find {bundle.candidates:,} candidates, {own} orders them"
 
 
 def _knows(scorer: Scorer, item_id: str) -> bool:

@@ -38,7 +38,8 @@ def picture(explanation: Explanation) -> str:
                 text(x - 20, _TOP - 28, f"layer {layer + 1}" if head == 0 else ""),
                 text(x, _TOP - 10, f"head {head + 1}", anchor="middle", size=12),
             ]
-    parts.append(text(first, _TOP - 46, "attention of each head, %"))
+    if layers:
+        parts.append(text(first, _TOP - 46, "attention of each head, %"))
     for row, name in enumerate(names):
         y = _TOP + row * _ROW
         parts.append(text(_NAMES - 10, y + 17, shortened(name, _NAMES - 20), anchor="end"))

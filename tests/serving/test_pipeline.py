@@ -93,6 +93,29 @@ def test_empty_histories_and_short_lists(stages, scorer, histories):
     assert len(stages(5).recommend(every, k=5)) == 0
 
 
+def test_the_page_shows_it_beside_its_stages(stages, scorer, towers):
+    pytest.importorskip("starlette", reason="the extra demo is not installed")
+    from starlette.testclient import TestClient
+
+    from bert4rec_jax.explore.app import make_app
+    from bert4rec_jax.explore.models import Models
+    from bert4rec_jax.explore.state import Seen, State
+
+    models = Models([("ranker", scorer), ("towers", towers[1]), ("both", stages(5))], 5)
+    ids = scorer.catalog.item_ids
+    expected = stages(5).recommend(ids[:2], k=5).item_ids
+    query = [("seen", f"n:{ids[0]}"), ("seen", f"n:{ids[1]}"), ("why", f"2:{expected[0]}")]
+    text = TestClient(make_app(models, ["testserver"])).get("/", params=query).text
+    places = [text.index(f'value="why.2:{item}"') for item in expected]
+    assert places == sorted(places)
+    assert "Two towers find 5 candidates, BERT4Rec orders them" in text
+    assert f"Why {expected[0]}, says both" in text and "what the ranker of the pipeline" in text
+    state = State((Seen(ids[0]), Seen(ids[1])), (1, expected[0]))
+    towers_say = models.why(state)  # these have no layer, so no heads
+    assert not towers_say.has_attention and "attention of each" not in towers_say.drawn
+    assert not towers_say.by_ranker
+
+
 def test_longer_lists_than_candidates_are_refused(stages, histories):
     with pytest.raises(UserError, match="lists of 6 were asked for, but the retriever hands on 5"):
         stages(5).recommend(histories[0], k=6)
