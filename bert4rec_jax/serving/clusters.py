@@ -25,7 +25,7 @@ from bert4rec_jax.evaluation.ranks import largest
 
 _PER_CENTRE = 64  # items that k-means looks at, per centre
 _ROUNDS = 8
-_AT_ONCE = 1 << 26  # products of items and centres that exist at once
+_AT_ONCE = 1 << 22  # products of items and centres that exist at once: they fit into a cache
 
 
 @dataclass(frozen=True)
@@ -159,4 +159,5 @@ def _nearest(
 @jax.jit
 def _assign(points: jax.Array, centres: jax.Array, root: jax.Array) -> jax.Array:
     centres = centres @ root
-    return jnp.argmin((centres**2).sum(1) - 2 * (points @ root) @ centres.T, axis=1)
+    nearness = 2 * (points @ root) @ centres.T - (centres**2).sum(1)
+    return largest(nearness, 1)[1][:, 0]
