@@ -1,9 +1,14 @@
 """Clusters: item vectors in groups, so that a user's best items are sought in a few of them.
 
 An inverted file (Jegou et al., "Product Quantization for Nearest Neighbor Search", 2011, without
-the quantization) for inner products: k-means over `[v_i, b_i]`; a query `[h, 1]` looks into the
-`probes` groups whose centres have the largest product with it. Groups are cut into buckets of equal
-capacity, so every shape is static.
+the quantization) for inner products: k-means over `x_i = [v_i, b_i]`; a query `q = [h, 1]` looks
+into the `probes` groups whose centres c have the largest product with it. That answers as if an
+item's score were its centre's, so k-means minimises the mean square of just that error over users,
+
+    E_q (q . (x - c))^2 = (x - c)^T M (x - c)      M = E_q q q^T
+
+the squared distance in the metric M, not the plain one: directions that users share, such as
+popularity, count more. Groups are cut into buckets of equal capacity, so every shape is static.
 """
 
 from __future__ import annotations
@@ -16,9 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.evaluation.ranks import largest
+
 _PER_CENTRE = 64  # items that k-means looks at, per centre
 _ROUNDS = 8
-_AT_ONCE = 1 << 26  # products of items and centres that exist at once
+_AT_ONCE = 1 << 22  # products of items and centres that exist at once: they fit into a cache
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Clusters:
         vectors: npt.NDArray[np.float32],
         bias: npt.NDArray[np.float32],
         listed: npt.NDArray[np.bool_],
+        users: npt.NDArray[np.float32],
         *,
         seed: int = 0,
     ) -> Clusters:
@@ -50,21 +58,23 @@ class Clusters:
           vectors: `[V, D]`.
           bias: `[V]`.
           listed: `[V]` bool, the items that can be found; at least one.
+          users: `[N, D]` vectors h of users like those who will ask, the more alike the better.
           seed: of the first centres and of the items that k-means looks at.
         """
         tokens = np.flatnonzero(listed).astype(np.int32)
         points = np.concatenate([vectors[tokens], bias[tokens, None]], axis=1)
+        root = _root_of_metric(users)
         count = max(1, round(len(tokens) ** 0.5))
         generator = np.random.default_rng(seed)
         sample = points[generator.permutation(len(points))[: count * _PER_CENTRE]]
         centres = jnp.asarray(sample[:count])
         for _ in range(_ROUNDS):
-            nearest = _nearest(sample, centres)
+            nearest = _nearest(sample, centres, root)
             sums = np.zeros_like(centres)
             np.add.at(sums, nearest, sample)
             sizes = np.bincount(nearest, minlength=count)[:, None]
             centres = jnp.where(sizes > 0, sums / np.maximum(sizes, 1), centres)
-        group = _nearest(points, centres)
+        group = _nearest(points, centres, root)
         order = np.argsort(group, kind="stable")
         sizes = np.bincount(group, minlength=count)
         capacity = -(-len(tokens) // count)
@@ -120,7 +130,7 @@ def _best(
     scores = jnp.where(names == 0, -jnp.inf, scores)
     # Those excluded are looked for among the best only, as many more as there are.
     wanted = min(top + excluded.shape[1], scores.shape[1])
-    scores, where = jax.lax.top_k(scores, wanted)
+    scores, where = largest(scores, wanted)
     names = jnp.take_along_axis(names, where, axis=1)
     barred = (names[:, :, None] == excluded[:, None, :]).any(-1)
     scores, where = jax.lax.top_k(jnp.where(barred, -jnp.inf, scores), min(top, wanted))
@@ -130,13 +140,24 @@ def _best(
     return scores, jnp.where(scores > -jnp.inf, jnp.pad(names, short), 0)
 
 
-def _nearest(points: npt.NDArray[np.float32], centres: jax.Array) -> npt.NDArray[np.int64]:
+def _root_of_metric(users: npt.NDArray[np.float32]) -> jax.Array:
+    """`[D + 1, D + 1]` R with `R R^T = M`: distances between rows `x R` are those in the metric."""
+    queries = np.concatenate([users, np.ones((len(users), 1), np.float32)], axis=1)
+    values, directions = np.linalg.eigh(queries.T @ queries / len(queries))
+    return jnp.asarray(directions * np.sqrt(np.maximum(values, 0)))
+
+
+def _nearest(
+    points: npt.NDArray[np.float32], centres: jax.Array, root: jax.Array
+) -> npt.NDArray[np.int64]:
     """The number of the nearest centre of each point, `[N]`."""
     size = max(1, _AT_ONCE // len(centres))
-    found = [_assign(points[i : i + size], centres) for i in range(0, len(points), size)]
+    found = [_assign(points[i : i + size], centres, root) for i in range(0, len(points), size)]
     return np.concatenate([np.asarray(x) for x in found])
 
 
 @jax.jit
-def _assign(points: jax.Array, centres: jax.Array) -> jax.Array:
-    return jnp.argmin((centres**2).sum(1) - 2 * points @ centres.T, axis=1)
+def _assign(points: jax.Array, centres: jax.Array, root: jax.Array) -> jax.Array:
+    centres = centres @ root
+    nearness = 2 * (points @ root) @ centres.T - (centres**2).sum(1)
+    return largest(nearness, 1)[1][:, 0]

@@ -19,6 +19,7 @@ from bert4rec_jax.sharding import Along, items_mesh, place, put
 
 CHUNK = 65_536  # items scored at once, per device
 _LARGEST_BATCH = 16  # of histories whose groups of items are gathered at once
+_USERS = 1024  # that say in which directions items are told apart
 
 
 def retrieval(
@@ -33,6 +34,19 @@ def retrieval(
         return Nearby(bundle, largest_batch, devices, listed, probes=probes)
     kind = Scan if bundle.catalog.num_rows > CHUNK else Functions
     return kind(bundle, largest_batch, devices, listed)
+
+
+def users_of_one_item(
+    functions: Functions, listed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """`[N, D]` user vectors of histories of one listed item each; N is at most 1,024."""
+    tokens = np.flatnonzero(listed).astype(np.int32)
+    drawn = np.random.default_rng(0).permutation(tokens)[:_USERS, None]
+    size = functions.largest_batch
+    parts = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+    return np.concatenate(
+        [np.asarray(functions.encode(x, np.zeros(x.shape, np.int8)))[: len(x)] for x in parts]
+    )
 
 
 class Scan(Functions):
@@ -102,7 +116,8 @@ class Nearby(Functions):
         first = tuple(devices or jax.local_devices())[:1]
         super().__init__(bundle, min(largest_batch, _LARGEST_BATCH), first, listed)
         known = bundle.known if listed is None else listed
-        self._clusters = Clusters.of(np.asarray(self.vectors), np.asarray(self.bias), known)
+        vectors, bias = np.asarray(self.vectors), np.asarray(self.bias)
+        self._clusters = Clusters.of(vectors, bias, known, users_of_one_item(self, known))
         self._probes = probes
 
     def top_k(

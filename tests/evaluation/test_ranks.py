@@ -10,11 +10,12 @@ import pytest
 from bert4rec_jax.evaluation.ranks import (
     best_by_vectors,
     best_items,
+    largest,
     list_order,
     rank_by_scores,
     rank_by_vectors,
 )
-from bert4rec_jax.sharding import make_mesh
+from bert4rec_jax.sharding import Along, items_mesh, make_mesh, put
 
 V, D, B = 64, 6, 8
 IS_ITEM = (np.arange(V) >= 2) & (np.arange(V) < 50)
@@ -203,3 +204,34 @@ def test_approximate_scanning_lists_only_what_may_be_listed():
     np.testing.assert_array_less(np.asarray(found[0]), np.asarray(exact[0]) + 1e-6)
     for tokens, seen in zip(np.asarray(found[1]), excluded):
         assert IS_ITEM[tokens[tokens > 0]].all() and not set(tokens[tokens > 0]) & set(seen)
+
+
+@pytest.mark.parametrize("columns", [1000, 1024])
+def test_the_largest_of_long_rows_are_those_of_top_k(columns):
+    scores = np.random.default_rng(0).integers(0, 300, (4, columns)).astype(np.float32)
+    scores[1] = 7
+    scores[2, 3:] = -np.inf
+    for found, expected in zip(
+        jax.jit(largest, static_argnums=1)(scores, 3), jax.lax.top_k(scores, 3)
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.slow
+def test_ten_million_items_over_eight_devices():
+    items, top = 10_000_128, 20
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((items, 16), np.float32)
+    bias = generator.standard_normal(items, np.float32)
+    listed = generator.random(items) < 0.9
+    hidden = generator.standard_normal((2, 16), np.float32)
+    best = jax.lax.top_k(np.where(listed, hidden @ vectors.T + bias, -np.inf), top + 5)[1]
+    excluded = np.asarray(best)[:, ::4].astype(np.int32)
+    expected = [row[~np.isin(row, out)][: top - 2] for row, out in zip(np.asarray(best), excluded)]
+    mesh = items_mesh(jax.devices(), items)
+    catalog = [put(mesh, Along.ITEMS, x) for x in (vectors, bias, listed)]
+    assert [len(part.data) for part in catalog[0].addressable_shards] == [items // 8] * 8
+    scan = jax.jit(functools.partial(best_by_vectors, top=top - 2, chunk=65_536))
+    with jax.set_mesh(mesh):
+        _, tokens = scan(hidden, *catalog[:2], excluded, catalog[2])
+    np.testing.assert_array_equal(tokens, expected)

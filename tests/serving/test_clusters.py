@@ -26,7 +26,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def clusters(problem):
-    return Clusters.of(*problem[:3])
+    return Clusters.of(*problem[:4])
 
 
 def exact(problem, top):
@@ -64,3 +64,15 @@ def test_lists_longer_than_what_is_looked_at_are_short(problem, clusters):
     assert scores.shape == (B, 100)
     assert (np.isneginf(np.asarray(scores)) == (np.asarray(tokens) == 0)).all()
     assert (np.asarray(tokens) > 0).any(axis=1).all() and (np.asarray(tokens)[:, -1] == 0).all()
+
+
+def test_groups_follow_the_directions_in_which_users_tell_items_apart():
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(V, 2)).astype(np.float32) * (9, 1)
+    bias, listed = np.zeros(V, np.float32), np.arange(V) >= 2
+    users = np.array([[0, 1], [0.01, 2], [0, -1]], np.float32)
+    groups = Clusters.of(vectors.astype(np.float32), bias, listed, users)
+    nothing = jnp.zeros((3, 1), jnp.int32)
+    _, found = groups.best(jnp.asarray(users), nothing, top=9, probes=4)
+    _, best = best_items(users @ vectors.T.astype(np.float32), nothing, listed, top=9)
+    np.testing.assert_array_equal(found, best)
