@@ -234,7 +234,8 @@ def fit(
             seed=training.seed,
             steps_per_epoch=plan.steps_per_epoch,
             chunk=training.loss_chunk,
-            max_segments=max_segments, in_batch=in_batch,
+            max_segments=max_segments,
+            in_batch=in_batch,
         )
         host, hosts = jax.process_index(), jax.process_count()
         to_batch = StepToBatch(plan, store, thumbs, host=host, hosts=hosts)

@@ -123,7 +123,6 @@ class _Held(NamedTuple):
     count: int
 
 
-
 class _Softmax(NamedTuple):
     """What is known of each slot's softmax: of a block or of all slots, `[n]` each."""
 
@@ -367,7 +366,7 @@ def _held(
     """The history of each of a device's slots, `[n]`, and what its histories hold."""
     if histories is None:
         return jnp.zeros(slots, jnp.int32), None
-    rows, length = histories.tokens.shape
+    rows = len(histories.tokens)
     row = jnp.arange(rows)
     of_slots = jnp.repeat(row, slots // rows) * max_segments + histories.of_slots - 1
     of_items = row[:, None] * max_segments + histories.segments - 1
