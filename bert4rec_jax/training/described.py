@@ -97,7 +97,7 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0)
     step = make_train_step(
         mesh, state, constants, model, optimizer,
         masking=config.masking, slots=slots, seed=training.seed, steps_per_epoch=_STEPS,
-        chunk=training.loss_chunk, in_batch=in_batch,
+        chunk=training.loss_chunk, max_segments=max_segments, in_batch=in_batch,
     )  # fmt: skip
     create = partial(create_state, mesh, model, optimizer, **new)
     return Described(step, state, batch, constants, slots, create)

@@ -234,6 +234,7 @@ def fit(
             seed=training.seed,
             steps_per_epoch=plan.steps_per_epoch,
             chunk=training.loss_chunk,
+            max_segments=max_segments,
             in_batch=in_batch,
         )
         host, hosts = jax.process_index(), jax.process_count()

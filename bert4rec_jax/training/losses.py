@@ -32,6 +32,20 @@ _OUT_OF_SOFTMAX = -1e30
 _NOBODY = -1  # no slot's label
 
 
+class Histories(NamedTuple):
+    """The histories that slots are of, where the other items of a history are no alternatives.
+
+    Attributes:
+      tokens: `[B, L]` int, all items of the rows, at masked positions too.
+      segments: `[B, L]` int, the number of each item's history in its row, from 1; 0 on padding.
+      of_slots: `[B * S]` int, the number of each slot's history in its row.
+    """
+
+    tokens: jax.Array
+    segments: jax.Array
+    of_slots: jax.Array
+
+
 def cross_entropy(
     hidden: jax.Array,
     vectors: jax.Array,
@@ -39,8 +53,10 @@ def cross_entropy(
     labels: jax.Array,
     weights: jax.Array,
     in_softmax: jax.Array,
+    histories: Histories | None = None,
     *,
     chunk: int,
+    max_segments: int = 1,
 ) -> jax.Array:
     """The weighted mean of `-log p(label)`; 0 when every weight is 0.
 
@@ -51,27 +67,33 @@ def cross_entropy(
       labels: `[N]` int, rows of `vectors`.
       weights: `[N]` float32, 0 at slots that are not in use.
       in_softmax: `[V]` bool, false for PAD, MASK, padded rows and items without a training event.
+      histories: those of the slots, whose items are out of the softmax but for the label; None
+        leaves them in.
       chunk: the most items worked on at once, per device.
+      max_segments: histories that a row can hold.
 
     Returns:
       A float32 scalar, differentiable in `hidden`, `vectors` and `bias`.
     """
-    inputs = (Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ROWS, Along.ITEMS)
+    inputs = (
+        Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ROWS, Along.ITEMS, Along.ROWS,
+    )  # fmt: skip
+    how = {"chunk": chunk, "max_segments": max_segments}
     gradients = (Along.ROWS, Along.ITEMS, Along.ITEMS)
 
     @jax.custom_vjp
-    def loss(*arrays: jax.Array) -> jax.Array:
-        return over_shards(partial(_local_loss, chunk=chunk), inputs, Along.NEITHER)(*arrays)
+    def loss(*arrays: Any) -> jax.Array:
+        return over_shards(partial(_local_loss, **how), inputs, Along.NEITHER)(*arrays)
 
-    def forward(*arrays: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        local = partial(_local_gradients, chunk=chunk)
+    def forward(*arrays: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        local = partial(_local_gradients, **how)
         return over_shards(local, inputs, (Along.NEITHER, gradients))(*arrays)
 
     def backward(residuals: tuple[jax.Array, ...], upstream: jax.Array) -> tuple[Any, ...]:
-        return (*(upstream * gradient for gradient in residuals), None, None, None)
+        return (*(upstream * gradient for gradient in residuals), None, None, None, None)
 
     loss.defvjp(forward, backward)
-    return loss(hidden, vectors, bias, labels, weights, in_softmax)
+    return loss(hidden, vectors, bias, labels, weights, in_softmax, histories)
 
 
 class _Slots(NamedTuple):
@@ -80,6 +102,7 @@ class _Slots(NamedTuple):
     hidden: jax.Array
     labels: jax.Array
     weights: jax.Array
+    histories: jax.Array
 
 
 class _Items(NamedTuple):
@@ -89,6 +112,15 @@ class _Items(NamedTuple):
     bias: jax.Array
     in_softmax: jax.Array
     tokens: jax.Array
+    held: jax.Array | None = None  # `[H, C]` bool, by which of the device's histories
+
+
+class _Held(NamedTuple):
+    """Which history holds which item, pair by pair, and how many histories there are."""
+
+    histories: jax.Array
+    tokens: jax.Array
+    count: int
 
 
 class _Softmax(NamedTuple):
@@ -114,12 +146,15 @@ def _local_loss(
     labels: jax.Array,
     weights: jax.Array,
     in_softmax: jax.Array,
+    histories: Histories | None,
     *,
     chunk: int,
+    max_segments: int,
 ) -> jax.Array:
-    slots, _, blocks = _in_use_first(hidden, labels, weights)
+    of_slots, held = _held(histories, len(labels), max_segments)
+    slots, _, blocks = _in_use_first(_Slots(hidden, labels, weights, of_slots))
     items = _local_items(vectors, bias, in_softmax)
-    losses, _ = _log_loss(_softmax(slots, blocks, items, chunk))
+    losses, _ = _log_loss(_softmax(slots, blocks, items, held, chunk))
     return sum_over_rows(_weighted(slots.weights, losses)) / _total(weights)
 
 
@@ -130,14 +165,17 @@ def _local_gradients(
     labels: jax.Array,
     weights: jax.Array,
     in_softmax: jax.Array,
+    histories: Histories | None,
     *,
     chunk: int,
+    max_segments: int,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    slots, order, blocks = _in_use_first(hidden, labels, weights)
+    of_slots, held = _held(histories, len(labels), max_segments)
+    slots, order, blocks = _in_use_first(_Slots(hidden, labels, weights, of_slots))
     items = _local_items(vectors, bias, in_softmax)
     total = _total(weights)
     in_one = _in_one_pass if len(bias) <= chunk else partial(_in_two_passes, chunk=chunk)
-    loss, gradients = in_one(slots, blocks, items, total)
+    loss, gradients = in_one(slots, blocks, items, held, total)
     in_order = jnp.zeros_like(hidden).at[order].set(gradients.hidden[: len(order)])
     return sum_over_rows(loss) / total, (
         sum_over_items(in_order),
@@ -147,10 +185,11 @@ def _local_gradients(
 
 
 def _in_one_pass(
-    slots: _Slots, blocks: jax.Array, items: _Items, total: jax.Array
+    slots: _Slots, blocks: jax.Array, items: _Items, held: _Held | None, total: jax.Array
 ) -> tuple[jax.Array, _Gradients]:
     """The weighted sum of losses and the gradients; the scores of a block are computed once."""
     size = _block_size(len(slots.labels))
+    items = _marked(items, held)
 
     def of_block(
         number: jax.Array, carry: tuple[jax.Array, _Gradients]
@@ -167,14 +206,20 @@ def _in_one_pass(
 
 
 def _in_two_passes(
-    slots: _Slots, blocks: jax.Array, items: _Items, total: jax.Array, *, chunk: int
+    slots: _Slots,
+    blocks: jax.Array,
+    items: _Items,
+    held: _Held | None,
+    total: jax.Array,
+    *,
+    chunk: int,
 ) -> tuple[jax.Array, _Gradients]:
     """The weighted sum of losses and the gradients, whatever the size of the catalog."""
     size = _block_size(len(slots.labels))
-    losses, log_normaliser = _log_loss(_softmax(slots, blocks, items, chunk))
+    losses, log_normaliser = _log_loss(_softmax(slots, blocks, items, held, chunk))
 
     def of_chunk(index: jax.Array, gradients: _Gradients) -> _Gradients:
-        part, first = _chunk(items, index, chunk)
+        part, first = _chunk(items, held, index, chunk)
 
         def of_block(number: jax.Array, gradients: _Gradients) -> _Gradients:
             block = _block(slots, number, size)
@@ -189,12 +234,14 @@ def _in_two_passes(
     return _weighted(slots.weights, losses), gradients
 
 
-def _softmax(slots: _Slots, blocks: jax.Array, items: _Items, chunk: int) -> _Softmax:
+def _softmax(
+    slots: _Slots, blocks: jax.Array, items: _Items, held: _Held | None, chunk: int
+) -> _Softmax:
     """The softmax of all slots over this device's part of the catalog, chunk by chunk."""
     size = _block_size(len(slots.labels))
 
     def of_chunk(index: jax.Array, known: _Softmax) -> _Softmax:
-        part, _ = _chunk(items, index, chunk)
+        part, _ = _chunk(items, held, index, chunk)
 
         def of_block(number: jax.Array, known: _Softmax) -> _Softmax:
             start = number * size
@@ -242,7 +289,11 @@ def _scores(block: _Slots, items: _Items) -> tuple[jax.Array, jax.Array]:
     """Scores of a chunk, `[n, C]`, and where the labels lie in it."""
     scores = block.hidden @ items.vectors.T + items.bias
     scores = jnp.where(items.in_softmax, scores, _OUT_OF_SOFTMAX)
-    return scores, block.labels[:, None] == items.tokens
+    is_label = block.labels[:, None] == items.tokens
+    if items.held is not None:
+        others = items.held[block.histories] & ~is_label
+        scores = jnp.where(others, _OUT_OF_SOFTMAX, scores)
+    return scores, is_label
 
 
 def _to_scores(
@@ -280,14 +331,14 @@ def _added(
 
 
 def _in_use_first(
-    hidden: jax.Array, labels: jax.Array, weights: jax.Array
+    slots: _Slots,
 ) -> tuple[_Slots, jax.Array, jax.Array]:
     """Slots in use moved to the front and padded to whole blocks, their order, used blocks."""
-    order = jnp.argsort(weights == 0, stable=True)
-    slots = _Slots(hidden[order], labels[order], weights[order])
+    order = jnp.argsort(slots.weights == 0, stable=True)
+    slots = _Slots(*(x[order] for x in slots))
     padding = padded_slots(len(order)) - len(order)
     padded = (jnp.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)) for x in slots)
-    return _Slots(*padded), order, -(-(weights != 0).sum() // _block_size(len(order)))
+    return _Slots(*padded), order, -(-(slots.weights != 0).sum() // _block_size(len(order)))
 
 
 def _block_size(slots: int) -> int:
@@ -309,7 +360,36 @@ def _local_items(vectors: jax.Array, bias: jax.Array, in_softmax: jax.Array) -> 
     return _Items(vectors, bias, in_softmax, tokens)
 
 
-def _chunk(items: _Items, index: jax.Array, chunk: int) -> tuple[_Items, jax.Array]:
+def _held(
+    histories: Histories | None, slots: int, max_segments: int
+) -> tuple[jax.Array, _Held | None]:
+    """The history of each of a device's slots, `[n]`, and what its histories hold."""
+    if histories is None:
+        return jnp.zeros(slots, jnp.int32), None
+    rows = len(histories.tokens)
+    row = jnp.arange(rows)
+    of_slots = jnp.repeat(row, slots // rows) * max_segments + histories.of_slots - 1
+    of_items = row[:, None] * max_segments + histories.segments - 1
+    count = rows * max_segments
+    of_items = jnp.where(histories.segments > 0, of_items, count)
+    held = _Held(of_items.reshape(-1), histories.tokens.reshape(-1), count)
+    return jnp.maximum(of_slots, 0), held
+
+
+def _marked(items: _Items, held: _Held | None) -> _Items:
+    """Items with the histories that hold them."""
+    if held is None:
+        return items
+    size = len(items.tokens)
+    place = held.tokens - (items.tokens[-1] - (size - 1))
+    place = jnp.where(place < 0, size, place)
+    none = jnp.zeros((held.count, size), bool)
+    return items._replace(held=none.at[held.histories, place].set(True, mode="drop"))
+
+
+def _chunk(
+    items: _Items, held: _Held | None, index: jax.Array, chunk: int
+) -> tuple[_Items, jax.Array]:
     """A chunk and the row that it begins with.
 
     All are equally long, so the last one may begin with rows of the one before it. These are out of
@@ -318,7 +398,8 @@ def _chunk(items: _Items, index: jax.Array, chunk: int) -> tuple[_Items, jax.Arr
     rows = len(items.tokens)
     size = -(-rows // number_of_chunks(rows, chunk))
     first = jnp.minimum(index * size, rows - size)
-    part = _Items(*(jax.lax.dynamic_slice_in_dim(x, first, size) for x in items))
+    part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), items)
+    part = _marked(part, held)
     new = first + jnp.arange(size) >= index * size
     return (
         part._replace(

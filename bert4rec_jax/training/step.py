@@ -18,7 +18,7 @@ from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, place_state
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
-from bert4rec_jax.training.losses import cross_entropy
+from bert4rec_jax.training.losses import Histories, cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
 
 Metrics = dict[str, jax.Array]
@@ -88,6 +88,8 @@ def slots_loss(
     dropout_key: jax.Array | None,
     in_batch: InBatch | None = None,
     negatives_key: jax.Array | None = None,
+    own_negatives: bool = True,
+    max_segments: int = 1,
 ) -> jax.Array:
     """The mean loss over the masked slots of a batch; no dropout without a key.
 
@@ -108,13 +110,14 @@ def slots_loss(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
     hidden, vectors, bias = output
+    slot_segments = jnp.take_along_axis(batch.segments, masked.slots, axis=1)
     if in_batch is not None:
         assert negatives_key is not None and constants.target_share is not None
         asked = Asked(
             hidden,
             masked.labels,
             masked.weights,
-            jnp.take_along_axis(batch.segments, masked.slots, axis=1),
+            slot_segments,
             jnp.asarray(batch.tokens),
             jnp.asarray(batch.segments),
         )
@@ -127,6 +130,7 @@ def slots_loss(
             constants.in_softmax,
             in_batch,
         )
+    histories = Histories(batch.tokens, batch.segments, slot_segments.reshape(-1))
     return cross_entropy(
         hidden.reshape(-1, hidden.shape[-1]),
         vectors,
@@ -134,7 +138,9 @@ def slots_loss(
         masked.labels.reshape(-1),
         masked.weights.reshape(-1),
         constants.in_softmax,
+        None if own_negatives else histories,
         chunk=chunk,
+        max_segments=max_segments,
     )
 
 
@@ -150,6 +156,7 @@ def make_train_step(
     seed: int,
     steps_per_epoch: int,
     chunk: int,
+    max_segments: int = 1,
     in_batch: InBatch | None = None,
 ) -> TrainStep:
     """Build `(state, batch, constants) -> (state, metrics)`; the state's memory is reused.
@@ -181,6 +188,8 @@ def make_train_step(
                 chunk=chunk,
                 dropout_key=jax.random.fold_in(keys.dropout, state.step),
                 in_batch=in_batch,
+                own_negatives=masking.own_negatives,
+                max_segments=max_segments,
                 negatives_key=jax.random.fold_in(keys.negatives, state.step),
             )
         )(state.params)

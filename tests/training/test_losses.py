@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.losses import cross_entropy, number_of_chunks
+from bert4rec_jax.training.losses import Histories, cross_entropy, number_of_chunks
 
 N, D, V = 24, 8, 96
 
@@ -39,9 +39,9 @@ def by_formula(hidden, vectors, bias, labels, weights, in_softmax):
     return loss, (to_scores @ vectors, to_scores.T @ hidden, to_scores.sum(0))
 
 
-_loss = jax.jit(cross_entropy, static_argnames="chunk")
+_loss = jax.jit(cross_entropy, static_argnames=("chunk", "max_segments"))
 _value_and_gradients = jax.jit(
-    jax.value_and_grad(cross_entropy, argnums=(0, 1, 2)), static_argnames="chunk"
+    jax.value_and_grad(cross_entropy, argnums=(0, 1, 2)), static_argnames=("chunk", "max_segments")
 )
 
 
@@ -75,6 +75,40 @@ def test_the_value_is_the_same_without_gradients():
     arrays = example()
     alone = _loss(*map(jnp.asarray, arrays.values()), chunk=32)
     np.testing.assert_allclose(alone, value_and_gradients(arrays, 32)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("chunk", "mesh"), [(V, (1, 1)), (32, (1, 1)), (V, (2, 2))])
+def test_other_items_of_the_own_history_are_no_alternatives(chunk, mesh):
+    """Four rows of two histories; an item that is there twice stays where it is asked for."""
+    generator = np.random.default_rng(0)
+    arrays = example()
+    tokens = generator.choice(np.flatnonzero(arrays["in_softmax"]), (4, 12))
+    tokens[:, 1] = tokens[:, 0]
+    segments = np.repeat([[1] * 5 + [2] * 5 + [0] * 2], 4, axis=0)
+    slots = np.array([generator.permutation(10)[:6] for _ in range(4)])
+    slots[:, 0] = 0
+    of_slots = np.take_along_axis(segments, slots, 1)
+    arrays["labels"] = np.take_along_axis(tokens, slots, 1).reshape(-1)
+    outside = np.array(
+        [
+            [np.isin(np.arange(V), row[own == one]) & (np.arange(V) != row[place])
+             for place, one in zip(asked, ones)]
+            for row, own, asked, ones in zip(tokens, segments, slots, of_slots)
+        ]
+    ).reshape(N, V)  # fmt: skip
+    expected, expected_gradients = by_formula(
+        **{**arrays, "in_softmax": arrays["in_softmax"] & ~outside}
+    )
+    devices = jax.devices()[: mesh[0] * mesh[1]]
+    with jax.set_mesh(make_mesh(data=mesh[0], model=mesh[1], devices=devices)):
+        loss, gradients = _value_and_gradients(
+            *map(jnp.asarray, arrays.values()),
+            Histories(*map(jnp.asarray, (tokens, segments, of_slots.reshape(-1)))),
+            chunk=chunk, max_segments=2,
+        )  # fmt: skip
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    for gradient, wanted in zip(gradients, expected_gradients):
+        np.testing.assert_allclose(gradient, wanted, atol=1e-6)
 
 
 def test_only_live_slots_matter():
