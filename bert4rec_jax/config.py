@@ -176,7 +176,8 @@ class MaskingConfig:
     loss_none: float = 1.0
     """Weight of unrated items in the loss."""
     own_negatives: bool = True
-    """Whether the other items of a history are in the softmax where one of its items is named."""
+    """Whether the other items of a history are in the softmax where one of its items is named. With
+    training.in_batch_negatives they never are."""
 
     def __post_init__(self) -> None:
         _require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")

@@ -78,15 +78,16 @@ def cross_entropy(
     inputs = (
         Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ROWS, Along.ITEMS, Along.ROWS,
     )  # fmt: skip
-    how = {"chunk": chunk, "max_segments": max_segments}
     gradients = (Along.ROWS, Along.ITEMS, Along.ITEMS)
 
     @jax.custom_vjp
     def loss(*arrays: Any) -> jax.Array:
-        return over_shards(partial(_local_loss, **how), inputs, Along.NEITHER)(*arrays)
+        return over_shards(
+            partial(_local_loss, chunk=chunk, max_segments=max_segments), inputs, Along.NEITHER
+        )(*arrays)
 
     def forward(*arrays: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        local = partial(_local_gradients, **how)
+        local = partial(_local_gradients, chunk=chunk, max_segments=max_segments)
         return over_shards(local, inputs, (Along.NEITHER, gradients))(*arrays)
 
     def backward(residuals: tuple[jax.Array, ...], upstream: jax.Array) -> tuple[Any, ...]:
@@ -120,7 +121,7 @@ class _Held(NamedTuple):
 
     histories: jax.Array
     tokens: jax.Array
-    count: int
+    total: int
 
 
 class _Softmax(NamedTuple):
@@ -383,7 +384,7 @@ def _marked(items: _Items, held: _Held | None) -> _Items:
     size = len(items.tokens)
     place = held.tokens - (items.tokens[-1] - (size - 1))
     place = jnp.where(place < 0, size, place)
-    none = jnp.zeros((held.count, size), bool)
+    none = jnp.zeros((held.total, size), bool)
     return items._replace(held=none.at[held.histories, place].set(True, mode="drop"))
 
 

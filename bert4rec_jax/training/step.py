@@ -130,7 +130,8 @@ def slots_loss(
             constants.in_softmax,
             in_batch,
         )
-    histories = Histories(batch.tokens, batch.segments, slot_segments.reshape(-1))
+    tokens, segments = jnp.asarray(batch.tokens), jnp.asarray(batch.segments)
+    histories = Histories(tokens, segments, slot_segments.reshape(-1))
     return cross_entropy(
         hidden.reshape(-1, hidden.shape[-1]),
         vectors,
