@@ -31,7 +31,7 @@ config = Config(
         attention_dropout=0.1,
         init_scale=0.1,
     ),
-    masking=MaskingConfig(objective="mixed", rate=0.4, last_only=0.1),
+    masking=MaskingConfig(objective="mixed", rate=0.4, last_only=0.1, own_negatives=False),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100),
     training=TrainingConfig(patience=4),
     workdir="runs/general",

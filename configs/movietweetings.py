@@ -34,7 +34,7 @@ config = Config(
         attention_dropout=0.1,
         init_scale=0.1,
     ),
-    masking=MaskingConfig(objective="mixed", rate=0.5, last_only=0.1),
+    masking=MaskingConfig(objective="mixed", rate=0.5, last_only=0.1, own_negatives=False),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.1),
     training=TrainingConfig(epochs=36, batch_size=32, evaluate_every=6, patience=4),
     workdir="runs/movietweetings",
