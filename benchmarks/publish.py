@@ -1,0 +1,45 @@
+"""Keep a finished run beside the figures that quote it: config, metrics, device, digest, ranks.
+
+    python benchmarks/publish.py runs/movietweetings results/movietweetings/seed_0 \\
+        --command "python train.py" --commit 683bff9
+
+Writes DESTINATION.json and DESTINATION.npz, for `compare_ranks.py` and for whoever doubts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+
+def main(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    destination: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DESTINATION")],
+    *,
+    command: str,
+    commit: str,
+) -> None:
+    """Publish.
+
+    Args:
+        run: A workdir that was tested.
+        destination: Where the two files go, without their endings.
+        command: What was typed.
+        commit: What it was typed at.
+    """
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    seed = metrics["config"]["training"]["seed"]
+    about = {"command": command, "commit": commit, "seed": seed}
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with np.load(run / "ranks.npz") as ranks:
+        np.savez_compressed(destination.with_suffix(".npz"), **ranks)
+    text = json.dumps({**about, **metrics}, indent=1)
+    destination.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
