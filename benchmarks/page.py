@@ -1,0 +1,136 @@
+"""Make the tables of docs/performance.md from the lines that `record.py` kept.
+
+    python benchmarks/page.py
+
+Writes what stands between `<!-- NAME -->` and `<!-- end -->` anew; without a line a table is empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from record import read
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+Line = dict[str, Any]
+
+
+def main() -> None:
+    """Write."""
+    text = PAGE.read_text(encoding="utf-8")
+
+    def filled(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{TABLES[match[2]]()}\n\n<!-- end -->"
+
+    text = re.sub(r"(<!-- ([\w-]+) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def ranking() -> str:
+    """Users per second of batches."""
+    lines = [line for line in read("ranking") if "users_per_s" in line]
+    systems = list(dict.fromkeys(name for line in lines for name in line["users_per_s"]))
+    rows = [
+        [
+            {"candidates": "200 candidates", "catalog": "whole catalog, top 10"}[line["case"]],
+            line["dim"],
+            line["history"],
+            *(_rate(line, name) for name in systems),
+            f"{line['matmul_share']:.0%}",
+        ]
+        for line in lines
+    ]
+    names = [_NAMES.get(name, name) for name in systems]
+    return _table(["", "width", "history", *names, "share of the product limit"], rows, lines)
+
+
+def latency() -> str:
+    """Milliseconds of one request."""
+    lines = [line for line in read("ranking") if line["case"].startswith("one_")]
+    systems = ["bundle_float32", "torch"]
+    rows = [
+        [
+            {"one_candidates": "200 candidates", "one_catalog": "whole catalog"}[line["case"]],
+            line["dim"],
+            line["history"],
+            *(f"{line[n]['p50_ms']:.1f} / {line[n]['p99_ms']:.1f}" for n in systems if n in line),
+        ]
+        for line in lines
+    ]
+    return _table(["p50 / p99 in ms", "width", "history", "this package", "PyTorch"], rows, lines)
+
+
+def training() -> str:
+    """Sequences per second of training."""
+    lines = [line for line in read("training") if "system" in line]
+    summary = [line["summary"] for line in read("training") if "summary" in line]
+    if not summary:
+        return ""
+    peak = {line["system"]: line["peak_rss_gb"] for line in lines}
+    rows = [
+        [_NAMES.get(name, name), speed["untuned"], speed["tuned"], peak.get(name, "")]
+        for name, speed in summary[-1].items()
+        if isinstance(speed, dict)
+    ]
+    ratios = {name: value for name, value in summary[-1].items() if name.startswith("ratio")}
+    head = ["sequences per second", "malloc as it comes", "malloc tuned", "peak RSS, GB"]
+    told = ", ".join(f"`{name}` {value}" for name, value in ratios.items())
+    return f"{_table(head, rows, lines)}\n\n{told}."
+
+
+def prepare() -> str:
+    """Seconds and memory of `bert4rec prepare`."""
+    lines = read("prepare")
+    rows = [
+        [
+            f"{line['n']:,}{' (extrapolated)' if 'extrapolated_from' in line else ''}",
+            line["seconds"],
+            line["peak_rss_gb"],
+        ]
+        for line in lines
+    ]
+    return _table(["interactions", "seconds", "peak memory, GB"], rows, lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "ranking": ranking,
+    "latency": latency,
+    "training": training,
+    "prepare": prepare,
+}
+_NAMES = {
+    "ours": "this package",
+    "bundle_float32": "this package",
+    "torch": "PyTorch",
+    "rectools": "RecTools",
+    "recbole": "RecBole",
+    "hugging_face": "Hugging Face",
+    "keras_hub": "keras-hub on JAX",
+}
+
+
+def _rate(line: Line, name: str) -> str:
+    if name not in line["users_per_s"]:
+        return ""
+    ratio = "" if line["ratio"][name] == 1 else f" (1 / {line['ratio'][name]:.2f})"
+    return f"{line['users_per_s'][name]:,.0f}{ratio}"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[Any]], lines: list[Line]) -> str:
+    """A table, and below it where its lines come from."""
+    head = list(head)
+    shown = [head, ["---"] * len(head), *rows]
+    text = "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in shown)
+    sources = dict.fromkeys(
+        f"`{line['command']}`, commit {line['commit']}, {line['device']['cores']} cores of "
+        f"{line['device']['cpu']}, JAX {line['device']['jax']}"
+        for line in lines
+    )
+    return text + "\n\n" + "; ".join(sources) + "."
+
+
+if __name__ == "__main__":
+    main()
