@@ -115,8 +115,8 @@ _NAMES = {
 def _rate(line: Line, name: str) -> str:
     if name not in line["users_per_s"]:
         return ""
-    ratio = "" if line["ratio"][name] == 1 else f" (1 / {line['ratio'][name]:.2f})"
-    return f"{line['users_per_s'][name]:,.0f}{ratio}"
+    share = "" if line["ratio"][name] == 1 else f" ({1 / line['ratio'][name]:.2f})"
+    return f"{line['users_per_s'][name]:,.0f}{share}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]], lines: list[Line]) -> str:

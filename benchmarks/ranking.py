@@ -43,6 +43,8 @@ from bert4rec_jax.serving.scorer import Scorer, load
 from bert4rec_jax.training.fit import build_model
 
 CANDIDATES, TOP, LAYERS = 200, 10, 2
+_TURN = 20  # requests of one system in a row
+_REST = 0.5  # seconds: PyTorch's threads keep a core busy for a while after their work
 
 
 def main(
@@ -104,6 +106,7 @@ def _measure(
         for number in range(rounds + 1):  # the first compiles
             rate = _matmul_rate()
             for name, ask in asked.items():
+                time.sleep(_REST)
                 spent = _timed(ask)
                 if number:
                     seconds[name].append(spent)
@@ -120,11 +123,13 @@ def _measure(
         print(json.dumps({"case": case, **about, **result}), flush=True)
     for case, single in alone.items():
         spent_by: dict[str, list[float]] = {name: [] for name in single}
-        for user in range(-10, singles):
+        for start in range(-_TURN, singles, _TURN):  # the first turn compiles
             for name, ask_one in single.items():
-                spent = _timed(lambda: ask_one(user % users))  # noqa: B023 - called at once
-                if user >= 0:
-                    spent_by[name].append(1e3 * spent)
+                time.sleep(_REST)
+                for user in range(start, start + _TURN):
+                    spent = _timed(lambda: ask_one(user % users))  # noqa: B023 - called at once
+                    if start >= 0:
+                        spent_by[name].append(1e3 * spent)
         found = {
             name: {f"p{q}_ms": round(float(np.percentile(spent, q)), 2) for q in (50, 99)}
             for name, spent in spent_by.items()
