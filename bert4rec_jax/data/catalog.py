@@ -77,6 +77,11 @@ class Catalog:
                 f"item {item_id!r} is not among the {len(self):,} items of the catalog"
             ) from None
 
+    def find(self, item_ids: Sequence[str | None]) -> npt.NDArray[np.int32]:
+        """The token of each external id; PAD for those that the catalog does not have."""
+        found = (self._tokens.get(item_id, PAD) for item_id in item_ids)  # type: ignore[arg-type]
+        return np.fromiter(found, np.int32, len(item_ids))
+
     def title(self, token: int) -> str:
         """The title behind a token; PAD and MASK are named in angle brackets."""
         if token < FIRST_ITEM:

@@ -55,6 +55,7 @@ class RequestReader:
     """
 
     def __init__(self, catalog: Catalog, thumbs: tuple[float, float]) -> None:
+        self._catalog = catalog
         self._ids = pa.array(catalog.item_ids, pa.string())
         self._thresholds = thumbs
 
@@ -92,15 +93,22 @@ class RequestReader:
 
     def unknown(self, ids: list[str]) -> list[str]:
         """The ids that the catalog does not have, in their order, each once."""
-        found = pc.is_in(pa.array(ids, pa.string()), value_set=self._ids).to_pylist()
-        return list(dict.fromkeys(name for name, is_known in zip(ids, found) if not is_known))
+        found = self._find(pa.array(ids, pa.string()))
+        return list(dict.fromkeys(name for name, token in zip(ids, found) if token == PAD))
 
     def _tokens(self, table: pa.Table, name: str, counts: Counter[str]) -> tuple[Ragged, int]:
         """A column of lists as tokens, PAD for ids not in the catalog, and how many those are."""
         values, lengths = _flat(table, name, counts)
-        index = pc.index_in(_as_text(values), value_set=self._ids)
-        tokens = pc.fill_null(index, PAD - FIRST_ITEM).to_numpy(zero_copy_only=False) + FIRST_ITEM
-        return Ragged.from_lengths(tokens.astype(np.int32), lengths), index.null_count
+        tokens = self._find(_as_text(values))
+        return Ragged.from_lengths(tokens, lengths), int((tokens == PAD).sum())
+
+    def _find(self, ids: pa.StringArray) -> npt.NDArray[np.int32]:
+        """The token of each id, PAD for those that the catalog does not have."""
+        if len(ids) < len(self._ids):  # Arrow would hash the whole catalog, anew for every call
+            return self._catalog.find(ids.to_pylist())
+        index = pc.fill_null(pc.index_in(ids, value_set=self._ids), PAD - FIRST_ITEM)
+        tokens: npt.NDArray[np.int32] = index.to_numpy(zero_copy_only=False) + FIRST_ITEM
+        return tokens.astype(np.int32)
 
     def _thumbs(
         self, table: pa.Table, histories: Ragged, source: str, first_row: int

@@ -83,8 +83,12 @@ def unpacked(vectors: Vectors) -> jax.Array:
 def products(hidden: jax.Array, vectors: Vectors) -> jax.Array:
     """`[b, V]` dot products of user vectors `[b, D]` with all items."""
     if isinstance(vectors, tuple):
-        return hidden @ vectors[0].T.astype(jnp.float32) * vectors[1]
-    return hidden @ vectors.T.astype(jnp.float32)
+        return _by_item(hidden, vectors[0]) * vectors[1]
+    return _by_item(hidden, vectors)
+
+
+def _by_item(hidden: jax.Array, table: jax.Array) -> jax.Array:
+    return jnp.einsum("BD,VD->BV", hidden, table.astype(jnp.float32))
 
 
 def products_at(hidden: jax.Array, vectors: Vectors, items: jax.Array) -> jax.Array:
