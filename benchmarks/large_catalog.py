@@ -49,8 +49,8 @@ def main(
         batch_size: Rows of a step.
         max_length: Positions of a row, all in use; a fifth is masked.
         steps: Steps that are timed, after one that compiles.
-        negatives: 0: the softmax is over all items. Above: over the targets of the batch and so many
-            items drawn uniformly.
+        negatives: 0: the softmax is over all items. Above: over the targets of the batch and so
+            many items drawn uniformly.
         one: Measure in this process.
         picture: Draw the lines of the file instead.
     """

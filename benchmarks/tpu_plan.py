@@ -46,16 +46,16 @@ from bert4rec_jax.training.described import describe
 from bert4rec_jax.training.losses import padded_slots
 
 _1M, _10M, _100M = 10**6, 10**7, 10**8
-# (slice, width) -> items -> chips along the item table: the fewest that hold it, and four times more.
+# (slice, width) -> items -> chips along the item table: the fewest that hold it, and more.
 _GRID = {
     ("v5e:2x2", 128): {80_000: (1,), _1M: (1,), _10M: (4,)},
     ("v5e:4x4", 128): {80_000: (1, 4), _1M: (1, 4), _10M: (4, 16)},
-    ("v5e:8x8", 128): {_1M: (1,), _10M: (4,), _100M: (64,)},
-    ("v5e:16x16", 128): {80_000: (1,), _1M: (1, 4), _10M: (4, 16), _100M: (64, 256)},
-    ("v5p:4x4x4", 128): {_1M: (1,), _10M: (1, 4), _100M: (4, 16)},
-    ("v5e:4x4", 64): {_1M: (1,), _10M: (4,), _100M: (16,)},
-    ("v5e:4x4", 256): {_1M: (1,), _10M: (16,)},
-    ("v5e:4x4", 512): {_1M: (1,), _10M: (16,)},
+    ("v5e:8x8", 128): {_10M: (4,), _100M: (64,)},
+    ("v5e:16x16", 128): {_1M: (4,), _10M: (16,), _100M: (64,)},
+    ("v5p:4x4x4", 128): {_10M: (1,), _100M: (4, 16)},
+    ("v5e:4x4", 64): {_10M: (4,), _100M: (16,)},
+    ("v5e:4x4", 256): {_10M: (16,)},
+    ("v5e:4x4", 512): {_1M: (4,)},
 }
 _BLOCKS = 8  # of slots: how often loops of unknown length run at most
 
@@ -136,6 +136,7 @@ def main(
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
     case: Annotated[Case, tyro.conf.arg(name="")] = Case(),
     grid: bool = False,
+    table: bool = False,
     limit_s: float = 1e9,
 ) -> None:
     """Compile and predict.
@@ -144,10 +145,14 @@ def main(
         output: JSON lines, which are added to.
         case: The one case that is compiled.
         grid: Compile those of docs/scaling.md instead.
+        table: Compile nothing; print what the file has as the table of docs/scaling.md.
         limit_s: Begin no further case after so many seconds.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     lines = output.read_text().splitlines() if output.exists() else []
+    if table:
+        print(_table([json.loads(line) for line in lines]))
+        return
     done = [json.loads(line)["case"] for line in lines]
     begun = time.monotonic()
     for one in [*_grid()] if grid else [case]:
@@ -263,6 +268,42 @@ def _grid() -> list[Case]:
         for items, models in sizes.items()
         for model in models
     ]
+
+
+def _table(lines: list[dict[str, Any]]) -> str:
+    """Markdown, a row per case; memory in GB, times in ms, thousands of histories per second."""
+    rows = [
+        "| slice | items | D | mesh, data x model | memory per chip | compute, memory, links "
+        "| step | thousand histories/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    order = [(case.topology, case.dim, case.items, case.model) for case in _grid()]
+
+    def place(line: dict[str, Any]) -> int:
+        case = Case(**line["case"])
+        key = (case.topology, case.dim, case.items, case.model)
+        return order.index(key) if key in order else len(order)
+
+    for line in sorted(lines, key=place):
+        case, chips = Case(**line["case"]), line["chips"]
+        start = f"| {case.topology} | {_count(case.items)} | {case.dim} | "
+        start += f"{chips // case.model} x {case.model} |"
+        if "seconds" not in line:
+            rows.append(f"{start} {line.get('memory_gb', line['state_gb'])}: too much | | | |")
+            continue
+        ms = {name: 1e3 * value for name, value in line["seconds"].items()}
+        histories = case.rows_per_chip * chips
+        rows.append(
+            f"{start} {line['memory_gb']:.1f} | "
+            f"{ms['compute']:.1f}, {ms['memory']:.1f}, {ms['links']:.1f} | "
+            f"{ms['overlapped']:.1f}-{ms['serial']:.1f} | "
+            f"{histories / ms['serial']:.0f}-{histories / ms['overlapped']:.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def _count(items: int) -> str:
+    return f"{items // 10**6} M" if items >= 10**6 else f"{items // 1000} k"
 
 
 def _gigabytes(count: float) -> float:
