@@ -51,9 +51,9 @@ _GRID = {
     ("v5e:2x2", 128): {80_000: (1,), _1M: (1,), _10M: (4,)},
     ("v5e:4x4", 128): {80_000: (1, 4), _1M: (1, 4), _10M: (4, 16)},
     ("v5e:8x8", 128): {_10M: (4,), _100M: (64,)},
-    ("v5e:16x16", 128): {_1M: (4,), _10M: (16,), _100M: (64,)},
-    ("v5p:4x4x4", 128): {_10M: (1,), _100M: (4, 16)},
-    ("v5e:4x4", 64): {_10M: (4,), _100M: (16,)},
+    ("v5e:16x16", 128): {_10M: (16,), _100M: (64,)},
+    ("v6e:8x8", 128): {_10M: (4,), _100M: (16,)},
+    ("v5e:4x4", 64): {_100M: (16,)},
     ("v5e:4x4", 256): {_10M: (16,)},
     ("v5e:4x4", 512): {_1M: (4,)},
 }
@@ -64,27 +64,25 @@ _BLOCKS = 8  # of slots: how often loops of unknown length run at most
 class Chip:
     """Published rates of one chip, per second.
 
-    From the pages "TPU v5e", "TPU v5p" and "TPU v6e" of https://docs.cloud.google.com/tpu/docs:
+    From the pages "TPU v5e" and "TPU v6e" of https://docs.cloud.google.com/tpu/docs:
     peak compute in bfloat16, capacity and bandwidth of the memory, and the bidirectional
-    interconnect, of which one dimension of the torus sends its share in one direction.
+    interconnect, of which each of the torus's two dimensions sends a quarter in one go.
     """
 
     operations: float
     memory: float
     memory_rate: float
     interconnect: float
-    dimensions: int
 
     @property
     def link_rate(self) -> float:
         """Bytes per second that a chip sends along one dimension."""
-        return self.interconnect / 2 / self.dimensions
+        return self.interconnect / 4
 
 
 CHIPS = {
-    "v5e": Chip(197e12, 16e9, 819e9, 400e9, 2),
-    "v5p": Chip(459e12, 95e9, 2765e9, 1200e9, 3),
-    "v6e": Chip(918e12, 32e9, 1638e9, 800e9, 2),
+    "v5e": Chip(197e12, 16e9, 819e9, 400e9),
+    "v6e": Chip(918e12, 32e9, 1638e9, 800e9),
 }
 
 

@@ -45,6 +45,7 @@ GOES_ON_FROM = {
     "explore": "quickstart",
     "watching": "quickstart",
     "cold_start": "README",
+    "scaling": "quickstart",
 }
 # What the reader of a page has typed before, where no other page says it.
 TYPED_BEFORE = {
@@ -68,7 +69,9 @@ NOT_RUN = (
     (r"^pip install", "what is installed here is what is tested; the extras named are checked"),
     (r"^pytest", "the tests are a job of their own"),
     (r"--text\b|--text-model", "downloads a text model from Hugging Face"),
-    (r"^ray start|/mnt/", "needs the machines of a cluster"),
+    (r"^ray start|/mnt/|^gcloud|^JAX_COORDINATOR", "needs the machines of a cluster"),
+    (r"--mesh\.model 4", "needs a machine with four devices"),
+    (r"tpu_plan\.py", "compiles for minutes, with libtpu"),
 )
 NEEDS = ("ray", "tensorboard", "wandb", "mkdocs")  # of what is not installed nothing is run
 SERVERS = r"^(bert4rec explore|tensorboard|mkdocs serve)\b"  # asked for their page, then stopped
