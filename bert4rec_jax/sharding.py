@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -64,8 +65,9 @@ def make_mesh(
             f"mesh.data x mesh.model is {rows} x {model} = {rows * model}, but this run has "
             f"{count} devices; use --mesh.data -1 to take what is there"
         )
-    shape, names = (rows, model), (_DATA, _MODEL)
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    # Unlike `jax.make_mesh`, which refuses to split an axis of a torus on some kinds of TPU.
+    grid = create_device_mesh((rows, model), devices, allow_split_physical_axes=True)
+    return Mesh(grid, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 def devices_along(mesh: Mesh) -> tuple[int, int]:
