@@ -68,12 +68,14 @@ class RequestFile:
                     )
                 hashes.extend(_hashed_users(opened, file))
         users = np.concatenate(hashes) if hashes else np.zeros(0, np.int64)
+        del hashes  # in place from here: there may be many users
+        users.sort()
         return cls(
             path=path,
             files=files,
             schema=schemas[0],
             rows=len(users),
-            duplicate_users=len(users) - len(np.unique(users)),
+            duplicate_users=int((users[1:] == users[:-1]).sum()),
             sha256=_fingerprint(files),
         )
 
