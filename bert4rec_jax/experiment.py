@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bert4rec_jax import environment
-from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.config import Config, MeshConfig, to_json
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
@@ -39,6 +39,7 @@ from bert4rec_jax.setting import (
     open_setting,
     read_offset,
 )
+from bert4rec_jax.sharding import cores_as_devices
 from bert4rec_jax.training.fit import (
     Fitted,
     digest,
@@ -61,6 +62,8 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
     start_processes()
+    if config.mesh == MeshConfig():
+        cores_as_devices(config.training.batch_size, config.evaluation.batch_size)
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)
     _introduce(setting, recipe, console)

@@ -8,6 +8,9 @@ mesh is 1 x 1 and the same code runs.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
@@ -23,6 +26,7 @@ from bert4rec_jax.errors import UserError
 
 _DATA = "data"
 _MODEL = "model"
+_MOST_CORES = 4
 _ITEM_TABLE = "item_table"
 _BY_ITEM = {"embedding", "bias", "features", "trained"}  # arrays of the item table, a row per token
 
@@ -39,6 +43,28 @@ class Along(Enum):
     def spec(self) -> P:
         """The partition spec."""
         return P(*self.value)
+
+
+def cores_as_devices(*batch_sizes: int) -> None:
+    """Let JAX count each of up to four CPU cores as a device; call before JAX is used.
+
+    XLA works on the small matrix products of attention one after the other, on one core. As devices
+    along the batch, cores do not wait for each other. Each holds parameters of its own, hence at
+    most four. Nothing happens where somebody said how many devices there are, where a batch would
+    not split, with several processes, or once JAX is in use.
+
+    Args:
+      batch_sizes: of all batches that will lie over the devices.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.distributed.is_initialized():
+        return
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    most = min(cores, _MOST_CORES)
+    count = next(n for n in range(most, 0, -1) if all(size % n == 0 for size in batch_sizes))
+    if jax.config.values["jax_num_cpu_devices"] == -1:
+        with contextlib.suppress(RuntimeError):  # JAX is in use
+            jax.config.update("jax_num_cpu_devices", count)
 
 
 def make_mesh(

@@ -39,7 +39,7 @@ ALLOWED = {
     },
     "experiment": {
         "config", "data", "environment", "evaluation", "outputs", "processes", "setting",
-        "training",
+        "sharding", "training",
     },
     "report": {
         "data", "evaluation", "figures", "outputs", "serving", "setting", "sharding", "training",

@@ -5,6 +5,7 @@ Rows are packed, so a step holds as many histories as a peer's batch, in fewer r
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from bert4rec_jax.config import (
 from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
-from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
+from bert4rec_jax.sharding import Along, cores_as_devices, global_rows, make_mesh, put
 from bert4rec_jax.training.fit import build_model, make_plan
 from bert4rec_jax.training.masking import num_slots
 from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
@@ -60,8 +61,10 @@ def main() -> None:
     )  # fmt: skip
     epoch = make_plan(config, store, store.offsets[1:]).epoch(0)
     rows = round(BATCH * epoch.num_rows / epoch.num_examples)
+    rows -= rows % len(os.sched_getaffinity(0))  # splits over the cores
     config = replace(config, training=TrainingConfig(batch_size=rows))
     plan = make_plan(config, store, store.offsets[1:])
+    cores_as_devices(rows)
     mesh = make_mesh()
     model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=LENGTH)
     schedule = make_schedule(config.optimizer, dim=WIDTH, total_steps=1)

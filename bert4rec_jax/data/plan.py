@@ -6,6 +6,7 @@ the very batches it would have seen, and hosts slice the same rows.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -82,8 +83,8 @@ class Plan:
     def steps_per_epoch(self) -> int:
         """Steps of an epoch, the same for every epoch.
 
-        Packed rows differ in number by a per cent or so from epoch to epoch. The count is that of
-        epoch 0; a shorter epoch ends with empty rows, a longer one leaves its last rows out.
+        Packed random prefixes make a few rows more or fewer from epoch to epoch. The count is that
+        of epoch 0; a shorter epoch ends with empty rows, a longer one leaves its last rows out.
         """
         return -(-self.epoch(0).num_rows // self.batch_size)
 
@@ -94,17 +95,23 @@ class Plan:
         order = generator.permutation(len(starts))
         lengths = (stops - starts)[order]
         if self.pack:
-            first_span = next_fit(lengths, capacity=self.max_length, most=self.max_segments)
+            in_rows, first_span = fill_rows(
+                lengths, capacity=self.max_length, most=self.max_segments
+            )
+            shuffled = generator.permutation(len(first_span) - 1)
+            sizes = np.diff(first_span)[shuffled]
+            pieces = np.repeat(first_span[:-1][shuffled], sizes) + _within(sizes)
+            order, lengths = order[in_rows[pieces]], lengths[in_rows[pieces]]
         else:
-            first_span = np.arange(len(order) + 1)
-        sizes = np.diff(first_span)
+            sizes = np.ones(len(order), np.int64)
+        first_span = np.concatenate([[0], np.cumsum(sizes)])
         before = np.cumsum(lengths) - lengths
         spans = Spans(
             starts=starts[order],
             lengths=lengths,
             rows=np.repeat(np.arange(len(sizes)), sizes),
             columns=before - np.repeat(before[first_span[:-1]], sizes),
-            segments=np.arange(len(order)) - np.repeat(first_span[:-1], sizes) + 1,
+            segments=_within(sizes) + 1,
             examples=order.astype(np.int64),
         )
         return EpochPlan(spans, first_span)
@@ -128,10 +135,14 @@ class Plan:
         return np.maximum(starts, stops - self.max_length), stops
 
 
-def next_fit(lengths: npt.NDArray[np.int64], *, capacity: int, most: int) -> npt.NDArray[np.int64]:
-    """Pack pieces into rows in order: a row ends before the piece that no longer fits.
+def fill_rows(
+    lengths: npt.NDArray[np.int64], *, capacity: int, most: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pack pieces into few rows: best fit, the longest pieces first.
 
-    Example: lengths 3, 2, 4, 1 at capacity 5 are the rows (3, 2) and (4, 1).
+    It works on how many pieces there are of each length (Krell et al. 2021), so its time does not
+    grow with them; pieces of one length go to its places in their order. Example: lengths
+    3, 2, 4, 1 at capacity 5 make the rows (3, 2) and (4, 1).
 
     Args:
       lengths: `[S]`, each in [1, capacity].
@@ -139,16 +150,44 @@ def next_fit(lengths: npt.NDArray[np.int64], *, capacity: int, most: int) -> npt
       most: the most pieces in a row.
 
     Returns:
-      `[R + 1]`: row r holds the pieces `result[r] : result[r + 1]`.
+      `order [S]`, the pieces row by row, and `first [R + 1]`: row r holds the pieces
+      `order[first[r] : first[r + 1]]`.
     """
-    total = np.concatenate([[0], np.cumsum(lengths)])
-    row_end = np.searchsorted(total, total[:-1] + capacity, side="right") - 1
-    row_end = np.minimum(row_end, np.arange(len(lengths)) + most).tolist()
-    first, bounds = 0, [0]
-    while first < len(lengths):
-        first = row_end[first]
-        bounds.append(first)
-    return np.array(bounds, np.int64)
+    patterns = _patterns(np.bincount(lengths, minlength=capacity + 1), capacity, most)
+    counts = np.array([count for _, count in patterns], np.int64)
+    places = np.concatenate([np.tile(pieces, count) for pieces, count in patterns])
+    sizes = np.repeat([len(pieces) for pieces, _ in patterns], counts)
+    order = np.empty(len(lengths), np.int64)
+    order[np.argsort(places, kind="stable")] = np.argsort(lengths, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(sizes)])
+
+
+def _patterns(
+    pieces: npt.NDArray[np.int64], capacity: int, most: int
+) -> list[tuple[tuple[int, ...], int]]:
+    """Rows as the lengths in them and how often, for `pieces[n]` pieces of length n."""
+    by_room: dict[int, list[tuple[tuple[int, ...], int]]] = defaultdict(list)
+
+    def keep(row: tuple[int, ...], count: int) -> None:
+        room = capacity - sum(row) if len(row) < most else 0
+        if count:
+            by_room[room].append((row, count))
+
+    for length in range(capacity, 0, -1):
+        left = int(pieces[length])
+        while left:
+            room = min((r for r, rows in by_room.items() if r >= length and rows), default=None)
+            if room is None:
+                fit = min(most, capacity // length)
+                keep((length,) * fit, left // fit)
+                keep((length,) * (left % fit), int(left % fit > 0))
+                break
+            row, count = by_room[room].pop()
+            used = min(left, count)
+            keep((*row, length), used)
+            keep(row, count - used)
+            left -= used
+    return [found for rows in by_room.values() for found in rows]
 
 
 def _tiles(
@@ -156,8 +195,13 @@ def _tiles(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Windows of `length` counted from the end; the oldest one holds what is left."""
     counts = -(-(stops - starts) // length)
-    back = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    back = _within(counts)
     tile_stops = np.repeat(stops, counts) - back * length
     tile_starts = np.maximum(np.repeat(starts, counts), tile_stops - length)
     useful = tile_stops - tile_starts >= _SHORTEST
     return tile_starts[useful], tile_stops[useful]
+
+
+def _within(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, ... within each of consecutive groups of these sizes."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -8,12 +8,16 @@ several devices. The gradient is written by hand. Where the catalog is one chunk
 block give its softmax and its gradients at once. Otherwise there are two passes over the catalog,
 one for the normalisers and one for the gradients; in each a chunk of the table is read once, all
 blocks meet it, and its gradient is written once.
+
+Labels are looked up, not looked for among the scores, and what each slot weighs is multiplied into
+the vectors of slots: of the large arrays, a block's scores, no more is read and written than a
+product, a maximum, an exponential and two products need.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +33,9 @@ from bert4rec_jax.sharding import (
 
 _SMALLEST_BLOCK = 128  # slots: enough for efficient products
 _OUT_OF_SOFTMAX = -1e30
-_NOBODY = -1  # no slot's label
+
+
+Arrays = TypeVar("Arrays")
 
 
 class Histories(NamedTuple):
@@ -110,9 +116,8 @@ class _Items(NamedTuple):
     """A device's part of the catalog, or a chunk of it."""
 
     vectors: jax.Array
-    bias: jax.Array
-    in_softmax: jax.Array
-    tokens: jax.Array
+    bias: jax.Array  # far below all others where an item is out of the softmax
+    first: jax.Array | int  # the token of the first one
     held: jax.Array | None = None  # `[H, C]` bool, by which of the device's histories
 
 
@@ -124,12 +129,19 @@ class _Held(NamedTuple):
     total: int
 
 
+class _Labels(NamedTuple):
+    """What the labels of a device's slots, or of a block of them, are to it."""
+
+    rows: jax.Array  # `[n]` in this device's part of the catalog, and beyond it where they are not
+    vectors: jax.Array  # `[n, D]`, 0 where they are not
+    scores: jax.Array  # `[n]`, wherever they are
+
+
 class _Softmax(NamedTuple):
-    """What is known of each slot's softmax: of a block or of all slots, `[n]` each."""
+    """The largest score and the sum of exponentials over it: of a block or of all slots, `[n]`."""
 
     highest: jax.Array
     total: jax.Array
-    label_score: jax.Array
 
 
 class _Gradients(NamedTuple):
@@ -155,7 +167,9 @@ def _local_loss(
     of_slots, held = _held(histories, len(labels), max_segments)
     slots, _, blocks = _in_use_first(_Slots(hidden, labels, weights, of_slots))
     items = _local_items(vectors, bias, in_softmax)
-    losses, _ = _log_loss(_softmax(slots, blocks, items, held, chunk))
+    of_labels = _look_up(slots, items)
+    found = _overall(_softmax(slots, blocks, items, held, chunk), of_labels, held)
+    losses = _losses(found, of_labels)
     return sum_over_rows(_weighted(slots.weights, losses)) / _total(weights)
 
 
@@ -174,11 +188,14 @@ def _local_gradients(
     of_slots, held = _held(histories, len(labels), max_segments)
     slots, order, blocks = _in_use_first(_Slots(hidden, labels, weights, of_slots))
     items = _local_items(vectors, bias, in_softmax)
+    of_labels = _look_up(slots, items)
     total = _total(weights)
     in_one = _in_one_pass if len(bias) <= chunk else partial(_in_two_passes, chunk=chunk)
-    loss, gradients = in_one(slots, blocks, items, held, total)
+    found, gradients = in_one(slots, blocks, items, held, of_labels, total)
+    gradients = _without_labels(gradients, slots, of_labels, found, held, total)
+    losses = _losses(found, of_labels)
     in_order = jnp.zeros_like(hidden).at[order].set(gradients.hidden[: len(order)])
-    return sum_over_rows(loss) / total, (
+    return sum_over_rows(_weighted(slots.weights, losses)) / total, (
         sum_over_items(in_order),
         sum_over_rows(gradients.vectors),
         sum_over_rows(gradients.bias),
@@ -186,24 +203,32 @@ def _local_gradients(
 
 
 def _in_one_pass(
-    slots: _Slots, blocks: jax.Array, items: _Items, held: _Held | None, total: jax.Array
-) -> tuple[jax.Array, _Gradients]:
-    """The weighted sum of losses and the gradients; the scores of a block are computed once."""
+    slots: _Slots,
+    blocks: jax.Array,
+    items: _Items,
+    held: _Held | None,
+    of_labels: _Labels,
+    total: jax.Array,
+) -> tuple[_Softmax, _Gradients]:
+    """The softmax and the gradients but for the labels; scores are computed once."""
     size = _block_size(len(slots.labels))
     items = _marked(items, held)
 
     def of_block(
-        number: jax.Array, carry: tuple[jax.Array, _Gradients]
-    ) -> tuple[jax.Array, _Gradients]:
-        loss, gradients = carry
-        block = _block(slots, number, size)
+        number: jax.Array, carry: tuple[_Softmax, _Gradients]
+    ) -> tuple[_Softmax, _Gradients]:
+        found, gradients = carry
+        block, labels = _block(slots, number, size), _block(of_labels, number, size)
         scores = _scores(block, items)
-        losses, log_normaliser = _log_loss(_joined(_nothing(size), *scores))
-        more = _to_scores(block, scores, log_normaliser, total)
-        gradients = _added(gradients, more, block, items, number * size, 0)
-        return loss + _weighted(block.weights, losses), gradients
+        highest = scores.max(-1)
+        above = jnp.exp(scores - highest[:, None])
+        here = _overall(_Softmax(highest, above.sum(-1)), labels, held)
+        share = block.weights / total * jnp.exp(highest - here.highest) / here.total
+        gradients = _added(gradients, above, share, block, items, number * size, 0)
+        return _put(found, here, number * size), gradients
 
-    return jax.lax.fori_loop(0, blocks, of_block, (jnp.zeros(()), _no_gradients(slots, items)))
+    start = _nothing(len(slots.labels)), _no_gradients(slots, items)
+    return jax.lax.fori_loop(0, blocks, of_block, start)
 
 
 def _in_two_passes(
@@ -211,28 +236,29 @@ def _in_two_passes(
     blocks: jax.Array,
     items: _Items,
     held: _Held | None,
+    of_labels: _Labels,
     total: jax.Array,
     *,
     chunk: int,
-) -> tuple[jax.Array, _Gradients]:
-    """The weighted sum of losses and the gradients, whatever the size of the catalog."""
+) -> tuple[_Softmax, _Gradients]:
+    """The same, whatever the size of the catalog."""
     size = _block_size(len(slots.labels))
-    losses, log_normaliser = _log_loss(_softmax(slots, blocks, items, held, chunk))
+    found = _overall(_softmax(slots, blocks, items, held, chunk), of_labels, held)
 
     def of_chunk(index: jax.Array, gradients: _Gradients) -> _Gradients:
-        part, first = _chunk(items, held, index, chunk)
+        part = _chunk(items, held, index, chunk)
 
         def of_block(number: jax.Array, gradients: _Gradients) -> _Gradients:
-            block = _block(slots, number, size)
-            normaliser = jax.lax.dynamic_slice_in_dim(log_normaliser, number * size, size)
-            more = _to_scores(block, _scores(block, part), normaliser, total)
-            return _added(gradients, more, block, part, number * size, first)
+            block, here = _block(slots, number, size), _block(found, number, size)
+            above = jnp.exp(_scores(block, part) - here.highest[:, None])
+            share = block.weights / total / here.total
+            first = part.first - items.first
+            return _added(gradients, above, share, block, part, number * size, first)
 
         return jax.lax.fori_loop(0, blocks, of_block, gradients)
 
-    count = number_of_chunks(len(items.tokens), chunk)
-    gradients = jax.lax.fori_loop(0, count, of_chunk, _no_gradients(slots, items))
-    return _weighted(slots.weights, losses), gradients
+    count = number_of_chunks(len(items.bias), chunk)
+    return found, jax.lax.fori_loop(0, count, of_chunk, _no_gradients(slots, items))
 
 
 def _softmax(
@@ -242,43 +268,45 @@ def _softmax(
     size = _block_size(len(slots.labels))
 
     def of_chunk(index: jax.Array, known: _Softmax) -> _Softmax:
-        part, _ = _chunk(items, held, index, chunk)
+        part = _chunk(items, held, index, chunk)
 
         def of_block(number: jax.Array, known: _Softmax) -> _Softmax:
-            start = number * size
-            before = _Softmax(*(jax.lax.dynamic_slice_in_dim(x, start, size) for x in known))
-            after = _joined(before, *_scores(_block(slots, number, size), part))
-            return _Softmax(
-                *(
-                    jax.lax.dynamic_update_slice_in_dim(x, new, start, 0)
-                    for x, new in zip(known, after)
-                )
-            )
+            block, before = _block(slots, number, size), _block(known, number, size)
+            scores = _scores(block, part)
+            highest = jnp.maximum(before.highest, scores.max(-1))
+            total = before.total * jnp.exp(before.highest - highest)
+            total += jnp.exp(scores - highest[:, None]).sum(-1)
+            return _put(known, _Softmax(highest, total), number * size)
 
         return jax.lax.fori_loop(0, blocks, of_block, known)
 
-    count = number_of_chunks(len(items.tokens), chunk)
+    count = number_of_chunks(len(items.bias), chunk)
     return jax.lax.fori_loop(0, count, of_chunk, _nothing(len(slots.labels)))
 
 
 def _nothing(slots: int) -> _Softmax:
-    return _Softmax(jnp.full(slots, _OUT_OF_SOFTMAX), jnp.zeros(slots), jnp.zeros(slots))
+    return _Softmax(jnp.full(slots, _OUT_OF_SOFTMAX), jnp.zeros(slots))
 
 
-def _joined(known: _Softmax, scores: jax.Array, is_label: jax.Array) -> _Softmax:
-    """What is known once further scores `[n, C]` are."""
-    highest = jnp.maximum(known.highest, scores.max(-1))
-    total = known.total * jnp.exp(known.highest - highest)
-    total += jnp.exp(scores - highest[:, None]).sum(-1)
-    return _Softmax(highest, total, known.label_score + jnp.where(is_label, scores, 0).sum(-1))
+def _put(known: _Softmax, block: _Softmax, start: jax.Array) -> _Softmax:
+    return jax.tree.map(
+        lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 0), known, block
+    )
 
 
-def _log_loss(local: _Softmax) -> tuple[jax.Array, jax.Array]:
-    """`-log p(label)` and the log normaliser per slot, over all devices; `[n]` each."""
-    overall = max_over_items(local.highest)
-    total = sum_over_items(local.total * jnp.exp(local.highest - overall))
-    log_normaliser = overall + jnp.log(total)
-    return log_normaliser - sum_over_items(local.label_score), log_normaliser
+def _overall(local: _Softmax, of_labels: _Labels, held: _Held | None) -> _Softmax:
+    """The softmax over all devices; where own items were left out, with the label again."""
+    highest = local.highest if held is None else jnp.maximum(local.highest, of_labels.scores)
+    highest = max_over_items(highest)
+    total = sum_over_items(local.total * jnp.exp(local.highest - highest))
+    if held is not None:
+        total += jnp.exp(of_labels.scores - highest)
+    return _Softmax(highest, total)
+
+
+def _losses(found: _Softmax, of_labels: _Labels) -> jax.Array:
+    """`-log p(label)` per slot."""
+    return found.highest + jnp.log(found.total) - of_labels.scores
 
 
 def _weighted(weights: jax.Array, losses: jax.Array) -> jax.Array:
@@ -286,24 +314,21 @@ def _weighted(weights: jax.Array, losses: jax.Array) -> jax.Array:
     return jnp.where(weights == 0, 0, weights * losses).sum()
 
 
-def _scores(block: _Slots, items: _Items) -> tuple[jax.Array, jax.Array]:
-    """Scores of a chunk, `[n, C]`, and where the labels lie in it."""
+def _scores(block: _Slots, items: _Items) -> jax.Array:
+    """Scores of a chunk, `[n, C]`; where a history's items are no alternatives, they are out."""
     scores = block.hidden @ items.vectors.T + items.bias
-    scores = jnp.where(items.in_softmax, scores, _OUT_OF_SOFTMAX)
-    is_label = block.labels[:, None] == items.tokens
-    if items.held is not None:
-        others = items.held[block.histories] & ~is_label
-        scores = jnp.where(others, _OUT_OF_SOFTMAX, scores)
-    return scores, is_label
+    if items.held is None:
+        return scores
+    return jnp.where(items.held[block.histories], _OUT_OF_SOFTMAX, scores)
 
 
-def _to_scores(
-    block: _Slots, found: tuple[jax.Array, jax.Array], log_normaliser: jax.Array, total: jax.Array
-) -> jax.Array:
-    """The gradient with respect to scores: `(p - is_label) * weight / total`, `[n, C]`."""
-    scores, is_label = found
-    scale = (block.weights / total)[:, None]
-    return (jnp.exp(scores - log_normaliser[:, None]) - is_label) * scale
+def _look_up(slots: _Slots, items: _Items) -> _Labels:
+    """The labels of slots in this device's part of the catalog."""
+    rows, beyond = slots.labels - items.first, len(items.bias)
+    rows = jnp.where((rows >= 0) & (rows < beyond), rows, beyond)
+    vectors = items.vectors.at[rows].get(mode="fill", fill_value=0)
+    scores = (slots.hidden * vectors).sum(-1) + items.bias.at[rows].get(mode="fill", fill_value=0)
+    return _Labels(rows, vectors, sum_over_items(scores))
 
 
 def _no_gradients(slots: _Slots, items: _Items) -> _Gradients:
@@ -312,22 +337,44 @@ def _no_gradients(slots: _Slots, items: _Items) -> _Gradients:
 
 def _added(
     gradients: _Gradients,
-    to_scores: jax.Array,
+    above: jax.Array,
+    share: jax.Array,
     block: _Slots,
     items: _Items,
     first_slot: jax.Array,
     first_item: jax.Array | int,
 ) -> _Gradients:
-    """Gradients with what the scores of a block and a chunk, which begin there, add to them."""
+    """Gradients with those of a block and a chunk, which begin there, whose scores have the
+    gradients `above * share`: `[n, C]` times `[n]`."""
 
     def add(x: jax.Array, more: jax.Array, start: jax.Array | int) -> jax.Array:
         more += jax.lax.dynamic_slice_in_dim(x, start, len(more))
         return jax.lax.dynamic_update_slice_in_dim(x, more, start, 0)
 
     return _Gradients(
-        add(gradients.hidden, to_scores @ items.vectors, first_slot),
-        add(gradients.vectors, to_scores.T @ block.hidden, first_item),
-        add(gradients.bias, to_scores.sum(0), first_item),
+        add(gradients.hidden, share[:, None] * (above @ items.vectors), first_slot),
+        add(gradients.vectors, above.T @ (share[:, None] * block.hidden), first_item),
+        add(gradients.bias, share @ above, first_item),
+    )
+
+
+def _without_labels(
+    gradients: _Gradients,
+    slots: _Slots,
+    of_labels: _Labels,
+    found: _Softmax,
+    held: _Held | None,
+    total: jax.Array,
+) -> _Gradients:
+    """Gradients with what the labels' own scores add: `-weight`, and `p` where it was left out."""
+    share = -slots.weights / total
+    if held is not None:
+        share *= 1 - jnp.exp(of_labels.scores - found.highest) / found.total
+    share = jnp.where(slots.weights == 0, 0, share)
+    return _Gradients(
+        gradients.hidden + share[:, None] * of_labels.vectors,
+        gradients.vectors.at[of_labels.rows].add(share[:, None] * slots.hidden, mode="drop"),
+        gradients.bias.at[of_labels.rows].add(share, mode="drop"),
     )
 
 
@@ -352,13 +399,13 @@ def padded_slots(slots: int) -> int:
     return -(-slots // _block_size(slots)) * _block_size(slots)
 
 
-def _block(slots: _Slots, number: jax.Array, size: int) -> _Slots:
-    return _Slots(*(jax.lax.dynamic_slice_in_dim(x, number * size, size) for x in slots))
+def _block(arrays: Arrays, number: jax.Array, size: int) -> Arrays:
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), arrays)
 
 
 def _local_items(vectors: jax.Array, bias: jax.Array, in_softmax: jax.Array) -> _Items:
-    tokens = first_local_item(len(bias)) + jnp.arange(len(bias))
-    return _Items(vectors, bias, in_softmax, tokens)
+    in_use = jnp.where(in_softmax, bias, _OUT_OF_SOFTMAX)
+    return _Items(vectors, in_use, first_local_item(len(bias)))
 
 
 def _held(
@@ -381,33 +428,28 @@ def _marked(items: _Items, held: _Held | None) -> _Items:
     """Items with the histories that hold them."""
     if held is None:
         return items
-    size = len(items.tokens)
-    place = held.tokens - (items.tokens[-1] - (size - 1))
+    size = len(items.bias)
+    place = held.tokens - items.first
     place = jnp.where(place < 0, size, place)
     none = jnp.zeros((held.total, size), bool)
     return items._replace(held=none.at[held.histories, place].set(True, mode="drop"))
 
 
-def _chunk(
-    items: _Items, held: _Held | None, index: jax.Array, chunk: int
-) -> tuple[_Items, jax.Array]:
-    """A chunk and the row that it begins with.
+def _chunk(items: _Items, held: _Held | None, index: jax.Array, chunk: int) -> _Items:
+    """A chunk.
 
     All are equally long, so the last one may begin with rows of the one before it. These are out of
-    its softmax and nobody's label, so they get no gradient a second time.
+    its softmax, so they get no gradient a second time.
     """
-    rows = len(items.tokens)
+    rows = len(items.bias)
     size = -(-rows // number_of_chunks(rows, chunk))
-    first = jnp.minimum(index * size, rows - size)
-    part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), items)
-    part = _marked(part, held)
-    new = first + jnp.arange(size) >= index * size
-    return (
-        part._replace(
-            in_softmax=part.in_softmax & new, tokens=jnp.where(new, part.tokens, _NOBODY)
-        ),
-        first,
+    start = jnp.minimum(index * size, rows - size)
+    vectors, bias = (
+        jax.lax.dynamic_slice_in_dim(x, start, size) for x in (items.vectors, items.bias)
     )
+    new = start + jnp.arange(size) >= index * size
+    bias = jnp.where(new, bias, _OUT_OF_SOFTMAX)
+    return _marked(_Items(vectors, bias, items.first + start), held)
 
 
 def _total(weights: jax.Array) -> jax.Array:

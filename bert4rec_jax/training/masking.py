@@ -36,7 +36,7 @@ class MaskedBatch(NamedTuple):
       tokens: `[B, L]` with MASK at the masked positions.
       thumbs: `[B, L]` with none at the masked positions: the held-out thumb would be a leak.
       causal: `[B, L]` bool, true where a position sees itself and what is before it only.
-      slots: `[B, S]` int32 positions that have to name an item.
+      slots: `[B, S]` int32 positions that have to name an item; the last one where there are fewer.
       labels: `[B, S]` the items to name.
       weights: `[B, S]` float32: what an answer counts in the loss; 0 at slots that are not in use.
     """
@@ -104,16 +104,18 @@ def mask_items(
 
     weights = asked * jnp.asarray(loss_weights, jnp.float32)[at_answer(batch.thumbs)]
 
-    # Positions that are asked first, each group from left to right.
-    columns = jnp.arange(max_length, dtype=jnp.int32)
-    _, chosen = jax.lax.top_k(jnp.where(asked, 2 * max_length, max_length) - columns, slots)
+    # Slot s is the column before which s others are asked; comparing is cheaper than sorting.
+    before = jnp.cumsum(asked, axis=1, dtype=jnp.int32)[:, None, :]
+    slot = jnp.arange(slots, dtype=jnp.int32)[:, None]
+    chosen = jnp.minimum((before <= slot).sum(-1, dtype=jnp.int32), max_length - 1)
+    in_use = slot[:, 0] < before[:, 0, -1:]
     return MaskedBatch(
         tokens=jnp.where(masked, MASK, batch.tokens),
         thumbs=jnp.where(masked, NONE, batch.thumbs),
         causal=causal,
         slots=chosen,
         labels=jnp.take_along_axis(at_answer(batch.tokens), chosen, axis=1),
-        weights=jnp.take_along_axis(weights, chosen, axis=1),
+        weights=jnp.where(in_use, jnp.take_along_axis(weights, chosen, axis=1), 0),
     )
 
 

@@ -1,5 +1,6 @@
 """The plan: every history once an epoch, rows that fit, and the step as the only position."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from bert4rec_jax.data.batch import gather, inference_rows
 from bert4rec_jax.data.catalog import MASK
 from bert4rec_jax.data.pipeline import StepToBatch, batches
-from bert4rec_jax.data.plan import Plan, next_fit
+from bert4rec_jax.data.plan import Plan, fill_rows
 from bert4rec_jax.errors import UserError
 
 
@@ -24,10 +25,25 @@ def plan_of(lengths, **changes):
 LENGTHS = np.array([2, 3, 9, 1, 5, 6, 4, 14, 2, 0])
 
 
-def test_next_fit_by_hand():
-    assert next_fit(np.array([3, 2, 4, 1]), capacity=5, most=9).tolist() == [0, 2, 4]
-    assert next_fit(np.array([1, 1, 1, 1, 1]), capacity=5, most=2).tolist() == [0, 2, 4, 5]
-    assert next_fit(np.array([5, 5]), capacity=5, most=2).tolist() == [0, 1, 2]
+def rows_of(lengths, **limits):
+    order, first = fill_rows(np.array(lengths), **limits)
+    return sorted(order[a:b].tolist() for a, b in pairwise(first))
+
+
+def test_rows_are_filled_by_hand():
+    assert rows_of([3, 2, 4, 1], capacity=5, most=9) == [[0, 1], [2, 3]]
+    assert rows_of([1, 1, 1, 1, 1], capacity=5, most=2) == [[0, 1], [2, 3], [4]]
+    assert rows_of([5, 5], capacity=5, most=2) == [[0], [1]]
+    assert rows_of([2, 3, 3, 2, 5], capacity=6, most=9) == [[0, 3], [1, 2], [4]]
+
+
+@pytest.mark.parametrize(("most", "full"), [(2, 0.6), (8, 0.95), (100, 0.99)])
+def test_rows_hold_every_piece_once_and_are_nearly_full(most, full):
+    lengths = np.minimum(np.random.default_rng(0).geometric(0.03, 3000), 100)
+    rows = rows_of(lengths, capacity=100, most=most)
+    assert sorted(piece for row in rows for piece in row) == list(range(3000))
+    assert max(lengths[row].sum() for row in rows) <= 100 and max(map(len, rows)) <= most
+    assert lengths.sum() > full * 100 * len(rows)
 
 
 @pytest.mark.parametrize("pack", [False, True])
