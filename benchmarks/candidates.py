@@ -3,14 +3,16 @@
     python benchmarks/candidates.py RETRIEVER RANKER STORE
 
 Both are bundles, STORE is the prepared data of their runs, split leave-one-out. Asks the validation
-targets (or `--test`), with seen items excluded, and prints one JSON line per number of candidates:
-the recall of the retriever, NDCG@10 of the pipeline, the share it keeps of the ranker's NDCG@10
-over the whole catalog, and the paired 95 % interval of the difference.
+targets (or `--test`), with seen items excluded, and prints one JSON line per number of candidates
+and weight of the retriever's scores: the recall of the retriever, NDCG@10 of the pipeline, the
+share it keeps of the ranker's NDCG@10 over the whole catalog, and the paired 95 % interval of the
+difference.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +34,7 @@ def main(
     ranker: Annotated[Path, tyro.conf.Positional],
     store: Annotated[Path, tyro.conf.Positional],
     candidates: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000),
+    blends: tuple[float, ...] = (0.0,),
     test: bool = False,
 ) -> None:
     """Ask a pipeline with several numbers of candidates.
@@ -41,7 +44,8 @@ def main(
         ranker: Bundle that orders them.
         store: Prepared data.
         candidates: Numbers of candidates to compare.
-        test: Ask the test targets; choose the number without this.
+        blends: Weights of the retriever's scores to compare.
+        test: Ask the test targets; choose the numbers without this.
     """
     data = SequenceStore.open(store)
     split = leave_one_out(data)
@@ -50,17 +54,24 @@ def main(
     scorer = Scorer(bundle, batch_size=256)
     assert isinstance(scorer.answering, TwoStages)
     whole = ndcg(rank_cases(scorer, data, cases), 10)
-    ranks = two_stage_ranks(scorer.answering, scorer, data, cases, candidates)
     last = data.catalog.num_rows
-    for cut in candidates:
-        ours = ndcg(ranks[cut], 10)
+    ranks = {
+        (cut, blend): found
+        for blend in blends
+        for cut, found in two_stage_ranks(
+            replace(scorer.answering, blend=blend), scorer, data, cases, candidates
+        ).items()
+    }
+    for (cut, blend), found in ranks.items():
+        ours = ndcg(found, 10)
         gap = differences({"ndcg": ours}, {"ndcg": whole}, rng=np.random.default_rng(0))["ndcg"]
         print(
             json.dumps(
                 {
                     "candidates": cut,
+                    "blend": blend,
                     "cases": len(cases),
-                    "recall": round(float((ranks[cut] < last).mean()), 4),
+                    "recall": round(float((found < last).mean()), 4),
                     "ndcg@10": round(float(ours.mean()), 4),
                     "of_whole_catalog": round(float(whole.mean()), 4),
                     "kept": round(float(ours.mean() / whole.mean()), 4),

@@ -18,6 +18,7 @@ def pipeline(
     *,
     candidates: int = CANDIDATES,
     probes: int = 0,
+    blend: float = 0.0,
 ) -> None:
     """Join two bundles into one that finds candidates with the first and orders with the second.
 
@@ -27,8 +28,10 @@ def pipeline(
         bundle: The folder to make; an earlier bundle there is replaced.
         candidates: Items that the retriever hands on.
         probes: Look into so many groups of items only, for large catalogs; 0 looks at all items.
+        blend: Order by the ranker's score plus so many times the retriever's. The two err
+            differently, so a weight of .25 to 1 often lists better than the ranker alone.
     """
     from bert4rec_jax.serving.pipeline import write_pipeline
 
-    write_pipeline(retriever, ranker, bundle, candidates=candidates, probes=probes)
+    write_pipeline(retriever, ranker, bundle, candidates=candidates, probes=probes, blend=blend)
     Console().print(f"{bundle}: {candidates:,} candidates", highlight=False, soft_wrap=True)

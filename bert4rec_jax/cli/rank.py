@@ -19,6 +19,7 @@ def rank(
     retriever: Path | None = None,
     ranker: Path | None = None,
     candidates: int = CANDIDATES,
+    blend: float = 0.0,
     genres: tuple[str, ...] = (),
     years: tuple[int, int] | None = None,
     only: Path | None = None,
@@ -40,6 +41,7 @@ def rank(
         retriever: Instead of BUNDLE, with --ranker: the bundle that finds candidates.
         ranker: The bundle that orders them.
         candidates: How many the retriever hands on.
+        blend: What the retriever's scores weigh beside the ranker's; see `bert4rec pipeline`.
         genres: List items of these genres only.
         years: List items from the first to the last of these years only, by their titles.
         only: List items of this file only: a text file with an item id per line.
@@ -66,7 +68,7 @@ def rank(
     filters = Filters(genres, years, only.resolve() if only else None)
     options = Options(top, keep_seen, batch_size, shard_rows, filters)
     with (
-        chosen_bundle(bundle, retriever, ranker, candidates) as opened,
+        chosen_bundle(bundle, retriever, ranker, candidates, blend) as opened,
         job_progress(Console(stderr=True)) as progress,
     ):
         manifest = rank_file(

@@ -18,6 +18,7 @@ def recommend(
     retriever: Path | None = None,
     ranker: Path | None = None,
     candidates: int = CANDIDATES,
+    blend: float = 0.0,
     genres: tuple[str, ...] = (),
     years: tuple[int, int] | None = None,
     only: Path | None = None,
@@ -31,6 +32,7 @@ def recommend(
         retriever: Instead of BUNDLE, with --ranker: the bundle that finds candidates.
         ranker: The bundle that orders them.
         candidates: How many the retriever hands on.
+        blend: What the retriever's scores weigh beside the ranker's; see `bert4rec pipeline`.
         genres: List items of these genres only.
         years: List items from the first to the last of these years only, by their titles.
         only: List items of this file only: a text file with an item id per line.
@@ -41,5 +43,5 @@ def recommend(
     given, titles = (None, bundle_and_titles)
     if ranker is None and bundle_and_titles:
         given, titles = Path(bundle_and_titles[0]), bundle_and_titles[1:]
-    with chosen_bundle(given, retriever, ranker, candidates) as opened:
+    with chosen_bundle(given, retriever, ranker, candidates, blend) as opened:
         show_recommendations(opened, titles, k, Filters(genres, years, only))

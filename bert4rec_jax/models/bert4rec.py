@@ -42,6 +42,7 @@ class BERT4Rec(nn.Module):
     thumbs: bool
     times: bool
     unknown_rate: float
+    content_dropout: float
     temperature: float
     dtype: Any
     content_dim: int
@@ -50,7 +51,12 @@ class BERT4Rec(nn.Module):
         """Create the submodules."""
         init = nn.initializers.truncated_normal(self.init_scale)
         self.item_table = ItemTable(
-            self.num_rows, self.dim, init, self.content_dim, self.unknown_rate
+            self.num_rows,
+            self.dim,
+            init,
+            self.content_dim,
+            self.unknown_rate,
+            self.content_dropout,
         )
         self.position_embedding = self.param(
             "position_embedding", init, (self.max_length, self.dim), jnp.float32

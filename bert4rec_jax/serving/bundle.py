@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -51,6 +52,7 @@ class Bundle:
       retriever: of a pipeline, the bundle that finds what this one orders.
       candidates: of a pipeline, how many items that one hands on.
       probes: of a pipeline, groups of items that are looked into; 0 for all items. See `clusters`.
+      blend: of a pipeline, what the retriever's scores weigh beside the ranker's.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Bundle:
     retriever: Bundle | None = None
     candidates: int = 0
     probes: int = 0
+    blend: float = 0.0
 
     @classmethod
     def open(cls, path: Path, *, today: date | None = None) -> Bundle:
@@ -80,15 +83,18 @@ class Bundle:
         bundle._check_files()
         return bundle
 
-    def behind(self, retriever: Bundle, candidates: int, probes: int = 0) -> Bundle:
+    def behind(
+        self, retriever: Bundle, candidates: int, probes: int = 0, blend: float = 0.0
+    ) -> Bundle:
         """This bundle as the ranker of a pipeline.
 
         Raises:
           UserError: the two have different catalogs, one is a pipeline itself, or the retriever
-            would hand on nothing.
+            would hand on nothing, or a number is impossible.
         """
-        for name, value, least in (("candidates", candidates, 1), ("probes", probes, 0)):
-            if value < least:
+        limits = (("candidates", candidates, 1), ("probes", probes, 0), ("blend", blend, 0))
+        for name, value, least in limits:
+            if not least <= value < math.inf:
                 raise UserError(f"{name} is {value}; expected at least {least}")
         for part in (retriever, self):
             if part.retriever is not None:
@@ -100,14 +106,14 @@ class Bundle:
                 f"than the ranker {self.path} ({ours['items']:,} items); export both from runs on "
                 "the same data"
             )
-        return replace(self, retriever=retriever, candidates=candidates, probes=probes)
+        return replace(self, retriever=retriever, candidates=candidates, probes=probes, blend=blend)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the checksums of all files: equal fingerprints, equal answers."""
         parts = self.manifest["checksums"]
         if self.retriever is not None:
-            parts = [parts, self.retriever.fingerprint, self.candidates, self.probes]
+            parts = [parts, self.retriever.fingerprint, self.candidates, self.probes, self.blend]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property

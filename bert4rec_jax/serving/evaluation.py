@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -113,11 +112,9 @@ def two_stage_ranks(
     for start in range(0, len(cases), _BLOCK):
         block = cases[np.arange(start, min(start + _BLOCK, len(cases)))]
         requests = _requests(scorer, store, block)
-        found = stages.first.rank(requests, top=max(cuts)).items
-        lists = stages.second.rank(replace(requests, candidates=found), top=None)
-        by_token = np.argsort(found.keys())
-        at = np.searchsorted(found.keys()[by_token], lists.items.keys())
-        places = found.places[by_token][at]
+        found = stages.first.rank(requests, top=max(cuts))
+        lists = stages.ordered(requests, found)
+        places = found.items.places[found.items.find(lists.items)]
         rows, targets = lists.items.rows, store.tokens[block.rows]
         is_target = lists.items.values == targets[rows]
         score = np.full(

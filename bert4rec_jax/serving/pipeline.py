@@ -36,11 +36,14 @@ class TwoStages:
       first: of the retriever.
       second: of the ranker, whose scores order the lists.
       candidates: items that go from the first to the second.
+      blend: what the retriever's scores weigh beside the ranker's, in both scores and order; 0
+        leaves them out.
     """
 
     first: Ranker
     second: Ranker
     candidates: int
+    blend: float = 0.0
 
     def rank(self, requests: Requests, *, top: int | None, keep_seen: bool = False) -> Lists:
         """See `Ranker.rank`.
@@ -50,11 +53,16 @@ class TwoStages:
         """
         require_enough(self.candidates, top)
         found = self.first.rank(requests, top=self.candidates, keep_seen=keep_seen)
-        among = replace(requests, candidates=found.items)
-        lists = self.second.rank(among, top=top, keep_seen=keep_seen)
+        lists = self.ordered(requests, found, keep_seen=keep_seen).first(top)
         counts = Counter(found.counts)
         counts.update(lists.counts)
         return Lists(lists.items, lists.scores, counts)
+
+    def ordered(self, requests: Requests, found: Lists, *, keep_seen: bool = False) -> Lists:
+        """What the retriever found, in the order of the list that is shown."""
+        among = replace(requests, candidates=found.items)
+        lists = self.second.rank(among, top=None, keep_seen=keep_seen)
+        return lists.blended(found, self.blend) if self.blend else lists
 
 
 def require_enough(candidates: int, top: int | None) -> None:
@@ -71,7 +79,13 @@ def require_enough(candidates: int, top: int | None) -> None:
 
 
 def write_pipeline(
-    retriever: Path, ranker: Path, pipeline: Path, *, candidates: int, probes: int = 0
+    retriever: Path,
+    ranker: Path,
+    pipeline: Path,
+    *,
+    candidates: int,
+    probes: int = 0,
+    blend: float = 0.0,
 ) -> None:
     """Write a bundle that holds both; an earlier bundle there is replaced.
 
@@ -80,30 +94,30 @@ def write_pipeline(
         be written.
     """
     require_replaceable(pipeline)
-    Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes)
+    Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
     with whole_folder(pipeline) as partial:
         for name, folder in zip(STAGE_FOLDERS, (retriever, ranker)):
             shutil.copytree(folder, partial / name)
-        _write_manifest(partial, candidates, probes)
+        _write_manifest(partial, candidates, probes, blend)
 
 
 @contextmanager
-def joined(retriever: Path, ranker: Path, *, candidates: int, probes: int = 0) -> Iterator[Path]:
+def joined(retriever: Path, ranker: Path, *, candidates: int, blend: float = 0.0) -> Iterator[Path]:
     """A pipeline of two bundles that stay where they are, for as long as the context is open.
 
     Raises:
       UserError: see `Bundle.open` and `Bundle.behind`.
     """
-    Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes)
+    Bundle.open(ranker).behind(Bundle.open(retriever), candidates, blend=blend)
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         pipeline = Path(folder)
         for name, bundle in zip(STAGE_FOLDERS, (retriever, ranker)):
             (pipeline / name).symlink_to(bundle.resolve(), target_is_directory=True)
-        _write_manifest(pipeline, candidates, probes)
+        _write_manifest(pipeline, candidates, 0, blend)
         yield pipeline
 
 
-def _write_manifest(folder: Path, candidates: int, probes: int) -> None:
-    stages = {"candidates": candidates, "probes": probes}
+def _write_manifest(folder: Path, candidates: int, probes: int, blend: float) -> None:
+    stages = {"candidates": candidates, "probes": probes, "blend": blend}
     manifest = {"bundle_schema": SCHEMA_VERSION, STAGES: stages}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -88,6 +88,12 @@ class Ragged:
         """`[M]`: one number for list and value, to look for values of one `Ragged` in another."""
         return (self.rows << 32) | self.values
 
+    def find(self, other: Ragged) -> npt.NDArray[np.int64]:
+        """Where each value of `other` stands in `self.values`: all are in the list of their row."""
+        keys = self.keys()
+        by_key = np.argsort(keys)
+        return by_key[np.searchsorted(keys[by_key], other.keys())]
+
     def beside(self, other: Ragged) -> Ragged:
         """Each list followed by the other's list of the same row."""
         rows = np.concatenate([self.rows, other.rows])

@@ -38,6 +38,21 @@ class Lists:
     scores: npt.NDArray[np.float32]
     counts: Counter[str]
 
+    def first(self, top: int | None) -> Lists:
+        """At most the best `top` items of each list; None for all."""
+        if top is None:
+            return self
+        kept = self.items.places < top
+        return Lists(self.items.where(kept), self.scores[kept], self.counts)
+
+    def blended(self, other: Lists, weight: float) -> Lists:
+        """These lists in the order of their scores plus `weight` times those of `other`, which has
+        all of their items."""
+        items = self.items
+        scores = self.scores + np.float32(weight) * other.scores[other.items.find(items)]
+        order = list_order(scores, items.values, items.rows)
+        return Lists(Ragged(items.values[order], items.offsets), scores[order], self.counts)
+
 
 @dataclass(frozen=True, eq=False)
 class Ranker:
@@ -139,11 +154,7 @@ class Ranker:
         _check(scores)
         order = list_order(scores, candidates.values, candidates.rows)
         ranked = Ragged(candidates.values[order], candidates.offsets)
-        scores = scores[order]
-        if top is None:
-            return Lists(ranked, scores, counts)
-        first = ranked.places < top
-        return Lists(ranked.where(first), scores[first], counts)
+        return Lists(ranked, scores[order], counts).first(top)
 
     def _listable(self, given: Ragged, excluded: Ragged) -> tuple[Ragged, Counter[str]]:
         """Each candidate once, without those excluded or not known; and how many those were."""

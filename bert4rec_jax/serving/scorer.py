@@ -99,7 +99,7 @@ class Scorer:
             found = bundle.retriever.known & allowed
             finding = retrieval(bundle.retriever, batch_size, devices, found, bundle.probes)
             first = Ranker(finding, found, bundle.retriever.max_length)
-            self.answering = TwoStages(first, self.ranker, bundle.candidates)
+            self.answering = TwoStages(first, self.ranker, bundle.candidates, bundle.blend)
 
     @property
     def catalog(self) -> Catalog:

@@ -42,9 +42,10 @@ def retriever(towers):
 def stages(retriever, bundle):
     """From a number of candidates to a scorer."""
     finder, ranker = Bundle.open(retriever), Bundle.open(bundle)
-    return lambda candidates, filters=Filters(): Scorer(  # noqa: B008
-        ranker.behind(finder, candidates), batch_size=16, devices=ONE, filters=filters
-    )
+    return lambda candidates, filters=Filters(), blend=0.0: Scorer(  # noqa: B008
+        ranker.behind(finder, candidates, blend=blend),
+        batch_size=16, devices=ONE, filters=filters,
+    )  # fmt: skip
 
 
 def test_with_all_items_as_candidates_it_is_the_ranker(stages, scorer, histories):
@@ -66,6 +67,25 @@ def test_it_orders_the_best_of_the_retriever(stages, scorer, towers, histories):
     assert plain(few.recommend_batch(histories, k=2)) != plain(
         [replace(a, item_ids=a.item_ids[:2]) for a in found]
     )
+
+
+def test_a_blend_orders_by_the_weighted_sum_of_both_scores(stages, scorer, towers, histories):
+    found = towers[1].recommend_batch(histories, k=9)
+    ordered = scorer.rank(histories, [answer.item_ids for answer in found])
+    answers = stages(9, blend=0.5).recommend_batch(histories, k=4)
+    for ours, first, second in zip(answers, found, ordered):
+        theirs = dict(zip(first.item_ids, first.scores))
+        total = {i: x + 0.5 * theirs[i] for i, x in zip(second.item_ids, second.scores)}
+        best = sorted(total, key=total.get, reverse=True)[:4]
+        assert list(ours.item_ids) == best
+        np.testing.assert_allclose(ours.scores, [total[i] for i in best], rtol=1e-5, atol=1e-6)
+    assert plain(answers) != plain(stages(9).recommend_batch(histories, k=4))
+
+
+@pytest.mark.parametrize("blend", [-0.1, float("nan"), float("inf")])
+def test_a_blend_has_to_be_a_weight(stages, blend):
+    with pytest.raises(UserError, match=f"blend is {blend}; expected at least 0"):
+        stages(5, blend=blend)
 
 
 def test_given_candidates_are_cut_down_by_the_retriever(stages, scorer, towers, histories):
@@ -295,6 +315,7 @@ def test_commands(bert4rec, retriever, bundle, scorer, histories, tmp_path):  # 
     assert json.loads((both / "manifest.json").read_text())["stages"] == {
         "candidates": 5,
         "probes": 0,
+        "blend": 0.0,
     }
     ids = scorer.catalog.item_ids
     shown = bert4rec("recommend", both, ids[0], "-k", 3)
@@ -312,6 +333,7 @@ def test_commands(bert4rec, retriever, bundle, scorer, histories, tmp_path):  # 
     for wrong, message in (
         ((*command, "--ranker", bundle), "give one BUNDLE, or --retriever and --ranker"),
         (("rank", bundle, *command[1:], "--candidates", 9), "--candidates is for --retriever"),
+        (("rank", bundle, *command[1:], "--blend", 1), "--blend is for --retriever"),
         ((*command, *stages, "--top", 6), "lists of 6 were asked for"),
         ((*command, *stages, "--genres", "Noir"), "no item has the genre 'Noir'"),
         ((*command[:-1], tmp_path / "new", *stages, "--top", 6), "lists of 6 were asked for"),
