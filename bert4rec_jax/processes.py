@@ -46,12 +46,12 @@ def start_processes() -> None:
 
 def is_first() -> bool:
     """Whether this process writes files and shows progress."""
-    return jax.process_index() == 0
+    return _alone() or jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
     """Wait until every process is here."""
-    if jax.process_count() > 1:
+    if not _alone():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
@@ -59,11 +59,16 @@ def barrier(name: str) -> None:
 
 def everywhere(here: bool) -> bool:
     """Whether something is so in every process; all of them have to ask."""
-    if jax.process_count() == 1:
+    if _alone():
         return here
     from jax.experimental import multihost_utils
 
     return bool(np.all(multihost_utils.process_allgather(np.array(here))))
+
+
+def _alone() -> bool:
+    """Whether there are no other processes; asking JAX for their number would start its devices."""
+    return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def _on_tpu_vm() -> bool:

@@ -38,8 +38,8 @@ config = Config(
         attention_dropout=0.1,
         init_scale=0.1,
     ),
-    masking=MaskingConfig(objective="mixed", rate=0.4, last_only=0.1),
+    masking=MaskingConfig(objective="mixed", rate=0.4, last_only=0.1, own_negatives=False),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.05),
-    training=TrainingConfig(epochs=40, batch_size=32, evaluate_every=4, patience=20),
+    training=TrainingConfig(epochs=48, batch_size=32, evaluate_every=4, patience=20),
     workdir="runs/ml_1m_mixed",
 )
