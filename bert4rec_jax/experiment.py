@@ -19,11 +19,11 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bert4rec_jax import environment
+from bert4rec_jax.calibrated import calibrated
 from bert4rec_jax.config import Config, MeshConfig, to_json
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
-from bert4rec_jax.evaluation.calibration import calibrate
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
@@ -32,12 +32,11 @@ from bert4rec_jax.evaluation.tuning import Tuned, tune_all
 from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.setting import (
-    CALIBRATION,
     REFIT,
+    Added,
     Setting,
     open_finished,
     open_setting,
-    read_offset,
 )
 from bert4rec_jax.sharding import cores_as_devices
 from bert4rec_jax.training.fit import (
@@ -70,12 +69,12 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
     started = time.monotonic()
     fitted = _train(setting, console)
     trained = time.monotonic()
-    offset = _calibrate(setting, fitted.params, console)
+    added = calibrated(setting, fitted.params, console)
     tested = _test(
         setting,
         fitted.params,
         setting.trained(setting.split.refit_stop),
-        offset,
+        added,
         fitted.validations,
         console,
         test=config.evaluation.test,
@@ -134,7 +133,7 @@ def evaluate(
         setting,
         best.state.params,
         finished.trained,
-        finished.offset,
+        finished.added,
         finished.validations,
         console,
         test=True,
@@ -233,39 +232,11 @@ def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
     return grown_state(setting.mesh, fresh, earlier.best.state, tokens)
 
 
-def _calibrate(setting: Setting, params: Any, console: Console) -> float:
-    """The offset of untrained items, where the split holds some out for validation; else 0.
-
-    It is found once for the tested parameters, and kept with the run.
-    """
-    split, workdir = setting.split, Path(setting.config.workdir)
-    if split.cold_validation is None or setting.content is None:
-        return 0.0
-    kept = read_offset(workdir, params)
-    if kept is not None:
-        return kept
-    console.print("Calibrating the scores of items without a training event ...")
-    trained = setting.trained(split.train_stop)
-
-    def ask(offset: float) -> tuple[float, float]:
-        warm, cold = (
-            summary(setting.ask(params, trained, cases, offset=offset).ranks)["ndcg@10"]
-            for cases in (split.validation, split.cold_validation)
-            if cases is not None
-        )
-        return warm, cold
-
-    found = calibrate(ask)
-    if is_first():
-        write_json(workdir / CALIBRATION, {**found.to_json(), "parameters_sha256": digest(params)})
-    return found.chosen.offset
-
-
 def _test(
     setting: Setting,
     params: Any,
     trained: npt.NDArray[np.bool_],
-    offset: float,
+    added: Added,
     validations: list[dict[str, float]],
     console: Console,
     *,
@@ -301,7 +272,9 @@ def _test(
     if not test:
         return _Tested(Comparison({}, {}, {}), validation)
 
-    models: dict[str, Ask] = {model: partial(setting.ask, params, trained, offset=offset)}
+    models: dict[str, Ask] = {model: partial(setting.ask, params, trained, added=added)}
+    if added.shift is not None:
+        models[f"{model} without trend"] = partial(setting.ask, params, trained)
     models |= {name: partial(ask, store) for name, ask in exported.items()}
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)

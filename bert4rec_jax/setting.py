@@ -28,6 +28,7 @@ from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known
+from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.features.content import Content, content_rows
 from bert4rec_jax.features.encoder import fit as fit_encoder
 from bert4rec_jax.features.encoding import Encoding
@@ -38,12 +39,12 @@ from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
-from bert4rec_jax.sharding import check_divides, make_mesh
+from bert4rec_jax.sharding import Along, check_divides, make_mesh, put
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
 
 ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
-CALIBRATION = "calibration.json"  # where a run keeps the offset of untrained items
+CALIBRATION = "calibration.json"  # where a run keeps what was added to biases after training
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
 
 
@@ -58,6 +59,19 @@ class KnownContent:
 
     matrix: Features
     encoding: Encoding
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """What calibration on validation adds to the biases of a trained model.
+
+    Attributes:
+      offset: to those of items without a training event.
+      shift: `[V]`, to those of the others, by what was recent at the end of training; or None.
+    """
+
+    offset: float = 0.0
+    shift: Features | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +132,17 @@ class Setting:
         return known & self.store.catalog.is_item()
 
     def variables(
-        self, params: Any, trained: npt.NDArray[np.bool_], offset: float = 0.0
+        self, params: Any, trained: npt.NDArray[np.bool_], added: Added | None = None
     ) -> dict[str, Any]:
-        """The model's collections: `params`, and `catalog` if it needs any constants.
-
-        `offset` is added to the bias of items that were not trained on.
-        """
+        """The model's collections: `params`, and `catalog` if it needs any constants."""
+        offset, shift = (added.offset, added.shift) if added else (0.0, None)
         catalog = catalog_constants(
             self.mesh, self.content, trained, offset, first_day=self.first_day
         )
+        if shift is not None:
+            table = dict(params["item_table"])
+            table["bias"] = table["bias"] + put(self.mesh, Along.ITEMS, shift)
+            params = {**params, "item_table": table}
         return {"params": params, **({"catalog": catalog} if catalog else {})}
 
     def ask(
@@ -136,12 +152,12 @@ class Setting:
         cases: Cases,
         among: npt.NDArray[np.int32] | None = None,
         *,
-        offset: float = 0.0,
+        added: Added | None = None,
     ) -> Ranking:
         """A model's answers, given its parameters and `[V]` which items it was trained on."""
         return self.evaluator.rank_model(
             self.model(),
-            self.variables(params, trained, offset),
+            self.variables(params, trained, added),
             cases,
             known=self.scored(trained),
             max_length=self.config.data.max_length,
@@ -331,18 +347,18 @@ class Finished:
       best: the checkpoint to use.
       trained: `[V]`, the items that it was trained on.
       validations: of its selection, in order.
-      offset: what is added to the bias of untrained items; 0 where it was not calibrated.
+      added: what calibration adds to biases.
     """
 
     setting: Setting
     best: Restored
     trained: npt.NDArray[np.bool_]
     validations: list[dict[str, float]]
-    offset: float
+    added: Added
 
     def variables(self) -> dict[str, Any]:
         """The model's collections: `params`, and `catalog` where items have content."""
-        return self.setting.variables(self.best.state.params, self.trained, self.offset)
+        return self.setting.variables(self.best.state.params, self.trained, self.added)
 
 
 def open_finished(workdir: Path, console: Console) -> Finished:
@@ -356,20 +372,10 @@ def open_finished(workdir: Path, console: Console) -> Finished:
         raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
     setting = open_setting(replace(from_json(values), workdir=str(workdir)), console)
 
-    def load(folder: Path) -> Restored:
-        return load_best(
-            setting.config,
-            mesh=setting.mesh,
-            store=setting.store,
-            content=setting.content,
-            folder=folder,
-            warn=lambda text: console.print(f"[yellow]{text}; taking another one"),
-        )
-
     split, refit = setting.split, workdir / REFIT
-    selected = load(workdir)
+    selected = load_selected(setting, console)
     if split.refits and (refit / "checkpoints").is_dir():
-        best, stop = load(refit), split.refit_stop
+        best, stop = _load(setting, refit, console), split.refit_stop
     else:
         best, stop = selected, split.train_stop
     return Finished(
@@ -377,15 +383,51 @@ def open_finished(workdir: Path, console: Console) -> Finished:
         best,
         setting.trained(stop),
         selected.record.validations,
-        read_offset(workdir, best.state.params) or 0.0,
+        read_added(workdir, best.state.params, store=setting.store, stop=stop) or Added(),
     )
 
 
-def read_offset(workdir: Path, params: Any) -> float | None:
-    """The calibrated offset of a run; None if there is none, or that of other parameters."""
+def load_selected(setting: Setting, console: Console) -> Restored:
+    """The checkpoint that validation chose, also where another one was refitted after it.
+
+    Raises:
+      UserError: the folder holds no checkpoint that can be read.
+    """
+    return _load(setting, Path(setting.config.workdir), console)
+
+
+def _load(setting: Setting, folder: Path, console: Console) -> Restored:
+    return load_best(
+        setting.config,
+        mesh=setting.mesh,
+        store=setting.store,
+        content=setting.content,
+        folder=folder,
+        warn=lambda text: console.print(f"[yellow]{text}; taking another one"),
+    )
+
+
+def read_added(
+    workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64]
+) -> Added | None:
+    """What a run's calibration adds; None if there is none, or that of other parameters.
+
+    Args:
+      workdir: of the run.
+      params: the parameters that are asked.
+      store: its data.
+      stop: `[U]` where each user's rows end that they were trained on.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     try:
         found = json.loads((workdir / CALIBRATION).read_text(encoding="utf-8"))
-        return float(found["offset"]) if found["parameters_sha256"] == digest(params) else None
+        if found["parameters_sha256"] != digest(params):
+            return None
+        trend = found.get("trend")
+        shift = None if trend is None else Trend(**trend).shift(store, stop)
+        return Added(float(found.get("offset", 0.0)), shift)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

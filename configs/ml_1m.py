@@ -37,7 +37,7 @@ config = Config(
         attention_dropout=0.1,
         init_scale=0.1,
     ),
-    masking=MaskingConfig(rate=0.4, last_only=0.1, own_negatives=False),
+    masking=MaskingConfig(rate=0.4, last_only=0.1),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.05),
     training=TrainingConfig(epochs=60, batch_size=32, evaluate_every=5, patience=20),
     workdir="runs/ml_1m",

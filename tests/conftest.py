@@ -60,7 +60,8 @@ def one_device():
 @pytest.fixture(scope="session")
 def environment():
     """Of a process with one device, compiled as quickly as the suite."""
-    return {**os.environ, "XLA_FLAGS": QUICK, "COLUMNS": "200"}
+    flags = f"{QUICK} --xla_force_host_platform_device_count=1"
+    return {**os.environ, "XLA_FLAGS": flags, "COLUMNS": "200"}
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.evaluation import exported, rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import CALIBRATION, open_finished
+from bert4rec_jax.setting import CALIBRATION, Added, open_finished
 
 QUIET = Console(quiet=True)
 SETS = {"test_warm", "test_cold", "test_cold_only", "test_all"}
@@ -103,19 +103,19 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
     able = [t for t in kept["trials"] if t["warm_ndcg@10"] >= least]
     assert kept["cold_ndcg@10"] == max(t["cold_ndcg@10"] for t in able)
     finished = open_finished(workdir, QUIET)
-    assert finished.offset == kept["offset"]
+    assert finished.added.offset == kept["offset"]
     cases = finished.setting.tested()["test_cold"]
 
     def mrr(offset):
         params = finished.best.state.params
         return (
-            1 / finished.setting.ask(params, finished.trained, cases, offset=offset).ranks
+            1 / finished.setting.ask(params, finished.trained, cases, added=Added(offset)).ranks
         ).mean()
 
     assert mrr(kept["offset"]) == pytest.approx(results["test_cold"]["BERT4Rec"]["mrr"], abs=1e-6)
     assert mrr(-20) < mrr(0) < mrr(20)
     (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
-    assert open_finished(workdir, QUIET).offset == 0
+    assert open_finished(workdir, QUIET).added.offset == 0
     (workdir / CALIBRATION).write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*calibration\.json .*remove it"):
         open_finished(workdir, QUIET)

@@ -37,9 +37,10 @@ ALLOWED = {
         "config", "data", "evaluation", "features", "models", "outputs", "processes", "sharding",
         "training",
     },
+    "calibrated": {"evaluation", "outputs", "processes", "setting", "training"},
     "experiment": {
-        "config", "data", "environment", "evaluation", "outputs", "processes", "setting",
-        "sharding", "training",
+        "calibrated", "config", "data", "environment", "evaluation", "outputs", "processes",
+        "setting", "sharding", "training",
     },
     "report": {
         "data", "evaluation", "figures", "outputs", "serving", "setting", "sharding", "training",

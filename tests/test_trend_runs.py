@@ -1,0 +1,82 @@
+"""A run over a split by time: its trend is kept, evaluated and exported with it."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bert4rec_jax import experiment
+from bert4rec_jax.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from bert4rec_jax.evaluation.trend import Trend
+from bert4rec_jax.serving.evaluation import rank_cases
+from bert4rec_jax.serving.export import export
+from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.setting import CALIBRATION, Added, open_finished
+
+QUIET = Console(file=io.StringIO())
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    """A finished run, its results and its workdir."""
+    workdir = tmp_path_factory.mktemp("trend") / "run"
+    config = Config(
+        data=DataConfig(path=str(store.path), max_length=8, split="global-time"),
+        model=ModelConfig(dim=8, heads=2, layers=1, ffn_dim=8),
+        optimizer=OptimizerConfig(peak_lr=1e-2, warmup_steps=1),
+        training=TrainingConfig(epochs=2, batch_size=16, evaluate_every=1),
+        evaluation=EvaluationConfig(batch_size=32, baselines=False, bootstrap=100),
+        workdir=str(workdir),
+    )
+    return config, experiment.run(config, recipe="trend", console=QUIET), workdir
+
+
+def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, monkeypatch):
+    config, results, workdir = run
+    kept = json.loads((workdir / CALIBRATION).read_text())
+    assert len(kept["trials"]) > 5
+    trend = {"days": 3, "smoothing": 10.0, "weight": 1.0, "against": 0.5}
+    (workdir / CALIBRATION).write_text(json.dumps({**kept, "trend": trend}))
+    finished = open_finished(workdir, QUIET)
+    setting = finished.setting
+    shift = Trend(**trend).shift(setting.store, setting.split.refit_stop)
+    np.testing.assert_array_equal(finished.added.shift, shift)
+    again = experiment.run(config, recipe="trend", console=QUIET)
+    assert list(again["test"]) == ["BERT4Rec", "BERT4Rec without trend"]
+    cases = setting.tested()["test"]
+    for name, added in (("BERT4Rec", Added(shift=shift)), ("BERT4Rec without trend", None)):
+        ranks = setting.ask(finished.best.state.params, finished.trained, cases, added=added).ranks
+        assert again["test"][name]["mrr"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
+    assert results["parameters_sha256"] == again["parameters_sha256"]
+
+
+def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):
+    _, _, workdir = run
+    kept = json.loads((workdir / CALIBRATION).read_text())
+    trend = {"days": 3, "smoothing": 10.0, "weight": 1.0, "against": 0.0}
+    (workdir / CALIBRATION).write_text(json.dumps({**kept, "trend": trend}))
+    finished = open_finished(workdir, QUIET)
+    cases = finished.setting.tested()["test"]
+    params = finished.best.state.params
+    expected = finished.setting.ask(params, finished.trained, cases, added=finished.added).ranks
+    plain = finished.setting.ask(params, finished.trained, cases).ranks
+    assert (expected != plain).any(), "a trend that moves nothing shows nothing"
+    export(workdir, tmp_path / "bundle", console=QUIET)
+    ranks = rank_cases(load(tmp_path / "bundle"), finished.setting.store, cases)
+    np.testing.assert_array_equal(ranks, expected)
+
+
+def test_a_trend_of_other_parameters_is_not_used(run):
+    _, _, workdir = run
+    kept = json.loads((workdir / CALIBRATION).read_text())
+    (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
+    assert open_finished(workdir, QUIET).added.shift is None
