@@ -178,6 +178,7 @@ def _train(setting: Setting, console: Console) -> Fitted:
         "thumbs": setting.thumbs,
         "content": setting.content,
         "first_day": setting.first_day,
+        "users": setting.users,
         "console": console,
         "initial": partial(_grown, setting, console) if config.init_from else None,
     }
@@ -221,6 +222,12 @@ def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
         raise UserError(
             f"{config.init_from} was trained on content with other columns; use the same "
             "data.content, and make a folder for it with `bert4rec features --like CONTENT`"
+        )
+    if earlier.setting.user_encoding != setting.user_encoding:
+        with_or_without = "without" if earlier.setting.user_encoding is None else "with"
+        raise UserError(
+            f"{config.init_from} was trained {with_or_without} user features; go on "
+            f"{with_or_without} --data.users to begin from it"
         )
     catalog = setting.store.catalog
     tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained)
