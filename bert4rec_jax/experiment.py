@@ -309,7 +309,9 @@ def _test(
         return _Tested(Comparison({}, {}, {}), validation)
 
     models: dict[str, Ask] = {model: partial(setting.ask, params, trained, offset=offset)}
-    models |= {name: partial(ask, store) for name, ask in exported.items()}
+    models |= {
+        name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()
+    }
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()
