@@ -131,7 +131,7 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 
 def _id(where: str, value: object) -> str:
-    if (isinstance(value, str) and value) or (isinstance(value, int) and value is not True):
+    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         return str(value)
     came = "is empty" if value in (None, "") else f"{shorten(value)} is not valid"
     raise UserError(

@@ -55,8 +55,15 @@ class NameColumn:
           UserError: a value that is no name.
         """
         rows = np.zeros((len(values), self.width), np.float32)
-        for row, names in zip(rows, _all_names(self.name, values, self.lists, where)):
-            row[self.width - 1 if names is None else self.vocabulary.columns(names)] = 1
+        known: dict[tuple[str, ...] | None, list[int]] = {None: [self.width - 1]}
+        places: list[int] = []
+        columns: list[int] = []
+        for row, names in enumerate(_all_names(self.name, values, self.lists, where)):
+            if names not in known:
+                known[names] = self.vocabulary.columns(names or ())
+            columns += known[names]
+            places += [row] * len(known[names])
+        rows[places, columns] = 1
         return rows
 
 
@@ -131,7 +138,7 @@ def fit_column(
 
 def _all_names(
     column: str, values: Sequence[Any], lists: bool, where: Where
-) -> Iterable[list[str] | None]:
+) -> Iterable[tuple[str, ...] | None]:
     """The names of each value, None where it is missing."""
     expected = "a list of texts" if lists else "one text, or true or false"
     for row, value in enumerate(values):
@@ -144,7 +151,7 @@ def _all_names(
         names = [_name(entry) for entry in given if not _is_missing(entry)]
         if None in names:
             raise _invalid(where(row), column, value, expected)
-        yield [name for name in names if name is not None]
+        yield tuple(name for name in names if name is not None)
 
 
 def _name(value: object) -> str | None:

@@ -124,6 +124,14 @@ def test_values_that_are_no_column_are_refused(tmp_path, column, message):
         read_users(write(tmp_path, x=column), USERS, EVERYONE)
 
 
+def test_whole_numbers_are_ids_by_their_digits(tmp_path):
+    table = pa.table({"user_id": [10, 7], "plan": ["a", "b"]})
+    pq.write_table(table, tmp_path / "users.parquet")
+    known = read_users(tmp_path / "users.parquet", ["7", "007", "10"], np.ones(3, bool))
+    missing = known.matrix[:, -1]
+    np.testing.assert_array_equal(missing, [1, 0, 1, 0])
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"gone\.parquet does not exist"):
         read_users(tmp_path / "gone.parquet", USERS, EVERYONE)

@@ -31,7 +31,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.fit import build_model, digest
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss
 
@@ -59,9 +59,20 @@ def model(store):
     module = build_model(TOWERS, num_rows=store.catalog.num_rows, max_length=L)
     state = create_state(mesh_of((1, 1)), module, optax.sgd(0.1), seed=0, max_length=L, user_dim=G)
     params = jax.device_get(state.params)
-    assert not params["user_features"]["kernel"].any()  # begin as if there were none
     params["user_features"]["kernel"] = jax.random.normal(jax.random.key(1), (G, 16))
     return module, params
+
+
+def test_user_features_begin_as_if_there_were_none(store):
+    module = build_model(TOWERS, num_rows=store.catalog.num_rows, max_length=L)
+    optimizer = optax.adamw(0.1)
+    plain, with_users = (
+        create_state(mesh_of((1, 1)), module, optimizer, seed=0, max_length=L, user_dim=dim).params
+        for dim in (0, G)
+    )
+    kernel = with_users.pop("user_features")["kernel"]
+    assert kernel.shape == (G, 16) and not kernel.any()
+    assert digest(plain) == digest(with_users)
 
 
 def test_a_batch_numbers_the_user_of_every_position(store):
@@ -258,10 +269,12 @@ def test_what_depends_on_the_user_alone_is_learnt(learnt):
     assert with_users["hr@1"] > 0.9 and without["hr@1"] < 0.5, (with_users, without)
 
 
-def test_evaluate_reads_the_table_again(learnt):
+def test_the_run_goes_on_and_is_evaluated_with_the_same_table(learnt, taste):
     workdir, results = learnt["users.parquet"]
-    again = experiment.evaluate(workdir, console=QUIET)
-    assert again["test"] == results["test"]
+    assert experiment.evaluate(workdir, console=QUIET)["test"] == results["test"]
+    again = experiment.run(config_of(taste, workdir), recipe="test", console=QUIET)
+    assert again["steps"]["resumed_from"] == results["steps"]["done"]
+    assert again["parameters_sha256"] == results["parameters_sha256"]
 
 
 def test_another_table_is_refused(learnt, taste, tmp_path):

@@ -20,6 +20,7 @@ from bert4rec_jax.serving.add_items import read_bundle
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.display import show_recommendations
 from bert4rec_jax.serving.evaluation import answer_cases, exported, rank_cases
+from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.export import write_bundle
 from bert4rec_jax.serving.job import rank_file
 from bert4rec_jax.serving.pipeline import joined
@@ -103,6 +104,12 @@ def test_what_is_not_known_is_missing(served, histories):
     candidates = [list(scorer.catalog.item_ids)] * 4
     ranked = scorer.rank(asked, candidates, k=10, users=FACTS)
     assert [one.item_ids for one in ranked] == [one.item_ids for one in found]
+
+
+def test_explanations_ask_as_if_nothing_were_known(served, histories):
+    found, best = explain(served[1], histories[0]), served[1].recommend(histories[0], 1)
+    assert found.item_id == best.item_ids[0]
+    np.testing.assert_allclose(found.score, best.scores[0], rtol=1e-5)
 
 
 def test_users_that_cannot_be_meant_are_refused(served, towers, histories):
