@@ -120,8 +120,8 @@ def two_stage_ranks(
     """`[M]` ranks of the targets by a pipeline, for each number of candidates in `cuts`.
 
     Ties count against the pipeline, as elsewhere; a target that the retriever does not hand on has
-    rank V, the last. Both stages answer once, for the most candidates. Without
-    `users` nothing is known of them.
+    rank V, the last. Both stages answer once, for the most candidates. Without `users` nothing is
+    known of them.
 
     Raises:
       UserError: see `rank_cases`.
