@@ -47,6 +47,9 @@ class DataConfig:
     content: str = ""
     """What is known of each item beside its id: a folder made by `bert4rec features`, or `catalog`
     for the years and genres that came with the titles, if any did. Empty for ids alone."""
+    users: str = ""
+    """What is known of users beside their history: a Parquet, CSV or TSV table with a column
+    `user_id` and others. Two towers read it. Empty for histories alone."""
     targets: Literal["any", "liked"] = "any"
     """Which items are asked for in validation and test: any, or only those with thumbs up (then the
     history ends before the last liked item)."""
@@ -373,6 +376,12 @@ class Config:
             "masking.objective",
             self.masking.objective,
             "next: two towers read a history from the left",
+        )
+        _require(
+            self.model.kind == "two-tower" or not self.data.users,
+            "data.users",
+            self.data.users,
+            "none: only two towers read what is known of users (model.kind two-tower)",
         )
 
 

@@ -177,6 +177,7 @@ def _train(setting: Setting, console: Console) -> Fitted:
         "thumbs": setting.thumbs,
         "content": setting.content,
         "first_day": setting.first_day,
+        "users": setting.users,
         "console": console,
         "initial": partial(_grown, setting, console) if config.init_from else None,
     }
@@ -220,6 +221,12 @@ def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
         raise UserError(
             f"{config.init_from} was trained on content with other columns; use the same "
             "data.content, and make a folder for it with `bert4rec features --like CONTENT`"
+        )
+    if earlier.setting.user_encoding != setting.user_encoding:
+        with_or_without = "without" if earlier.setting.user_encoding is None else "with"
+        raise UserError(
+            f"{config.init_from} was trained {with_or_without} user features; go on "
+            f"{with_or_without} --data.users to begin from it"
         )
     catalog = setting.store.catalog
     tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained)
@@ -275,7 +282,9 @@ def _test(
     models: dict[str, Ask] = {model: partial(setting.ask, params, trained, added=added)}
     if added.shift is not None:
         models[f"{model} without trend"] = partial(setting.ask, params, trained)
-    models |= {name: partial(ask, store) for name, ask in exported.items()}
+    models |= {
+        name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()
+    }
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     sets = setting.tested()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,11 @@ from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.features.content import Content, content_rows
 from bert4rec_jax.features.encoder import fit as fit_encoder
 from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.sources import Gathered
+from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import write_json
@@ -44,6 +47,7 @@ from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
 
 ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
+USER_ENCODING = "user_encoding.json"  # and what makes rows of users
 CALIBRATION = "calibration.json"  # where a run keeps what was added to biases after training
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
 
@@ -87,6 +91,7 @@ class Setting:
       known_content: what is known of each item beside its id, or None.
       evaluator: asks models.
       first_day: `[V]` when each item was first watched, for a model that reads times, or None.
+      known_users: what is known of users beside their history, or None.
     """
 
     config: Config
@@ -97,6 +102,7 @@ class Setting:
     known_content: KnownContent | None
     evaluator: Evaluator
     first_day: Features | None = None
+    known_users: KnownUsers | None = None
 
     @property
     def content(self) -> Features | None:
@@ -107,6 +113,16 @@ class Setting:
     def encoding(self) -> Encoding | None:
         """What made the content, and makes that of new items; None without content."""
         return None if self.known_content is None else self.known_content.encoding
+
+    @property
+    def users(self) -> Features | None:
+        """`[U + 1, G]` what is known of user u in row u + 1, or None."""
+        return None if self.known_users is None else self.known_users.matrix
+
+    @property
+    def user_encoding(self) -> UserEncoding | None:
+        """What made rows of users, and makes those of others; None where nothing is known."""
+        return None if self.known_users is None else self.known_users.encoding
 
     @property
     def causal(self) -> bool:
@@ -314,28 +330,58 @@ def open_setting(config: Config, console: Console) -> Setting:
         split = leave_one_out(store)
     like = None
     if config.data.content == "catalog" and config.init_from:
-        like = _kept_encoding(workdir, Path(config.init_from), console)
+        made = _kept_encoding(config, ENCODING, lambda setting: setting.encoding, console)
+        like = Encoding.from_json(made) if made else None
     content = open_content(
         config.data.content, store, train_counts(store, split.train_stop), console, like
     )
+    users = _open_users(config, store, split, console) if config.data.users else None
     evaluation = config.evaluation
-    evaluator = Evaluator(mesh, store, evaluation.batch_size, evaluation.item_chunk, thumbs)
-    days = first_days(store, split.refit_stop) if config.model.times else None
-    return Setting(config, mesh, store, split, thumbs, content, evaluator, days)
-
-
-def _kept_encoding(workdir: Path, earlier: Path, console: Console) -> Encoding | None:
-    """What made the content of the run that this one begins from; kept, as that may be removed."""
-    kept = workdir / ENCODING
-    if not (workdir / "checkpoints").is_dir():
-        encoding = open_finished(earlier, console).setting.encoding
-        if encoding is not None and is_first():
-            workdir.mkdir(parents=True, exist_ok=True)
-            write_json(kept, encoding.to_json())
-        return encoding
-    return (
-        Encoding.from_json(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
+    evaluator = Evaluator(
+        mesh,
+        store,
+        evaluation.batch_size,
+        evaluation.item_chunk,
+        thumbs,
+        None if users is None else users.matrix,
     )
+    days = first_days(store, split.refit_stop) if config.model.times else None
+    return Setting(config, mesh, store, split, thumbs, content, evaluator, days, users)
+
+
+def _open_users(config: Config, store: SequenceStore, split: Split, console: Console) -> KnownUsers:
+    """What is known of a log's users; only those with training rows shape the columns."""
+    made = None
+    if config.init_from:
+        made = _kept_encoding(config, USER_ENCODING, lambda setting: setting.user_encoding, console)
+    return read_users(
+        Path(config.data.users),
+        store.user_ids(),
+        split.train_stop > store.offsets[:-1],
+        like=UserEncoding.from_json(made) if made else None,
+        notify=lambda sentence: console.print(sentence, highlight=False),
+    )
+
+
+def _kept_encoding(
+    config: Config,
+    name: str,
+    of: Callable[[Setting], Encoding | UserEncoding | None],
+    console: Console,
+) -> dict[str, Any] | None:
+    """An encoding of the run that this one begins from, in JSON; kept, as that may be removed."""
+    workdir = Path(config.workdir)
+    kept = workdir / name
+    if not (workdir / "checkpoints").is_dir():
+        encoding = of(open_finished(Path(config.init_from), console).setting)
+        if encoding is None:
+            return None
+        values = encoding.to_json()
+        if is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(kept, values)
+        return values
+    return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,6 +448,7 @@ def _load(setting: Setting, folder: Path, console: Console) -> Restored:
         mesh=setting.mesh,
         store=setting.store,
         content=setting.content,
+        users=setting.users,
         folder=folder,
         warn=lambda text: console.print(f"[yellow]{text}; taking another one"),
     )

@@ -22,6 +22,7 @@ def recommend(
     genres: tuple[str, ...] = (),
     years: tuple[int, int] | None = None,
     only: Path | None = None,
+    user: tuple[str, ...] = (),
 ) -> None:
     """Show what a model recommends to someone who has seen these movies.
 
@@ -36,6 +37,8 @@ def recommend(
         genres: List items of these genres only.
         years: List items from the first to the last of these years only, by their titles.
         only: List items of this file only: a text file with an item id per line.
+        user: What is known of the person, for a retriever that reads it: gender=F age=35; a list
+            is tags=a tags=b.
     """
     from bert4rec_jax.serving.display import show_recommendations
     from bert4rec_jax.serving.filters import Filters
@@ -44,4 +47,22 @@ def recommend(
     if ranker is None and bundle_and_titles:
         given, titles = Path(bundle_and_titles[0]), bundle_and_titles[1:]
     with chosen_bundle(given, retriever, ranker, candidates, blend) as opened:
-        show_recommendations(opened, titles, k, Filters(genres, years, only))
+        filters = Filters(genres, years, only)
+        show_recommendations(opened, titles, k, filters, facts(user) if user else None)
+
+
+def facts(given: tuple[str, ...]) -> dict[str, str | list[str]]:
+    """Name -> value, or values where a name repeats, from texts `name=value`.
+
+    Raises:
+      UserError: a text without `=`.
+    """
+    from bert4rec_jax.errors import UserError
+
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--user {text}: expected name=value, such as age=35")
+        found.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}

@@ -31,6 +31,8 @@ class Batch(NamedTuple):
       examples: `[B, L]` uint32: the number, within its epoch, of the history at a position. Masks
         derive from it, so neither packing nor the number of hosts changes them.
       days: `[B, L]` float32: when it was watched, in days since 1970, 0 on padding.
+      users: `[B, L]` int32: the number of the user at a position, from 1, and 0 on padding; None
+        for models that do not read it.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -39,6 +41,7 @@ class Batch(NamedTuple):
     segments: npt.NDArray[np.int32]
     examples: npt.NDArray[np.uint32]
     days: npt.NDArray[np.float32]
+    users: npt.NDArray[np.int32] | None = None
 
 
 class Spans(NamedTuple):
@@ -67,6 +70,7 @@ def gather(
     *,
     num_rows: int,
     max_length: int,
+    users: npt.NDArray[np.int64] | None = None,
 ) -> Batch:
     """One gather from the store's arrays into a right-padded batch.
 
@@ -77,6 +81,7 @@ def gather(
       timestamps: `[N]` the store's timestamps.
       num_rows: rows B of the batch; those without a span are empty.
       max_length: positions L of a row.
+      users: `[S]` whose the spans are, from 1, if the batch is to say it.
     """
     total = int(spans.lengths.sum())
     within = np.arange(total) - np.repeat(np.cumsum(spans.lengths) - spans.lengths, spans.lengths)
@@ -96,6 +101,7 @@ def gather(
         segments=place(np.repeat(spans.segments, spans.lengths), np.int32),
         examples=place(np.repeat(spans.examples, spans.lengths), np.uint32),
         days=place(timestamps[source] / SECONDS_PER_DAY, np.float32),
+        users=None if users is None else place(np.repeat(users, spans.lengths), np.int32),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grain
+import numpy as np
 
 from bert4rec_jax.data.batch import Batch, gather
 from bert4rec_jax.data.plan import EpochPlan, Plan
@@ -23,13 +24,15 @@ class StepToBatch:
         *,
         host: int = 0,
         hosts: int = 1,
+        with_users: bool = False,
     ) -> None:
-        """See `Plan` and `data.thumbs.to_thumbs`."""
+        """See `Plan`, `data.thumbs.to_thumbs` and `Batch.users`."""
         self._plan = plan
         self._store = store
         self._thumbs = thumbs
         self._host = host
         self._hosts = hosts
+        self._with_users = with_users
         self._epoch: tuple[int, EpochPlan] | None = None
 
     def __call__(self, step: int) -> Batch:
@@ -40,6 +43,9 @@ class StepToBatch:
             cached = (number, self._plan.epoch(number))
             self._epoch = cached
         spans = self._plan.step(cached[1], step, host=self._host, hosts=self._hosts)
+        users = None
+        if self._with_users:  # the last one who begins there: others have no rows
+            users = np.searchsorted(self._store.offsets[:-1], spans.starts, side="right")
         return gather(
             spans,
             self._store.tokens,
@@ -47,6 +53,7 @@ class StepToBatch:
             self._store.timestamps,
             num_rows=self._plan.batch_size // self._hosts,
             max_length=self._plan.max_length,
+            users=users,
         )
 
 

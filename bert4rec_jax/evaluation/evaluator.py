@@ -50,6 +50,7 @@ class Evaluator:
       batch_size: cases asked at once; changes no result.
       item_chunk: items scored at once, per device; changes no result.
       thumbs: rating thresholds, for models that read thumbs.
+      users: `[U + 1, G]` what is known of user u in row u + 1, for models that read it, or None.
     """
 
     mesh: Mesh
@@ -57,6 +58,7 @@ class Evaluator:
     batch_size: int
     item_chunk: int
     thumbs: tuple[float, float]
+    users: npt.NDArray[np.float32] | None = None
 
     def rank_model(
         self,
@@ -162,8 +164,15 @@ class Evaluator:
         if causal:
             slots = np.maximum(slots - 1, 0)
         from_left = np.full(batch.tokens.shape, causal)
+        users = None if self.users is None else self.users[cases.users + 1][:, None]
         history = History(
-            batch.tokens, batch.thumbs, batch.positions, batch.segments, from_left, batch.days
+            batch.tokens,
+            batch.thumbs,
+            batch.positions,
+            batch.segments,
+            from_left,
+            batch.days,
+            users,
         )
         return jax.tree.map(partial(put, self.mesh, Along.ROWS), (history, slots))
 

@@ -25,7 +25,9 @@ class Record(NamedTuple):
     values: dict[str, Any]
 
 
-def read_records(path: Path, wanted: Collection[str] | None = None) -> Iterator[Record]:
+def read_records(
+    path: Path, wanted: Collection[str] | None = None, *, what: str = "movie"
+) -> Iterator[Record]:
     """Rows of a Parquet, CSV, TSV or JSON file, one by one.
 
     The suffix tells the format; `.xz` behind it is unpacked. A `.json` file holds one object per
@@ -34,12 +36,12 @@ def read_records(path: Path, wanted: Collection[str] | None = None) -> Iterator[
     Args:
       path: the file.
       wanted: columns that are needed; Parquet reads no others, the other formats read all.
+      what: a row is about, for messages.
 
     Raises:
       UserError: the file is missing, of no known format, empty or broken, with the line.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = suffixes[-2] if suffixes[-1:] == [".xz"] and len(suffixes) > 1 else path.suffix.lower()
+    suffix = _suffix(path)
     if suffix == ".parquet":
         rows = _of_parquet(path, wanted)
     elif suffix in _SEPARATORS:
@@ -55,7 +57,12 @@ def read_records(path: Path, wanted: Collection[str] | None = None) -> Iterator[
     for count, record in enumerate(rows):  # noqa: B007 - the count is read after the loop
         yield record
     if count < 0:
-        raise UserError(f"{path} is empty: it holds no movie")
+        raise UserError(f"{path} is empty: it holds no {what}")
+
+
+def has_types(path: Path) -> bool:
+    """Whether values of a table have types of their own; in CSV and TSV all are text."""
+    return _suffix(path) not in _SEPARATORS
 
 
 def column_names(path: Path) -> list[str] | None:
@@ -65,6 +72,11 @@ def column_names(path: Path) -> list[str] | None:
       UserError: the file is no whole Parquet file.
     """
     return parquet.column_names(path) if path.suffix.lower() == ".parquet" else None
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if suffixes[-1:] == [".xz"] and len(suffixes) > 1 else path.suffix.lower()
 
 
 def _of_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Record]:

@@ -22,6 +22,8 @@ class History(NamedTuple):
       causal: `[B, L]` bool, true where a position sees itself and what is before it only.
       days: `[B, L]` float32, when each item was watched, or is asked for; None where times are not
         read.
+      users: `[B, L or 1, G]` float32, what is known of the user at each column, or of a row's only
+        user; None for models that do not read it.
     """
 
     tokens: Array
@@ -30,6 +32,7 @@ class History(NamedTuple):
     segments: Array
     causal: Array
     days: Array | None = None
+    users: Array | None = None
 
 
 def visible(history: History) -> jax.Array:

@@ -26,7 +26,8 @@ class TwoTower(nn.Module):
 
     User tower: item vectors, `layers` transformer layers (perhaps none), `Pooling`, a feed-forward
     layer with a residual connection, and BERT4Rec's output transform. Without layers and without
-    `position_bias` it is a pooled tower, which knows no order.
+    `position_bias` it is a pooled tower, which knows no order. Where `History.users` is given, a
+    projection of it joins the pooled history.
     """
 
     num_rows: int
@@ -84,6 +85,10 @@ class TwoTower(nn.Module):
         ]
         self.pooling = Pooling(self.dim, self.heads, self.attention_dropout, recency, dtype, init)
         self.pooled_norm = layer_norm(dtype, "pooled_norm")
+        # Without a call it has no parameters. What no user of training has stays at zero.
+        self.user_features = nn.Dense(
+            self.dim, use_bias=False, dtype=dtype, kernel_init=nn.initializers.zeros
+        )
         self.feed_forward = FeedForward(self.dim, self.ffn_dim, self.ffn, dtype, init)
         self.transform = nn.Dense(self.dim, dtype=dtype, kernel_init=init)
         self.head_norm = layer_norm(dtype, "head_norm")
@@ -112,6 +117,11 @@ class TwoTower(nn.Module):
             h = layer(h, h, seen, deterministic=deterministic)
         seen = jnp.take_along_axis(seen, slots[:, :, None], axis=1)
         h = self.pooled_norm(self.pooling(h, seen, slots, deterministic=deterministic))
+        if history.users is not None:
+            users = jnp.asarray(history.users)
+            if users.shape[1] != 1:
+                users = jnp.take_along_axis(users, slots[:, :, None], axis=1)
+            h = h + self.user_features(users)
         h = h + self.drop(self.feed_forward(h), deterministic=deterministic)
         h = self.transform(h)
         h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)

@@ -149,6 +149,7 @@ def read_bundle(path: Path) -> Trained:
         thumbs=bundle.thumbs,
         origin={name: manifest[name] for name in (*ORIGIN, _ADDED) if name in manifest},
         encoding=_encoding(bundle),
+        user_encoding=bundle.user_encoding,
     )
 
 

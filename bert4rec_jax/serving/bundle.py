@@ -4,6 +4,7 @@ manifest.json         what it is, where it came from, checksums
 params.safetensors    parameters by path
 catalog.parquet       item_id, title, genres, known; row i is token 2 + i
 encoding.json         what makes the content of new items, where the model knows content
+user_encoding.json    what makes rows of what is known of users, where the model reads it
 NAME.stablehlo        a serialized `jax.export` function for each of FUNCTIONS
 
 A pipeline is a folder with a manifest and two bundles, `retriever` and `ranker`.
@@ -29,6 +30,7 @@ from jax import export
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving import weights
 
 SCHEMA_VERSION = 1
@@ -36,6 +38,7 @@ MANIFEST = "manifest.json"
 PARAMETERS = "params.safetensors"
 CATALOG = "catalog.parquet"
 ENCODING = "encoding.json"
+USER_ENCODING = "user_encoding.json"
 STAGES = "stages"  # in the manifest of a pipeline
 STAGE_FOLDERS = ("retriever", "ranker")
 FUNCTIONS = ("item_vectors", "encode", "score", "top_k", "attend")
@@ -139,6 +142,19 @@ class Bundle:
         known = np.zeros(self.catalog.num_rows, bool)
         known[FIRST_ITEM : self.catalog.num_tokens] = column.to_numpy()
         return known
+
+    @cached_property
+    def user_encoding(self) -> UserEncoding | None:
+        """What makes rows of what is known of users; None for a model that does not read it."""
+        if USER_ENCODING not in self.manifest["checksums"]:
+            return None
+        return UserEncoding.from_json(_read_json(self.path / USER_ENCODING))
+
+    @property
+    def user_encodings(self) -> tuple[UserEncoding, ...]:
+        """Those of this bundle and, of a pipeline, of its retriever."""
+        own = (self.user_encoding,) if self.user_encoding else ()
+        return own if self.retriever is None else (*own, *self.retriever.user_encodings)
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         """The parameters by path, as they are stored; see `serving.weights`."""

@@ -37,17 +37,22 @@ _COUNTS = {
 
 
 def show_recommendations(
-    bundle: Path, titles: Sequence[str], k: int, filters: Filters = EVERYTHING
+    bundle: Path,
+    titles: Sequence[str],
+    k: int,
+    filters: Filters = EVERYTHING,
+    user: Mapping[str, Any] | None = None,
 ) -> None:
     """Print what is recommended after movies that are given by title or id.
 
     Raises:
-      UserError: see `Bundle.open`, `Filters.allowed` and `find_item`.
+      UserError: see `Bundle.open`, `Filters.allowed`, `find_item` and `Scorer.recommend`.
     """
     scorer = load(bundle, filters=filters)
     catalog = scorer.catalog
     seen = [find_item(catalog, title) for title in titles]
-    answer = scorer.recommend([catalog.item_ids[token - FIRST_ITEM] for token in seen], k)
+    history = [catalog.item_ids[token - FIRST_ITEM] for token in seen]
+    answer = scorer.recommend(history, k, user=user)
     after = ", ".join(catalog.title(token) for token in seen) or "nothing"
     _show(f"after {after}", answer, catalog, "score")
 

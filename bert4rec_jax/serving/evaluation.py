@@ -17,6 +17,7 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
+from bert4rec_jax.features.known_users import KnownUsers
 from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
@@ -26,13 +27,15 @@ _ITEM_CHUNK = 65_536
 _BLOCK = 1024  # cases ranked at once
 
 
-def rank_cases(scorer: Scorer, store: SequenceStore, cases: Cases) -> npt.NDArray[np.int64]:
+def rank_cases(
+    scorer: Scorer, store: SequenceStore, cases: Cases, *, users: KnownUsers | None = None
+) -> npt.NDArray[np.int64]:
     """`[M]` ranks of the targets among the whole catalog, seen items excluded; 1 is best.
 
     Metrics of these ranks are those of the exported model:
     `evaluation.metrics.summary(rank_cases(...))`. Raises as `answer_cases`.
     """
-    return answer_cases(scorer, store, cases).ranks
+    return answer_cases(scorer, store, cases, users=users).ranks
 
 
 def exported(bundles: Iterable[Path]) -> dict[str, Callable[..., Ranking]]:
@@ -56,6 +59,8 @@ def answer_cases(
     store: SequenceStore,
     cases: Cases,
     among: npt.NDArray[np.int32] | None = None,
+    *,
+    users: KnownUsers | None = None,
 ) -> Ranking:
     """What a bundle answers to M cases, with its own user and item vectors.
 
@@ -64,12 +69,20 @@ def answer_cases(
       store: the data.
       cases: who is asked about.
       among: `[M, C]` tokens, the only ones to rank; None for the whole catalog.
+      users: what is known of the store's users, for a model that reads it.
 
     Raises:
-      UserError: the data has another catalog than the bundle, or a score is not finite.
+      UserError: the data has another catalog than the bundle, what is known of users has other
+        columns, or a score is not finite.
     """
     bundle, functions = scorer.bundle, scorer.ranker.functions
     _require_same_catalog(scorer, store)
+    if bundle.user_encoding not in (None, users.encoding if users else None):
+        raise UserError(
+            f"{bundle.path} reads {', '.join(bundle.user_encoding.names)} of users, encoded "
+            f"otherwise than {'here' if users else 'where nothing is known of users'}; use the "
+            "table of users of the run that was exported"
+        )
     rank = jax.jit(partial(rank_by_vectors, top=TOP, chunk=_ITEM_CHUNK))
     size = functions.largest_batch
     ranks = np.zeros(len(cases), np.int64)
@@ -77,7 +90,7 @@ def answer_cases(
     for start in range(0, len(cases), size):
         which = np.arange(start, min(start + size, len(cases)))
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
-        requests = _requests(scorer, store, cases[filled])
+        requests = _requests(scorer, store, cases[filled], users)
         ranked = rank(
             scorer.ranker.user_vectors(requests),
             functions.vectors,
@@ -96,12 +109,19 @@ def answer_cases(
 
 
 def two_stage_ranks(
-    stages: TwoStages, scorer: Scorer, store: SequenceStore, cases: Cases, cuts: Sequence[int]
+    stages: TwoStages,
+    scorer: Scorer,
+    store: SequenceStore,
+    cases: Cases,
+    cuts: Sequence[int],
+    *,
+    users: KnownUsers | None = None,
 ) -> dict[int, npt.NDArray[np.int64]]:
     """`[M]` ranks of the targets by a pipeline, for each number of candidates in `cuts`.
 
     Ties count against the pipeline, as elsewhere; a target that the retriever does not hand on has
-    rank V, the last. Both stages answer once, for the most candidates.
+    rank V, the last. Both stages answer once, for the most candidates. Without `users` nothing is
+    known of them.
 
     Raises:
       UserError: see `rank_cases`.
@@ -111,7 +131,7 @@ def two_stage_ranks(
     ranks = {cut: np.full(len(cases), last, np.int64) for cut in cuts}
     for start in range(0, len(cases), _BLOCK):
         block = cases[np.arange(start, min(start + _BLOCK, len(cases)))]
-        requests = _requests(scorer, store, block)
+        requests = _requests(scorer, store, block, users)
         found = stages.first.rank(requests, top=max(cuts))
         lists = stages.ordered(requests, found)
         places = found.items.places[found.items.find(lists.items)]
@@ -138,7 +158,9 @@ def _require_same_catalog(scorer: Scorer, store: SequenceStore) -> None:
         )
 
 
-def _requests(scorer: Scorer, store: SequenceStore, cases: Cases) -> Requests:
+def _requests(
+    scorer: Scorer, store: SequenceStore, cases: Cases, users: KnownUsers | None
+) -> Requests:
     """The whole history before each target."""
     starts = store.offsets[cases.users]
     histories = Ragged(store.tokens, store.offsets).slices(starts, cases.rows - starts)
@@ -149,4 +171,5 @@ def _requests(scorer: Scorer, store: SequenceStore, cases: Cases) -> Requests:
         candidates=None,
         excluded=Ragged.empty(len(cases)),
         counts=Counter(),
+        users=users.of(cases.users) if users else {},
     )

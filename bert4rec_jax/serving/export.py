@@ -24,6 +24,7 @@ from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import NAMES
 from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import whole_folder
@@ -33,6 +34,7 @@ from bert4rec_jax.serving.bundle import (
     MANIFEST,
     PARAMETERS,
     SCHEMA_VERSION,
+    USER_ENCODING,
     function_file,
     require_replaceable,
 )
@@ -60,6 +62,7 @@ class Trained:
       thumbs: ratings from which a thumb is up and two up.
       origin: JSON values for the manifest: where this comes from, under the names in ORIGIN.
       encoding: what makes the content of new items; None for a model that knows none.
+      user_encoding: what makes rows of what is known of users; None for a model that reads none.
     """
 
     config: Config
@@ -70,6 +73,7 @@ class Trained:
     thumbs: tuple[float, float]
     origin: Mapping[str, Any]
     encoding: Encoding | None = None
+    user_encoding: UserEncoding | None = None
 
 
 def export(
@@ -125,6 +129,7 @@ def read_run(run: Path, *, console: Console) -> Trained:
             "metrics": _metrics(run, NAMES[setting.config.model.kind], parameters),
         },
         encoding=setting.encoding,
+        user_encoding=setting.user_encoding,
     )
 
 
@@ -143,7 +148,9 @@ def write_bundle(trained: Trained, bundle: Path, *, dtype: Dtype = "float32") ->
     max_length = config.data.max_length
     causal = config.masking.objective == "next"
     params = stored(variables, dtype)
-    functions = trace(Serving(trained.model, max_length, causal, dtype), params)
+    users = trained.user_encoding
+    user_dim = users.width if users else 0
+    functions = trace(Serving(trained.model, max_length, causal, dtype, user_dim), params)
     now = datetime.now(UTC)
     manifest: dict[str, Any] = {
         "bundle_schema": SCHEMA_VERSION,
@@ -161,7 +168,10 @@ def write_bundle(trained: Trained, bundle: Path, *, dtype: Dtype = "float32") ->
         "known_items": int(trained.known.sum()),
         "catalog_fingerprint": trained.catalog.fingerprint,
         **trained.origin,
-        "functions": {name: signature(name, function) for name, function in functions.items()},
+        "functions": {
+            name: signature(name, function, with_users=users is not None)
+            for name, function in functions.items()
+        },
     }
     with whole_folder(bundle) as partial:
         write_parameters(params, partial / PARAMETERS)
@@ -169,6 +179,9 @@ def write_bundle(trained: Trained, bundle: Path, *, dtype: Dtype = "float32") ->
         if trained.encoding is not None:
             text = json.dumps(trained.encoding.to_json()) + "\n"
             (partial / ENCODING).write_text(text, encoding="utf-8")
+        if users is not None:
+            text = json.dumps(users.to_json()) + "\n"
+            (partial / USER_ENCODING).write_text(text, encoding="utf-8")
         for name, function in functions.items():
             (partial / function_file(name)).write_bytes(function.serialize())
         manifest["checksums"] = {file.name: sha256(file) for file in sorted(partial.iterdir())}

@@ -28,6 +28,8 @@ class Functions:
     Attributes:
       vectors: `[V, D]` float32 item vectors, as far as the bundle tells them apart.
       bias: `[V]` float32.
+      user_encoding: what makes the argument `users`, `[n, G]`: what is known of the users. None for
+        a model that does not read it, where `users` is not looked at.
 
     Args:
       bundle: where they come from.
@@ -47,6 +49,7 @@ class Functions:
         self.devices = tuple(devices or jax.local_devices())
         self._turns = cycle(self.devices)
         self._bundle = bundle
+        self.user_encoding = bundle.user_encoding
         # All are read now: a bundle may be replaced by a newer one while this one still answers.
         self._functions = {
             name: jax.jit(bundle.function(name).call) for name in FUNCTIONS if bundle.has(name)
@@ -58,27 +61,34 @@ class Functions:
         known = jax.device_put(bundle.known if listed is None else listed, self.devices[0])
         self._copies = {self.devices[0]: (params, (vectors, bias, known))}
 
-    def encode(self, tokens: Array, thumbs: Array) -> jax.Array:
-        """`[n.., D]` float32 user vectors of `[n, l]` histories."""
-        (params, _), rows = self._place(tokens, thumbs)
+    def encode(self, tokens: Array, thumbs: Array, users: Array | None = None) -> jax.Array:
+        """`[n.., D]` float32 user vectors of `[n, l]` histories, and of `users` where read."""
+        (params, _), rows = self._place(tokens, thumbs, *self._known(users, len(tokens)))
         return self._function("encode")(params, *rows)
 
-    def score(self, tokens: Array, thumbs: Array, candidates: Array) -> jax.Array:
+    def score(
+        self, tokens: Array, thumbs: Array, candidates: Array, users: Array | None = None
+    ) -> jax.Array:
         """`[n.., c]` float32 scores of `[n, c]` candidates; -inf for those not known."""
-        (params, items), rows = self._place(tokens, thumbs, candidates)
+        known = self._known(users, len(tokens))
+        (params, items), rows = self._place(tokens, thumbs, candidates, *known)
         return self._function("score")(params, items, *rows)
 
     def top_k(
-        self, tokens: Array, thumbs: Array, excluded: Array, k: int
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int, users: Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """`[n.., k]` float32 scores and int32 tokens of the best items; -inf and PAD at the end.
 
         `k` is at most the number of rows V of the item table.
         """
-        (params, items), rows = self._place(tokens, thumbs, excluded)
-        return self._function("top_k")(params, items, *rows, np.zeros(k, np.int8))
+        known = self._known(users, len(tokens))
+        (params, items), rows = self._place(tokens, thumbs, excluded, *known)
+        places = np.zeros(k, np.int8)
+        return self._function("top_k")(params, items, *rows[:3], places, *rows[3:])
 
-    def attend(self, rows: Array, thumbs: Array, slots: Array) -> tuple[jax.Array, jax.Array]:
+    def attend(
+        self, rows: Array, thumbs: Array, slots: Array, users: Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Histories whose MASKs are in place, `[n, l]`, asked at `[n, 1]` slots.
 
         `[n.., D]` user vectors and `[n.., layers, H, l]` attention from the slots, both float32.
@@ -86,13 +96,19 @@ class Functions:
         Raises:
           UserError: the bundle was made without this function.
         """
-        (params, _), placed = self._place(rows, thumbs, slots)
+        (params, _), placed = self._place(rows, thumbs, slots, *self._known(users, len(rows)))
         attended: tuple[jax.Array, jax.Array] = self._function("attend")(params, *placed)
         return attended
 
     def _function(self, name: str) -> Any:
         self._bundle.require(name)
         return self._functions[name]
+
+    def _known(self, users: Array | None, count: int) -> tuple[Array, ...]:
+        """The argument `users`, if the functions have it."""
+        if self.user_encoding is None:
+            return ()
+        return (self.user_encoding.unknown(count) if users is None else users,)
 
     def _place(self, *arrays: Array) -> tuple[tuple[Any, Any], tuple[Array, ...]]:
         """The copy of the model to compute with, and the arrays with rows filled up."""

@@ -64,7 +64,8 @@ def rank_file(
         to be longer than a retriever's.
     """
     opened = Bundle.open(bundle)
-    asked = RequestFile.open(requests)
+    reader = RequestReader(opened.catalog, opened.thumbs, opened.user_encodings)
+    asked = RequestFile.open(requests, reader.user_columns)
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
     if opened.retriever is not None:
@@ -141,7 +142,7 @@ def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
 
     Those are ids of another system, or have lost their zeros.
     """
-    reader = RequestReader(bundle.catalog, bundle.thumbs)
+    reader = RequestReader(bundle.catalog, bundle.thumbs, bundle.user_encodings)
     for number, table in asked.shards(size, 0):
         counts = reader.read(table, source=str(asked.path), first_row=number * size).counts
         items = counts["history_items"]

@@ -92,10 +92,14 @@ class Ranker:
     def user_vectors(self, requests: Requests) -> npt.NDArray[np.float32]:
         """`[N, D]`: what the model makes of each history."""
         windows, thumbs = self._windows(requests)
+        users = self._users(requests)
         vectors = np.zeros((len(requests), self.functions.vectors.shape[1]), np.float32)
         same = np.zeros(len(requests), np.int64)
         found = [
-            (rows, self.functions.encode(*_padded(windows, thumbs, rows, width)))
+            (
+                rows,
+                self.functions.encode(*_padded(windows, thumbs, rows, width), _taken(users, rows)),
+            )
             for rows, width, _ in blocks((self._widths(windows), same), self._batch)
         ]
         for rows, result in found:
@@ -110,11 +114,15 @@ class Ranker:
         scores = np.zeros((len(requests), top), np.float32)
         tokens = np.zeros((len(requests), top), np.int32)
         shapes = (self._widths(windows), smallest(excluded.lengths, widths))
+        users = self._users(requests)
         found = [
             (
                 rows,
                 self.functions.top_k(
-                    *_padded(windows, thumbs, rows, width), excluded.take(rows).padded(others), top
+                    *_padded(windows, thumbs, rows, width),
+                    excluded.take(rows).padded(others),
+                    top,
+                    _taken(users, rows),
                 ),
             )
             for rows, width, others in blocks(shapes, self._batch)
@@ -141,10 +149,13 @@ class Ranker:
         pieces, owners = _pieces(candidates)
         widths = list_widths(int(pieces.lengths.max(initial=0)))
         shapes = (self._widths(windows)[owners], smallest(pieces.lengths, widths))
+        users = self._users(requests)
         found = []
         for rows, width, wide in blocks(shapes, self._batch):
             history = _padded(windows, thumbs, owners[rows], width)
-            found.append((rows, self.functions.score(*history, pieces.take(rows).padded(wide))))
+            asked = pieces.take(rows).padded(wide)
+            scored = self.functions.score(*history, asked, _taken(users, owners[rows]))
+            found.append((rows, scored))
         scores = np.zeros(len(candidates.values), np.float32)
         places = Ragged(np.arange(len(scores)), pieces.offsets)
         for rows, result in found:
@@ -174,6 +185,11 @@ class Ranker:
         count = self.max_length - 1
         return histories.last(count), Ragged(requests.thumbs, histories.offsets).last(count)
 
+    def _users(self, requests: Requests) -> npt.NDArray[np.float32] | None:
+        """`[N, G]` what is known of the users, where the model reads it and it is known."""
+        encoding = self.functions.user_encoding
+        return None if encoding is None else requests.users.get(encoding)
+
     def _widths(self, windows: Ragged) -> npt.NDArray[np.int64]:
         return smallest(windows.lengths, history_widths(self.max_length - 1))
 
@@ -201,6 +217,12 @@ def _padded(
     windows: Ragged, thumbs: Ragged, rows: npt.NDArray[np.integer[Any]], width: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return windows.take(rows).padded(width), thumbs.take(rows).padded(width)
+
+
+def _taken(
+    users: npt.NDArray[np.float32] | None, rows: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.float32] | None:
+    return None if users is None else users[rows]
 
 
 def _check(scores: npt.NDArray[np.float32]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +43,14 @@ class RequestFile:
     sha256: str
 
     @classmethod
-    def open(cls, path: Path) -> RequestFile:
+    def open(cls, path: Path, user_columns: Sequence[str] = ()) -> RequestFile:
         """Check a file of requests: its columns, and that every row has a user.
 
         Takes one pass over the column of users, and 8 bytes of memory per request.
+
+        Args:
+          path: the file or folder.
+          user_columns: what else is read, where it is there.
 
         Raises:
           UserError: it cannot be read, holds no requests, or a user is null.
@@ -60,7 +64,8 @@ class RequestFile:
             with _reading(file) as opened:
                 schema = opened.schema_arrow
                 check_columns(schema, str(file))
-                schemas.append(pa.schema([schema.field(c) for c in COLUMNS if c in schema.names]))
+                read = (*COLUMNS, *user_columns)
+                schemas.append(pa.schema([schema.field(c) for c in read if c in schema.names]))
                 if schemas[-1] != schemas[0]:
                     raise UserError(
                         f"{file} and {files[0]} have different columns ({_described(schemas[-1])}; "

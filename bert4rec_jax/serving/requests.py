@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from bert4rec_jax.data.catalog import FIRST_ITEM, PAD, Catalog
 from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.ragged import Ragged
 
 USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE = (
@@ -34,6 +35,8 @@ class Requests:
       candidates: the only items to rank, or None for the whole catalog.
       excluded: items that may not be listed, besides those seen.
       counts: what was met, by name; see `docs/serving.md`.
+      users: what is known of the users, `[N, G]` as each encoding makes it; nothing is known under
+        one that is not there.
     """
 
     histories: Ragged
@@ -41,6 +44,7 @@ class Requests:
     candidates: Ragged | None
     excluded: Ragged
     counts: Counter[str]
+    users: Mapping[UserEncoding, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -52,12 +56,20 @@ class RequestReader:
     Args:
       catalog: gives external ids their tokens.
       thumbs: ratings from which a thumb is up and two up.
+      encodings: of the models that read what is known of users; their columns are read by name.
     """
 
-    def __init__(self, catalog: Catalog, thumbs: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        thumbs: tuple[float, float],
+        encodings: Sequence[UserEncoding] = (),
+    ) -> None:
         self._catalog = catalog
         self._ids = pa.array(catalog.item_ids, pa.string())
         self._thresholds = thumbs
+        self._encodings = encodings
+        self.user_columns = tuple(dict.fromkeys(name for x in encodings for name in x.names))
 
     def read(self, table: pa.Table, *, source: str, first_row: int = 0) -> Requests:
         """The requests of a table whose columns `check_columns` has accepted.
@@ -68,7 +80,8 @@ class RequestReader:
           first_row: number of its first row in there.
 
         Raises:
-          UserError: a history and its ratings differ in length.
+          UserError: a history and its ratings differ in length; or what is known of a user is of
+            another kind than in training.
         """
         counts: Counter[str] = Counter(requests=len(table))
         given, unknown = self._tokens(table, HISTORY, counts)
@@ -89,7 +102,28 @@ class RequestReader:
             excluded = excluded.where(excluded.values != PAD)
             counts["unknown_excluded_items"] += unknown
         counts["history_items"] += len(given.values)
-        return Requests(histories, thumbs[known], candidates, excluded, counts)
+        named = [name for name in self.user_columns if name in table.column_names]
+        users = self.users(
+            {name: table[name].to_pylist() for name in named},
+            len(table),
+            lambda row: f"{source}, row {first_row + row}",
+        )
+        return Requests(histories, thumbs[known], candidates, excluded, counts, users)
+
+    def users(
+        self, values: Mapping[str, Sequence[Any]], count: int, where: Callable[[int], str]
+    ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
+        """What is known of users, as `Requests` has it.
+
+        Args:
+          values: name -> n values; what has no name is not known.
+          count: n.
+          where: the place of each, for messages.
+
+        Raises:
+          UserError: a value is of another kind than in training.
+        """
+        return {encoding: encoding.encode(values, count, where) for encoding in self._encodings}
 
     def unknown(self, ids: list[str]) -> list[str]:
         """The ids that the catalog does not have, in their order, each once."""

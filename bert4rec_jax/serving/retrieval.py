@@ -78,11 +78,11 @@ class Scan(Functions):
         )
 
     def top_k(
-        self, tokens: Array, thumbs: Array, excluded: Array, k: int
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int, users: Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """As `Functions.top_k`."""
         rows = place(self._mesh, Along.ROWS)
-        hidden = jax.device_put(self.encode(tokens, thumbs), rows)
+        hidden = jax.device_put(self.encode(tokens, thumbs, users), rows)
         filled = np.pad(excluded, ((0, hidden.shape[0] - len(excluded)), (0, 0)))
         with jax.set_mesh(self._mesh):
             best: tuple[jax.Array, jax.Array] = self._best(
@@ -121,9 +121,9 @@ class Nearby(Functions):
         self._probes = probes
 
     def top_k(
-        self, tokens: Array, thumbs: Array, excluded: Array, k: int
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int, users: Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """As `Functions.top_k`, but may miss items."""
-        hidden = self.encode(tokens, thumbs)
+        hidden = self.encode(tokens, thumbs, users)
         filled = np.pad(excluded, ((0, hidden.shape[0] - len(excluded)), (0, 0)))
         return self._clusters.best(hidden, jnp.asarray(filled), top=k, probes=self._probes)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
+from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.functions import Functions
@@ -25,6 +27,7 @@ from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
 
 Ids = Sequence[str]
+Facts = Mapping[str, Any]  # about a user: name -> value; what is not there is not known
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Scorer:
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
         self.bundle = bundle
-        self.reader = RequestReader(bundle.catalog, bundle.thumbs)
+        self.reader = RequestReader(bundle.catalog, bundle.thumbs, bundle.user_encodings)
         allowed = filters.allowed(bundle.catalog)
         self._listed = bundle.known & allowed
         functions = Functions(bundle, batch_size, devices, self._listed)
@@ -119,6 +122,7 @@ class Scorer:
         ratings: Sequence[Sequence[float]] | None = None,
         k: int | None = None,
         keep_seen: bool = False,
+        users: Sequence[Facts] | None = None,
     ) -> list[Answer]:
         """Order each history's candidates.
 
@@ -132,8 +136,9 @@ class Scorer:
           ratings: one per item of each history.
           k: the longest list; None for all.
           keep_seen: also list items of the history.
+          users: what is known of each user, for a model that reads it.
         """
-        return self._answer(histories, candidates, exclude, ratings, k, keep_seen)
+        return self._answer(histories, candidates, exclude, ratings, k, keep_seen, users)
 
     def recommend(
         self,
@@ -143,6 +148,7 @@ class Scorer:
         *,
         ratings: Sequence[float] | None = None,
         keep_seen: bool = False,
+        user: Facts | None = None,
     ) -> Answer:
         """The best items of the whole catalog for one history, which may be empty."""
         return self.recommend_batch(
@@ -151,6 +157,7 @@ class Scorer:
             [exclude],
             ratings=None if ratings is None else [ratings],
             keep_seen=keep_seen,
+            users=None if user is None else [user],
         )[0]
 
     def recommend_batch(
@@ -161,9 +168,10 @@ class Scorer:
         *,
         ratings: Sequence[Sequence[float]] | None = None,
         keep_seen: bool = False,
+        users: Sequence[Facts] | None = None,
     ) -> list[Answer]:
         """The best items of the whole catalog for each history."""
-        return self._answer(histories, None, exclude, ratings, k, keep_seen)
+        return self._answer(histories, None, exclude, ratings, k, keep_seen, users)
 
     def similar(self, item: str, k: int = 10) -> Answer:
         """The items whose vectors have the largest cosine with that of one item.
@@ -200,6 +208,7 @@ class Scorer:
         ratings: Sequence[Sequence[float]] | None,
         k: int | None,
         keep_seen: bool,
+        users: Sequence[Facts] | None,
     ) -> list[Answer]:
         if k is not None:
             _require_positive(k)
@@ -215,10 +224,25 @@ class Scorer:
                 f"{len(numbers)} ratings for {len(asked)} histories; give one list each"
             )
         table = table_of(asked, ratings=numbers, **others)
-        lists = self.lists(
-            self.reader.read(table, source="the question"), top=k, keep_seen=keep_seen
-        )
+        requests = self.reader.read(table, source="the question")
+        if users is not None:
+            requests = replace(requests, users=self._users(users, len(asked)))
+        lists = self.lists(requests, top=k, keep_seen=keep_seen)
         return self._answers(lists, [[*chain(*rows)] for rows in zip(asked, *others.values())])
+
+    def _users(
+        self, users: Sequence[Facts], count: int
+    ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
+        """What is known of the users, or what is wrong with it."""
+        if len(users) != count:
+            raise UserError(f"{len(users)} users for {count} histories; give one each")
+        columns = self.reader.user_columns
+        unread = dict.fromkeys(name for facts in users for name in facts if name not in columns)
+        if unread:
+            reads = f"reads {', '.join(columns)}" if columns else "reads nothing of users"
+            raise UserError(f"{self.bundle.path} {reads}; leave out {', '.join(unread)}")
+        values = {name: [facts.get(name) for facts in users] for name in columns}
+        return self.reader.users(values, count, lambda row: f"users[{row}]")
 
     def _answers(self, lists: Lists, questions: list[list[str]]) -> list[Answer]:
         unknown = set(self.reader.unknown([name for ids in questions for name in ids]))

@@ -32,6 +32,7 @@ _REST = {
     "top_k": ("bias", "known", *_HISTORY, "excluded", "places"),
     "attend": (*_HISTORY, "slots"),
 }
+_USERS = "users"  # the last argument of all but the first, of models that read it
 # By path, as in the safetensors file: parameters, and what the model knows of the items' content.
 Params = dict[str, jax.Array]
 Items = tuple[Vectors, jax.Array, jax.Array]  # vectors [V, D], bias [V], known [V] bool
@@ -99,26 +100,38 @@ class Serving:
       max_length: positions L of the model.
       causal: whether it reads the next item at the newest one, from the left, not at a MASK.
       dtype: how weights are stored; see `serving.weights`.
+      user_dim: columns G of what is known of users; 0 for a model that does not read it, whose
+        functions have no argument `users [b, G]`.
     """
 
     model: nn.Module
     max_length: int
     causal: bool
     dtype: Dtype = "float32"
+    user_dim: int = 0
 
     def item_vectors(self, params: Params) -> tuple[Vectors, jax.Array]:
         """`[V, D]` vectors and `[V]` biases."""
         vectors, bias = self._apply(params, method="item_vectors")
         return packed(vectors, self.dtype), bias
 
-    def encode(self, params: Params, tokens: jax.Array, thumbs: jax.Array) -> jax.Array:
+    def encode(
+        self,
+        params: Params,
+        tokens: jax.Array,
+        thumbs: jax.Array,
+        users: jax.Array | None = None,
+    ) -> jax.Array:
         """`[b, D]`: a score is its dot product with an item's vector, plus the item's bias.
 
         An empty history is MASK alone. Read from the left, where no MASK was ever learnt, it is the
         zero vector: the biases remain, which is about the order of popularity.
         """
-        inputs = model_inputs(tokens, thumbs, max_length=self.max_length, causal=self.causal)
-        hidden = self._apply(params, *inputs, deterministic=True, method="encode")[:, 0]
+        history, slots = model_inputs(
+            tokens, thumbs, max_length=self.max_length, causal=self.causal
+        )
+        history = _with_users(history, users)
+        hidden = self._apply(params, history, slots, deterministic=True, method="encode")[:, 0]
         if self.causal:
             hidden = jnp.where((tokens != PAD).any(axis=1, keepdims=True), hidden, 0)
         return hidden
@@ -130,10 +143,11 @@ class Serving:
         tokens: jax.Array,
         thumbs: jax.Array,
         candidates: jax.Array,
+        users: jax.Array | None = None,
     ) -> jax.Array:
         """`[b, c]` scores of `candidates [b, c]`; -inf for PAD and items that are not known."""
         vectors, bias, known = items
-        hidden = self.encode(params, tokens, thumbs)
+        hidden = self.encode(params, tokens, thumbs, users)
         scores = products_at(hidden, vectors, candidates) + bias[candidates]
         return jnp.where(known[candidates], scores, -jnp.inf)
 
@@ -145,6 +159,7 @@ class Serving:
         thumbs: jax.Array,
         excluded: jax.Array,
         places: jax.Array,
+        users: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """The best items of the catalog: `[b, k]` scores and tokens, -inf and PAD after the last.
 
@@ -152,13 +167,19 @@ class Serving:
           params, items, tokens, thumbs: as above.
           excluded: `[b, e]` tokens that may not be listed, padded with PAD.
           places: `[k]` int8, any values: its length says how many items are wanted.
+          users: `[b, G]` float32, see `Serving`.
         """
         vectors, bias, known = items
-        scores = products(self.encode(params, tokens, thumbs), vectors) + bias
+        scores = products(self.encode(params, tokens, thumbs, users), vectors) + bias
         return best_items(scores, excluded, known, top=places.shape[0])
 
     def attend(
-        self, params: Params, rows: jax.Array, thumbs: jax.Array, slots: jax.Array
+        self,
+        params: Params,
+        rows: jax.Array,
+        thumbs: jax.Array,
+        slots: jax.Array,
+        users: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """A history asked at any of its columns, and where each head looks from there.
 
@@ -167,11 +188,13 @@ class Serving:
           rows: `[b, l]` int32, l ≤ L: as `as_read` takes them.
           thumbs: `[b, l]` int8.
           slots: `[b, 1]` int32: the column that is asked, MASK for one that reads both ways.
+          users: as above.
 
         Returns:
           `[b, D]` as `encode` gives it, and `[b, layers, H, l]` weights; each row sums to 1.
         """
         history = as_read(rows, thumbs, max_length=self.max_length, causal=self.causal)
+        history = _with_users(history, users)
         hidden, sown = self._apply(
             params, history, slots, deterministic=True, method="encode", mutable=["intermediates"]
         )
@@ -187,6 +210,10 @@ class Serving:
     def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
         variables = unflatten_dict(restored(params), sep=SEPARATOR)
         return self.model.apply(variables, *arrays, **options)
+
+
+def _with_users(history: History, users: jax.Array | None) -> History:
+    return history if users is None else history._replace(users=users[:, None])
 
 
 def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Exported]:
@@ -207,24 +234,29 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
     def traced(function: Callable[..., Any], *arguments: Any) -> export.Exported:
         return export.export(jax.jit(function), platforms=PLATFORMS)(shapes, *arguments)
 
+    def arrays(sizes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDtypeStruct]:
+        if serving.user_dim:
+            return _arrays(f"{sizes} b,{serving.user_dim}", *dtypes, jnp.float32, where=where)
+        return _arrays(sizes, *dtypes, where=where)
+
     return {
         "item_vectors": traced(serving.item_vectors),
-        "encode": traced(serving.encode, *_arrays("b,l b,l", jnp.int32, jnp.int8, where=[shorter])),
+        "encode": traced(serving.encode, *arrays("b,l b,l", jnp.int32, jnp.int8, where=[shorter])),
         "score": traced(
             serving.score,
             items,
-            *_arrays("b,l b,l b,c", jnp.int32, jnp.int8, jnp.int32, where=[shorter]),
+            *arrays("b,l b,l b,c", jnp.int32, jnp.int8, jnp.int32, where=[shorter]),
         ),
         "top_k": traced(
             serving.top_k,
             items,
-            *_arrays(
+            *arrays(
                 "b,l b,l b,e k", jnp.int32, jnp.int8, jnp.int32, jnp.int8, where=[shorter, listed]
             ),
         ),
         "attend": traced(
             serving.attend,
-            *_arrays(
+            *arrays(
                 "b,l b,l b,1",
                 jnp.int32,
                 jnp.int8,
@@ -244,15 +276,18 @@ def _arrays(shapes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDt
     ]
 
 
-def signature(name: str, exported: export.Exported) -> dict[str, Any]:
+def signature(name: str, exported: export.Exported, *, with_users: bool = False) -> dict[str, Any]:
     """Arguments after the parameters, results and platforms of a function, as JSON values."""
     arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
     avals = jax.tree.leaves(arguments[1:])
-    vectors = ("vectors", "vectors_scale")[: len(avals) - len(_REST[name])]
+    rest = _REST[name]
+    if with_users and rest:
+        rest = (*rest, _USERS)
+    vectors = ("vectors", "vectors_scale")[: len(avals) - len(rest)]
     return {
         "arguments": {
             argument: aval.str_short()
-            for argument, aval in zip((*vectors, *_REST[name]), avals, strict=True)
+            for argument, aval in zip((*vectors, *rest), avals, strict=True)
         },
         "results": [aval.str_short() for aval in exported.out_avals],
         "platforms": list(exported.platforms),

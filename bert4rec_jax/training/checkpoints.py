@@ -43,6 +43,7 @@ class RunRecord:
       content: fingerprint of the items' content, empty without.
       validations: one dict per validation so far: `step` and the metrics.
       checksum: of the state that is saved beside the record.
+      users: fingerprint of what is known of users, empty without.
     """
 
     config: dict[str, Any]
@@ -51,6 +52,7 @@ class RunRecord:
     validations: list[dict[str, float]] = field(default_factory=list)
     checksum: int = 0
     content: str = ""
+    users: str = ""
 
 
 @dataclass(frozen=True)
@@ -324,6 +326,12 @@ def _check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
             f"the items' content does not match the checkpoints in {folder} (fingerprint "
             f"{saved.content[:12] or 'none'} there, {current.content[:12] or 'none'} now). Use "
             "the content of that run, or another --workdir"
+        )
+    if saved.users != current.users:
+        raise UserError(
+            f"what is known of users does not match the checkpoints in {folder} (fingerprint "
+            f"{saved.users[:12] or 'none'} there, {current.users[:12] or 'none'} now). Use the "
+            "table of users of that run, or another --workdir"
         )
 
 

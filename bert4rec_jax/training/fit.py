@@ -154,6 +154,7 @@ def fit(
     thumbs: tuple[float, float],
     content: Features | None,
     first_day: Features | None,
+    users: Features | None = None,
     folder: Path,
     console: Console,
     title: str,
@@ -171,6 +172,7 @@ def fit(
       thumbs: rating thresholds.
       content: `[V, F]` what is known of each item beside its id, or None.
       first_day: `[V]` when each item was first watched, for a model that reads times.
+      users: `[U + 1, G]` what is known of user u in row u + 1, and in row 0 of no user, or None.
       folder: gets `checkpoints/`, `log.jsonl` and TensorBoard events.
       console: shows progress.
       title: what is being trained.
@@ -194,10 +196,14 @@ def fit(
     )
     schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=scheduled)
     optimizer = make_optimizer(config.optimizer, schedule)
-    new = {"seed": training.seed, "max_length": config.data.max_length}
+    new = {
+        "seed": training.seed,
+        "max_length": config.data.max_length,
+        "user_dim": 0 if users is None else users.shape[1],
+    }
     abstract = jax.eval_shape(partial(new_state, model, optimizer, **new))
 
-    record = make_record(config, store, content)
+    record = make_record(config, store, content, users)
     checkpoints = open_checkpoints(
         config,
         folder,
@@ -217,6 +223,7 @@ def fit(
             put(mesh, Along.ITEMS, trained),
             catalog_constants(mesh, content, trained, first_day=first_day),
             None if share is None else put(mesh, Along.ITEMS, share),
+            None if users is None else put(mesh, Along.NEITHER, users),
         )
         step_function = make_train_step(
             mesh,
@@ -238,7 +245,9 @@ def fit(
             in_batch=in_batch,
         )
         host, hosts = jax.process_index(), jax.process_count()
-        to_batch = StepToBatch(plan, store, thumbs, host=host, hosts=hosts)
+        to_batch = StepToBatch(
+            plan, store, thumbs, host=host, hosts=hosts, with_users=users is not None
+        )
 
         def on_devices(start: int, end: int) -> Iterator[Batch]:
             for batch in batches(to_batch, start=start, stop=end):
@@ -292,15 +301,23 @@ def fit(
     )
 
 
-def make_record(config: Config, store: SequenceStore, content: Features | None) -> RunRecord:
+def make_record(
+    config: Config, store: SequenceStore, content: Features | None, users: Features | None
+) -> RunRecord:
     """What a checkpoint of this run says of itself."""
-    sha = hashlib.sha256(np.ascontiguousarray(content).tobytes()) if content is not None else None
     return RunRecord(
         to_json(config),
         store.catalog.fingerprint,
         store.fingerprint,
-        content=sha.hexdigest() if sha else "",
+        content=_fingerprint(content),
+        users=_fingerprint(users),
     )
+
+
+def _fingerprint(features: Features | None) -> str:
+    if features is None:
+        return ""
+    return hashlib.sha256(np.ascontiguousarray(features).tobytes()).hexdigest()
 
 
 def load_best(
@@ -309,6 +326,7 @@ def load_best(
     mesh: Mesh,
     store: SequenceStore,
     content: Features | None,
+    users: Features | None = None,
     folder: Path,
     warn: Callable[[str], None],
 ) -> Restored:
@@ -324,9 +342,16 @@ def load_best(
         content_dim=0 if content is None else content.shape[1],
     )
     optimizer = make_optimizer(config.optimizer, lambda count: 0.0)
-    new = partial(new_state, model, optimizer, seed=0, max_length=config.data.max_length)
+    new = partial(
+        new_state,
+        model,
+        optimizer,
+        seed=0,
+        max_length=config.data.max_length,
+        user_dim=0 if users is None else users.shape[1],
+    )
     abstract = jax.eval_shape(new)
-    record = make_record(config, store, content)
+    record = make_record(config, store, content, users)
     checkpoints = open_checkpoints(config, folder, warn=warn)
     try:
         newest = checkpoints.restore_latest(abstract, mesh, record)

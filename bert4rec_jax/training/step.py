@@ -45,19 +45,31 @@ class Constants(NamedTuple):
       in_softmax: `[V]` bool, the items with a training event.
       catalog: the model's collection of that name, empty without content.
       target_share: `[V]` float32, how often each item is a target; None where it is not needed.
+      users: `[U + 1, G]` float32, what is known of the users that `Batch.users` numbers; None where
+        it is not read.
     """
 
     in_softmax: jax.Array
     catalog: Any
     target_share: jax.Array | None = None
+    users: jax.Array | None = None
 
 
 def new_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, max_length: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    max_length: int,
+    user_dim: int = 0,
 ) -> TrainState:
-    """Freshly drawn parameters; call it under `jit` with the state's shardings."""
+    """Freshly drawn parameters; call it under `jit` with the state's shardings.
+
+    A model of `user_dim` columns G of user features has parameters for them.
+    """
     row = jnp.zeros((1, max_length), jnp.int32)
-    history = History(row, row, row, row, row != 0, row.astype(jnp.float32))
+    users = jnp.zeros((1, 1, user_dim)) if user_dim else None
+    history = History(row, row, row, row, row != 0, row.astype(jnp.float32), users)
     params = model.init(_keys(seed).init, history, row[:, :1], deterministic=True)["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
@@ -69,9 +81,10 @@ def create_state(
     *,
     seed: int,
     max_length: int,
+    user_dim: int = 0,
 ) -> TrainState:
     """A new state, laid out over the mesh from the start."""
-    make = partial(new_state, model, optimizer, seed=seed, max_length=max_length)
+    make = partial(new_state, model, optimizer, seed=seed, max_length=max_length, user_dim=user_dim)
     shardings = place_state(mesh, jax.eval_shape(make))
     state: TrainState = jax.jit(make, out_shardings=shardings)()
     return state
@@ -104,6 +117,7 @@ def slots_loss(
             batch.segments,
             masked.causal,
             batch.days,
+            None if constants.users is None else constants.users[batch.users],
         ),
         masked.slots,
         deterministic=dropout_key is None,
@@ -207,12 +221,13 @@ def make_train_step(
 
     shardings = place_state(mesh, state)
     by_item: Any = place(mesh, Along.ITEMS)
+    everywhere: Any = place(mesh, Along.NEITHER)
     constants_places = Constants(
         by_item,
         place_state(mesh, constants.catalog),
         None if constants.target_share is None else by_item,
+        None if constants.users is None else everywhere,
     )
-    everywhere = place(mesh, Along.NEITHER)
     compiled = jax.jit(
         step,
         in_shardings=(shardings, place(mesh, Along.ROWS), constants_places),

@@ -99,8 +99,11 @@ def test_epochs_differ_and_repeat():
 def test_hosts_share_the_rows_of_one_batch(store):
     plan = Plan(store.offsets[:-1], store.offsets[1:], 6, 8, "random-prefix", True, 3, seed=0)
     for step in (0, plan.steps_per_epoch, 2 * plan.steps_per_epoch - 1):
-        whole = StepToBatch(plan, store, (6, 9))(step)
-        parts = [StepToBatch(plan, store, (6, 9), host=h, hosts=4)(step) for h in range(4)]
+        whole = StepToBatch(plan, store, (6, 9), with_users=True)(step)
+        parts = [
+            StepToBatch(plan, store, (6, 9), host=h, hosts=4, with_users=True)(step)
+            for h in range(4)
+        ]
         for name, values in whole._asdict().items():
             joined = np.concatenate([getattr(part, name) for part in parts])
             np.testing.assert_array_equal(joined, values)

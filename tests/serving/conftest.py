@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -89,6 +91,43 @@ def towers(store, once):
     )  # fmt: skip
     trained = read_run(workdir, console=Console(quiet=True))
     return trained, scorer_of(once, trained, "towers")
+
+
+@pytest.fixture(scope="session")
+def run_with_users(store, once):
+    """A run of two towers that read what is known of 50 of the 60 users."""
+
+    def make(folder):
+        numbers = np.random.default_rng(0).permutation(50)
+        columns = {
+            "gender": [("F", "M", None)[n % 3] for n in numbers],
+            "age": [float(20 + n) if n % 7 else None for n in numbers],
+            "tags": [["a", "b"][: n % 3] for n in numbers],
+        }
+        table = pa.table({"user_id": store.user_ids()[:50], **columns})
+        pq.write_table(table, folder / "users.parquet")
+
+    users = once("users", make) / "users.parquet"
+    content = once("content", lambda folder: make_content(store, folder)) / "content"
+    return make_run(
+        store, once, "trained_with_users",
+        data=DataConfig(
+            path=str(store.path), max_length=L, content=str(content), users=str(users)
+        ),
+        model=ModelConfig(kind="two-tower", dim=8, heads=2, layers=1, ffn_dim=16, dropout=0.0),
+        masking=MaskingConfig(objective="next"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def with_users(run_with_users, once):
+    """What that run learnt, with weights of user features that show, and its scorer."""
+    trained = read_run(run_with_users, console=Console(quiet=True))
+    features = trained.variables["params"]["user_features"]
+    assert features["kernel"].any()
+    drawn = np.random.default_rng(1).normal(size=features["kernel"].shape)
+    features["kernel"] = drawn.astype(np.float32)
+    return trained, scorer_of(once, trained, "with_users")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,165 @@
+"""KnownUsers: what a table says about the users of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.delimited import shorten
+from bert4rec_jax.data.download import Notify
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.records import has_types, read_records
+from bert4rec_jax.features.user_columns import Where, to_number
+from bert4rec_jax.features.user_encoding import UserEncoding, UserRows, fit
+
+USER = "user_id"
+RESERVED = ("history", "ratings", "candidates", "exclude")  # what else a request says
+
+
+@dataclass(frozen=True, eq=False)
+class KnownUsers:
+    """What is known of a log's users.
+
+    Attributes:
+      matrix: `[U + 1, G]`: row u + 1 is user u, row 0 one of whom nothing is known.
+      encoding: what made it.
+    """
+
+    matrix: UserRows
+    encoding: UserEncoding
+
+    def of(self, users: npt.NDArray[np.int64]) -> dict[UserEncoding, UserRows]:
+        """`[n, G]` of n users, as `serving.requests.Requests.users` has it."""
+        return {self.encoding: self.matrix[users + 1]}
+
+
+def read_users(
+    path: Path,
+    user_ids: Sequence[str],
+    trained: npt.NDArray[np.bool_],
+    *,
+    like: UserEncoding | None = None,
+    notify: Notify = lambda sentence: None,
+) -> KnownUsers:
+    """Read a table of users: `user_id`, and a column for everything else that is known.
+
+    Args:
+      path: see `records.read_records`. A column of text whose values are all numbers is one of
+        numbers where the format has no types, as in CSV.
+      user_ids: of the log, U of them.
+      trained: `[U]`: users with training rows; only they shape vocabularies, means and deviations.
+      like: what makes the rows; None to fit it on this table.
+      notify: called with a sentence on what was found.
+
+    Raises:
+      UserError: the file cannot be read, has no `user_id` or nothing else, has two rows for one
+        user or a value that is not valid, or knows none of the users that are trained on.
+    """
+    places, rows, values = _rows(path, user_ids)
+    found = np.array(rows, np.int64)
+
+    def where(row: int) -> str:
+        return places[row]
+
+    if not trained[found].any():
+        shown = user_ids[int(np.argmax(trained))]
+        raise UserError(
+            f"{path}: none of its users (such as {_first_id(path)!r}) is one that is trained on "
+            f"(such as {shown!r}); write ids as in the log: text keeps its zeros, whole numbers "
+            "have none"
+        )
+    if like is None and not has_types(path):
+        values = {name: _typed(name, column, where) for name, column in values.items()}
+    encoding = like or fit(values, trained[found], where)
+    matrix = encoding.unknown(len(user_ids) + 1)
+    matrix[found + 1] = encoding.encode(values, len(found), where)
+    notify(
+        f"  {path.name} knows {len(found):,} of {len(user_ids):,} users: "
+        f"{', '.join(encoding.names)} ({encoding.width} columns)"
+    )
+    return KnownUsers(matrix, encoding)
+
+
+def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[int], dict[str, Any]]:
+    """Of the log's users in the table: their places, their numbers, and their values by name."""
+    numbers = {user: number for number, user in enumerate(user_ids)}
+    places: list[str] = []
+    rows: list[int] = []
+    values: dict[str, list[Any]] = {}
+    seen: dict[str, str] = {}
+    for where, record in read_records(path, what="user"):
+        if not seen:
+            _check_names(path, list(record))
+            values = {name: [] for name in record if name != USER}
+        user = _id(where, record[USER])
+        if user in seen:
+            raise UserError(
+                f"{where}: the user {user!r} was in {seen[user]} already; expected one row per "
+                "user: remove one of them"
+            )
+        seen[user] = where
+        if user in numbers:
+            places.append(where)
+            rows.append(numbers[user])
+            for name, column in values.items():
+                column.append(record.get(name))
+    return places, rows, values
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    shown = ", ".join(map(repr, names))
+    if USER not in names:
+        raise UserError(
+            f"{path} has no column {USER!r}; its columns are {shown}: rename the one with the ids "
+            "of the log's users"
+        )
+    if len(names) == 1:
+        raise UserError(
+            f"{path} has no column but {USER!r}; expected some that say something about users"
+        )
+    for name in names:
+        if name in RESERVED or not name.strip():
+            raise UserError(
+                f"{path} has a column {name!r}; expected another name, as "
+                f"{', '.join(RESERVED)} are what requests are made of: rename or remove it"
+            )
+
+
+def _id(where: str, value: object) -> str:
+    if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+        return str(value)
+    came = "is empty" if value in (None, "") else f"{shorten(value)} is not valid"
+    raise UserError(
+        f"{where}: the {USER} {came}; expected text or a whole number, as in the log: mend or "
+        "remove the row"
+    )
+
+
+def _first_id(path: Path) -> str:
+    return str(next(iter(read_records(path, (USER,)))).values[USER])
+
+
+def _typed(name: str, texts: Sequence[str], where: Where) -> Sequence[Any]:
+    """Texts as numbers, if they are; nothing as None.
+
+    Raises:
+      UserError: most are numbers, and one is not: rather a mistake than a category.
+    """
+    given = [(row, text) for row, text in enumerate(texts) if text and text.strip()]
+    others = [row for row, text in given if to_number(text) is None]
+    if len(others) * 2 >= len(given):
+        return texts
+    if others:
+        row = others[0]
+        raise UserError(
+            f"{where(row)}: the {name} {shorten(texts[row])} is not valid; expected a number, as "
+            f"in {len(given) - len(others):,} other rows: mend or empty it, or begin the codes of "
+            "a category with a letter"
+        )
+    numbers: Mapping[int, float | None] = {row: to_number(text) for row, text in given}
+    return [numbers.get(row) for row in range(len(texts))]
