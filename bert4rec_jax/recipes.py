@@ -13,8 +13,8 @@ from rich.console import Console
 from bert4rec_jax.config import Config, differences, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.inputs import open_data
 from bert4rec_jax.processes import is_first, start_processes
-from bert4rec_jax.setting import open_data
 
 DEFAULT = "movietweetings"
 

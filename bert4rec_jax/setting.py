@@ -13,9 +13,7 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
 
-from bert4rec_jax.config import Config, DataConfig, from_json, to_json
-from bert4rec_jax.data.cold import arrange, choose_cold, cold_items
-from bert4rec_jax.data.prepare import is_prepared_from, prepare
+from bert4rec_jax.config import Config, from_json, to_json
 from bert4rec_jax.data.split import (
     Cases,
     Split,
@@ -24,24 +22,20 @@ from bert4rec_jax.data.split import (
     leave_one_out,
     train_counts,
 )
-from bert4rec_jax.data.store import SequenceStore, is_store, write_arranged
+from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.evaluation.trend import Trend
-from bert4rec_jax.features.content import Content, content_rows
-from bert4rec_jax.features.encoder import fit as fit_encoder
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.known_users import KnownUsers, read_users
-from bert4rec_jax.features.movie import movies_of
-from bert4rec_jax.features.options import Options
-from bert4rec_jax.features.sources import Gathered
 from bert4rec_jax.features.user_encoding import UserEncoding
+from bert4rec_jax.inputs import KnownContent, open_cold_items, open_content, open_data
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import write_json
-from bert4rec_jax.processes import barrier, is_first
+from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import Along, check_divides, make_mesh, put
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
@@ -50,19 +44,6 @@ ENCODING = "encoding.json"  # where a run that began from another keeps what mak
 USER_ENCODING = "user_encoding.json"  # and what makes rows of users
 CALIBRATION = "calibration.json"  # where a run keeps what was added to biases after training
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
-
-
-@dataclass(frozen=True, eq=False)
-class KnownContent:
-    """What is known of a catalog's items.
-
-    Attributes:
-      matrix: `[V, F]`, 0 for items about which nothing is known.
-      encoding: what made it.
-    """
-
-    matrix: Features
-    encoding: Encoding
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,102 +182,6 @@ class Setting:
                 if which.any():
                     sets[f"{name}_new_{what}"] = cases[which]
         return sets
-
-
-def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceStore:
-    """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
-
-    Raises:
-      UserError: the workdir holds a run on other data; or see `prepare` and `SequenceStore.open`.
-    """
-    given = Path(config.path)
-    if is_store(given):
-        return SequenceStore.open(given)
-    saved = read_config(workdir / "checkpoints")
-    if saved is not None:  # before its data are replaced
-        prepared = ("path", "min_user_interactions", "min_item_interactions")
-        wanted = {name: getattr(config, name) for name in prepared}
-        check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
-    path = workdir / "data"
-    users, items = config.min_user_interactions, config.min_item_interactions
-    if is_first() and not is_prepared_from(
-        path, config.path, min_user_interactions=users, min_item_interactions=items
-    ):
-        prepare(
-            config.path,
-            path,
-            min_user_interactions=users,
-            min_item_interactions=items,
-            notify=lambda sentence: console.print(sentence, highlight=False),
-        )
-    barrier("data is prepared")
-    return SequenceStore.open(path)
-
-
-def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Split]:
-    """The rows of a store without its cold items, kept in `path`, and the questions about them.
-
-    Raises:
-      UserError: see `arrange` and `write_arranged`.
-    """
-    cold = choose_cold(store)
-    arrangement = arrange(store, cold)
-    if is_first() and not (
-        is_store(path)
-        and SequenceStore.open(path).manifest["source"].get("arranged_from") == store.fingerprint
-    ):
-        write_arranged(
-            store,
-            path,
-            rows=arrangement.rows,
-            offsets=arrangement.offsets,
-            users=arrangement.users,
-            source={**store.manifest["source"], "arranged_from": store.fingerprint},
-        )
-    barrier("cold items are held out")
-    arranged = SequenceStore.open(path)
-    return arranged, cold_items(arranged, arrangement, cold)
-
-
-def open_content(
-    path: str,
-    store: SequenceStore,
-    counts: npt.NDArray[np.int64],
-    console: Console,
-    like: Encoding | None = None,
-) -> KnownContent | None:
-    """The items' content.
-
-    None for no path, and for `catalog` where the log came without genres and years.
-
-    Args:
-      path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
-      store: the data.
-      counts: `[V]` training interactions per token; only items that have any shape the columns.
-      console: told if the catalog knows nothing.
-      like: what makes the columns of `catalog`; None to fit it on these items.
-
-    Raises:
-      UserError: see `Content.open` and `encoder.fit`.
-    """
-    if not path:
-        return None
-    catalog = store.catalog
-    if path != "catalog":
-        content = Content.open(Path(path), catalog)
-        matrix = np.where(content.present()[:, None], content.matrix, 0)
-        return KnownContent(matrix, content.encoding)
-    movies = movies_of(catalog)
-    fitted = counts[catalog.is_item()] > 0
-    if not any(movie.genres or movie.year for movie in movies):
-        console.print(
-            "  the items have neither genres nor years: they are known by their ids alone"
-        )
-        return None
-    options = Options(blocks=("genres", "numbers"))
-    encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
-    rows = encoding.rows(Gathered(movies, {}, None, None))
-    return KnownContent(content_rows(catalog, rows), encoding)
 
 
 def open_setting(config: Config, console: Console) -> Setting:

@@ -31,11 +31,12 @@ ALLOWED = {
         "setting",
         "sharding", "training",
     },
-    "recipes": {"config", "data", "processes", "setting"},
+    "recipes": {"config", "data", "inputs", "processes"},
+    "inputs": {"config", "data", "features", "processes", "training"},
     "environment": set(),
     "setting": {
-        "config", "data", "evaluation", "features", "models", "outputs", "processes", "sharding",
-        "training",
+        "config", "data", "evaluation", "features", "inputs", "models", "outputs", "processes",
+        "sharding", "training",
     },
     "calibrated": {"evaluation", "outputs", "processes", "setting", "training"},
     "experiment": {

@@ -95,7 +95,7 @@ def test_settings_follow_from_the_data_unless_given(adapting, store, tmp_path):
 
 def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch):
     """The folder holds a run on other data: it is refused before they are replaced."""
-    monkeypatch.setattr("bert4rec_jax.setting.read_config", lambda folder: to_json(Config()))
+    monkeypatch.setattr("bert4rec_jax.inputs.read_config", lambda folder: to_json(Config()))
     log, workdir = tmp_path / "log.csv", tmp_path / "run"
     log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\n")
     with pytest.raises(UserError, match=r"data.path: 'movietweetings' -> .*log\.csv"):

@@ -9,7 +9,8 @@ from sample import interactions
 
 from bert4rec_jax.config import Config, DataConfig
 from bert4rec_jax.data.store import write_store
-from bert4rec_jax.setting import open_content, open_setting
+from bert4rec_jax.inputs import open_content
+from bert4rec_jax.setting import open_setting
 
 
 def store_of(path, titles):

@@ -1,0 +1,133 @@
+"""Inputs: the data and the content that a config names, prepared where they have to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from bert4rec_jax.config import DataConfig
+from bert4rec_jax.data.cold import arrange, choose_cold, cold_items
+from bert4rec_jax.data.prepare import is_prepared_from, prepare
+from bert4rec_jax.data.split import Split
+from bert4rec_jax.data.store import SequenceStore, is_store, write_arranged
+from bert4rec_jax.features.content import Content, content_rows
+from bert4rec_jax.features.encoder import fit as fit_encoder
+from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.movie import movies_of
+from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.sources import Gathered
+from bert4rec_jax.processes import barrier, is_first
+from bert4rec_jax.training.checkpoints import check_same_config, read_config
+
+
+@dataclass(frozen=True, eq=False)
+class KnownContent:
+    """What is known of a catalog's items.
+
+    Attributes:
+      matrix: `[V, F]`, 0 for items about which nothing is known.
+      encoding: what made it.
+    """
+
+    matrix: npt.NDArray[np.float32]
+    encoding: Encoding
+
+
+def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceStore:
+    """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
+
+    Raises:
+      UserError: the workdir holds a run on other data; or see `prepare` and `SequenceStore.open`.
+    """
+    given = Path(config.path)
+    if is_store(given):
+        return SequenceStore.open(given)
+    saved = read_config(workdir / "checkpoints")
+    if saved is not None:  # before its data are replaced
+        prepared = ("path", "min_user_interactions", "min_item_interactions")
+        wanted = {name: getattr(config, name) for name in prepared}
+        check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
+    path = workdir / "data"
+    users, items = config.min_user_interactions, config.min_item_interactions
+    if is_first() and not is_prepared_from(
+        path, config.path, min_user_interactions=users, min_item_interactions=items
+    ):
+        prepare(
+            config.path,
+            path,
+            min_user_interactions=users,
+            min_item_interactions=items,
+            notify=lambda sentence: console.print(sentence, highlight=False),
+        )
+    barrier("data is prepared")
+    return SequenceStore.open(path)
+
+
+def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Split]:
+    """The rows of a store without its cold items, kept in `path`, and the questions about them.
+
+    Raises:
+      UserError: see `arrange` and `write_arranged`.
+    """
+    cold = choose_cold(store)
+    arrangement = arrange(store, cold)
+    if is_first() and not (
+        is_store(path)
+        and SequenceStore.open(path).manifest["source"].get("arranged_from") == store.fingerprint
+    ):
+        write_arranged(
+            store,
+            path,
+            rows=arrangement.rows,
+            offsets=arrangement.offsets,
+            users=arrangement.users,
+            source={**store.manifest["source"], "arranged_from": store.fingerprint},
+        )
+    barrier("cold items are held out")
+    arranged = SequenceStore.open(path)
+    return arranged, cold_items(arranged, arrangement, cold)
+
+
+def open_content(
+    path: str,
+    store: SequenceStore,
+    counts: npt.NDArray[np.int64],
+    console: Console,
+    like: Encoding | None = None,
+) -> KnownContent | None:
+    """The items' content.
+
+    None for no path, and for `catalog` where the log came without genres and years.
+
+    Args:
+      path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
+      store: the data.
+      counts: `[V]` training interactions per token; only items that have any shape the columns.
+      console: told if the catalog knows nothing.
+      like: what makes the columns of `catalog`; None to fit it on these items.
+
+    Raises:
+      UserError: see `Content.open` and `encoder.fit`.
+    """
+    if not path:
+        return None
+    catalog = store.catalog
+    if path != "catalog":
+        content = Content.open(Path(path), catalog)
+        matrix = np.where(content.present()[:, None], content.matrix, 0)
+        return KnownContent(matrix, content.encoding)
+    movies = movies_of(catalog)
+    fitted = counts[catalog.is_item()] > 0
+    if not any(movie.genres or movie.year for movie in movies):
+        console.print(
+            "  the items have neither genres nor years: they are known by their ids alone"
+        )
+        return None
+    options = Options(blocks=("genres", "numbers"))
+    encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
+    rows = encoding.rows(Gathered(movies, {}, None, None))
+    return KnownContent(content_rows(catalog, rows), encoding)

@@ -1,0 +1,50 @@
+"""Cores as devices: how many, and when the command leaves it to the user."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, os, sys
+os.sched_getaffinity = lambda _: set(range(int(sys.argv[1])))
+import jax
+from bert4rec_jax.sharding import cores_as_devices
+if len(sys.argv) > 4:
+    jax.devices()
+cores_as_devices(int(sys.argv[2]), int(sys.argv[3]))
+print(json.dumps(jax.device_count()))
+"""
+
+
+def devices(cores, *batches, flags="", begun=False):
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    arguments = [str(cores), *map(str, batches), *(["begun"] if begun else [])]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere cores are counted otherwise")
+@pytest.mark.parametrize(
+    ("cores", "batches", "expected"),
+    [
+        (1, (32, 256), 1),
+        (2, (32, 256), 2),
+        (16, (32, 256), 4),  # at most four
+        (4, (30, 256), 2),  # neither four nor three split both
+        (4, (33, 256), 1),
+    ],
+)
+def test_as_many_as_split_the_batches(cores, batches, expected):
+    assert devices(cores, *batches) == expected
+
+
+def test_whoever_chose_a_number_keeps_it():
+    flags = "--xla_force_host_platform_device_count=3"
+    assert devices(4, 32, 256, flags=flags) == 3
+    assert devices(4, 32, 256, begun=True) == 1, "JAX was in use"
