@@ -122,9 +122,6 @@ class ModelConfig:
     know it, and not exported."""
     unknown_rate: float = 0.1
     """With content: share of items that, per step, are known by their content alone."""
-    content_dropout: float = 0.0
-    """With content: share of an item's columns that a step leaves out, against learning by heart
-    what few items have."""
     temperature: float = 0.0
     """0: scores are dot products. Above 0: cosines divided by it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -145,7 +142,7 @@ class ModelConfig:
             self.heads,
             f"a divisor of model.dim = {self.dim}",
         )
-        for name in ("dropout", "attention_dropout", "unknown_rate", "content_dropout"):
+        for name in ("dropout", "attention_dropout", "unknown_rate"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"model.{name}", value, "in [0, 1)")
         _require(0 < self.init_scale < math.inf, "model.init_scale", self.init_scale, "above 0")

@@ -42,7 +42,6 @@ class BERT4Rec(nn.Module):
     thumbs: bool
     times: bool
     unknown_rate: float
-    content_dropout: float
     temperature: float
     dtype: Any
     content_dim: int
@@ -51,12 +50,7 @@ class BERT4Rec(nn.Module):
         """Create the submodules."""
         init = nn.initializers.truncated_normal(self.init_scale)
         self.item_table = ItemTable(
-            self.num_rows,
-            self.dim,
-            init,
-            self.content_dim,
-            self.unknown_rate,
-            self.content_dropout,
+            self.num_rows, self.dim, init, self.content_dim, self.unknown_rate
         )
         self.position_embedding = self.param(
             "position_embedding", init, (self.max_length, self.dim), jnp.float32

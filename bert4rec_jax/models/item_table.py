@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bert4rec_jax.models.dropout import Dropout, hashed_bits
+from bert4rec_jax.models.dropout import hashed_bits
 
 
 class ItemTable(nn.Module):
@@ -22,8 +22,6 @@ class ItemTable(nn.Module):
     where an item that was not trained on has the pair `unknown` for (id_i, b_i), and while training
     any item has it with probability `unknown_rate`, once per step for input and output. So the
     model learns to do without the id, and an item that nobody has seen has a vector and a score.
-    With `content_dropout` each item loses each column with that probability, once per step, and
-    what is left counts for more, so that no rare column is learnt by heart.
 
     The collection `catalog` holds `features` `[V, F]` float32, 0 for tokens that are no item,
     `trained` `[V]` bool, and perhaps `offset`, a scalar that is added to the bias of items that
@@ -35,13 +33,12 @@ class ItemTable(nn.Module):
     kernel_init: Any
     content_dim: int
     unknown_rate: float
-    content_dropout: float
 
     @nn.compact
     def __call__(self, *, deterministic: bool) -> tuple[jax.Array, jax.Array]:
         """The whole catalog: `[V, D]` vectors and `[V]` biases, float32.
 
-        Needs a key named `dropout` unless deterministic, without content, or both rates 0.
+        Needs a key named `dropout` unless deterministic, without content, or `unknown_rate` 0.
         """
         zeros = nn.initializers.zeros
         shape = (self.num_rows, self.dim)
@@ -65,7 +62,6 @@ class ItemTable(nn.Module):
             drawn = hashed_bits(words, trained.shape) < jnp.uint32(self.unknown_rate * 2**32)
             without_id |= drawn
         without_id &= (features != 0).any(-1)  # MASK, and items without content, keep their own
-        features = Dropout(self.content_dropout)(features, deterministic=deterministic)
         vectors = jnp.where(without_id[:, None], unknown, vectors)
         bias = jnp.where(without_id, unknown_bias, bias)
         return vectors + features @ w_content, bias + features @ w_bias + offset

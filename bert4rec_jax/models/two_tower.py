@@ -46,7 +46,6 @@ class TwoTower(nn.Module):
     thumbs: bool
     times: bool  # always False: see `config.ModelConfig`
     unknown_rate: float
-    content_dropout: float
     temperature: float
     dtype: Any
     content_dim: int
@@ -57,12 +56,7 @@ class TwoTower(nn.Module):
         dtype = jnp.dtype(self.dtype)
         recency = self.max_length if self.position_bias else 0
         self.item_table = ItemTable(
-            self.num_rows,
-            self.dim,
-            init,
-            self.content_dim,
-            self.unknown_rate,
-            self.content_dropout,
+            self.num_rows, self.dim, init, self.content_dim, self.unknown_rate
         )
         if self.thumbs:
             self.thumb_embedding = self.param("thumb_embedding", init, (4, self.dim), jnp.float32)

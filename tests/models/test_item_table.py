@@ -15,9 +15,8 @@ CONTENT = np.zeros((V, F), np.float32)
 CONTENT[2:6] = [[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 2]]  # token 4 has none
 
 
-def make(content_dim=F, unknown_rate=0.0, content_dropout=0.0, seed=0):
-    normal = nn.initializers.normal(1.0)
-    table = ItemTable(V, D, normal, content_dim, unknown_rate, content_dropout)
+def make(content_dim=F, unknown_rate=0.0, seed=0):
+    table = ItemTable(V, D, nn.initializers.normal(1.0), content_dim, unknown_rate)
     params = table.init(jax.random.key(seed), deterministic=True)["params"]
     params = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(9), x.shape), params)
     return table, params
@@ -67,22 +66,6 @@ def test_items_lose_their_id_with_the_given_probability(rate):
 
     draws = jax.vmap(lost)(jax.random.split(jax.random.key(0), 4000))
     assert abs(draws.mean() - rate) <= 4 * np.sqrt(rate * (1 - rate) / 4000)
-
-
-def test_columns_of_content_are_left_out_with_the_given_probability():
-    table, params = make(content_dropout=0.25)
-
-    @jax.jit
-    def drawn(key):
-        variables = {"params": params, "catalog": {"features": CONTENT, "trained": TRAINED}}
-        vectors, _ = table.apply(variables, deterministic=False, rngs={"dropout": key})
-        return vectors[3] - params["embedding"][3]
-
-    found = jax.vmap(drawn)(jax.random.split(jax.random.key(0), 4000))
-    whole = CONTENT[3] @ params["content"]
-    kept = jnp.abs(found - whole / 0.75).max(-1) < 1e-5
-    assert (kept | (jnp.abs(found).max(-1) < 1e-5)).all(), "the one column of item 3, or nothing"
-    assert abs(kept.mean() - 0.75) <= 4 * np.sqrt(0.75 * 0.25 / 4000)
 
 
 def test_no_id_of_an_untrained_item_is_ever_used():

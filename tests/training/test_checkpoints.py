@@ -24,7 +24,7 @@ class Tiny(nn.Module):
     """An item table and a dense layer."""
 
     def setup(self):
-        self.item_table = ItemTable(64, 4, nn.initializers.normal(1.0), 0, 0.0, 0.0)
+        self.item_table = ItemTable(64, 4, nn.initializers.normal(1.0), 0, 0.0)
         self.dense = nn.Dense(4)
 
     def __call__(self, tokens):

@@ -224,4 +224,6 @@ def test_packing_changes_no_question(next_item):
 
 
 def test_the_batch_is_a_tree_of_its_arrays():
-    assert len(jax.tree.leaves(batch_of([[[5, 6]]]))) == len(Batch._fields)
+    batch = batch_of([[[5, 6]]])
+    assert batch.users is None, "nobody asked for it"
+    assert len(jax.tree.leaves(batch)) == len(Batch._fields) - 1
