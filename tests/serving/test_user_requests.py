@@ -68,6 +68,7 @@ def test_ranks_through_the_bundle_are_those_of_the_evaluator(served, setting, st
         rank_cases(scorer, store, cases)
 
 
+@pytest.mark.slow
 def test_evaluate_tests_bundles_as_well(served, run_with_users):
     _, scorer = served
     bundle = scorer.bundle.path
@@ -106,6 +107,7 @@ def test_what_is_not_known_is_missing(served, histories):
     assert [one.item_ids for one in ranked] == [one.item_ids for one in found]
 
 
+@pytest.mark.slow
 def test_explanations_ask_as_if_nothing_were_known(served, histories):
     found, best = explain(served[1], histories[0]), served[1].recommend(histories[0], 1)
     assert found.item_id == best.item_ids[0]
@@ -173,6 +175,7 @@ def test_a_retriever_hears_of_users_behind_any_ranker(served, bundle, histories)
         assert plain(found[:3]) != plain(both.recommend_batch(histories[:3], 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Scan, Nearby])
 def test_any_retrieval_hears_of_users(served, histories, kind):
     trained, scorer = served
@@ -202,6 +205,7 @@ def test_the_command_line_says_what_is_known(served, histories, capsys):
     assert all(item in shown for item in scorer.recommend(asked, 3, user=FACTS[0]).item_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_small_bundles_read_users_too(served, dtype, tmp_path):
     trained, scorer = served

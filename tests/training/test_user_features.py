@@ -160,7 +160,7 @@ def test_features_of_another_user_change_nothing(model):
     np.testing.assert_allclose(encode(users[:, 2:3], *first)[0], both[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (2, 4)])
+@pytest.mark.parametrize("shape", [pytest.param((8, 1), marks=pytest.mark.slow), (2, 4)])
 def test_meshes_agree(store, shape):
     features = features_of(store)
     trained = train_counts(store, store.offsets[1:]) > 0
@@ -288,6 +288,7 @@ def test_another_table_is_refused(learnt, taste, tmp_path):
         pq.write_table(table, taste / "users.parquet")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_one_of_the_same_users(learnt, taste, tmp_path):
     """The columns stay, though other users would shape others."""
     workdir, _ = learnt["users.parquet"]
