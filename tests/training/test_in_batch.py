@@ -178,7 +178,7 @@ def trained_on(store, shape):
     whole = Config(data=DataConfig(path="x", max_length=L), masking=masking)
     shares = target_share(whole, plan, store, (6.0, 9.0))
     constants = Constants(put(mesh, Along.ITEMS, trained), {}, put(mesh, Along.ITEMS, shares))
-    optimizer = optax.sgd(0.5)
+    optimizer = optax.sgd(0.1)
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
         mesh, state, constants, model, optimizer, masking=masking, slots=L - 1, seed=0,
