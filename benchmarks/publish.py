@@ -32,13 +32,24 @@ def main(
         commit: What it was typed at.
     """
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    seed = metrics["config"]["training"]["seed"]
+    config = metrics["config"]
+    seed = config["training"]["seed"]
+    config["workdir"] = _portable(config["workdir"])
+    config["data"]["path"] = _portable(config["data"]["path"])
     about = {"command": command, "commit": commit, "seed": seed}
     destination.parent.mkdir(parents=True, exist_ok=True)
     with np.load(run / "ranks.npz") as ranks:
         np.savez_compressed(destination.with_suffix(".npz"), **ranks)
     text = json.dumps({**about, **metrics}, indent=1)
     destination.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _portable(path: str) -> str:
+    """A path from here, or a name: where a folder lies on one machine is of no use on another."""
+    whole = Path(path)
+    if not whole.is_absolute():
+        return path
+    return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole.name)
 
 
 if __name__ == "__main__":
