@@ -178,7 +178,7 @@ def trained_on(store, shape):
     whole = Config(data=DataConfig(path="x", max_length=L), masking=masking)
     shares = target_share(whole, plan, store, (6.0, 9.0))
     constants = Constants(put(mesh, Along.ITEMS, trained), {}, put(mesh, Along.ITEMS, shares))
-    optimizer = optax.sgd(0.1)
+    optimizer = optax.sgd(0.5)
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
         mesh, state, constants, model, optimizer, masking=masking, slots=L - 1, seed=0,
@@ -195,7 +195,11 @@ def trained_on(store, shape):
 @pytest.mark.slow
 def test_meshes_agree(store):
     expected, found = trained_on(store, (1, 1)), trained_on(store, (4, 2))
-    chex.assert_trees_all_close(found[0], expected[0], atol=2e-6)
+    for ours, theirs in zip(jax.tree.leaves(found[0]), jax.tree.leaves(expected[0])):
+        # A float32 sum rounds by the size of its terms, which reach 20 in the largest gradients.
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-6, atol=max(2e-6, 1e-6 * np.abs(theirs).max())
+        )
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
 
 
