@@ -101,6 +101,11 @@ def devices_along(mesh: Mesh) -> tuple[int, int]:
     return mesh.shape[_DATA], mesh.shape[_MODEL]
 
 
+def is_gpu(mesh: Mesh) -> bool:
+    """Whether the devices are GPUs."""
+    return bool(mesh.devices.flat[0].platform == "gpu")
+
+
 def items_mesh(devices: Sequence[jax.Device], num_rows: int) -> Mesh:
     """A mesh that lays an item table of `num_rows` over as many of these devices as divide it."""
     count = next(n for n in range(len(devices), 0, -1) if num_rows % n == 0)

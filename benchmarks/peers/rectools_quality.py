@@ -93,9 +93,10 @@ class Questions:
                 asked = [(h, [1.0] * len(h), {}) for h in read if h]
                 scores = np.full((len(part), len(ids)), -np.inf, np.float32)
                 batch = model.data_preparator._collate_fn_recommend(asked)
+                batch = {key: value.to(table.device) for key, value in batch.items()}
                 hidden = network.encode_sessions(batch, table)[:, -1]
                 answered = np.array([bool(h) for h in read])
-                found = (hidden @ table.T).numpy()[:, ids[known]]
+                found = (hidden @ table.T).cpu().numpy()[:, ids[known]]
                 scores[np.ix_(answered, known)] = found
                 assert np.isfinite(found).all()
                 for row, case in enumerate(part):
@@ -150,7 +151,8 @@ def train(name: str, settings: dict, questions: Questions, stop: np.ndarray, *, 
     model = MODELS[name](**settings)
     selection = Selection(model, questions, EVALUATE_EVERY[name])
     model._trainer = pl.Trainer(
-        accelerator="cpu",
+        accelerator="auto",
+        devices=1,
         max_steps=steps or -1,
         max_epochs=-1 if steps else MAX_EPOCHS[name],
         callbacks=[] if steps else [selection],
@@ -160,6 +162,8 @@ def train(name: str, settings: dict, questions: Questions, stop: np.ndarray, *, 
         logger=False,
     )
     model.fit(questions.dataset(stop, facts))
+    if torch.cuda.is_available():
+        model.lightning_model.torch_model.cuda()
     return model, selection
 
 
@@ -192,6 +196,7 @@ def main() -> None:
                     "best": chosen,
                     "validations": selection.found,
                     "seconds": round(time.monotonic() - start),
+                    "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
                     "versions": {"rectools": rectools.__version__, "torch": torch.__version__},
                 }
                 stem.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
@@ -208,7 +213,9 @@ def main() -> None:
                 model, _ = train(name, settings, questions, refit_stop, steps=steps)
             else:
                 model, _ = train(name, settings, questions, refit_stop, steps=1)
-                model.lightning_model.torch_model.load_state_dict(torch.load(result["weights"]))
+                model.lightning_model.torch_model.load_state_dict(
+                    torch.load(result["weights"], map_location="cpu")
+                )
             for tested in questions.tests:
                 ranks[f"{tested}/{name}"] = questions.ranks(model, tested)
         np.savez_compressed(options.folder / "ranks.npz", **ranks)

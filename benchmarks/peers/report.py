@@ -7,12 +7,16 @@ padding and V + 1 stands for a masked item.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import resource
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,12 +76,43 @@ class Histories:
 
 
 def arguments() -> argparse.Namespace:
-    """`data`, `warmup` and `steps` of a throughput script."""
+    """What a throughput script is given."""
+    return parser().parse_args()
+
+
+def parser() -> argparse.ArgumentParser:
+    """`data`, `warmup`, `steps`, and the size of the model for those that read it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
-    return parser.parse_args()
+    parser.add_argument("--width", type=int, default=WIDTH)
+    parser.add_argument("--heads", type=int, default=HEADS)
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--ffn", type=int, default=FFN)
+    parser.add_argument("--attention-dropout", type=float, default=DROPOUT)
+    parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--system", default="")
+    return parser
+
+
+@contextlib.contextmanager
+def ready() -> Iterator[None]:
+    """Where a benchmark runs systems beside each other, hold the clock until it is one's turn.
+
+    The folder named by TURNS gets a file per system that has compiled and warmed up; as soon as
+    there are as many as its number says, they go one after the other.
+    """
+    if "TURNS" not in os.environ:
+        yield
+        return
+    folder, count = os.environ["TURNS"].rsplit(":", 1)
+    (Path(folder) / str(os.getpid())).touch()
+    while len(list(Path(folder).glob("[0-9]*"))) < int(count):
+        time.sleep(0.1)
+    with (Path(folder) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def report(

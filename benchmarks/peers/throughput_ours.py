@@ -13,19 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from report import (
-    BATCH,
-    DROPOUT,
-    FFN,
-    HEADS,
-    LAYERS,
-    LEARNING_RATE,
-    LENGTH,
-    MASK_RATE,
-    WIDTH,
-    arguments,
-    report,
-)
+from report import BATCH, DROPOUT, LEARNING_RATE, LENGTH, MASK_RATE, arguments, report
 
 from bert4rec_jax.config import (
     Config,
@@ -38,7 +26,7 @@ from bert4rec_jax.config import (
 from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
-from bert4rec_jax.sharding import Along, cores_as_devices, global_rows, make_mesh, put
+from bert4rec_jax.sharding import Along, cores_as_devices, global_rows, is_gpu, make_mesh, put
 from bert4rec_jax.training.fit import build_model, make_plan
 from bert4rec_jax.training.masking import num_slots
 from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
@@ -50,24 +38,33 @@ def main() -> None:
     options = arguments()
     store = SequenceStore.open(Path(options.data).with_suffix(".store"))
     data = DataConfig(max_length=LENGTH, window="recent", pack=True)
+    fused = options.bfloat16 and not options.attention_dropout
     config = Config(
         data=data,
         model=ModelConfig(
-            dim=WIDTH, heads=HEADS, layers=LAYERS, ffn_dim=FFN,
-            dropout=DROPOUT, attention_dropout=DROPOUT,
+            dim=options.width, heads=options.heads, layers=options.layers, ffn_dim=options.ffn,
+            dropout=DROPOUT, attention_dropout=options.attention_dropout,
+            attention="fused" if fused else "plain",
+            dtype="bfloat16" if options.bfloat16 else "float32",
         ),
         masking=MaskingConfig(rate=MASK_RATE, last_only=0),
         optimizer=OptimizerConfig(schedule="constant", peak_lr=LEARNING_RATE, warmup_steps=1),
     )  # fmt: skip
     epoch = make_plan(config, store, store.offsets[1:]).epoch(0)
     rows = round(BATCH * epoch.num_rows / epoch.num_examples)
-    rows -= rows % len(os.sched_getaffinity(0))  # splits over the cores
+    if jax.default_backend() == "cpu":
+        rows -= rows % len(os.sched_getaffinity(0))  # splits over the cores
     config = replace(config, training=TrainingConfig(batch_size=rows))
     plan = make_plan(config, store, store.offsets[1:])
     cores_as_devices(rows)
     mesh = make_mesh()
-    model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=LENGTH)
-    schedule = make_schedule(config.optimizer, dim=WIDTH, total_steps=1)
+    model = build_model(
+        config.model,
+        num_rows=store.catalog.num_rows,
+        max_length=LENGTH,
+        fused=fused and is_gpu(mesh),
+    )
+    schedule = make_schedule(config.optimizer, dim=options.width, total_steps=1)
     optimizer = make_optimizer(config.optimizer, schedule)
     state = create_state(mesh, model, optimizer, seed=0, max_length=LENGTH)
     constants = Constants(put(mesh, Along.ITEMS, store.catalog.is_item()), {})
@@ -93,7 +90,7 @@ def main() -> None:
             lengths = np.bincount(_history(batch))[1:]
             lengths = lengths[lengths > 0]
             sequences += len(lengths)
-            products += useful_operations(lengths, len(store.catalog))
+            products += useful_operations(lengths, len(store.catalog), config.model)
         state, metrics = train_step(state, global_rows(mesh, batch), constants)
         if last is not None:  # as the training loop: the previous step's loss, while this one runs
             losses.append(float(last["loss"]))
@@ -121,7 +118,7 @@ def _history(batch) -> np.ndarray:
     return np.where(batch.segments > 0, numbered, 0).ravel()
 
 
-def useful_operations(lengths: np.ndarray, items: int) -> float:
+def useful_operations(lengths: np.ndarray, items: int, model: ModelConfig) -> float:
     """Operations of the matrix products that histories of these lengths need, both passes.
 
     2 operations per multiplication and 3 products for each forward one. Counted: projections and
@@ -129,9 +126,9 @@ def useful_operations(lengths: np.ndarray, items: int) -> float:
     padding, packing and recomputation add is not.
     """
     masked = np.maximum(1, np.round(MASK_RATE * lengths))
-    per_item = LAYERS * (4 * WIDTH**2 + 2 * WIDTH * FFN)
-    attention = LAYERS * 2 * WIDTH * (lengths.astype(float) ** 2).sum()
-    head = masked.sum() * (WIDTH**2 + WIDTH * items)
+    per_item = model.layers * (4 * model.dim**2 + 2 * model.dim * model.ffn_dim)
+    attention = model.layers * 2 * model.dim * (lengths.astype(float) ** 2).sum()
+    head = masked.sum() * (model.dim**2 + model.dim * items)
     return 6 * float(lengths.sum() * per_item + attention + head)
 
 

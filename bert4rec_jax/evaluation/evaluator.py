@@ -23,6 +23,8 @@ from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, put, to_host
 
 TOP = 10
+# What is float32 is computed in it; GPUs and TPUs would round products to fewer bits by default.
+EXACT = partial(jax.default_matmul_precision, "highest")
 
 
 class Ranking(NamedTuple):
@@ -118,7 +120,7 @@ class Evaluator:
     def _ask(self, cases: Cases, among: npt.NDArray[np.int32] | None, answer: Any) -> Ranking:
         ranks = np.zeros(len(cases), np.int64)
         top = np.zeros((len(cases), TOP), np.int32)
-        with jax.set_mesh(self.mesh):
+        with jax.set_mesh(self.mesh), EXACT():
             answers = [(block.which, answer(block)) for block in self._blocks(cases, among)]
         for which, ranked in answers:
             real = slice(len(which))
@@ -202,7 +204,7 @@ class Evaluator:
                 partial(model.apply, method="item_vectors"),
                 out_shardings=place(self.mesh, Along.ITEMS),
             )
-        with jax.set_mesh(self.mesh):
+        with jax.set_mesh(self.mesh), EXACT():
             vectors, bias = self._compiled_vectors[model](variables)
         return vectors, bias
 

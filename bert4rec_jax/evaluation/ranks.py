@@ -80,7 +80,7 @@ def rank_by_vectors(
 
         def scores(start: jax.Array) -> jax.Array:
             part = jax.lax.dynamic_slice_in_dim(vectors, start, size)
-            return hidden @ part.T + jax.lax.dynamic_slice_in_dim(bias, start, size)
+            return _exact(hidden, part) + jax.lax.dynamic_slice_in_dim(bias, start, size)
 
         return _rank(scores, *rest, items=vectors.shape[0], size=size, top=top)
 
@@ -193,7 +193,7 @@ def best_by_vectors(
                 jax.lax.dynamic_slice_in_dim(x, start, size) for x in (vectors, bias, listed)
             )
             eligible = part_listed & ~_contains(excluded - offset - start, size)
-            scores = jnp.where(eligible, hidden @ part.T + part_bias, -jnp.inf)
+            scores = jnp.where(eligible, _exact(hidden, part) + part_bias, -jnp.inf)
             if recall < 1:
                 found, where = jax.lax.approx_max_k(scores, min(top, size), recall_target=recall)
             else:
@@ -215,6 +215,11 @@ def best_by_vectors(
         hidden, vectors, bias, excluded, listed
     )
     return best
+
+
+def _exact(hidden: jax.Array, vectors: jax.Array) -> jax.Array:
+    """`hidden @ vectors.T` in float32, which GPUs and TPUs would round to fewer bits by default."""
+    return jnp.matmul(hidden, vectors.T, precision="highest")
 
 
 def largest(scores: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:

@@ -38,6 +38,7 @@ class BERT4Rec(nn.Module):
     head: Literal["gelu", "linear"]
     dropout: float
     attention_dropout: float
+    fused: bool
     init_scale: float
     thumbs: bool
     times: bool
@@ -72,6 +73,7 @@ class BERT4Rec(nn.Module):
                 dropout=self.dropout,
                 attention_dropout=self.attention_dropout,
                 position_bias=self.max_length if self.position_bias else 0,
+                fused=self.fused,
                 dtype=self._dtype,
                 kernel_init=init,
             )

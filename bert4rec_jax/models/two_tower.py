@@ -42,6 +42,7 @@ class TwoTower(nn.Module):
     head: Literal["gelu", "linear"]
     dropout: float
     attention_dropout: float
+    fused: bool
     init_scale: float
     thumbs: bool
     times: bool  # always False: see `config.ModelConfig`
@@ -72,6 +73,7 @@ class TwoTower(nn.Module):
                 dropout=self.dropout,
                 attention_dropout=self.attention_dropout,
                 position_bias=recency,
+                fused=self.fused,
                 dtype=dtype,
                 kernel_init=init,
             )

@@ -125,7 +125,8 @@ def _best(
     rows = hidden.shape[0]
     queries = jnp.concatenate([hidden, jnp.ones((rows, 1), hidden.dtype)], axis=1)
     _, chosen = jax.lax.top_k(queries @ centres.T, probes)
-    scores = jnp.einsum("BD,BPCD->BPC", queries, vectors[chosen]).reshape(rows, -1)
+    scores = jnp.einsum("BD,BPCD->BPC", queries, vectors[chosen], precision="highest")
+    scores = scores.reshape(rows, -1)
     names = tokens[chosen].reshape(rows, -1)
     scores = jnp.where(names == 0, -jnp.inf, scores)
     # Those excluded are looked for among the best only, as many more as there are.

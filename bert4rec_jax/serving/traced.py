@@ -219,7 +219,9 @@ def _with_users(history: History, users: jax.Array | None) -> History:
 def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Exported]:
     """The functions of a bundle for every platform, parameters as arguments.
 
-    The length of histories is symbolic like the rest: one function serves every bucket.
+    The length of histories is symbolic like the rest: one function serves every bucket. With
+    weights in float32, products are computed in it on all platforms, as the evaluator does; with
+    smaller ones they are as each platform computes them by default.
 
     Args:
       serving: the model.
@@ -232,7 +234,9 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
     listed = f"k <= {bias.shape[0]}"
 
     def traced(function: Callable[..., Any], *arguments: Any) -> export.Exported:
-        return export.export(jax.jit(function), platforms=PLATFORMS)(shapes, *arguments)
+        precision = "highest" if serving.dtype == "float32" else "default"
+        with jax.default_matmul_precision(precision):
+            return export.export(jax.jit(function), platforms=PLATFORMS)(shapes, *arguments)
 
     def arrays(sizes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDtypeStruct]:
         if serving.user_dim:

@@ -26,7 +26,7 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
-from bert4rec_jax.sharding import Along, global_rows, put, to_host
+from bert4rec_jax.sharding import Along, global_rows, is_gpu, put, to_host
 from bert4rec_jax.training.checkpoints import Checkpoints, Restored, RunRecord
 from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.log import TrainingLog
@@ -67,15 +67,23 @@ class Fitted:
 
 
 def build_model(
-    config: ModelConfig, *, num_rows: int, max_length: int, content_dim: int = 0
+    config: ModelConfig,
+    *,
+    num_rows: int,
+    max_length: int,
+    content_dim: int = 0,
+    fused: bool = False,
 ) -> BERT4Rec | TwoTower:
-    """The module that a config describes, for items with `content_dim` content columns."""
-    fields = dataclasses.asdict(config)
+    """The module that a config describes, for items with `content_dim` content columns.
+
+    `fused` runs on NVIDIA GPUs only, with the same parameters (`layers.fused_attention`).
+    """
+    fields = {n: v for n, v in dataclasses.asdict(config).items() if n != "attention"}
     module: type[Any] = {"bert4rec": BERT4Rec, "two-tower": TwoTower}[
         fields.pop("kind")
     ]  # of equal fields
     model: BERT4Rec | TwoTower = module(
-        num_rows=num_rows, max_length=max_length, content_dim=content_dim, **fields
+        num_rows=num_rows, max_length=max_length, content_dim=content_dim, fused=fused, **fields
     )
     return model
 
@@ -193,6 +201,7 @@ def fit(
         num_rows=store.catalog.num_rows,
         max_length=config.data.max_length,
         content_dim=0 if content is None else content.shape[1],
+        fused=config.model.attention == "fused" and is_gpu(mesh),
     )
     schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=scheduled)
     optimizer = make_optimizer(config.optimizer, schedule)

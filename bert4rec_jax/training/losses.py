@@ -9,6 +9,9 @@ block give its softmax and its gradients at once. Otherwise there are two passes
 one for the normalisers and one for the gradients; in each a chunk of the table is read once, all
 blocks meet it, and its gradient is written once.
 
+A GPU has to wait for each loop whose length depends on data, and has room for more scores:
+there the slots are one block, dead ones among them (`blocks`).
+
 Labels are looked up, not looked for among the scores, and what each slot weighs is multiplied into
 the vectors of slots: of the large arrays, a block's scores, no more is read and written than a
 product, a maximum, an exponential and two products need.
@@ -16,6 +19,7 @@ product, a maximum, an exponential and two products need.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,11 +35,13 @@ from bert4rec_jax.sharding import (
     sum_over_rows,
 )
 
+BLOCKS = 8  # so that few dead slots are in the last block in use
 _SMALLEST_BLOCK = 128  # slots: enough for efficient products
 _OUT_OF_SOFTMAX = -1e30
 
 
 Arrays = TypeVar("Arrays")
+Number = jax.Array | int
 
 
 class Histories(NamedTuple):
@@ -63,6 +69,7 @@ def cross_entropy(
     *,
     chunk: int,
     max_segments: int = 1,
+    blocks: int = BLOCKS,
 ) -> jax.Array:
     """The weighted mean of `-log p(label)`; 0 when every weight is 0.
 
@@ -77,6 +84,8 @@ def cross_entropy(
         leaves them in.
       chunk: the most items worked on at once, per device.
       max_segments: histories that a row can hold.
+      blocks: into how many the slots of a device are cut; of several, only those in use are worked
+        through.
 
     Returns:
       A float32 scalar, differentiable in `hidden`, `vectors` and `bias`.
@@ -88,12 +97,11 @@ def cross_entropy(
 
     @jax.custom_vjp
     def loss(*arrays: Any) -> jax.Array:
-        return over_shards(
-            partial(_local_loss, chunk=chunk, max_segments=max_segments), inputs, Along.NEITHER
-        )(*arrays)
+        local = partial(_local_loss, chunk=chunk, max_segments=max_segments, blocks=blocks)
+        return over_shards(local, inputs, Along.NEITHER)(*arrays)
 
     def forward(*arrays: Any) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        local = partial(_local_gradients, chunk=chunk, max_segments=max_segments)
+        local = partial(_local_gradients, chunk=chunk, max_segments=max_segments, blocks=blocks)
         return over_shards(local, inputs, (Along.NEITHER, gradients))(*arrays)
 
     def backward(residuals: tuple[jax.Array, ...], upstream: jax.Array) -> tuple[Any, ...]:
@@ -112,12 +120,19 @@ class _Slots(NamedTuple):
     histories: jax.Array
 
 
+class _Cut(NamedTuple):
+    """How long a block of slots is, and how many are in use: 1 where all slots are one block."""
+
+    size: int
+    in_use: Number
+
+
 class _Items(NamedTuple):
     """A device's part of the catalog, or a chunk of it."""
 
     vectors: jax.Array
     bias: jax.Array  # far below all others where an item is out of the softmax
-    first: jax.Array | int  # the token of the first one
+    first: Number  # the token of the first one
     held: jax.Array | None = None  # `[H, C]` bool, by which of the device's histories
 
 
@@ -163,12 +178,13 @@ def _local_loss(
     *,
     chunk: int,
     max_segments: int,
+    blocks: int,
 ) -> jax.Array:
     of_slots, held = _held(histories, len(labels), max_segments)
-    slots, _, blocks = _in_use_first(_Slots(hidden, labels, weights, of_slots))
+    slots, _, cut = _in_use_first(_Slots(hidden, labels, weights, of_slots), blocks)
     items = _local_items(vectors, bias, in_softmax)
     of_labels = _look_up(slots, items)
-    found = _overall(_softmax(slots, blocks, items, held, chunk), of_labels, held)
+    found = _overall(_softmax(slots, cut, items, held, chunk), of_labels, held)
     losses = _losses(found, of_labels)
     return sum_over_rows(_weighted(slots.weights, losses)) / _total(weights)
 
@@ -184,14 +200,15 @@ def _local_gradients(
     *,
     chunk: int,
     max_segments: int,
+    blocks: int,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
     of_slots, held = _held(histories, len(labels), max_segments)
-    slots, order, blocks = _in_use_first(_Slots(hidden, labels, weights, of_slots))
+    slots, order, cut = _in_use_first(_Slots(hidden, labels, weights, of_slots), blocks)
     items = _local_items(vectors, bias, in_softmax)
     of_labels = _look_up(slots, items)
     total = _total(weights)
     in_one = _in_one_pass if len(bias) <= chunk else partial(_in_two_passes, chunk=chunk)
-    found, gradients = in_one(slots, blocks, items, held, of_labels, total)
+    found, gradients = in_one(slots, cut, items, held, of_labels, total)
     gradients = _without_labels(gradients, slots, of_labels, found, held, total)
     losses = _losses(found, of_labels)
     in_order = jnp.zeros_like(hidden).at[order].set(gradients.hidden[: len(order)])
@@ -204,36 +221,33 @@ def _local_gradients(
 
 def _in_one_pass(
     slots: _Slots,
-    blocks: jax.Array,
+    cut: _Cut,
     items: _Items,
     held: _Held | None,
     of_labels: _Labels,
     total: jax.Array,
 ) -> tuple[_Softmax, _Gradients]:
     """The softmax and the gradients but for the labels; scores are computed once."""
-    size = _block_size(len(slots.labels))
     items = _marked(items, held)
 
-    def of_block(
-        number: jax.Array, carry: tuple[_Softmax, _Gradients]
-    ) -> tuple[_Softmax, _Gradients]:
+    def of_block(number: Number, carry: tuple[_Softmax, _Gradients]) -> tuple[_Softmax, _Gradients]:
         found, gradients = carry
-        block, labels = _block(slots, number, size), _block(of_labels, number, size)
+        block, labels = _block(slots, number, cut), _block(of_labels, number, cut)
         scores = _scores(block, items)
         highest = scores.max(-1)
         above = jnp.exp(scores - highest[:, None])
         here = _overall(_Softmax(highest, above.sum(-1)), labels, held)
         share = block.weights / total * jnp.exp(highest - here.highest) / here.total
-        gradients = _added(gradients, above, share, block, items, number * size, 0)
-        return _put(found, here, number * size), gradients
+        gradients = _added(gradients, above, share, block, items, number * cut.size, 0)
+        return _put(found, here, number * cut.size), gradients
 
     start = _nothing(len(slots.labels)), _no_gradients(slots, items)
-    return jax.lax.fori_loop(0, blocks, of_block, start)
+    return _over_blocks(cut, of_block, start)
 
 
 def _in_two_passes(
     slots: _Slots,
-    blocks: jax.Array,
+    cut: _Cut,
     items: _Items,
     held: _Held | None,
     of_labels: _Labels,
@@ -242,43 +256,39 @@ def _in_two_passes(
     chunk: int,
 ) -> tuple[_Softmax, _Gradients]:
     """The same, whatever the size of the catalog."""
-    size = _block_size(len(slots.labels))
-    found = _overall(_softmax(slots, blocks, items, held, chunk), of_labels, held)
+    found = _overall(_softmax(slots, cut, items, held, chunk), of_labels, held)
 
     def of_chunk(index: jax.Array, gradients: _Gradients) -> _Gradients:
         part = _chunk(items, held, index, chunk)
 
-        def of_block(number: jax.Array, gradients: _Gradients) -> _Gradients:
-            block, here = _block(slots, number, size), _block(found, number, size)
+        def of_block(number: Number, gradients: _Gradients) -> _Gradients:
+            block, here = _block(slots, number, cut), _block(found, number, cut)
             above = jnp.exp(_scores(block, part) - here.highest[:, None])
             share = block.weights / total / here.total
             first = part.first - items.first
-            return _added(gradients, above, share, block, part, number * size, first)
+            return _added(gradients, above, share, block, part, number * cut.size, first)
 
-        return jax.lax.fori_loop(0, blocks, of_block, gradients)
+        return _over_blocks(cut, of_block, gradients)
 
     count = number_of_chunks(len(items.bias), chunk)
     return found, jax.lax.fori_loop(0, count, of_chunk, _no_gradients(slots, items))
 
 
-def _softmax(
-    slots: _Slots, blocks: jax.Array, items: _Items, held: _Held | None, chunk: int
-) -> _Softmax:
+def _softmax(slots: _Slots, cut: _Cut, items: _Items, held: _Held | None, chunk: int) -> _Softmax:
     """The softmax of all slots over this device's part of the catalog, chunk by chunk."""
-    size = _block_size(len(slots.labels))
 
     def of_chunk(index: jax.Array, known: _Softmax) -> _Softmax:
         part = _chunk(items, held, index, chunk)
 
-        def of_block(number: jax.Array, known: _Softmax) -> _Softmax:
-            block, before = _block(slots, number, size), _block(known, number, size)
+        def of_block(number: Number, known: _Softmax) -> _Softmax:
+            block, before = _block(slots, number, cut), _block(known, number, cut)
             scores = _scores(block, part)
             highest = jnp.maximum(before.highest, scores.max(-1))
             total = before.total * jnp.exp(before.highest - highest)
             total += jnp.exp(scores - highest[:, None]).sum(-1)
-            return _put(known, _Softmax(highest, total), number * size)
+            return _put(known, _Softmax(highest, total), number * cut.size)
 
-        return jax.lax.fori_loop(0, blocks, of_block, known)
+        return _over_blocks(cut, of_block, known)
 
     count = number_of_chunks(len(items.bias), chunk)
     return jax.lax.fori_loop(0, count, of_chunk, _nothing(len(slots.labels)))
@@ -288,7 +298,7 @@ def _nothing(slots: int) -> _Softmax:
     return _Softmax(jnp.full(slots, _OUT_OF_SOFTMAX), jnp.zeros(slots))
 
 
-def _put(known: _Softmax, block: _Softmax, start: jax.Array) -> _Softmax:
+def _put(known: _Softmax, block: _Softmax, start: Number) -> _Softmax:
     return jax.tree.map(
         lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 0), known, block
     )
@@ -341,13 +351,13 @@ def _added(
     share: jax.Array,
     block: _Slots,
     items: _Items,
-    first_slot: jax.Array,
-    first_item: jax.Array | int,
+    first_slot: Number,
+    first_item: Number,
 ) -> _Gradients:
     """Gradients with those of a block and a chunk, which begin there, whose scores have the
     gradients `above * share`: `[n, C]` times `[n]`."""
 
-    def add(x: jax.Array, more: jax.Array, start: jax.Array | int) -> jax.Array:
+    def add(x: jax.Array, more: jax.Array, start: Number) -> jax.Array:
         more += jax.lax.dynamic_slice_in_dim(x, start, len(more))
         return jax.lax.dynamic_update_slice_in_dim(x, more, start, 0)
 
@@ -378,29 +388,43 @@ def _without_labels(
     )
 
 
-def _in_use_first(
-    slots: _Slots,
-) -> tuple[_Slots, jax.Array, jax.Array]:
-    """Slots in use moved to the front and padded to whole blocks, their order, used blocks."""
+def _in_use_first(slots: _Slots, blocks: int) -> tuple[_Slots, jax.Array, _Cut]:
+    """Slots in use moved to the front and padded to whole blocks, their order, and their blocks.
+
+    Where all are one block, they stay as they are.
+    """
+    count = len(slots.labels)
+    if blocks == 1:
+        return slots, jnp.arange(count), _Cut(count, 1)
     order = jnp.argsort(slots.weights == 0, stable=True)
     slots = _Slots(*(x[order] for x in slots))
-    padding = padded_slots(len(order)) - len(order)
+    size = _block_size(count, blocks)
+    padding = padded_slots(count, blocks) - count
     padded = (jnp.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)) for x in slots)
-    return _Slots(*padded), order, -(-(slots.weights != 0).sum() // _block_size(len(order)))
+    return _Slots(*padded), order, _Cut(size, -(-(slots.weights != 0).sum() // size))
 
 
-def _block_size(slots: int) -> int:
-    """An eighth of the slots, so that few dead ones are in the last block in use."""
-    return -(-slots // (8 * _SMALLEST_BLOCK)) * _SMALLEST_BLOCK
+def _block_size(slots: int, blocks: int) -> int:
+    return -(-slots // (blocks * _SMALLEST_BLOCK)) * _SMALLEST_BLOCK
 
 
-def padded_slots(slots: int) -> int:
+def padded_slots(slots: int, blocks: int = BLOCKS) -> int:
     """A device's number of slots, in whole blocks."""
-    return -(-slots // _block_size(slots)) * _block_size(slots)
+    size = _block_size(slots, blocks)
+    return -(-slots // size) * size
 
 
-def _block(arrays: Arrays, number: jax.Array, size: int) -> Arrays:
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), arrays)
+def _over_blocks(cut: _Cut, body: Callable[[Any, Arrays], Arrays], start: Arrays) -> Arrays:
+    """`body(number, carry)` for every block in use."""
+    if isinstance(cut.in_use, int):
+        return body(0, start)
+    return jax.lax.fori_loop(0, cut.in_use, body, start)
+
+
+def _block(arrays: Arrays, number: Number, cut: _Cut) -> Arrays:
+    return jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, number * cut.size, cut.size), arrays
+    )
 
 
 def _local_items(vectors: jax.Array, bias: jax.Array, in_softmax: jax.Array) -> _Items:

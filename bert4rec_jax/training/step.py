@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 from bert4rec_jax.config import MaskingConfig
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.models.history import History
-from bert4rec_jax.sharding import Along, place, place_state
+from bert4rec_jax.sharding import Along, is_gpu, place, place_state
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
-from bert4rec_jax.training.losses import Histories, cross_entropy
+from bert4rec_jax.training.losses import BLOCKS, Histories, cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
 
 Metrics = dict[str, jax.Array]
@@ -103,6 +103,7 @@ def slots_loss(
     negatives_key: jax.Array | None = None,
     own_negatives: bool = True,
     max_segments: int = 1,
+    blocks: int = BLOCKS,
 ) -> jax.Array:
     """The mean loss over the masked slots of a batch; no dropout without a key.
 
@@ -156,6 +157,7 @@ def slots_loss(
         None if own_negatives else histories,
         chunk=chunk,
         max_segments=max_segments,
+        blocks=blocks,
     )
 
 
@@ -181,6 +183,7 @@ def make_train_step(
     of items and of masked items.
     """
     keys = _keys(seed)
+    blocks = 1 if is_gpu(mesh) else BLOCKS  # a GPU asks the host how long to loop
 
     def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
         masked = mask_items(
@@ -205,6 +208,7 @@ def make_train_step(
                 in_batch=in_batch,
                 own_negatives=masking.own_negatives,
                 max_segments=max_segments,
+                blocks=blocks,
                 negatives_key=jax.random.fold_in(keys.negatives, state.step),
             )
         )(state.params)

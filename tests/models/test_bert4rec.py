@@ -54,8 +54,9 @@ def encode(model, params, tokens, positions, segments, slots, *, causal=False, t
 @pytest.mark.parametrize("kind", [BERT4Rec, TwoTower])
 def test_config_and_module_have_the_same_fields(kind):
     module = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
-    config = {f.name for f in dataclasses.fields(ModelConfig)} - {"kind"}
-    assert module - config == {"num_rows", "max_length", "content_dim"} and config <= module
+    config = {f.name for f in dataclasses.fields(ModelConfig)} - {"kind", "attention"}
+    given = {"num_rows", "max_length", "content_dim", "fused"}
+    assert module - config == given and config <= module
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,9 @@ def test_attention_is_float32_for_bfloat16_inputs():
 def test_attention_equals_its_formula(inputs, position_bias):
     x, visible = inputs
     module = MultiHeadAttention(
-        D, H, dropout=0.0, position_bias=position_bias, dtype=jnp.float32, kernel_init=init
-    )
+        D, H, dropout=0.0, position_bias=position_bias, fused=False, dtype=jnp.float32,
+        kernel_init=init,
+    )  # fmt: skip
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = randomised(module.init(jax.random.key(0), *arguments, deterministic=True)["params"])
     result = module.apply({"params": params}, *arguments, deterministic=True)
@@ -98,10 +99,51 @@ def test_attention_equals_its_formula(inputs, position_bias):
     np.testing.assert_allclose(result, numpy_attention(params, x, x, visible), atol=2e-5)
 
 
+@pytest.mark.parametrize(("queries", "is_fused"), [(4, True), (3, False)])
+def test_fused_attention_equals_plain_attention(monkeypatch, queries, is_fused):
+    """On a GPU with its own kernels; elsewhere what it asks of them is computed by XLA."""
+    on_gpu = jax.default_backend() == "gpu"
+    asked = []
+
+    def stand_in(q, k, v, *, mask, implementation):
+        asked.append(implementation)
+        implementation = implementation if on_gpu else "xla"
+        return original(q, k, v, mask=mask, implementation=implementation)
+
+    original = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    width, length = 16, 6
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(generator.normal(size=(B, length, width)), jnp.bfloat16)
+    visible = jnp.asarray(generator.random((B, queries, length)) < 0.6).at[:, :, 0].set(True)
+
+    def attend(fused):
+        module = MultiHeadAttention(
+            width, H, dropout=0.0, position_bias=0, fused=fused, dtype=jnp.bfloat16,
+            kernel_init=init,
+        )  # fmt: skip
+        arguments = x[:, :queries], x, visible
+        params = module.init(jax.random.key(0), *arguments, deterministic=True)
+
+        def loss(params):
+            result = module.apply(params, *arguments, deterministic=True)
+            return (result.astype(jnp.float32) ** 2).sum(), result
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    (gradients, result), (expected_gradients, expected) = attend(True), attend(False)
+    assert asked == ["cudnn"] * len(asked) and bool(asked) == is_fused
+    np.testing.assert_allclose(
+        np.float32(result), np.float32(expected), atol=0.02 * float(abs(expected).max())
+    )
+    for found, wanted in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients)):
+        np.testing.assert_allclose(found, wanted, atol=0.03 * float(abs(wanted).max()) + 0.3)
+
+
 @pytest.mark.parametrize(("norm", "ffn"), [("post", "gelu"), ("pre", "swiglu")])
 def test_layer_equals_its_formula(inputs, norm, ffn):
     x, visible = inputs
-    module = TransformerLayer(D, H, 16, ffn, norm, 0.0, 0.0, 0, jnp.float32, init)
+    module = TransformerLayer(D, H, 16, ffn, norm, 0.0, 0.0, 0, False, jnp.float32, init)
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = randomised(module.init(jax.random.key(0), *arguments, deterministic=True)["params"])
     result = module.apply({"params": params}, *arguments, deterministic=True)
@@ -119,7 +161,7 @@ def test_layer_equals_its_formula(inputs, norm, ffn):
 
 def test_fewer_queries_give_the_same_results_at_those_positions(inputs):
     x, visible = inputs
-    module = TransformerLayer(D, H, 16, "gelu", "post", 0.0, 0.0, 0, jnp.float32, init)
+    module = TransformerLayer(D, H, 16, "gelu", "post", 0.0, 0.0, 0, False, jnp.float32, init)
     x, visible = jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = module.init(jax.random.key(0), x, x, visible, deterministic=True)
     everywhere = module.apply(params, x, x, visible, deterministic=True)

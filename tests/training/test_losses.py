@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.losses import Histories, cross_entropy, number_of_chunks
+from bert4rec_jax.training.losses import BLOCKS, Histories, cross_entropy, number_of_chunks
 
 N, D, V = 24, 8, 96
 
@@ -39,14 +39,15 @@ def by_formula(hidden, vectors, bias, labels, weights, in_softmax):
     return loss, (to_scores @ vectors, to_scores.T @ hidden, to_scores.sum(0))
 
 
-_loss = jax.jit(cross_entropy, static_argnames=("chunk", "max_segments"))
+_loss = jax.jit(cross_entropy, static_argnames=("chunk", "max_segments", "blocks"))
 _value_and_gradients = jax.jit(
-    jax.value_and_grad(cross_entropy, argnums=(0, 1, 2)), static_argnames=("chunk", "max_segments")
+    jax.value_and_grad(cross_entropy, argnums=(0, 1, 2)),
+    static_argnames=("chunk", "max_segments", "blocks"),
 )
 
 
-def value_and_gradients(arrays, chunk=V):
-    return _value_and_gradients(*map(jnp.asarray, arrays.values()), chunk=chunk)
+def value_and_gradients(arrays, chunk=V, blocks=BLOCKS):
+    return _value_and_gradients(*map(jnp.asarray, arrays.values()), chunk=chunk, blocks=blocks)
 
 
 @pytest.mark.parametrize("chunk", [V, 32, 7])
@@ -60,11 +61,12 @@ def test_value_and_gradients_equal_the_formula_in_any_chunks(chunk):
 
 
 @pytest.mark.parametrize("chunk", [V, 40])
+@pytest.mark.parametrize("blocks", [BLOCKS, 1])
 @pytest.mark.parametrize("live", [1.0, 0.4])  # of 9 blocks 9, and 4
-def test_more_slots_than_a_block(chunk, live):
+def test_more_slots_than_a_block(chunk, live, blocks):
     arrays = example(n=1100)
     arrays["weights"] = (np.random.default_rng(1).random(1100) < live).astype(np.float32)
-    loss, gradients = value_and_gradients(arrays, chunk)
+    loss, gradients = value_and_gradients(arrays, chunk, blocks)
     expected, expected_gradients = by_formula(**arrays)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     for gradient, wanted in zip(gradients, expected_gradients):
@@ -77,8 +79,17 @@ def test_the_value_is_the_same_without_gradients():
     np.testing.assert_allclose(alone, value_and_gradients(arrays, 32)[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("chunk", "mesh"), [(V, (1, 1)), (32, (1, 1)), (V, (2, 2))])
-def test_other_items_of_the_own_history_are_no_alternatives(chunk, mesh):
+@pytest.mark.parametrize(
+    ("chunk", "mesh", "blocks"),
+    [
+        (V, (1, 1), BLOCKS),
+        (32, (1, 1), BLOCKS),
+        (V, (2, 2), BLOCKS),
+        (V, (1, 1), 1),
+        (32, (2, 2), 1),
+    ],
+)
+def test_other_items_of_the_own_history_are_no_alternatives(chunk, mesh, blocks):
     """Four rows of two histories; an item that is there twice stays where it is asked for."""
     generator = np.random.default_rng(0)
     arrays = example()
@@ -104,19 +115,20 @@ def test_other_items_of_the_own_history_are_no_alternatives(chunk, mesh):
         loss, gradients = _value_and_gradients(
             *map(jnp.asarray, arrays.values()),
             Histories(*map(jnp.asarray, (tokens, segments, of_slots.reshape(-1)))),
-            chunk=chunk, max_segments=2,
+            chunk=chunk, max_segments=2, blocks=blocks,
         )  # fmt: skip
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     for gradient, wanted in zip(gradients, expected_gradients):
         np.testing.assert_allclose(gradient, wanted, atol=1e-6)
 
 
-def test_only_live_slots_matter():
+@pytest.mark.parametrize("blocks", [BLOCKS, 1])
+def test_only_live_slots_matter(blocks):
     arrays = example()
     dead = arrays["weights"] == 0
     changed = {**arrays, "hidden": np.where(dead[:, None], 1e6, arrays["hidden"])}
-    loss, gradients = value_and_gradients(arrays)
-    changed_loss, changed_gradients = value_and_gradients(changed)
+    loss, gradients = value_and_gradients(arrays, blocks=blocks)
+    changed_loss, changed_gradients = value_and_gradients(changed, blocks=blocks)
     assert loss == changed_loss
     for gradient, other in zip(gradients, changed_gradients):
         np.testing.assert_array_equal(gradient, other)
