@@ -109,7 +109,8 @@ def _loader(config: Config, store: SequenceStore, epochs: int) -> tuple[float, B
     plan = make_plan(config, store, store.offsets[1:])
     stop = epochs * plan.steps_per_epoch
     examples, start = 0, time.perf_counter()
-    for batch in batches(StepToBatch(plan, store, _THUMBS), start=0, stop=stop):
+    strides = np.stack([np.arange(stop), np.ones(stop, np.int64)], axis=1)
+    for batch in batches(StepToBatch(plan, store, _THUMBS), strides):
         examples += _examples(batch)
     seconds = time.perf_counter() - start
     return examples / seconds, StepToBatch(plan, store, _THUMBS)(0)

@@ -285,6 +285,9 @@ class TrainingConfig:
     """Newest checkpoints that stay, beside the best one."""
     log_every: int = 20
     """Steps between lines in the training log."""
+    steps_at_once: Literal[0, 1, 2, 4, 8, 16] = 0
+    """Steps that the devices do without the host, which takes longer to start a small one than a
+    GPU to do it. 0 picks: 1 on CPUs, else 8; fewer where a validation or a checkpoint is due."""
     loss_chunk: int = 16_384
     """Items per chunk of the softmax: [slots, V] logits never exist for larger catalogs."""
     in_batch_negatives: int = 0

@@ -37,6 +37,7 @@ class Along(Enum):
     ROWS = (_DATA,)
     ITEMS = (_MODEL,)
     ROWS_BY_ITEMS = (_DATA, _MODEL)
+    STEPS_BY_ROWS = (None, _DATA)
     NEITHER = ()
 
     @property
@@ -106,6 +107,11 @@ def is_gpu(mesh: Mesh) -> bool:
     return bool(mesh.devices.flat[0].platform == "gpu")
 
 
+def is_cpu(mesh: Mesh) -> bool:
+    """Whether the devices are processors."""
+    return bool(mesh.devices.flat[0].platform == "cpu")
+
+
 def items_mesh(devices: Sequence[jax.Device], num_rows: int) -> Mesh:
     """A mesh that lays an item table of `num_rows` over as many of these devices as divide it."""
     count = next(n for n in range(len(devices), 0, -1) if num_rows % n == 0)
@@ -147,11 +153,10 @@ def place_state(mesh: Mesh, state: Any) -> Any:
     return jax.tree.map_with_path(leaf, state)
 
 
-def global_rows(mesh: Mesh, arrays: Any) -> Any:
+def global_rows(mesh: Mesh, arrays: Any, along: Along = Along.ROWS) -> Any:
     """Assemble batches from the rows that each process holds (all rows, in one process)."""
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(place(mesh, Along.ROWS), x), arrays
-    )
+    sharding = place(mesh, along)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), arrays)
 
 
 def put(mesh: Mesh, along: Along, array: Any) -> jax.Array:

@@ -5,15 +5,17 @@ Rows are packed, so a step holds as many histories as a peer's batch, in fewer r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from report import BATCH, DROPOUT, LEARNING_RATE, LENGTH, MASK_RATE, arguments, report
+from report import BATCH, DROPOUT, LEARNING_RATE, LENGTH, MASK_RATE, parser, ready, report
 
 from bert4rec_jax.config import (
     Config,
@@ -26,7 +28,7 @@ from bert4rec_jax.config import (
 from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
-from bert4rec_jax.sharding import Along, cores_as_devices, global_rows, is_gpu, make_mesh, put
+from bert4rec_jax.sharding import Along, cores_as_devices, is_gpu, make_mesh, put
 from bert4rec_jax.training.fit import build_model, make_plan
 from bert4rec_jax.training.masking import num_slots
 from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
@@ -35,7 +37,9 @@ from bert4rec_jax.training.step import Constants, create_state, make_train_step
 
 def main() -> None:
     """Measure."""
-    options = arguments()
+    asked = parser()
+    asked.add_argument("--at-once", type=int, default=8)
+    options = asked.parse_args()
     store = SequenceStore.open(Path(options.data).with_suffix(".store"))
     data = DataConfig(max_length=LENGTH, window="recent", pack=True)
     fused = options.bfloat16 and not options.attention_dropout
@@ -78,26 +82,32 @@ def main() -> None:
         steps_per_epoch=plan.steps_per_epoch,
         chunk=config.training.loss_chunk,
     )  # fmt: skip
+    at_once = 1 if jax.default_backend() == "cpu" else options.at_once
     total = options.warmup + options.steps
+    strides = np.arange(0, total, at_once)[:, None] + [0, 0]
+    strides[:, 1] = at_once
     to_batch = StepToBatch(plan, store, default_thresholds(None))
     losses: list[float] = []
     last, sequences, products = None, 0, 0.0
-    for step, batch in enumerate(batches(to_batch, start=0, stop=total)):
-        if step == options.warmup:
-            losses.append(float(last["loss"]))
-            last, start = None, time.perf_counter()
-        if step >= options.warmup:
-            lengths = np.bincount(_history(batch))[1:]
-            lengths = lengths[lengths > 0]
-            sequences += len(lengths)
-            products += useful_operations(lengths, len(store.catalog), config.model)
-        state, metrics = train_step(state, global_rows(mesh, batch), constants)
-        if last is not None:  # as the training loop: the previous step's loss, while this one runs
-            losses.append(float(last["loss"]))
-        last = metrics
-    losses.append(float(last["loss"]))
-    seconds = time.perf_counter() - start
-    limit = product_limit()
+    with contextlib.ExitStack() as turn:
+        for (step, _), batch in zip(strides, batches(to_batch, strides)):
+            if step == options.warmup:
+                losses.extend(np.ravel(last))
+                last = None
+                turn.enter_context(ready())
+                start = time.perf_counter()
+            if step >= options.warmup:
+                lengths = np.bincount(_history(batch))[1:]
+                lengths = lengths[lengths > 0]
+                sequences += len(lengths)
+                products += useful_operations(lengths, len(store.catalog), config.model)
+            state, metrics = train_step(state, train_step.place(batch), constants)
+            if last is not None:  # as the training loop: fetched while the next ones run
+                losses.extend(np.ravel(last))
+            last = metrics["loss"]
+        losses.extend(np.ravel(last))
+        seconds = time.perf_counter() - start
+    limit = product_limit(jnp.bfloat16 if options.bfloat16 else jnp.float32)
     report(
         "BERT4Rec-JAX",
         seconds=seconds,
@@ -108,14 +118,19 @@ def main() -> None:
         useful_gflop_per_s=round(products / seconds / 1e9, 1),
         product_limit_gflop_per_s=round(limit / 1e9, 1),
         share_of_limit=round(products / seconds / limit, 3),
+        width=options.width,
+        layers=options.layers,
+        bfloat16=options.bfloat16,
+        attention_dropout=options.attention_dropout,
+        at_once=at_once,
     )
 
 
 def _history(batch) -> np.ndarray:
-    """`[B * L]`: which history a position belongs to, from 1; 0 on padding."""
-    rows = np.arange(len(batch.segments))[:, None]
-    numbered = rows * (batch.segments.max() + 1) + batch.segments
-    return np.where(batch.segments > 0, numbered, 0).ravel()
+    """Of each position of a batch, or several: the number of its history, 0 on padding."""
+    segments = batch.segments.reshape(-1, batch.segments.shape[-1])
+    numbered = np.arange(len(segments))[:, None] * (segments.max() + 1) + segments
+    return np.where(segments > 0, numbered, 0).ravel()
 
 
 def useful_operations(lengths: np.ndarray, items: int, model: ModelConfig) -> float:
@@ -132,9 +147,10 @@ def useful_operations(lengths: np.ndarray, items: int, model: ModelConfig) -> fl
     return 6 * float(lengths.sum() * per_item + attention + head)
 
 
-def product_limit(size: int = 2048, repeats: int = 5) -> float:
-    """Operations per second of a float32 product of square matrices through JAX, the best of 5."""
-    matrix = jnp.ones((size, size), jnp.float32)
+def product_limit(dtype: Any, repeats: int = 5) -> float:
+    """Operations per second of a product of large square matrices through JAX, the best of 5."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)
     product(matrix, matrix).block_until_ready()
     times = []

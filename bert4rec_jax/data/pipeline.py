@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
+import numpy.typing as npt
 
 from bert4rec_jax.data.batch import Batch, gather
 from bert4rec_jax.data.plan import EpochPlan, Plan
@@ -56,8 +58,16 @@ class StepToBatch:
             users=users,
         )
 
+    def several(self, first: int, count: int) -> Batch:
+        """The batches of `count` steps from `first` on, `[count, B, L]`; of one step `[B, L]`."""
+        if count == 1:
+            return self(first)
+        columns: Any = zip(*(self(first + number) for number in range(count)))
+        stacked: Any = (None if column[0] is None else np.stack(column) for column in columns)
+        return Batch(*stacked)
 
-def batches(step_to_batch: StepToBatch, *, start: int, stop: int) -> Iterator[Batch]:
-    """The batches of steps `start .. stop - 1`, gathered ahead of time in a thread."""
-    steps = grain.MapDataset.range(start, stop).map(step_to_batch)
-    return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+def batches(step_to_batch: StepToBatch, strides: npt.NDArray[np.int64]) -> Iterator[Batch]:
+    """The batches of strides `[N, 2]`, (first step, steps), gathered ahead of time in a thread."""
+    found = grain.MapDataset.source(strides).map(lambda stride: step_to_batch.several(*stride))
+    return iter(found.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

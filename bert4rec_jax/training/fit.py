@@ -26,7 +26,7 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
-from bert4rec_jax.sharding import Along, global_rows, is_gpu, put, to_host
+from bert4rec_jax.sharding import Along, is_cpu, is_gpu, put, to_host
 from bert4rec_jax.training.checkpoints import Checkpoints, Restored, RunRecord
 from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.log import TrainingLog
@@ -41,6 +41,8 @@ from bert4rec_jax.training.step import (
     make_train_step,
     new_state,
 )
+
+_AT_ONCE = 8  # steps in a stride, where starting a small one takes longer than the step
 
 Features = npt.NDArray[np.float32]
 
@@ -258,9 +260,8 @@ def fit(
             plan, store, thumbs, host=host, hosts=hosts, with_users=users is not None
         )
 
-        def on_devices(start: int, end: int) -> Iterator[Batch]:
-            for batch in batches(to_batch, start=start, stop=end):
-                yield global_rows(mesh, batch)
+        def on_devices(strides: npt.NDArray[np.int64]) -> Iterator[Batch]:
+            return map(step_function.place, batches(to_batch, strides))
 
         def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             return step_function(state, batch, constants)
@@ -294,6 +295,7 @@ def fit(
                     save_every=training.save_every,
                     metric=training.metric,
                     patience=training.patience,
+                    at_once=training.steps_at_once or (1 if is_cpu(mesh) else _AT_ONCE),
                 ),
                 reporter=log,
             )

@@ -1,5 +1,8 @@
 """The training loop. Its order is a contract: evaluate, save, take a batch, step, log the last.
 
+A small step takes a GPU less time than the host needs to start it, so several steps may be one
+stride: the devices get their batches stacked and go through them alone.
+
 So a checkpoint holds the validations up to its step, and a run that continues from it does exactly
 what the uninterrupted run did next.
 """
@@ -12,6 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
+import numpy as np
+import numpy.typing as npt
 
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord
@@ -43,6 +48,7 @@ class Stopping:
       save_every: steps between checkpoints.
       metric: name of the validation metric that is followed.
       patience: validations without a better value before training stops.
+      at_once: steps handed to the devices together, where nothing is due between them.
     """
 
     total_steps: int
@@ -50,12 +56,31 @@ class Stopping:
     save_every: int
     metric: str
     patience: int
+    at_once: int = 1
 
     def validates(self, step: int) -> bool:
         """Whether the state after `step` updates is validated."""
         if not self.evaluate_every or step == 0:
             return False
         return step % self.evaluate_every == 0 or step == self.total_steps
+
+    def stride(self, step: int) -> int:
+        """How many steps are done together from `step` on; it depends on nothing else.
+
+        So a run that goes on from a checkpoint takes the same strides as one that never stopped.
+        """
+        end = step + self.at_once
+        rhythms = [every for every in (self.evaluate_every, self.save_every) if every]
+        due = min([self.total_steps, *((step // every + 1) * every for every in rhythms)])
+        return self.at_once if step % self.at_once == 0 and end <= due else 1
+
+    def strides(self, step: int) -> npt.NDArray[np.int64]:
+        """`[N, 2]`: first step and number of steps of each stride, from `step` to the end."""
+        found: list[tuple[int, int]] = []
+        while step < self.total_steps:
+            found.append((step, self.stride(step)))
+            step += found[-1][1]
+        return np.array(found, np.int64).reshape(-1, 2)
 
     def ends(self, step: int, validations: Validations) -> bool:
         """Whether training is over after `step` updates."""
@@ -70,7 +95,7 @@ def train(
     state: TrainState,
     step: int,
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
-    batches: Callable[[int, int], Iterator[Any]],
+    batches: Callable[[npt.NDArray[np.int64]], Iterator[Any]],
     validate: Callable[[Any], dict[str, float]],
     checkpoints: Checkpoints,
     record: RunRecord,
@@ -82,8 +107,8 @@ def train(
     Args:
       state: the state after `step` updates.
       step: where the run is.
-      train_step: one update.
-      batches: from (first step, last step + 1) to their batches on the devices.
+      train_step: the updates of a stride; of several, metrics come stacked.
+      batches: from strides to their batches on the devices, those of several steps stacked.
       validate: from parameters to validation metrics.
       checkpoints: where states are saved.
       record: the run's record, with the validations so far.
@@ -97,8 +122,8 @@ def train(
       Interrupted: asked to stop; the state is saved.
       UserError: the loss or the gradient is not finite, or a checkpoint could not be written.
     """
-    source = batches(step, stopping.total_steps)
-    last: tuple[int, Metrics] | None = None
+    source = batches(stopping.strides(step))
+    last: tuple[range, Metrics] | None = None
     with Interruption() as interruption:
         while True:
             signal = interruption.requested(step)
@@ -122,9 +147,10 @@ def train(
                 raise Interrupted(step, signal)
             if stopping.ends(step, record.validations):
                 break
-            state, metrics_of_step = train_step(state, next(source))
-            step += 1
-            previous, last = last, (step, metrics_of_step)
+            count = stopping.stride(step)
+            state, metrics_of_steps = train_step(state, next(source))
+            previous, last = last, (range(step + 1, step + count + 1), metrics_of_steps)
+            step += count
             _log(previous, checkpoints, reporter)
             checkpoints.check()
     _log(last, checkpoints, reporter)
@@ -133,11 +159,18 @@ def train(
     return state, record
 
 
-def _log(last: tuple[int, Metrics] | None, checkpoints: Checkpoints, reporter: Reporter) -> None:
-    """Fetch the metrics of a step, refuse what is not finite, and report."""
+def _log(last: tuple[range, Metrics] | None, checkpoints: Checkpoints, reporter: Reporter) -> None:
+    """Fetch the metrics of a stride, refuse what is not finite, and report."""
     if last is None:
         return
-    step, metrics = last[0], jax.device_get(last[1])
+    steps, metrics = last[0], jax.device_get(last[1])
+    for number, step in enumerate(steps):
+        each = metrics if len(steps) == 1 else {name: x[number] for name, x in metrics.items()}
+        _require_finite(step, each, checkpoints)
+        reporter.stepped(step, each)
+
+
+def _require_finite(step: int, metrics: Metrics, checkpoints: Checkpoints) -> None:
     for name in ("loss", "grad_norm"):
         if not math.isfinite(float(metrics[name])):
             checkpoints.wait()
@@ -147,7 +180,6 @@ def _log(last: tuple[int, Metrics] | None, checkpoints: Checkpoints, reporter: R
                 f"{name} is {float(metrics[name])} at step {step}; {good}. Lower "
                 "optimizer.peak-lr or optimizer.clip-norm, or lengthen optimizer.warmup-steps"
             )
-    reporter.stepped(step, metrics)
 
 
 def _validated(record: RunRecord, step: int) -> bool:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from bert4rec_jax.config import MaskingConfig
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.models.history import History
-from bert4rec_jax.sharding import Along, is_gpu, place, place_state
+from bert4rec_jax.sharding import Along, global_rows, is_gpu, place, place_state
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import BLOCKS, Histories, cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
@@ -178,6 +178,8 @@ def make_train_step(
 ) -> TrainStep:
     """Build `(state, batch, constants) -> (state, metrics)`; the state's memory is reused.
 
+    Batches of several steps come stacked, and so do their metrics.
+
     Masks derive from (seed, epoch, example), dropout and negatives from (seed, step), so a restored
     state goes on as if it had never stopped. Metrics: `loss`, `grad_norm`, and per thumb the number
     of items and of masked items.
@@ -232,14 +234,19 @@ def make_train_step(
         None if constants.target_share is None else by_item,
         None if constants.users is None else everywhere,
     )
-    compiled = jax.jit(
-        step,
-        in_shardings=(shardings, place(mesh, Along.ROWS), constants_places),
-        out_shardings=(shardings, everywhere),
-        donate_argnums=0,
-    )
 
-    return TrainStep(mesh, compiled)
+    def steps(state: TrainState, batches: Batch, constants: Constants) -> Any:
+        return jax.lax.scan(lambda state, batch: step(state, batch, constants), state, batches)
+
+    def compiled(function: Any, along: Along) -> Any:
+        return jax.jit(
+            function,
+            in_shardings=(shardings, place(mesh, along), constants_places),
+            out_shardings=(shardings, everywhere),
+            donate_argnums=0,
+        )
+
+    return TrainStep(mesh, compiled(step, Along.ROWS), compiled(steps, Along.STEPS_BY_ROWS))
 
 
 @dataclass(frozen=True)
@@ -248,14 +255,22 @@ class TrainStep:
 
     mesh: Mesh
     jitted: Any
+    jitted_several: Any
 
     def __call__(
         self, state: TrainState, batch: Batch, constants: Constants
     ) -> tuple[TrainState, Metrics]:
-        """One update."""
+        """One update, or several: those of batches that are stacked."""
+        jitted = self.jitted if batch.tokens.ndim == 2 else self.jitted_several
         with jax.set_mesh(self.mesh):  # not around the loop: Orbax cannot save under a global mesh
-            result: tuple[TrainState, Metrics] = self.jitted(state, batch, constants)
+            result: tuple[TrainState, Metrics] = jitted(state, batch, constants)
         return result
+
+    def place(self, batch: Batch) -> Batch:
+        """The rows that each process holds, as arrays on the devices."""
+        along = Along.ROWS if batch.tokens.ndim == 2 else Along.STEPS_BY_ROWS
+        placed: Batch = global_rows(self.mesh, batch, along)
+        return placed
 
     def compile(self, state: Any, batch: Any, constants: Any) -> jax.stages.Compiled:
         """The program that XLA makes for the mesh; shapes will do as arguments.

@@ -141,12 +141,23 @@ def test_each_host_reads_its_part_only(store):
 def test_batches_start_anywhere(store):
     plan = Plan(store.offsets[:-1], store.offsets[1:], 6, 8, "recent", False, 1, seed=0)
     to_batch = StepToBatch(plan, store, (6, 9))
-    from_start = list(batches(to_batch, start=0, stop=20))
-    resumed = list(batches(to_batch, start=13, stop=20))
+    singly = np.stack([np.arange(20), np.ones(20, np.int64)], axis=1)
+    from_start = list(batches(to_batch, singly))
+    resumed = list(batches(to_batch, singly[13:]))
     assert len(from_start) == 20 and len(resumed) == 7
     for batch, same in zip(from_start[13:], resumed):
         for values, other in zip(batch, same):
             np.testing.assert_array_equal(values, other)
+
+
+def test_the_batches_of_a_stride_are_stacked(store):
+    plan = Plan(store.offsets[:-1], store.offsets[1:], 6, 8, "recent", False, 1, seed=0)
+    to_batch = StepToBatch(plan, store, (6, 9))
+    one, three = batches(to_batch, np.array([[4, 1], [5, 3]]))
+    np.testing.assert_array_equal(one.tokens, to_batch(4).tokens)
+    assert three.users is None and three.days.shape == (3, 8, 6)
+    for number, tokens in enumerate(three.tokens):
+        np.testing.assert_array_equal(tokens, to_batch(5 + number).tokens)
 
 
 def test_a_batch_by_hand():

@@ -52,18 +52,22 @@ def run(recorder, *, start=0, record=None, values=None, bad_step=None, raise_at=
         "total_steps": 6, "evaluate_every": 3, "save_every": 2, "metric": "ndcg@10", "patience": 9,
     }  # fmt: skip
 
-    def step(state, batch):
-        recorder.events.append(f"step {state + 1} on {batch}")
-        if raise_at == state + 1:
+    def step(state, steps):
+        numbers = [number + 1 for number in steps]
+        recorder.events.append(f"step {'-'.join(map(str, numbers))} on {steps[0]}")
+        if raise_at in numbers:
             signal.raise_signal(signal.SIGTERM)
-        loss = np.float32("nan") if bad_step == state + 1 else np.float32(1)
-        return State(state + 1), {"loss": loss, "grad_norm": np.float32(1)}
+        losses = np.array([np.nan if bad_step == number else 1 for number in numbers], np.float32)
+        metrics = {"loss": losses, "grad_norm": np.ones_like(losses)}
+        if len(numbers) == 1:
+            metrics = {name: values[0] for name, values in metrics.items()}
+        return State(numbers[-1]), metrics
 
     return train(
         state=State(start),
         step=start,
         train_step=step,
-        batches=lambda first, stop: iter(range(first, stop)),
+        batches=lambda strides: iter(range(first, first + count) for first, count in strides),
         validate=lambda params: {"ndcg@10": next(values)},
         checkpoints=recorder,
         record=record or RunRecord(to_json(Config()), "c", "d"),
@@ -93,6 +97,35 @@ def test_a_run_from_a_checkpoint_does_what_the_whole_run_did_next(start):
     steps = [event for event in whole.events if event.startswith("step")]
     assert [event for event in resumed.events if event.startswith("step")] == steps[start:]
     assert resumed.saved[6].validations == whole.saved[6].validations
+
+
+def test_steps_are_done_together_where_nothing_is_due_between_them():
+    recorder = Recorder()
+    run(recorder, total_steps=11, evaluate_every=6, save_every=4, at_once=4)
+    assert recorder.events == [
+        "step 1-2-3-4 on 0", "log 1", "log 2", "log 3", "log 4", "save 4",
+        "step 5 on 4", "step 6 on 5", "log 5", "log 6", "validate 6 better", "save 6",
+        "step 7 on 6", "step 8 on 7", "log 7", "log 8", "save 8",
+        "step 9 on 8", "step 10 on 9", "log 9", "step 11 on 10", "log 10", "log 11", "validate 11",
+        "save 11",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("start", [4, 6, 12, 16])
+def test_a_run_from_a_checkpoint_takes_the_strides_that_the_whole_run_took_next(start):
+    stopping = Stopping(
+        total_steps=37, evaluate_every=6, save_every=16, metric="m", patience=9, at_once=4
+    )
+    whole, left = stopping.strides(0), stopping.strides(start)
+    assert whole.sum(0)[1] == 37 and whole[:, 1].tolist().count(4) == 6
+    np.testing.assert_array_equal(left, whole[whole[:, 0] >= start])
+
+
+def test_a_loss_that_is_not_finite_is_found_inside_a_stride():
+    recorder = Recorder()
+    with pytest.raises(UserError, match="loss is nan at step 3; nothing was saved"):
+        run(recorder, total_steps=8, evaluate_every=0, save_every=8, at_once=4, bad_step=3)
+    assert recorder.events[-2:] == ["log 1", "log 2"]
 
 
 def test_training_stops_after_patience_validations_without_a_gain():

@@ -12,7 +12,7 @@ from bert4rec_jax.config import MaskingConfig, ModelConfig
 from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
-from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
+from bert4rec_jax.sharding import Along, make_mesh, put
 from bert4rec_jax.training.fit import build_model, catalog_constants
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss
@@ -61,7 +61,7 @@ def run(setting, shape, optimizer=None):
     seen = [jax.device_get(state)]
     metrics = []
     for batch in batches:
-        state, values = step(state, global_rows(mesh, batch), constants_on(mesh))
+        state, values = step(state, step.place(batch), constants_on(mesh))
         seen.append(jax.device_get(state))
         metrics.append(jax.device_get(values))
     return seen, metrics
@@ -70,6 +70,26 @@ def run(setting, shape, optimizer=None):
 @pytest.fixture(scope="module")
 def on_one_device(setting):
     return run(setting, (1, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4)])
+def test_steps_done_together_equal_steps_done_one_by_one(setting, on_one_device, shape):
+    model, plan, batches, constants_on = setting
+    mesh = mesh_of(shape)
+    state = create_state(mesh, model, optax.sgd(0.5), seed=0, max_length=L)
+    step = make_train_step(
+        mesh, state, constants_on(mesh), model, optax.sgd(0.5), masking=MASKING,
+        slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
+        seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
+    )  # fmt: skip
+    stacked = jax.tree.map(lambda *values: np.stack(values), *batches)
+    state, metrics = step(state, step.place(stacked), constants_on(mesh))
+    seen, one_by_one = on_one_device
+    for name, values in metrics.items():
+        chex.assert_equal(len(values), len(batches))
+        expected = [each[name] for each in one_by_one]
+        np.testing.assert_allclose(values, expected, rtol=2e-5)
+    chex.assert_trees_all_close(jax.device_get(state), seen[-1], atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", list(MESHES.values())[1:], ids=list(MESHES)[1:])
