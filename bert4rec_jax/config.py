@@ -279,7 +279,7 @@ class TrainingConfig:
     )
     """Validation metric that picks the best checkpoint; hr@200 suits a model that finds
     candidates."""
-    save_every: int = 500
+    save_every: int = 512
     """Steps between checkpoints; validations and interruptions save as well."""
     keep: int = 2
     """Newest checkpoints that stay, beside the best one."""

@@ -50,18 +50,18 @@ class Histories:
         self.offsets, self.items = arrays["offsets"], arrays["items"]
         self.num_items = int(arrays["num_items"])
 
-    def batches(self, seed: int = 0) -> Iterator[Rows]:
+    def batches(self, seed: int = 0, size: int = BATCH) -> Iterator[Rows]:
         """Shuffled batches without end, masked with NumPy: round(rate * n) items of n."""
         random = np.random.default_rng(seed)
         slots_per_row = int(MASK_RATE * LENGTH)
         while True:
             order = random.permutation(len(self.offsets) - 1)
-            for start in range(0, len(order) - BATCH + 1, BATCH):
-                users = order[start : start + BATCH]
+            for start in range(0, len(order) - size + 1, size):
+                users = order[start : start + size]
                 lengths = np.diff(self.offsets)[users]
                 column = np.arange(LENGTH)
                 filled = column < lengths[:, None]
-                tokens = np.zeros((BATCH, LENGTH), np.int32)
+                tokens = np.zeros((size, LENGTH), np.int32)
                 source = self.offsets[users][:, None] + column
                 tokens[filled] = self.items[source[filled]]
                 drawn = np.argsort(np.where(filled, random.random(tokens.shape), 2), axis=1)
@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--ffn", type=int, default=FFN)
     parser.add_argument("--attention-dropout", type=float, default=DROPOUT)
     parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--system", default="")
     return parser
 
@@ -101,14 +102,16 @@ def ready() -> Iterator[None]:
     """Where a benchmark runs systems beside each other, hold the clock until it is one's turn.
 
     The folder named by TURNS gets a file per system that has compiled and warmed up; as soon as
-    there are as many as its number says, they go one after the other.
+    there are as many as its number says, or none came for a minute, they go one after the other.
     """
     if "TURNS" not in os.environ:
         yield
         return
     folder, count = os.environ["TURNS"].rsplit(":", 1)
     (Path(folder) / str(os.getpid())).touch()
-    while len(list(Path(folder).glob("[0-9]*"))) < int(count):
+    while len(there := list(Path(folder).glob("[0-9]*"))) < int(count):
+        if time.time() - max(each.stat().st_mtime for each in there) > 60:
+            break
         time.sleep(0.1)
     with (Path(folder) / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

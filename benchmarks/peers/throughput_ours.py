@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from report import BATCH, DROPOUT, LEARNING_RATE, LENGTH, MASK_RATE, parser, ready, report
+from report import DROPOUT, LEARNING_RATE, LENGTH, MASK_RATE, parser, ready, report
 
 from bert4rec_jax.config import (
     Config,
@@ -39,6 +39,7 @@ def main() -> None:
     """Measure."""
     asked = parser()
     asked.add_argument("--at-once", type=int, default=8)
+    asked.add_argument("--trace", help="a folder for a profile of one stride more")
     options = asked.parse_args()
     store = SequenceStore.open(Path(options.data).with_suffix(".store"))
     data = DataConfig(max_length=LENGTH, window="recent", pack=True)
@@ -55,9 +56,11 @@ def main() -> None:
         optimizer=OptimizerConfig(schedule="constant", peak_lr=LEARNING_RATE, warmup_steps=1),
     )  # fmt: skip
     epoch = make_plan(config, store, store.offsets[1:]).epoch(0)
-    rows = round(BATCH * epoch.num_rows / epoch.num_examples)
+    rows = round(options.batch * epoch.num_rows / epoch.num_examples)
     if jax.default_backend() == "cpu":
         rows -= rows % len(os.sched_getaffinity(0))  # splits over the cores
+    elif rows > 64:
+        rows -= rows % 64  # else XLA copies whole arrays to pad them for its products
     config = replace(config, training=TrainingConfig(batch_size=rows))
     plan = make_plan(config, store, store.offsets[1:])
     cores_as_devices(rows)
@@ -107,7 +110,11 @@ def main() -> None:
             last = metrics["loss"]
         losses.extend(np.ravel(last))
         seconds = time.perf_counter() - start
-    limit = product_limit(jnp.bfloat16 if options.bfloat16 else jnp.float32)
+        if options.trace:
+            with jax.profiler.trace(options.trace):
+                state, metrics = train_step(state, train_step.place(batch), constants)
+                jax.block_until_ready(metrics)
+        limit = product_limit(jnp.bfloat16 if options.bfloat16 else jnp.float32)
     report(
         "BERT4Rec-JAX",
         seconds=seconds,

@@ -127,7 +127,7 @@ def main() -> None:
 
     if options.compile != "none":
         loss_of = torch.compile(loss_of, mode=options.compile, dynamic=False)
-    source = histories.batches()
+    source = histories.batches(size=options.batch)
     batches = []
     for _ in range(BATCHES):
         rows = next(source)
