@@ -82,23 +82,10 @@ class RelativePositionBias(nn.Module):
         return by_columns[:, columns].swapaxes(0, 1)
 
 
-class Projection(nn.Module):
-    """The weights of a dense layer to heads: kernel `[D, H, K]` and bias `[H, K]`, float32."""
-
-    shape: tuple[int, int, int]
-    kernel_init: Initializer
-
-    @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
-        """Kernel and bias."""
-        kernel = self.param("kernel", self.kernel_init, self.shape, jnp.float32)
-        return kernel, self.param("bias", nn.initializers.zeros, self.shape[1:], jnp.float32)
-
-
 class MultiHeadAttention(nn.Module):
     """H heads of scaled dot-product attention with an output projection.
 
-    Projections of the same input are one product. Queries may be fewer than the positions they look at: the last layer asks only at the slots
+    Queries may be fewer than the positions they look at: the last layer asks only at the slots
     whose results are used, which changes no result. `fused` needs an NVIDIA GPU, bfloat16, and
     neither dropout nor a position bias; odd numbers of queries or positions are not fused.
     """
@@ -123,24 +110,19 @@ class MultiHeadAttention(nn.Module):
     ) -> jax.Array:
         """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`, queries at `columns`, or at all."""
 
-        def projections(x: jax.Array, *names: str) -> list[jax.Array]:
+        def project(name: str, x: jax.Array) -> jax.Array:
             heads = (self.heads, self.dim // self.heads)
-            weights = [
-                Projection((x.shape[-1], *heads), self.kernel_init, name=name)() for name in names
-            ]
-            kernel, bias = (
-                jnp.concatenate(parts, axis=-2).astype(self.dtype) for parts in zip(*weights)
+            dense = nn.DenseGeneral(
+                heads, dtype=self.dtype, kernel_init=self.kernel_init, name=name
             )
-            projected = jnp.einsum("BLD,DHK->BHLK", x, kernel) + bias[:, None]
-            return jnp.split(projected, len(names), axis=1)
+            return dense(x).swapaxes(1, 2)
 
-        if queries is context:
-            asked, keys, values = projections(context, "query", "key", "value")
-        else:
-            (asked,) = projections(queries, "query")
-            keys, values = projections(context, "key", "value")
         output = nn.DenseGeneral(
             self.dim, axis=(-2, -1), dtype=self.dtype, kernel_init=self.kernel_init, name="output"
+        )
+        asked, keys, values = (
+            project(name, x)
+            for name, x in (("query", queries), ("key", context), ("value", context))
         )
         if self.fused and all(length % 2 == 0 for length in visible.shape[1:]):
             return output(fused_attention(asked, keys, values, visible))
@@ -227,9 +209,9 @@ class TransformerLayer(nn.Module):
             mixed = attention(queries, context, visible, columns, deterministic=deterministic)
             h = norm_1(queries + drop(mixed))
             return norm_2(h + drop(feed_forward(h)))
-        normed = norm_1(context)
-        asked = normed if queries is context else norm_1(queries)
-        mixed = attention(asked, normed, visible, columns, deterministic=deterministic)
+        mixed = attention(
+            norm_1(queries), norm_1(context), visible, columns, deterministic=deterministic
+        )
         h = queries + drop(mixed)
         return h + drop(feed_forward(norm_2(h)))
 
