@@ -110,11 +110,41 @@ def prepare() -> str:
     return _table(["interactions", "seconds", "peak memory, GB"], rows, lines)
 
 
+def gpu() -> str:
+    """Sequences per second of training on a GPU."""
+    lines = read("gpu")
+    ours = {
+        (line["size"], _batch(line)): line["sequences_per_s"]
+        for line in lines
+        if line["system"] == "BERT4Rec-JAX" and line["bfloat16"]
+    }
+    rows = [
+        [
+            line["system"],
+            {"default": "compiled", "reduce-overhead": "compiled, CUDA graphs"}.get(
+                line.get("compile", ""), "" if line["bfloat16"] else "float32"
+            ),
+            f"{line['width']}, {line['layers']} layers",
+            _batch(line),
+            f"{line['sequences_per_s']:,.0f}",
+            f"{ours[line['size'], _batch(line)] / line['sequences_per_s']:.2f}",
+        ]
+        for line in lines
+    ]
+    head = ["", "", "width", "histories per step", "sequences per second", "this package's lead"]
+    return _table(head, rows, lines)
+
+
+def _batch(line: Line) -> int:
+    return 512 if line["sequences_per_step"] > 256 else 128
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "ranking": ranking,
     "latency": latency,
     "training": training,
     "prepare": prepare,
+    "gpu": gpu,
 }
 _NAMES = {
     "ours": "this package",
@@ -137,11 +167,17 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Any]], lines: list[Line]
     shown = [head, ["---"] * len(head), *rows]
     text = "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in shown)
     sources = dict.fromkeys(
-        f"`{line['command']}`, commit {line['commit']}, {line['device']['cores']} cores of "
-        f"{line['device']['cpu']}, JAX {line['device']['jax']}"
+        f"`{line['command']}`, commit {line['commit']}, {_device(line['device'])}, JAX "
+        f"{line['device']['jax']}"
         for line in lines
     )
     return text + "\n\n" + "; ".join(sources) + "."
+
+
+def _device(device: Line) -> str:
+    if device["platform"] == "cpu":
+        return f"{device['cores']} cores of {device['cpu']}"
+    return str(device["kind"])
 
 
 if __name__ == "__main__":

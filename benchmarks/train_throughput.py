@@ -52,7 +52,7 @@ def main(
     found: dict[tuple[str, bool], list[dict[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         histories = Path(folder) / "histories.npz"
-        _write(histories, data)
+        write_histories(histories, data)
         for _ in range(rounds):
             for tuned in (False, True):
                 for name, python in systems.items():
@@ -62,7 +62,7 @@ def main(
     print(json.dumps(_summary(found)))
 
 
-def _write(path: Path, data: Path) -> None:
+def write_histories(path: Path, data: Path) -> None:
     """The last `_LENGTH` items of every user, and a link to the store beside them."""
     store = SequenceStore.open(data)
     starts = np.maximum(store.offsets[:-1], store.offsets[1:] - _LENGTH)
