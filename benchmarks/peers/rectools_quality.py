@@ -1,6 +1,6 @@
 """RecTools' BERT4Rec and SASRec on an exported split: tune on validation, then test once.
 
-    python tuned.py rectools_quality.py SPLIT.npz FOLDER [--trials 0 1] [--test]
+    python tuned.py rectools_quality.py SPLIT.npz FOLDER [--trials 0 1] [--models NAME] [--test]
 
 Runs in RecTools' environment. Trains the trials of `GRID` that have no result in FOLDER yet: best
 epoch by NDCG@10 on validation, stopped early. With `--test`, the best trial of each model is asked
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("split", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trials", type=int, nargs="*", default=range(len(GRID)))
+    parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--test", action="store_true")
     options = parser.parse_args()
     questions = Questions(options.split)
@@ -180,7 +181,7 @@ def main() -> None:
     train_stop, refit_stop = questions.arrays["train_stop"], questions.arrays["refit_stop"]
     best: dict[str, dict] = {}
     for number in options.trials:
-        for name in MODELS:
+        for name in options.models:
             settings = GRID[number]
             stem = options.folder / f"{name.split()[1].lower()}_{number}"
             if not stem.with_suffix(".json").exists():

@@ -22,7 +22,8 @@ Rows = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 LOGARITHMIC = ("budget", "popularity", "vote_count", "revenue")
-CLIP = 4.0  # standard deviations
+MOST_KNOTS = 32
+MOVIES_PER_KNOT = 20
 
 
 @dataclass(frozen=True)
@@ -71,58 +72,71 @@ class NameBlock:
 
 
 @dataclass(frozen=True)
-class Standard:
-    """A number in standard deviations from the mean; budgets and the like by log(1 + x)."""
+class Curve:
+    """A number by how near it is to some knots, so that a linear model can follow any curve.
+
+    The two knots around a number share a weight of 1; beyond the last one it has all of it. The
+    knots are quantiles, of log(1 + x) for budgets and the like: dense where the numbers are.
+
+    Attributes:
+      name: of the field of `Movie`.
+      knots: rising.
+    """
 
     name: str
-    mean: float
-    deviation: float
+    knots: tuple[float, ...]
 
     def apply(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The same shape; 0 where NaN, at most `CLIP` away from 0."""
-        standard = (_measure(self.name, values) - self.mean) / self.deviation
-        return np.nan_to_num(np.clip(standard, -CLIP, CLIP))
+        """`[n]` numbers to `[n, knots]` weights; all 0 where NaN."""
+        measured = _measure(self.name, values)
+        rows = [np.interp(measured, self.knots, weight) for weight in np.eye(len(self.knots))]
+        return np.where(np.isnan(measured)[:, None], 0, np.stack(rows, axis=1))
+
+    @classmethod
+    def fit(cls, name: str, values: npt.NDArray[np.float64]) -> Curve | None:
+        """The curve of some numbers; None where all are NaN."""
+        measured = _measure(name, values[~np.isnan(values)])
+        if not len(measured):
+            return None
+        count = int(np.clip(len(measured) // MOVIES_PER_KNOT, 2, MOST_KNOTS))
+        return cls(name, tuple(np.unique(np.quantile(measured, np.linspace(0, 1, count))).tolist()))
 
 
 @dataclass(frozen=True)
 class NumberBlock:
-    """Numbers, each in two columns: its standardised value, and whether it is missing."""
+    """Numbers, each in a column per knot of its curve, and one that says it is missing."""
 
     name: str
-    numbers: tuple[Standard, ...]
+    numbers: tuple[Curve, ...]
     scale: float = 1.0
 
     @property
     def width(self) -> int:
         """Number of columns."""
-        return 2 * len(self.numbers)
+        return sum(len(number.knots) + 1 for number in self.numbers)
 
     @property
     def missing(self) -> dict[str, int]:
         """What is covered -> the column that says it is missing."""
-        return {number.name: 2 * i + 1 for i, number in enumerate(self.numbers)}
+        last = np.cumsum([len(number.knots) + 1 for number in self.numbers]) - 1
+        return {number.name: int(column) for number, column in zip(self.numbers, last)}
 
     def encode(self, movies: Sequence[Movie]) -> Rows:
         """`[n, width]`: the rows of n movies."""
         columns = []
         for number in self.numbers:
             values = _values(number.name, movies)
-            columns += [number.apply(values), np.isnan(values)]
-        return (np.stack(columns, axis=1) * self.scale).astype(np.float32)
+            columns += [number.apply(values), np.isnan(values)[:, None]]
+        return (np.concatenate(columns, axis=1) * self.scale).astype(np.float32)
 
     @classmethod
     def fit(cls, name: str, fields: Iterable[str], movies: Sequence[Movie]) -> NumberBlock | None:
         """The block of those numbers that some of the movies have; None if there are none."""
-        numbers = []
-        for field in fields:
-            measured = _measure(field, _values(field, movies))
-            measured = measured[~np.isnan(measured)]
-            if len(measured):
-                deviation = float(measured.std())
-                numbers.append(Standard(field, float(measured.mean()), deviation or 1.0))
+        curves = (Curve.fit(field, _values(field, movies)) for field in fields)
+        numbers = tuple(curve for curve in curves if curve)
         if not numbers:
             return None
-        block = cls(name, tuple(numbers))
+        block = cls(name, numbers)
         return replace(block, scale=_scale(block.encode(movies)))
 
 

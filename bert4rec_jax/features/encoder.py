@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.features.blocks import NameBlock, NumberBlock, Standard, VectorBlock
+from bert4rec_jax.features.blocks import Curve, NameBlock, NumberBlock, VectorBlock
 from bert4rec_jax.features.movie import Movie
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.vectors import Vectors
 from bert4rec_jax.features.vocabulary import Vocabulary
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_NUMBERS = ("runtime", "year", "budget")
+_NUMBERS = ("runtime", "released", "budget")
 _LEAKY = ("popularity", "vote_average", "vote_count", "revenue")
 _KINDS = {"names": NameBlock, "numbers": NumberBlock, "vectors": VectorBlock}
 
@@ -197,7 +197,8 @@ def _block(values: dict[str, Any]) -> Block:
         names = tuple(vocabulary["names"])
         return NameBlock(vocabulary=Vocabulary(names, vocabulary["buckets"]), **fields)
     if values["kind"] == "numbers":
-        numbers = tuple(Standard(**number) for number in fields.pop("numbers"))
+        curves = fields.pop("numbers")
+        numbers = tuple(Curve(curve["name"], tuple(curve["knots"])) for curve in curves)
         return NumberBlock(numbers=numbers, **fields)
     if values["kind"] == "vectors":
         return VectorBlock(mean=tuple(fields.pop("mean")), **fields)

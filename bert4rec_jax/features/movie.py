@@ -26,6 +26,7 @@ class Movie:
     Attributes:
       title, tagline, overview: text.
       year: of release.
+      date: of release, in years: 2013.5 is the middle of 2013.
       language: ISO 639-1 code of the original language.
       genres, keywords, companies: names, each once.
       cast: names in billing order; crew: who directed or wrote it.
@@ -37,6 +38,7 @@ class Movie:
 
     title: str | None = None
     year: int | None = None
+    date: float | None = None
     language: str | None = None
     genres: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
@@ -51,6 +53,13 @@ class Movie:
     vote_average: float | None = None
     vote_count: float | None = None
     revenue: float | None = None
+
+    @property
+    def released(self) -> float | None:
+        """The date; the middle of the year where only that is known."""
+        if self.date is not None or self.year is None:
+            return self.date
+        return self.year + 0.5
 
     def names(self, field: str) -> tuple[str, ...]:
         """The names in a field; a single one counts as a list of one."""

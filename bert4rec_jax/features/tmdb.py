@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import calendar
 import datetime
 import json
 import math
@@ -28,6 +29,7 @@ BILLED = 10
 _JOBS = ("Director", "Writer", "Screenplay")
 _WRAPPERS = ("keywords", "results")
 _LOOKS_LIKE_JSON = re.compile(r"""\s*(\[\s*[]{"']|\{)""")
+_DATE = re.compile(r"\s*(\d{4})-(\d\d)-(\d\d)")
 _FIRST_YEAR, _LAST_YEAR = 1870, 2100
 _LIST = "names with a separator, or TMDB's list of objects with a name"
 
@@ -60,6 +62,7 @@ def movie_of(values: Mapping[str, Any], where: str, *, separator: str = "|") -> 
     return Movie(
         title=fields.text("title") or fields.text("original_title"),
         year=fields.year("release_date") or fields.year("year"),
+        date=fields.date("release_date"),
         language=fields.text("original_language") or next(iter(spoken), None),
         genres=fields.names("genres"),
         keywords=fields.names("keywords"),
@@ -115,6 +118,19 @@ class _Fields:
             expected = f"a year from {_FIRST_YEAR} to {_LAST_YEAR}, or a date such as 1995-12-15"
             raise self._invalid(field, value, expected)
         return int(year)
+
+    def date(self, field: str) -> float | None:
+        """A date in years; None where only the year is there, or nothing."""
+        value = self.values.get(field)
+        if isinstance(value, str) and (begins := _DATE.match(value)):
+            try:
+                value = datetime.date(*map(int, begins.groups()))
+            except ValueError:
+                return None
+        if not isinstance(value, datetime.date):
+            return None
+        days = value.timetuple().tm_yday - 1
+        return value.year + days / (366 if calendar.isleap(value.year) else 365)
 
     def names(self, field: str) -> tuple[str, ...]:
         # A language is named by its code, as original_language is.

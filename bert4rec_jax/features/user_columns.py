@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.delimited import shorten
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.features.blocks import CLIP, Rows
+from bert4rec_jax.features.blocks import Rows
 from bert4rec_jax.features.vocabulary import Vocabulary
 
 Where = Callable[[int], str]  # from the number of a value to its place, for messages
@@ -24,6 +24,7 @@ Where = Callable[[int], str]  # from the number of a value to its place, for mes
 _FEWEST = 5  # users with a name that has a column of its own
 _MOST = 256  # names with a column of their own
 _TRUTHS = ("true", "false")
+CLIP = 4.0  # standard deviations
 
 
 @dataclass(frozen=True)

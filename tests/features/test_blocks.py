@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from bert4rec_jax.features.blocks import CLIP, NameBlock, NumberBlock, VectorBlock
+from bert4rec_jax.features.blocks import (
+    MOST_KNOTS,
+    MOVIES_PER_KNOT,
+    NameBlock,
+    NumberBlock,
+    VectorBlock,
+)
 from bert4rec_jax.features.movie import Movie
 from bert4rec_jax.features.vectors import Vectors
 
@@ -39,34 +45,46 @@ def test_a_known_list_without_a_column_is_not_missing():
 
 def test_numbers():
     movies = [Movie(runtime=80, year=2000), Movie(runtime=120), Movie(year=2000)]
-    block = NumberBlock.fit("numbers", ("runtime", "year", "budget"), movies)
-    # Runtimes have the mean 100 and the deviation 20; one year has the deviation 0, which is 1
-    # then; nobody has a budget. Squared norms: 1, 1 + 1, 1.
-    s = math.sqrt(3 / 4)
-    expected = [[-s, 0, 0, 0], [s, 0, 0, s], [0, s, 0, 0]]
+    block = NumberBlock.fit("numbers", ("runtime", "released", "budget"), movies)
+    # The knots of runtimes are 80 and 120, that of releases is the middle of 2000; nobody has a
+    # budget. Each row has two ones.
+    s = math.sqrt(1 / 2)
+    expected = [[s, 0, 0, s, 0], [0, s, 0, 0, s], [0, 0, s, s, 0]]
     np.testing.assert_allclose(block.encode(movies), expected, rtol=1e-6)
-    assert block.missing == {"runtime": 1, "year": 3}
+    assert block.missing == {"runtime": 2, "released": 4}
+    assert block.width == 5
+
+
+def test_a_number_between_knots_shares_its_weight():
+    block = NumberBlock.fit("numbers", ("runtime",), [Movie(runtime=80), Movie(runtime=120)])
+    given = [Movie(runtime=x) for x in (80, 90, 100, 120)] + [Movie()]
+    expected = np.array([[1, 0, 0], [0.75, 0.25, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_allclose(block.encode(given), expected * block.scale, rtol=1e-6)
+
+
+def test_numbers_beyond_the_knots_count_as_the_last_one():
+    block = NumberBlock.fit("numbers", ("runtime",), [Movie(runtime=80), Movie(runtime=120)])
+    low, first, high, last = block.encode([Movie(runtime=x) for x in (1, 80, 1e9, 120)])
+    np.testing.assert_array_equal(low, first)
+    np.testing.assert_array_equal(high, last)
+
+
+def test_knots_are_dense_where_the_numbers_are():
+    runtimes = np.concatenate([np.linspace(90, 100, 900), np.linspace(100, 300, 101)[1:]])
+    block = NumberBlock.fit("numbers", ("runtime",), [Movie(runtime=x) for x in runtimes])
+    (curve,) = block.numbers
+    assert len(curve.knots) == MOST_KNOTS and list(curve.knots) == sorted(curve.knots)
+    assert sum(knot <= 100 for knot in curve.knots) >= 0.9 * MOST_KNOTS - 1
+    assert (curve.knots[0], curve.knots[-1]) == (90, 300)
+    few = NumberBlock.fit("numbers", ("runtime",), [Movie(runtime=x) for x in runtimes[:100]])
+    assert len(few.numbers[0].knots) == 100 // MOVIES_PER_KNOT
 
 
 def test_budgets_are_compared_by_their_logarithm():
     movies = [Movie(budget=10.0**exponent - 1) for exponent in (4, 6, 8)]
     block = NumberBlock.fit("numbers", ("budget",), movies)
-    below, middle, above = block.encode(movies)[:, 0]
-    assert below == pytest.approx(-above)
-    assert middle == pytest.approx(0, abs=1e-6)
-
-
-def test_the_mean_is_not_missing():
-    block = NumberBlock.fit("numbers", ("runtime",), [Movie(runtime=80), Movie(runtime=120)])
-    mean, missing = block.encode([Movie(runtime=100), Movie()])
-    assert mean.tolist() == [0, 0]
-    assert missing[0] == 0
-    assert missing[1] > 0
-
-
-def test_outliers_are_bounded():
-    block = NumberBlock.fit("numbers", ("runtime",), [Movie(runtime=80), Movie(runtime=120)])
-    assert block.encode([Movie(runtime=1e9)])[0, 0] == pytest.approx(CLIP * block.scale)
+    middle = block.encode(movies)[1, :2]
+    np.testing.assert_allclose(middle, block.scale / 2, rtol=1e-6)
 
 
 def test_vectors():

@@ -53,11 +53,11 @@ def test_the_catalog_alone_gives_genres_and_years(store, tmp_path):
     assert covered == {
         "genres": (pytest.approx(4 / 6), pytest.approx(20 / 26)),
         "numbers": (pytest.approx(5 / 6), pytest.approx(25 / 26)),
-        "year": (pytest.approx(5 / 6), pytest.approx(25 / 26)),
+        "released": (pytest.approx(5 / 6), pytest.approx(25 / 26)),
     }
     years = next(span for span in built.content.blocks if span.name == "numbers")
-    column = built.content.matrix[tokens(store), years.start]
-    assert column[0] == column[1] > column[4] > column[2]  # 1995, 1995, 1994, 1902
+    column = built.content.matrix[tokens(store), years.stop - 2]  # how near to the newest movie
+    assert column[3] > column[0] == column[1] > column[4] > column[2] == 0  # 1999, 95, 95, 94, 02
 
 
 def test_metadata_and_the_catalog_behind_it(store, table, tmp_path):
@@ -68,7 +68,7 @@ def test_metadata_and_the_catalog_behind_it(store, table, tmp_path):
     covered = {c.name: c.items * 6 for c in built.coverage}
     assert covered == pytest.approx({
         "rows by imdb_id": 5, "genres": 4, "language": 4, "keywords": 2, "cast": 3, "crew": 2,
-        "companies": 2, "numbers": 5, "runtime": 3, "year": 5, "budget": 3,
+        "companies": 2, "numbers": 5, "runtime": 3, "released": 5, "budget": 3,
     })  # fmt: skip
     assert sentences == [
         "movies.parquet matches 5 of 6 items by imdb_id (tmdb_id 0); for example, "
@@ -182,7 +182,7 @@ def test_new_releases_are_encoded_as_the_first_items_were(store, table, tmp_path
     spans = {span.name: span for span in built.content.blocks}
     assert rows[-1, spans["keywords"].missing["keywords"]] > 0
     assert np.count_nonzero(rows[-1, spans["cast"].start : spans["cast"].stop]) == 2
-    assert rows[-1, spans["numbers"].missing["year"]] == 0
+    assert rows[-1, spans["numbers"].missing["released"]] == 0
 
 
 def test_content_opens_for_its_store_only(store, table, tmp_path):

@@ -55,13 +55,14 @@ def test_every_block_of_every_movie_says_something_or_is_missing(encoder):
 
 def test_missing_never_equals_known(encoder):
     """Whatever is known of a movie, leaving it out changes the row."""
-    fields = ("genres", "language", "keywords", "cast", "crew", "companies", "runtime", "year",
-              "budget", "popularity", "vote_average", "vote_count", "revenue")  # fmt: skip
+    fields = ("genres", "language", "keywords", "cast", "crew", "companies", "runtime", "budget",
+              "popularity", "vote_average", "vote_count", "revenue")  # fmt: skip
     whole = encoder.encode(MOVIES[:1], _first(VECTORS))
     for field in fields:
-        empty = getattr(Movie(), field)
-        without = dataclasses.replace(MOVIES[0], **{field: empty})
+        without = dataclasses.replace(MOVIES[0], **{field: getattr(Movie(), field)})
         assert not np.array_equal(encoder.encode([without], _first(VECTORS)), whole), field
+    undated = dataclasses.replace(MOVIES[0], year=None, date=None)
+    assert not np.array_equal(encoder.encode([undated], _first(VECTORS)), whole)
 
 
 def test_items_outside_training_change_nothing(encoder):

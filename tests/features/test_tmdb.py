@@ -10,7 +10,7 @@ from bert4rec_jax.features.movie import Movie
 from bert4rec_jax.features.tmdb import BILLED, id_of, movie_of
 
 HEAT = Movie(
-    title="Heat", year=1995, language="en", genres=("Crime", "Drama"),
+    title="Heat", year=1995, date=1995 + 348 / 365, language="en", genres=("Crime", "Drama"),
     keywords=("heist", "los angeles"), cast=("Al Pacino", "Robert De Niro"),
     crew=("Michael Mann",), companies=("Regency",), runtime=170.0, budget=60e6,
     tagline="A crime saga.", overview="Thieves and a detective.", popularity=20.5,
@@ -98,6 +98,26 @@ def test_zeros_that_mean_unknown_and_zeros_that_do_not():
 def test_years(date):
     assert movie_of({"release_date": date}, "").year == 1995
     assert movie_of({"year": date}, "").year == 1995
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("2012-01-01", 2012.0), ("2012-12-31", 2012 + 365 / 366),
+        (" 2013-07-02T10:00", 2013 + 182 / 365),
+        (datetime.date(2013, 7, 2), 2013 + 182 / 365), (datetime.datetime(2012, 1, 1, 9), 2012.0),
+    ],
+)  # fmt: skip
+def test_dates_are_years_and_the_days_since_they_began(date, expected):
+    movie = movie_of({"release_date": date}, "")
+    assert movie.date == movie.released == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("date", ["1995", "1995-12", 1995, "1995-02-30"])
+def test_without_a_day_a_movie_is_of_the_middle_of_its_year(date):
+    movie = movie_of({"release_date": date}, "")
+    assert (movie.date, movie.year, movie.released) == (None, 1995, 1995.5)
+    assert movie_of({}, "").released is None
 
 
 LIST = "; expected names with a separator, or TMDB's list of objects with a name: mend or remove "
