@@ -49,9 +49,11 @@ def adapt(config: Config, store: SequenceStore) -> Config:
     # Some 300 steps per epoch, but no tiny batches, and none that a laptop cannot hold.
     positions = np.clip(interactions / 300, 1600, 16_384)
     batch_size = 2 ** max(3, round(np.log2(positions / max_length)))
-    # The fewer events an item has, the easier they are learnt by heart.
+    # The fewer events an item has, the easier they are learnt by heart; and the less there is to
+    # learn from masked histories, of which little is left.
     per_item = interactions / items
-    dropout = 0.5 if per_item < 15 else 0.3 if per_item < 100 else 0.2
+    sparse = per_item < 15
+    dropout = 0.5 if sparse else 0.3 if per_item < 100 else 0.2
     # The cost of an epoch grows with the softmax: N x V.
     cost = interactions * items
     epochs = 40 if cost < 5e9 else 24 if cost < 5e10 else 12
@@ -60,6 +62,7 @@ def adapt(config: Config, store: SequenceStore) -> Config:
         config,
         data=replace(config.data, max_length=max_length),
         model=replace(config.model, layers=2 if large else 1, dropout=dropout),
+        masking=replace(config.masking, objective="next" if sparse else "mixed"),
         optimizer=replace(config.optimizer, weight_decay=0.05 if large else 0.1),
         training=replace(
             config.training,

@@ -107,11 +107,11 @@ def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("users", "items", "length", "expected"),
     [
-        # (max_length, layers, dropout, batch size, epochs), worked out by hand
-        (5_000, 3_000, 20, (24, 1, 0.3, 64, 40)),
-        (6_000, 3_400, 165, (100, 2, 0.2, 32, 40)),
-        (40_000, 50_000, 8, (16, 2, 0.5, 128, 24)),
-        (138_000, 26_000, 144, (100, 2, 0.2, 128, 12)),
+        # (max_length, layers, dropout, objective, batch size, epochs), worked out by hand
+        (5_000, 3_000, 20, (24, 1, 0.3, "mixed", 64, 40)),
+        (6_000, 3_400, 165, (100, 2, 0.2, "mixed", 32, 40)),
+        (40_000, 50_000, 8, (16, 2, 0.5, "next", 128, 24)),
+        (138_000, 26_000, 144, (100, 2, 0.2, "mixed", 128, 12)),
     ],
     ids=["like MovieTweetings", "like MovieLens-1M", "like a shop", "like MovieLens-20M"],
 )
@@ -125,6 +125,7 @@ def test_the_general_recipe_by_hand(users, items, length, expected):
         found.data.max_length,
         found.model.layers,
         found.model.dropout,
+        found.masking.objective,
         found.training.batch_size,
         found.training.epochs,
     )
