@@ -121,13 +121,13 @@ def open_content(
         matrix = np.where(content.present()[:, None], content.matrix, 0)
         return KnownContent(matrix, content.encoding)
     movies = movies_of(catalog)
-    of_items = counts[catalog.is_item()]
+    fitted = counts[catalog.is_item()] > 0
     if not any(movie.genres or movie.year for movie in movies):
         console.print(
             "  the items have neither genres nor years: they are known by their ids alone"
         )
         return None
     options = Options(blocks=("genres", "numbers"))
-    encoding = like or Encoding(fit_encoder(movies, of_items, options=options), None)
+    encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
     rows = encoding.rows(Gathered(movies, {}, None, None))
     return KnownContent(content_rows(catalog, rows), encoding)

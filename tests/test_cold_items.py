@@ -22,7 +22,7 @@ from bert4rec_jax.config import (
 from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.calibration import KEPT
-from bert4rec_jax.features.build import build, training_counts
+from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.evaluation import exported, rank_cases
 from bert4rec_jax.serving.export import export
@@ -39,9 +39,9 @@ def run(store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cold")
     places = np.array([int(item) for item in store.catalog.item_ids]) * 2 * np.pi / 40
     np.save(folder / "places.npy", np.stack([np.sin(places), np.cos(places)], 1))
-    counts = training_counts(store, "cold-items")
-    assert (counts > 0).sum() == 32
-    build(store, folder / "content", counts=counts,
+    fitted = training_items(store, "cold-items")
+    assert fitted.sum() == 32
+    build(store, folder / "content", fitted=fitted,
           sources=Sources(embeddings=folder / "places.npy"))  # fmt: skip
     config = Config(
         data=DataConfig(path=str(store.path), max_length=12, split="cold-items",

@@ -72,7 +72,7 @@ def features(
         like: Earlier content whose columns to make, for a model that goes on with newer data.
     """
     from bert4rec_jax.data.store import SequenceStore
-    from bert4rec_jax.features.build import build, training_counts
+    from bert4rec_jax.features.build import build, training_items
     from bert4rec_jax.features.content import read_encoding
     from bert4rec_jax.features.coverage import table
     from bert4rec_jax.features.options import Options, TextOptions
@@ -88,7 +88,7 @@ def features(
         built = build(
             read,
             output,
-            counts=training_counts(read, split, time_quantile=time_quantile),
+            fitted=training_items(read, split, time_quantile=time_quantile),
             sources=Sources(metadata, id_column, id_map, separator, embeddings),
             options=Options(
                 blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns

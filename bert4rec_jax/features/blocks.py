@@ -76,8 +76,7 @@ class Curve:
     """A number by how near it is to some knots, so that a linear model can follow any curve.
 
     The two knots around a number share a weight of 1; beyond the last one it has all of it. The
-    knots are quantiles over interactions, of log(1 + x) for budgets and the like: dense where
-    people watch.
+    knots are quantiles, of log(1 + x) for budgets and the like: dense where the numbers are.
 
     Attributes:
       name: of the field of `Movie`.
@@ -94,20 +93,13 @@ class Curve:
         return np.where(np.isnan(measured)[:, None], 0, np.stack(rows, axis=1))
 
     @classmethod
-    def fit(
-        cls, name: str, values: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
-    ) -> Curve | None:
-        """The curve of some numbers, and how often each counts; None where all are NaN."""
-        known = ~np.isnan(values)
-        measured, counts = _measure(name, values[known]), counts[known]
+    def fit(cls, name: str, values: npt.NDArray[np.float64]) -> Curve | None:
+        """The curve of some numbers; None where all are NaN."""
+        measured = _measure(name, values[~np.isnan(values)])
         if not len(measured):
             return None
-        order = np.argsort(measured, kind="stable")
-        below = np.cumsum(counts[order])
-        number = int(np.clip(len(measured) // MOVIES_PER_KNOT, 2, MOST_KNOTS))
-        places = np.searchsorted(below, np.linspace(0, below[-1], number)[:-1], side="right")
-        knots = measured[order][[*places, -1]]
-        return cls(name, tuple(np.unique(knots).tolist()))
+        count = int(np.clip(len(measured) // MOVIES_PER_KNOT, 2, MOST_KNOTS))
+        return cls(name, tuple(np.unique(np.quantile(measured, np.linspace(0, 1, count))).tolist()))
 
 
 @dataclass(frozen=True)
@@ -138,19 +130,9 @@ class NumberBlock:
         return (np.concatenate(columns, axis=1) * self.scale).astype(np.float32)
 
     @classmethod
-    def fit(
-        cls,
-        name: str,
-        fields: Iterable[str],
-        movies: Sequence[Movie],
-        counts: npt.NDArray[np.int64] | None = None,
-    ) -> NumberBlock | None:
-        """The block of those numbers that some of the movies have; None if there are none.
-
-        `counts` says how often each movie was watched: knots lie where people watch.
-        """
-        times = np.ones(len(movies), np.int64) if counts is None else counts
-        curves = (Curve.fit(field, _values(field, movies), times) for field in fields)
+    def fit(cls, name: str, fields: Iterable[str], movies: Sequence[Movie]) -> NumberBlock | None:
+        """The block of those numbers that some of the movies have; None if there are none."""
+        curves = (Curve.fit(field, _values(field, movies)) for field in fields)
         numbers = tuple(curve for curve in curves if curve)
         if not numbers:
             return None

@@ -43,33 +43,33 @@ class Built:
     coverage: tuple[Coverage, ...]
 
 
-def training_counts(
+def training_items(
     store: SequenceStore,
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
     *,
     time_quantile: float = 0.9,
-) -> npt.NDArray[np.int64]:
-    """`[len(catalog)]`: each item's interactions in the part that selection trains on.
+) -> npt.NDArray[np.bool_]:
+    """`[len(catalog)]`: items with an interaction in the part that selection trains on.
 
-    Of the cold-items split: those of leave-one-out, none for items that are held out.
+    Of the cold-items split: those of leave-one-out that are not held out.
     """
     chosen = (
         global_time(store, quantile=time_quantile)
         if split == "global-time"
         else leave_one_out(store)
     )
-    counts = train_counts(store, chosen.train_stop)
+    seen = train_counts(store, chosen.train_stop) > 0
     if split == "cold-items":
-        counts = np.where(choose_cold(store).either, 0, counts)
-    of_items: npt.NDArray[np.int64] = counts[store.catalog.is_item()]
-    return of_items
+        seen &= ~choose_cold(store).either
+    fitted: npt.NDArray[np.bool_] = seen[store.catalog.is_item()]
+    return fitted
 
 
 def build(
     store: SequenceStore,
     output: Path,
     *,
-    counts: npt.NDArray[np.int64],
+    fitted: npt.NDArray[np.bool_],
     sources: Sources = NO_SOURCES,
     options: Options = DEFAULTS,
     like: Encoding | None = None,
@@ -85,13 +85,13 @@ def build(
     Args:
       store: the catalog, and the interactions for the coverage.
       output: the folder to make, or earlier content to replace.
-      counts: `[len(catalog)]`: how often each item is watched where vocabularies, means and scales
-        are fitted; mostly `training_counts(store)`.
+      fitted: `[len(catalog)]`: items that vocabularies, means and scales are fitted on; mostly
+        `training_items(store)`.
       sources: where the content comes from.
       options: what becomes columns.
       like: make the columns of earlier content instead, so that a model of that can go on.
       text, embedder, cache: see `sources.gather`.
-      about: more entries of the manifest, such as the split behind `counts`.
+      about: more entries of the manifest, such as the split behind `fitted`.
       progress: texts embedded, of all.
       notify: called with a sentence the user should see.
 
@@ -110,15 +110,15 @@ def build(
         notify=notify,
     )
     if like is None:
-        encoder = fit(known.movies, counts, options=options, vectors=known.vectors)
+        encoder = fit(known.movies, fitted, options=options, vectors=known.vectors)
         like = Encoding(encoder, known.text)
     encoder, rows = like.encoder, like.encode(known)
-    every = np.bincount(store.tokens, minlength=catalog.num_rows)[catalog.is_item()]
-    coverage = coverage_of(encoder.spans(), rows, every)
+    counts = np.bincount(store.tokens, minlength=catalog.num_rows)[catalog.is_item()]
+    coverage = coverage_of(encoder.spans(), rows, counts)
     report = [entry for block in coverage.values() for entry in block]
     if known.metadata:
         name = f"rows by {known.metadata.id_column}"
-        report.insert(0, share(name, encoder.width, known.metadata.matched, every))
+        report.insert(0, share(name, encoder.width, known.metadata.matched, counts))
     if encoder.options.leaky:
         notify(_LEAK)
     content = write_content(
@@ -127,7 +127,7 @@ def build(
         content_rows(catalog, rows),
         encoder,
         {
-            "fitted_items": int((counts > 0).sum()),
+            "fitted_items": int(fitted.sum()),
             "leaky": encoder.options.leaky,
             "id_column": known.metadata.id_column if known.metadata else None,
             "sources": sources.files(),

@@ -136,7 +136,7 @@ class Encoder:
 
 def fit(
     movies: Sequence[Movie],
-    counts: npt.NDArray[np.int64],
+    fitted: npt.NDArray[np.bool_],
     *,
     options: Options,
     vectors: Mapping[str, Vectors] | None = None,
@@ -145,27 +145,25 @@ def fit(
 
     Args:
       movies: all n movies.
-      counts: `[n]`: how often each is watched in training; vocabularies, means and scales look at
-        those that are.
+      fitted: `[n]`: which of them vocabularies, means and scales may look at.
       options: what becomes columns.
       vectors: block -> embeddings of the n movies.
 
     Raises:
       UserError: nothing is known about any fitted movie.
     """
-    fitted = counts > 0
-    seen = [movie for movie, counted in zip(movies, fitted) if counted]
+    seen = [movie for movie, counts in zip(movies, fitted) if counts]
     blocks: list[Block | None] = []
     for field in options.blocks:
         if field == "numbers":
-            blocks.append(NumberBlock.fit(field, _NUMBERS, seen, counts[fitted]))
+            blocks.append(NumberBlock.fit(field, _NUMBERS, seen))
         else:
             top, buckets = options.columns_of(field)
             blocks.append(
                 NameBlock.fit(field, seen, min_count=options.min_count, top=top, buckets=buckets)
             )
     if options.leaky:
-        blocks.append(NumberBlock.fit("leaky", _LEAKY, seen, counts[fitted]))
+        blocks.append(NumberBlock.fit("leaky", _LEAKY, seen))
     for name, given in (vectors or {}).items():
         blocks.append(VectorBlock.fit(name, Vectors(given.values[fitted], given.present[fitted])))
     kept = tuple(block for block in blocks if block)

@@ -80,13 +80,6 @@ def test_knots_are_dense_where_the_numbers_are():
     assert len(few.numbers[0].knots) == 100 // MOVIES_PER_KNOT
 
 
-def test_knots_are_dense_where_people_watch():
-    movies = [Movie(runtime=x) for x in range(100, 200)]
-    counts = np.where(np.arange(100) < 90, 1, 91)  # the ten longest have ten of eleven views
-    block = NumberBlock.fit("numbers", ("runtime",), movies, counts)
-    assert block.numbers[0].knots == (100, 191, 194, 197, 199)
-
-
 def test_budgets_are_compared_by_their_logarithm():
     movies = [Movie(budget=10.0**exponent - 1) for exponent in (4, 6, 8)]
     block = NumberBlock.fit("numbers", ("budget",), movies)

@@ -10,7 +10,7 @@ import pytest
 import shelf
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.features.build import build, training_counts
+from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.content import Content
 from bert4rec_jax.features.options import Options, TextOptions
 from bert4rec_jax.features.sources import Sources, gather
@@ -29,7 +29,7 @@ def table(tmp_path):
 
 
 def made(store, output, **options):
-    options = {"options": OPTIONS, "counts": training_counts(store)} | options
+    options = {"options": OPTIONS, "fitted": training_items(store)} | options
     return build(store, output, **options)
 
 
@@ -38,11 +38,11 @@ def tokens(store):
     return [store.catalog.token(item_id) for item_id in shelf.IDS]
 
 
-def test_training_counts_are_those_before_the_targets(store):
-    seen = dict(zip(store.catalog.item_ids, training_counts(store) > 0))
+def test_training_items_are_those_before_the_targets(store):
+    seen = dict(zip(store.catalog.item_ids, training_items(store)))
     assert seen == {item_id: item_id != shelf.IDS[-1] for item_id in shelf.IDS}
     # By time: the fifth step of every user lies after the first quarter of the rows.
-    assert (training_counts(store, "global-time", time_quantile=0.3) > 0).sum() < 6
+    assert training_items(store, "global-time", time_quantile=0.3).sum() < 6
 
 
 def test_the_catalog_alone_gives_genres_and_years(store, tmp_path):

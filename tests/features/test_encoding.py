@@ -18,7 +18,7 @@ TEXT = TextOptions("fake", truncate_dim=4)
 def content(tmp_path):
     table = shelf.write_parquet(tmp_path / "movies.parquet")
     return build(
-        shelf.store(tmp_path / "store"), tmp_path / "content", counts=np.ones(6, np.int64),
+        shelf.store(tmp_path / "store"), tmp_path / "content", fitted=np.ones(6, bool),
         sources=Sources(table), options=Options(min_count=1), text=TEXT, embedder=shelf.Fake(),
         cache=tmp_path / "cache",
     ).content  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import shelf
 
 from bert4rec_jax.data.prepare import prepare
-from bert4rec_jax.features.build import build, training_counts
+from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.options import TextOptions
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.features.text import load_model
@@ -36,7 +36,7 @@ def test_a_model_that_a_package_carries(tmp_path, monkeypatch):
         build(
             store,
             tmp_path / "content",
-            counts=training_counts(store),
+            fitted=training_items(store),
             sources=sources,
             text=text,
             cache=tmp_path / "cache",
@@ -55,7 +55,7 @@ def test_tmdb_covers_movietweetings(tmp_path):
     built = build(
         store,
         tmp_path / "content",
-        counts=training_counts(store),
+        fitted=training_items(store),
         sources=Sources(metadata=TMDB),
     )
     matched, *blocks = built.coverage
@@ -63,7 +63,7 @@ def test_tmdb_covers_movietweetings(tmp_path):
     assert matched.items > 0.96
     assert matched.interactions > 0.99
     assert all(block.items > 0.7 for block in blocks)
-    rows = built.content.matrix[store.catalog.is_item()][training_counts(store) > 0]
+    rows = built.content.matrix[store.catalog.is_item()][training_items(store)]
     for span in built.content.blocks:
         squared = np.square(rows[:, span.start : span.stop], dtype=np.float64).sum(axis=1)
         assert squared.mean() == pytest.approx(1, rel=1e-4), span.name

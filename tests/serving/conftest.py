@@ -22,7 +22,7 @@ from bert4rec_jax.config import (
     TrainingConfig,
 )
 from bert4rec_jax.data.split import leave_one_out
-from bert4rec_jax.features.build import build, training_counts
+from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.export import read_run, write_bundle
 from bert4rec_jax.serving.scorer import load
@@ -34,7 +34,7 @@ def make_content(store, folder):
     """Three random numbers per item."""
     np.save(folder / "vectors.npy", np.random.default_rng(0).normal(size=(len(store.catalog), 3)))
     vectors = Sources(embeddings=folder / "vectors.npy")
-    build(store, folder / "content", counts=training_counts(store), sources=vectors)
+    build(store, folder / "content", fitted=training_items(store), sources=vectors)
 
 
 def make_run(store, once, name, **changes):
