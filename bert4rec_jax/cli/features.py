@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from bert4rec_jax.features.options import BLOCKS, BlockName
+from bert4rec_jax.features.options import USUAL, BlockName
 
 
 def features(
@@ -21,12 +21,12 @@ def features(
     id_column: str | None = None,
     id_map: Path | None = None,
     separator: str = "|",
-    blocks: tuple[BlockName, ...] = BLOCKS,
+    blocks: tuple[BlockName, ...] = USUAL,
     min_count: int = 5,
     keywords: int = 512,
     cast: int = 256,
     crew: int = 128,
-    companies: int = 128,
+    companies: int = 32,
     buckets: int = 16,
     leaky_columns: bool = False,
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
@@ -51,7 +51,8 @@ def features(
         id_column: Column of ids in the table. None: the one that matches most items.
         id_map: File with two columns, an item's id in the store and in the table, if they differ.
         separator: Between the names of a list in one field of the table.
-        blocks: Blocks of columns to make.
+        blocks: Blocks of columns to make. Keywords, cast and crew have so many columns that a log
+            of some thousand movies learns them by heart.
         min_count: Items of the training part that a name needs for a column of its own.
         keywords: Most keywords with a column of their own.
         cast: Most actors with one.

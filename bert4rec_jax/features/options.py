@@ -9,6 +9,8 @@ from bert4rec_jax.errors import UserError
 
 BlockName = Literal["genres", "language", "keywords", "cast", "crew", "companies", "numbers"]
 BLOCKS: tuple[BlockName, ...] = get_args(BlockName)
+USUAL: tuple[BlockName, ...] = ("genres", "language", "companies", "numbers")
+"""What tells most about movies that nobody has watched. The others are learnt by heart."""
 
 _TOP_OF_SHORT_LISTS = 64
 
@@ -26,12 +28,12 @@ class Options:
       leaky: also popularity, votes and revenue, which know the future.
     """
 
-    blocks: tuple[BlockName, ...] = BLOCKS
+    blocks: tuple[BlockName, ...] = USUAL
     min_count: int = 5
     keywords: int = 512
     cast: int = 256
     crew: int = 128
-    companies: int = 128
+    companies: int = 32
     buckets: int = 16
     leaky: bool = False
 

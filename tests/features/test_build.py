@@ -12,10 +12,10 @@ import shelf
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.content import Content
-from bert4rec_jax.features.options import Options, TextOptions
+from bert4rec_jax.features.options import BLOCKS, Options, TextOptions
 from bert4rec_jax.features.sources import Sources, gather
 
-OPTIONS = Options(min_count=1, buckets=2)
+OPTIONS = Options(BLOCKS, min_count=1, buckets=2)
 
 
 @pytest.fixture(scope="module")

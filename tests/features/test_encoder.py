@@ -14,7 +14,7 @@ from bert4rec_jax.features.vectors import Vectors
 
 MOVIES = [movie_of(row, "") for row in shelf.ROWS[:5]] + [Movie()]
 FITTED = np.array([True, True, True, True, False, False])
-OPTIONS = Options(min_count=1, buckets=2, leaky=True)
+OPTIONS = Options(BLOCKS, min_count=1, buckets=2, leaky=True)
 VECTORS = {
     "text": Vectors(
         np.arange(18, dtype=np.float32).reshape(6, 3), np.array([True] * 4 + [False] * 2)
@@ -134,7 +134,7 @@ def test_blocks_are_chosen_and_leaky_ones_are_off_by_default():
 
 def test_cut_offs():
     # Drama, Crime, ... occur once each among the fitted, Science Fiction twice.
-    options = Options(min_count=2, keywords=0, buckets=3)
+    options = Options(BLOCKS, min_count=2, keywords=0, buckets=3)
     blocks = {block.name: block for block in fit(MOVIES, FITTED, options=options).blocks}
     assert blocks["genres"].vocabulary.names == ("Science Fiction",)
     assert blocks["genres"].vocabulary.buckets == 1

@@ -41,7 +41,8 @@ def test_commands(tmp_path, monkeypatch, command):
     cli.main()
     content = Content.open(tmp_path / "data" / "content", store.catalog)
     names = {span.name for span in content.blocks}
-    assert ("keywords" in names) == ("--metadata" in command)
+    assert ("companies" in names) == ("--metadata" in command)
+    assert ("keywords" in names) == ("--blocks" in command)
     assert ("text" in names) == ("--text" in command)
     assert ("embeddings" in names) == ("--embeddings" in command)
 

@@ -116,7 +116,7 @@ def test_a_table_of_movies(trained, tmp_path):
     table = tmp_path / "new.csv"
     table.write_text(
         "imdb_id,title,release_date,genres\n"
-        "tt0000003,Comet,2000-05-01,Science Fiction|Drama\ntt0000004,Nothing,,\n"
+        "tt0000003,Comet,2000,Science Fiction|Drama\ntt0000004,Nothing,,\n"
     )
     notes = []
     add_items(tmp_path / "bundle", tmp_path / "more", sources=Sources(metadata=table),
