@@ -2,7 +2,7 @@
 
 import pytest
 
-from bert4rec_jax.evaluation.calibration import FINER, OFFSETS, calibrate
+from bert4rec_jax.evaluation.calibration import OFFSETS, calibrate
 
 
 def test_trained_targets_keep_94_hundredths():
@@ -13,9 +13,9 @@ def test_trained_targets_keep_94_hundredths():
         return 0.2 - 0.0075 * max(offset, 0), 0.01 + offset / 1000  # .188 is left at 1.6
 
     found = calibrate(ask)
-    assert asked == [*OFFSETS, *(1 + step for step in FINER)]
-    assert found.chosen.offset == 1.5
-    assert found.chosen.warm == pytest.approx(0.2 - 0.0075 * 1.5)
+    assert asked == [*OFFSETS, 1.25, 1.5, 1.75, 1.5625, 1.625, 1.6875]
+    assert found.chosen.offset == 1.5625
+    assert found.chosen.warm == pytest.approx(0.2 - 0.0075 * 1.5625)
     assert [trial.offset for trial in found.trials] == sorted(asked)
 
 
@@ -25,5 +25,5 @@ def test_an_offset_that_gains_nothing_is_not_taken():
 
 def test_what_is_kept():
     values = calibrate(lambda offset: (0.5, offset / 100)).to_json()
-    assert values["offset"] == values["trials"][-1]["offset"] == 3.75
-    assert (values["warm_ndcg@10"], values["cold_ndcg@10"]) == (0.5, 0.0375)
+    assert values["offset"] == values["trials"][-1]["offset"] == 3.9375
+    assert (values["warm_ndcg@10"], values["cold_ndcg@10"]) == (0.5, 0.039375)
