@@ -24,6 +24,7 @@ Mask = npt.NDArray[np.bool_]
 LOGARITHMIC = ("budget", "popularity", "vote_count", "revenue")
 MOST_KNOTS = 32
 MOVIES_PER_KNOT = 20
+VALUES_PER_KNOT = 8  # different ones
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ class Curve:
         measured = _measure(name, values[~np.isnan(values)])
         if not len(measured):
             return None
-        count = int(np.clip(len(measured) // MOVIES_PER_KNOT, 2, MOST_KNOTS))
-        return cls(name, tuple(np.unique(np.quantile(measured, np.linspace(0, 1, count))).tolist()))
+        most = min(len(measured) // MOVIES_PER_KNOT, len(np.unique(measured)) // VALUES_PER_KNOT)
+        places = np.linspace(0, 1, int(np.clip(most, 2, MOST_KNOTS)))
+        return cls(name, tuple(np.unique(np.quantile(measured, places)).tolist()))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 from bert4rec_jax.features.blocks import (
     MOST_KNOTS,
     MOVIES_PER_KNOT,
+    VALUES_PER_KNOT,
     NameBlock,
     NumberBlock,
     VectorBlock,
@@ -78,6 +79,10 @@ def test_knots_are_dense_where_the_numbers_are():
     assert (curve.knots[0], curve.knots[-1]) == (90, 300)
     few = NumberBlock.fit("numbers", ("runtime",), [Movie(runtime=x) for x in runtimes[:100]])
     assert len(few.numbers[0].knots) == 100 // MOVIES_PER_KNOT
+    years = NumberBlock.fit(
+        "numbers", ("released",), [Movie(year=1950 + k % 50) for k in range(999)]
+    )
+    assert len(years.numbers[0].knots) == 50 // VALUES_PER_KNOT
 
 
 def test_budgets_are_compared_by_their_logarithm():
