@@ -35,7 +35,8 @@ def main(
     config = metrics["config"]
     seed = config["training"]["seed"]
     config["workdir"] = _portable(config["workdir"])
-    config["data"]["path"] = _portable(config["data"]["path"])
+    for name in ("path", "content", "users"):
+        config["data"][name] = _portable(config["data"][name])
     about = {"command": command, "commit": commit, "seed": seed}
     destination.parent.mkdir(parents=True, exist_ok=True)
     with np.load(run / "ranks.npz") as ranks:
