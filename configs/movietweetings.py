@@ -1,8 +1,8 @@
 """MovieTweetings 5-core (ships with the package), leave-one-out: the first run on a laptop.
 
 Command: `python train.py`. Hardware: 2 CPU cores, about 3 minutes. Chosen on validation among some
-thirty-five short runs (docs/results.md); seed 0: validation NDCG@10 .136, test HR@10 .250 and
-NDCG@10 .141; three seeds: test NDCG@10 .140 with a standard deviation of .002. No test figure of
+thirty-five short runs (docs/results.md); seed 0: validation NDCG@10 .137, test HR@10 .252 and
+NDCG@10 .143; three seeds: test NDCG@10 .141 with a standard deviation of .001. No test figure of
 these variants was read while choosing.
 """
 
