@@ -34,9 +34,10 @@ ALLOWED = {
     "recipes": {"config", "data", "inputs", "processes"},
     "inputs": {"config", "data", "features", "processes", "training"},
     "environment": set(),
+    "programs": {"data"},
     "setting": {
         "config", "data", "evaluation", "features", "inputs", "models", "outputs", "processes",
-        "sharding", "training",
+        "programs", "sharding", "training",
     },
     "calibrated": {"evaluation", "outputs", "processes", "setting", "training"},
     "experiment": {
