@@ -37,7 +37,7 @@ from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.programs import keep_programs
-from bert4rec_jax.sharding import Along, check_divides, is_cpu, make_mesh, put
+from bert4rec_jax.sharding import Along, check_divides, make_mesh, platform, put
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
 
@@ -194,7 +194,7 @@ def open_setting(config: Config, console: Console) -> Setting:
     """
     workdir = Path(config.workdir)
     mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)
-    if not is_cpu(mesh):
+    if platform(mesh) != "cpu":
         keep_programs()
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # before anything in the folder is touched

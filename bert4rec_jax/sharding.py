@@ -102,14 +102,9 @@ def devices_along(mesh: Mesh) -> tuple[int, int]:
     return mesh.shape[_DATA], mesh.shape[_MODEL]
 
 
-def is_gpu(mesh: Mesh) -> bool:
-    """Whether the devices are GPUs."""
-    return bool(mesh.devices.flat[0].platform == "gpu")
-
-
-def is_cpu(mesh: Mesh) -> bool:
-    """Whether the devices are processors."""
-    return bool(mesh.devices.flat[0].platform == "cpu")
+def platform(mesh: Mesh) -> str:
+    """What the devices are: `cpu`, `gpu` or `tpu`."""
+    return str(mesh.devices.flat[0].platform)
 
 
 def items_mesh(devices: Sequence[jax.Device], num_rows: int) -> Mesh:

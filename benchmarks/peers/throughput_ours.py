@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from bert4rec_jax.config import (
 from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
-from bert4rec_jax.sharding import Along, cores_as_devices, is_gpu, make_mesh, put
+from bert4rec_jax.sharding import Along, cores_as_devices, make_mesh, platform, put
 from bert4rec_jax.training.fit import build_model, make_plan
 from bert4rec_jax.training.masking import num_slots
 from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
@@ -69,7 +70,7 @@ def main() -> None:
         config.model,
         num_rows=store.catalog.num_rows,
         max_length=LENGTH,
-        fused=fused and is_gpu(mesh),
+        fused=fused and platform(mesh) == "gpu",
     )
     schedule = make_schedule(config.optimizer, dim=options.width, total_steps=1)
     optimizer = make_optimizer(config.optimizer, schedule)
@@ -86,6 +87,8 @@ def main() -> None:
         chunk=config.training.loss_chunk,
     )  # fmt: skip
     at_once = 1 if jax.default_backend() == "cpu" else options.at_once
+    if options.warmup % at_once or options.steps % at_once:
+        sys.exit(f"--warmup and --steps have to be multiples of --at-once, which is {at_once}")
     total = options.warmup + options.steps
     strides = np.arange(0, total, at_once)[:, None] + [0, 0]
     strides[:, 1] = at_once

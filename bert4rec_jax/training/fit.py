@@ -26,7 +26,7 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
-from bert4rec_jax.sharding import Along, is_cpu, is_gpu, put, to_host
+from bert4rec_jax.sharding import Along, platform, put, to_host
 from bert4rec_jax.training.checkpoints import Checkpoints, Restored, RunRecord
 from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.log import TrainingLog
@@ -203,7 +203,7 @@ def fit(
         num_rows=store.catalog.num_rows,
         max_length=config.data.max_length,
         content_dim=0 if content is None else content.shape[1],
-        fused=config.model.attention == "fused" and is_gpu(mesh),
+        fused=config.model.attention == "fused" and platform(mesh) == "gpu",
     )
     schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=scheduled)
     optimizer = make_optimizer(config.optimizer, schedule)
@@ -295,7 +295,7 @@ def fit(
                     save_every=training.save_every,
                     metric=training.metric,
                     patience=training.patience,
-                    at_once=training.steps_at_once or (1 if is_cpu(mesh) else _AT_ONCE),
+                    at_once=training.steps_at_once or (1 if platform(mesh) == "cpu" else _AT_ONCE),
                 ),
                 reporter=log,
             )

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from bert4rec_jax.config import MaskingConfig
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.models.history import History
-from bert4rec_jax.sharding import Along, global_rows, is_gpu, place, place_state
+from bert4rec_jax.sharding import Along, global_rows, place, place_state, platform
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import BLOCKS, Histories, cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
@@ -185,7 +185,7 @@ def make_train_step(
     of items and of masked items.
     """
     keys = _keys(seed)
-    blocks = 1 if is_gpu(mesh) else BLOCKS  # a GPU asks the host how long to loop
+    blocks = 1 if platform(mesh) == "gpu" else BLOCKS  # a GPU asks the host how long to loop
 
     def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
         masked = mask_items(
