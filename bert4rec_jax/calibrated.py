@@ -1,73 +1,173 @@
-"""Calibrated: what validation adds to the biases of a trained model."""
+"""Calibrated: what validation adds to the scores of a trained model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
+from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation.calibration import calibrate
+from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
 from bert4rec_jax.evaluation.metrics import summary
+from bert4rec_jax.evaluation.search import Choice
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.setting import CALIBRATION, Added, Setting, load_selected, read_added
 from bert4rec_jax.training.fit import digest
 
+MOST_CASES = 10_000  # of validation, drawn once, that settings are chosen by
+
 
 def calibrated(setting: Setting, params: Any, console: Console) -> Added:
-    """What is added to the biases of tested parameters: an offset of untrained items where the
-    split holds some out, a trend where it asks about the time after training; else nothing.
+    """What is added to the scores of tested parameters: a trend where the split asks about the time
+    after training; covisitation where the config wants it; an offset of untrained items where the
+    split holds some out; else nothing.
 
     It is found once, and kept in the workdir for `bert4rec evaluate` and `export`.
     """
     split, store = setting.split, setting.store
+    covisitation = setting.config.calibration.covisitation
     offset = split.cold_validation is not None and setting.content is not None
-    if not offset and not split.refits:
+    if not (offset or split.refits or covisitation):
         return Added()
     workdir = Path(setting.config.workdir)
-    kept = read_added(workdir, params, store=store, stop=split.refit_stop)
-    if kept is not None:
+    kept = read_added(workdir, params, store=store, stop=split.refit_stop, length=setting.length)
+    if kept is not None and kept.asked == covisitation and kept.validation is not None:
         return kept
-    found = _offset(setting, params, console) if offset else _trend(setting, console)
+    selected = load_selected(setting, console).state.params if split.refits else params
+    asked = _Questions(setting, selected)
+    found: dict[str, Any] = {}
+    if split.refits:
+        found |= _trend(asked, console)
+    if covisitation:
+        found["covisitation"] = _covisitation(asked, console)
+    if offset:
+        found |= _offset(asked, console)
+    validation = asked.all(split.validation)
     if is_first():
-        write_json(workdir / CALIBRATION, {**found, "parameters_sha256": digest(params)})
+        found |= {"validation": validation, "parameters_sha256": digest(params)}
+        write_json(workdir / CALIBRATION, found)
     barrier("calibration is written")
-    return read_added(workdir, params, store=store, stop=split.refit_stop) or Added()
+    kept = read_added(workdir, params, store=store, stop=split.refit_stop, length=setting.length)
+    return kept or Added()
 
 
-def _offset(setting: Setting, params: Any, console: Console) -> dict[str, Any]:
-    console.print("Calibrating the scores of items without a training event ...")
-    split = setting.split
-    trained = setting.trained(split.train_stop)
+class _Questions:
+    """Asks the model that validation selected, with all that was chosen so far.
 
-    def ask(offset: float) -> tuple[float, float]:
-        warm, cold = (
-            summary(setting.ask(params, trained, cases, added=Added(offset)).ranks)["ndcg@10"]
-            for cases in (split.validation, split.cold_validation)
-            if cases is not None
+    Attributes:
+      setting: of the run.
+      shift, covisitation, offset: what was chosen; see `Added`.
+    """
+
+    def __init__(self, setting: Setting, params: Any) -> None:
+        self.setting = setting
+        self._params = params
+        self._trained = setting.trained(setting.split.train_stop)
+        self.shift = np.zeros(setting.store.catalog.num_rows, np.float32)
+        self.covisitation: Mapping[str, npt.NDArray[Any]] | None = None
+        self.offset = 0.0
+
+    def warm(
+        self,
+        *,
+        shift: npt.NDArray[np.float32] | None = None,
+        covisitation: Mapping[str, npt.NDArray[Any]] | None = None,
+        offset: float = 0.0,
+    ) -> float:
+        """NDCG@10 of the validation cases, with this added besides."""
+        return self._ndcg(self._warm, shift, covisitation, offset)
+
+    def cold(self, offset: float) -> float:
+        """NDCG@10 of the validation cases about untrained items."""
+        return self._ndcg(self._cold, None, None, offset)
+
+    def all(self, cases: Cases) -> dict[str, float]:
+        """The metrics of cases, with all that was chosen."""
+        added = Added(self.offset, self.shift, self.covisitation)
+        return summary(self.setting.ask(self._params, self._trained, cases, added=added).ranks)
+
+    def _ndcg(
+        self,
+        sample: tuple[Cases, npt.NDArray[np.float32]],
+        shift: npt.NDArray[np.float32] | None,
+        covisitation: Mapping[str, npt.NDArray[Any]] | None,
+        offset: float,
+    ) -> float:
+        cases, hidden = sample
+        added = Added(
+            offset,
+            self.shift if shift is None else self.shift + shift,
+            self.covisitation if covisitation is None else covisitation,
         )
-        return warm, cold
+        ranking = self.setting.ask(self._params, self._trained, cases, added=added, hidden=hidden)
+        return summary(ranking.ranks)["ndcg@10"]
 
-    return calibrate(ask).to_json()
+    @cached_property
+    def _warm(self) -> tuple[Cases, npt.NDArray[np.float32]]:
+        return self._sample(self.setting.split.validation)
+
+    @cached_property
+    def _cold(self) -> tuple[Cases, npt.NDArray[np.float32]]:
+        assert self.setting.split.cold_validation is not None
+        return self._sample(self.setting.split.cold_validation)
+
+    def _sample(self, cases: Cases) -> tuple[Cases, npt.NDArray[np.float32]]:
+        if len(cases) > MOST_CASES:
+            cases = cases[np.random.default_rng(0).permutation(len(cases))[:MOST_CASES]]
+        return cases, self.setting.encode(self._params, self._trained, cases)
 
 
-def _trend(setting: Setting, console: Console) -> dict[str, Any]:
+def _offset(asked: _Questions, console: Console) -> dict[str, Any]:
+    console.print("Calibrating the scores of items without a training event ...")
+    found = calibrate(lambda offset: (asked.warm(offset=offset), asked.cold(offset)))
+    asked.offset = found.chosen.offset
+    return found.to_json()
+
+
+def _trend(asked: _Questions, console: Console) -> dict[str, Any]:
     console.print("Weighing what was watched last before training ends ...")
-    split = setting.split
-    trained = setting.trained(split.train_stop)
-    params = load_selected(setting, console).state.params
+    store, stop = asked.setting.store, asked.setting.split.train_stop
 
     def ask(trend: Trend | None) -> float:
-        shift = None if trend is None else trend.shift(setting.store, split.train_stop)
-        ranks = setting.ask(params, trained, split.validation, added=Added(shift=shift)).ranks
-        return summary(ranks)["ndcg@10"]
+        return asked.warm(shift=None if trend is None else trend.shift(store, stop))
 
     found = choose_trend(ask)
-    best = max([found.without, *(value for _, value in found.trials)])
+    if found.chosen is not None:
+        asked.shift = asked.shift + found.chosen.shift(store, stop)
+    _tell("a trend", found, console)
+    return found.to_json("trend")
+
+
+def _covisitation(asked: _Questions, console: Console) -> dict[str, Any]:
+    console.print("Weighing what followed the last items of other histories ...")
+    setting = asked.setting
+    store, stop = setting.store, setting.split.train_stop
+    followers, counts = Followers.of(store, stop), train_counts(store, stop)
+
+    def ask(tried: Covisitation | None) -> float:
+        if tried is None:
+            return asked.warm()
+        collection = tried.collection(followers, setting.length)
+        return asked.warm(shift=tried.shift(counts), covisitation=collection)
+
+    found = choose_covisitation(ask)
+    if found.chosen is not None:
+        asked.shift = asked.shift + found.chosen.shift(counts)
+        asked.covisitation = found.chosen.collection(followers, setting.length)
+    _tell("it", found, console)
+    return found.to_json("chosen")
+
+
+def _tell(what: str, found: Choice[Any], console: Console) -> None:
     console.print(
-        f"  validation NDCG@10 {found.without:.4f} without a trend, {best:.4f} with the best",
+        f"  validation NDCG@10 {found.without:.4f} without {what}, {found.best:.4f} with the best",
         highlight=False,
     )
-    return found.to_json()

@@ -356,6 +356,15 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class CalibrationConfig:
+    """What is added to a trained model, weighed on validation; it can be changed afterwards."""
+
+    covisitation: bool = False
+    """Let items gain that followed the last ones of a history in other histories: sparse logs rank
+    better with these counts than without. Of BERT4Rec; part of what is exported."""
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """Where the log goes, beside `log.jsonl` and TensorBoard in the workdir."""
 
@@ -373,6 +382,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     log: LogConfig = field(default_factory=LogConfig)
     workdir: str = "runs/bert4rec"
@@ -390,6 +400,12 @@ class Config:
             "next: two towers read a history from the left",
         )
         _require(
+            self.model.kind == "bert4rec" or not self.calibration.covisitation,
+            "calibration.covisitation",
+            True,
+            "False: candidates of two towers are found by dot products alone",
+        )
+        _require(
             self.model.kind == "two-tower" or not self.data.users,
             "data.users",
             self.data.users,
@@ -398,7 +414,7 @@ class Config:
 
 
 # A run may be continued elsewhere, on other devices, to be evaluated and watched otherwise.
-_MAY_DIFFER = ("workdir", "mesh", "evaluation", "log")
+_MAY_DIFFER = ("workdir", "mesh", "calibration", "evaluation", "log")
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -429,8 +445,8 @@ def from_json(values: dict[str, Any]) -> Config:
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The fields in which two configs in JSON form differ, as `name: saved -> current`.
 
-    The folder, the mesh, what evaluation reports and where the log goes may differ between two
-    starts of one run, so they are not compared.
+    The folder, the mesh, what is added after training, what evaluation reports and where the log
+    goes may differ between two starts of one run, so they are not compared.
     """
     found = []
     for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):

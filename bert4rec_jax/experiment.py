@@ -259,7 +259,11 @@ def _test(
     validation: dict[str, Mapping[str, Any]] = {}
     if validations:
         best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
-        validation[model] = {name: round(v, 6) for name, v in best.items() if name != "step"}
+        alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
+        validation[model] = alone
+        if added.moves and added.validation is not None:
+            validation[model] = {name: round(v, 6) for name, v in added.validation.items()}
+            validation[f"{model} alone"] = alone
     tuned: Mapping[str, Tuned] = {}
     if config.evaluation.baselines:
         tuned = tune_all(
@@ -280,8 +284,8 @@ def _test(
         return _Tested(Comparison({}, {}, {}), validation)
 
     models: dict[str, Ask] = {model: partial(setting.ask, params, trained, added=added)}
-    if added.shift is not None:
-        models[f"{model} without trend"] = partial(setting.ask, params, trained)
+    if added.moves:
+        models[f"{model} alone"] = partial(setting.ask, params, trained, added=Added(added.offset))
     models |= {
         name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from bert4rec_jax.data.split import (
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.covisitation import Covisitation, Followers
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.evaluation.trend import Trend
@@ -33,6 +34,7 @@ from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.inputs import KnownContent, open_cold_items, open_content, open_data
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.covisitation import COLLECTION
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
@@ -53,11 +55,22 @@ class Added:
 
     Attributes:
       offset: to those of items without a training event.
-      shift: `[V]`, to those of the others, by what was recent at the end of training; or None.
+      shift: `[V]`, to those of the others, by how often they were chosen, and when; or None.
+      covisitation: the collection of `models.covisitation`, which adds to scores; or None.
+      asked: whether covisitation was weighed, even if it gained nothing.
+      validation: metrics of the validation cases with all this, where they are known.
     """
 
     offset: float = 0.0
     shift: Features | None = None
+    covisitation: Mapping[str, npt.NDArray[Any]] | None = None
+    asked: bool = False
+    validation: Mapping[str, float] | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether scores of trained items change, beside each other."""
+        return self.shift is not None or self.covisitation is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +120,11 @@ class Setting:
         return None if self.known_users is None else self.known_users.encoding
 
     @property
+    def length(self) -> int:
+        """Positions L of the model."""
+        return self.config.data.max_length
+
+    @property
     def causal(self) -> bool:
         """Whether the model is read at the newest item, from the left, not at a MASK."""
         return self.config.masking.objective == "next"
@@ -133,15 +151,21 @@ class Setting:
         self, params: Any, trained: npt.NDArray[np.bool_], added: Added | None = None
     ) -> dict[str, Any]:
         """The model's collections: `params`, and `catalog` if it needs any constants."""
-        offset, shift = (added.offset, added.shift) if added else (0.0, None)
+        added = added or Added()
         catalog = catalog_constants(
-            self.mesh, self.content, trained, offset, first_day=self.first_day
+            self.mesh, self.content, trained, added.offset, first_day=self.first_day
         )
-        if shift is not None:
+        if added.shift is not None:
             table = dict(params["item_table"])
-            table["bias"] = table["bias"] + put(self.mesh, Along.ITEMS, shift)
+            table["bias"] = table["bias"] + put(self.mesh, Along.ITEMS, added.shift)
             params = {**params, "item_table": table}
-        return {"params": params, **({"catalog": catalog} if catalog else {})}
+        variables = {"params": params, **({"catalog": catalog} if catalog else {})}
+        if added.covisitation is not None:
+            variables[COLLECTION] = {
+                name: put(self.mesh, Along.NEITHER, array)
+                for name, array in added.covisitation.items()
+            }
+        return variables
 
     def ask(
         self,
@@ -151,8 +175,10 @@ class Setting:
         among: npt.NDArray[np.int32] | None = None,
         *,
         added: Added | None = None,
+        hidden: Features | None = None,
     ) -> Ranking:
-        """A model's answers, given its parameters and `[V]` which items it was trained on."""
+        """A model's answers, given its parameters and `[V]` which items it was trained on; and what
+        `encode` made of the cases, if it did."""
         return self.evaluator.rank_model(
             self.model(),
             self.variables(params, trained, added),
@@ -161,6 +187,17 @@ class Setting:
             max_length=self.config.data.max_length,
             causal=self.causal,
             among=among,
+            hidden=hidden,
+        )
+
+    def encode(self, params: Any, trained: npt.NDArray[np.bool_], cases: Cases) -> Features:
+        """`[M, D]` what a model makes of the histories of cases."""
+        return self.evaluator.encode(
+            self.model(),
+            self.variables(params, trained),
+            cases,
+            max_length=self.config.data.max_length,
+            causal=self.causal,
         )
 
     def tested(self) -> dict[str, Cases]:
@@ -306,18 +343,19 @@ def open_finished(workdir: Path, console: Console) -> Finished:
         raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
     setting = open_setting(replace(from_json(values), workdir=str(workdir)), console)
 
-    split, refit = setting.split, workdir / REFIT
+    split, store, refit = setting.split, setting.store, workdir / REFIT
     selected = load_selected(setting, console)
     if split.refits and (refit / "checkpoints").is_dir():
         best, stop = _load(setting, refit, console), split.refit_stop
     else:
         best, stop = selected, split.train_stop
+    params = best.state.params
     return Finished(
         setting,
         best,
         setting.trained(stop),
         selected.record.validations,
-        read_added(workdir, best.state.params, store=setting.store, stop=stop) or Added(),
+        read_added(workdir, params, store=store, stop=stop, length=setting.length) or Added(),
     )
 
 
@@ -343,7 +381,7 @@ def _load(setting: Setting, folder: Path, console: Console) -> Restored:
 
 
 def read_added(
-    workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64]
+    workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64], length: int
 ) -> Added | None:
     """What a run's calibration adds; None if there is none, or that of other parameters.
 
@@ -352,6 +390,7 @@ def read_added(
       params: the parameters that are asked.
       store: its data.
       stop: `[U]` where each user's rows end that they were trained on.
+      length: positions L of the model.
 
     Raises:
       UserError: the file cannot be read.
@@ -360,9 +399,16 @@ def read_added(
         found = json.loads((workdir / CALIBRATION).read_text(encoding="utf-8"))
         if found["parameters_sha256"] != digest(params):
             return None
-        trend = found.get("trend")
+        trend, weighed = found.get("trend"), found.get("covisitation")
         shift = None if trend is None else Trend(**trend).shift(store, stop)
-        return Added(float(found.get("offset", 0.0)), shift)
+        collection = None
+        if weighed is not None and weighed["chosen"] is not None:
+            covisitation = Covisitation(**weighed["chosen"])
+            moved = covisitation.shift(train_counts(store, stop))
+            shift = moved if shift is None else shift + moved
+            collection = covisitation.collection(Followers.of(store, stop), length)
+        offset = float(found.get("offset", 0.0))
+        return Added(offset, shift, collection, weighed is not None, found.get("validation"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -51,9 +51,9 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, monkey
     shift = Trend(**trend).shift(setting.store, setting.split.refit_stop)
     np.testing.assert_array_equal(finished.added.shift, shift)
     again = experiment.run(config, recipe="trend", console=QUIET)
-    assert list(again["test"]) == ["BERT4Rec", "BERT4Rec without trend"]
+    assert list(again["test"]) == ["BERT4Rec", "BERT4Rec alone"]
     cases = setting.tested()["test"]
-    for name, added in (("BERT4Rec", Added(shift=shift)), ("BERT4Rec without trend", None)):
+    for name, added in (("BERT4Rec", Added(shift=shift)), ("BERT4Rec alone", None)):
         ranks = setting.ask(finished.best.state.params, finished.trained, cases, added=added).ranks
         assert again["test"][name]["mrr"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
     assert results["parameters_sha256"] == again["parameters_sha256"]

@@ -19,6 +19,7 @@ from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import Ranked, rank_by_scores, rank_by_vectors
+from bert4rec_jax.models.covisitation import COLLECTION, raised
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, put, to_host
 
@@ -72,17 +73,20 @@ class Evaluator:
         max_length: int,
         causal: bool,
         among: npt.NDArray[np.int32] | None = None,
+        hidden: npt.NDArray[np.float32] | None = None,
     ) -> Ranking:
         """Rank by a model that answers `encode` and `item_vectors`.
 
         Args:
           model: the module.
-          variables: its collections, laid out over the mesh: `params`, and `catalog`.
+          variables: its collections, laid out over the mesh: `params`, `catalog`, and that of
+            `models.covisitation`.
           cases: what to ask.
           known: `[V]`, the items that the model can score; others score -inf.
           max_length: positions L of the model: the last L - 1 items and MASK are read.
           causal: read the next item at the newest one, seen from the left, instead of at a MASK.
           among: `[M, C]` tokens to rank for each case, padded with PAD; None for all.
+          hidden: `[M, D]`, what `encode` made of the same cases; None to encode them.
 
         Raises:
           UserError: a score is not finite.
@@ -91,13 +95,34 @@ class Evaluator:
         known_items = put(self.mesh, Along.ITEMS, known)
 
         def answer(block: _Block) -> Ranked:
-            hidden = self._encode(model)(variables, *self._read(block.cases, max_length, causal))
+            if hidden is None:
+                user = self._encode(model)(variables, *self._read(block.cases, max_length, causal))
+            else:
+                user = put(self.mesh, Along.ROWS, hidden[block.filled])
+            by = (
+                self._raised(variables[COLLECTION], block.seen) if COLLECTION in variables else None
+            )
             return self._rank_vectors(
-                hidden, vectors, bias, block.targets, block.seen, self._is_item, known_items,
-                block.among,
+                user, vectors, bias, block.targets, block.seen, self._is_item, known_items,
+                block.among, by=by,
             )  # fmt: skip
 
         return self._ask(cases, among, answer)
+
+    def encode(
+        self, model: nn.Module, variables: Any, cases: Cases, *, max_length: int, causal: bool
+    ) -> npt.NDArray[np.float32]:
+        """`[M, D]` user vectors, to ask about the same cases more than once; see `rank_model`."""
+        encode = self._encode(model)
+        with jax.set_mesh(self.mesh), EXACT():
+            parts = [
+                (block.which, encode(variables, *self._read(block.cases, max_length, causal)))
+                for block in self._blocks(cases, None)
+            ]
+        hidden = np.zeros((len(cases), parts[0][1].shape[1] if parts else 0), np.float32)
+        for which, part in parts:
+            hidden[which] = to_host(part)[: len(which)]
+        return hidden
 
     def rank_scorer(
         self, scorer: Scorer, cases: Cases, among: npt.NDArray[np.int32] | None = None
@@ -143,6 +168,7 @@ class Evaluator:
                 row[: len(history)] = history
             yield _Block(
                 which=which,
+                filled=filled,
                 cases=block,
                 targets=put(self.mesh, Along.ROWS, self.store.tokens[block.rows]),
                 seen=put(self.mesh, Along.ROWS, seen),
@@ -213,6 +239,10 @@ class Evaluator:
         return {}
 
     @cached_property
+    def _raised(self) -> Any:
+        return jax.jit(raised, out_shardings=place(self.mesh, Along.ROWS))
+
+    @cached_property
     def _rank_vectors(self) -> Any:
         return jax.jit(partial(rank_by_vectors, top=TOP, chunk=self.item_chunk))
 
@@ -222,9 +252,11 @@ class Evaluator:
 
 
 class _Block(NamedTuple):
-    """One batch of cases: which of all cases, and what ranking needs of them on device."""
+    """One batch of cases: which of all cases, the same with repeats, and what ranking needs of them
+    on device."""
 
     which: npt.NDArray[np.intp]
+    filled: npt.NDArray[np.intp]
     cases: Cases
     targets: jax.Array
     seen: jax.Array

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.models.covisitation import Raised, gains
 from bert4rec_jax.sharding import (
     Along,
     first_local_item,
@@ -59,8 +60,9 @@ def rank_by_vectors(
     *,
     top: int,
     chunk: int,
+    by: Raised | None = None,
 ) -> Ranked:
-    """Rank by `hidden @ vectors.T + bias`.
+    """Rank by `hidden @ vectors.T + bias`, and by what covisitation adds.
 
     Args:
       hidden: `[B, D]` float32, one vector per history.
@@ -73,14 +75,23 @@ def rank_by_vectors(
       among: `[B, C]` int tokens, padded with PAD: the only items to rank; None for all.
       top: length k of the lists.
       chunk: items scored at once, per device.
+      by: items that the histories raise, see `models.covisitation`; or None.
     """
 
-    def local(hidden: jax.Array, vectors: jax.Array, bias: jax.Array, *rest: jax.Array) -> Ranked:
+    def local(
+        hidden: jax.Array,
+        vectors: jax.Array,
+        bias: jax.Array,
+        by: Raised | None,
+        *rest: jax.Array,
+    ) -> Ranked:
         size = _chunk_size(vectors.shape[0], chunk)
+        offset = first_local_item(vectors.shape[0])
 
         def scores(start: jax.Array) -> jax.Array:
             part = jax.lax.dynamic_slice_in_dim(vectors, start, size)
-            return _exact(hidden, part) + jax.lax.dynamic_slice_in_dim(bias, start, size)
+            found = _exact(hidden, part) + jax.lax.dynamic_slice_in_dim(bias, start, size)
+            return found if by is None else found + gains(by, offset + start, size)
 
         return _rank(scores, *rest, items=vectors.shape[0], size=size, top=top)
 
@@ -90,12 +101,13 @@ def rank_by_vectors(
         Along.ITEMS,
         Along.ROWS,
         Along.ROWS,
+        Along.ROWS,
         Along.ITEMS,
         Along.ITEMS,
         *_rows_of(among),
     )
     ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(
-        hidden, vectors, bias, targets, excluded, is_item, known, *_given(among)
+        hidden, vectors, bias, by, targets, excluded, is_item, known, *_given(among)
     )
     return ranked
 
@@ -160,6 +172,7 @@ def best_by_vectors(
     top: int,
     chunk: int,
     recall: float = 1.0,
+    by: Raised | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """As `best_items` by `hidden @ vectors.T + bias`, but `[B, V]` scores never exist.
 
@@ -174,6 +187,7 @@ def best_by_vectors(
       chunk: items scored at once, per device.
       recall: share of a chunk's best items that is found, as expected by `jax.lax.approx_max_k`
         (faster on TPU); 1 finds all of them.
+      by: as above.
     """
 
     def local(
@@ -182,6 +196,7 @@ def best_by_vectors(
         bias: jax.Array,
         excluded: jax.Array,
         listed: jax.Array,
+        by: Raised | None,
     ) -> tuple[jax.Array, jax.Array]:
         items = vectors.shape[0]
         size = _chunk_size(items, chunk)
@@ -193,7 +208,9 @@ def best_by_vectors(
                 jax.lax.dynamic_slice_in_dim(x, start, size) for x in (vectors, bias, listed)
             )
             eligible = part_listed & ~_contains(excluded - offset - start, size)
-            scores = jnp.where(eligible, _exact(hidden, part) + part_bias, -jnp.inf)
+            scores = _exact(hidden, part) + part_bias
+            scores = scores if by is None else scores + gains(by, offset + start, size)
+            scores = jnp.where(eligible, scores, -jnp.inf)
             if recall < 1:
                 found, where = jax.lax.approx_max_k(scores, min(top, size), recall_target=recall)
             else:
@@ -210,9 +227,9 @@ def best_by_vectors(
         scores, tokens = _best_of(gather_over_items(scores), gather_over_items(tokens), top)
         return scores, jnp.where(scores > -jnp.inf, tokens, 0)
 
-    inputs = (Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ITEMS)
+    inputs = (Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ITEMS, Along.ROWS)
     best: tuple[jax.Array, jax.Array] = over_shards(local, inputs, (Along.ROWS, Along.ROWS))(
-        hidden, vectors, bias, excluded, listed
+        hidden, vectors, bias, excluded, listed, by
     )
     return best
 

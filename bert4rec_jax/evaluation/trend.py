@@ -8,9 +8,8 @@ a history says part of this already, so both terms have weights, which validatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.split import in_training
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.evaluation.search import Choice, search
 
 DAYS = (1, 3, 7, 14, 30)
 SMOOTHINGS = (10.0, 50.0, 200.0)
@@ -54,53 +54,22 @@ class Trend:
         shift[seen] = moved - np.average(moved, weights=every[seen])
         return shift
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
-
-@dataclass(frozen=True)
-class Choice:
-    """The best trend, None where none is better than no trend, and NDCG@10 of all that was tried.
-
-    Attributes:
-      chosen: see above.
-      without: NDCG@10 on validation without any.
-      trials: every trend and its NDCG@10, in order.
-    """
-
-    chosen: Trend | None
-    without: float
-    trials: tuple[tuple[Trend, float], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, metrics rounded to 6 places."""
-        return {
-            "trend": None if self.chosen is None else self.chosen.to_json(),
-            "ndcg@10_without": round(self.without, 6),
-            "trials": [{**t.to_json(), "ndcg@10": round(value, 6)} for t, value in self.trials],
-        }
-
-
-def choose_trend(ask: Callable[[Trend | None], float]) -> Choice:
+def choose_trend(ask: Callable[[Trend | None], float]) -> Choice[Trend]:
     """First the days, then the smoothing, then both weights together: some 25 questions.
 
     Args:
       ask: from a trend, or none, to NDCG@10 on validation.
     """
-    trials: dict[Trend, float] = {}
-
-    def best(trends: Iterable[Trend]) -> Trend:
-        trials.update({trend: ask(trend) for trend in trends if trend not in trials})
-        return max(trials, key=lambda trend: trials[trend])
-
-    found = best(replace(Trend(), days=days) for days in DAYS)
-    found = best(replace(found, smoothing=smoothing) for smoothing in SMOOTHINGS)
-    found = best(
-        replace(found, weight=weight, against=against)
-        for weight in WEIGHTS
-        for against in (0.0, *WEIGHTS)
-        if against <= weight
+    return search(
+        Trend(),
+        ask,
+        lambda found: (replace(found, days=days) for days in DAYS),
+        lambda found: (replace(found, smoothing=smoothing) for smoothing in SMOOTHINGS),
+        lambda found: (
+            replace(found, weight=weight, against=against)
+            for weight in WEIGHTS
+            for against in (0.0, *WEIGHTS)
+            if against <= weight
+        ),
     )
-    without = ask(None)
-    return Choice(found if trials[found] > without else None, without, tuple(trials.items()))

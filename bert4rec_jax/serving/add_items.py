@@ -22,6 +22,7 @@ from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.releases import read_releases, refuse_known
 from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.covisitation import COLLECTION
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle
 from bert4rec_jax.serving.export import ORIGIN, Trained, read_run, write_bundle
@@ -34,6 +35,7 @@ _IDS = ("params/item_table/embedding", "params/item_table/bias")
 _FEATURES = "catalog/item_table/features"
 _TRAINED = "catalog/item_table/trained"
 _OFFSET = "catalog/item_table/offset"
+_COUNTED = tuple(f"{COLLECTION}/{name}" for name in ("followers", "ratios", "covered"))
 _ADDED = "added_items"
 
 
@@ -202,7 +204,9 @@ def grow(
         return grown
 
     flat = {name: np.asarray(value) for name, value in by_path(trained.variables).items()}
-    flat |= {name: taller(flat[name]) for name in (*_IDS, _FEATURES, _TRAINED)}
+    flat |= {
+        name: taller(flat[name]) for name in (*_IDS, _FEATURES, _TRAINED, *_COUNTED) if name in flat
+    }
     flat[_FEATURES][added] = rows
     if offset is not None:
         flat[_OFFSET] = np.array(offset, np.float32)

@@ -91,15 +91,17 @@ def answer_cases(
         which = np.arange(start, min(start + size, len(cases)))
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
         requests = _requests(scorer, store, cases[filled], users)
+        histories = requests.histories.padded(int(requests.histories.lengths.max()))
         ranked = rank(
             scorer.ranker.user_vectors(requests),
             functions.vectors,
             functions.bias,
             store.tokens[cases.rows[filled]],
-            requests.histories.padded(int(requests.histories.lengths.max())),
+            histories,
             store.catalog.is_item(),
             bundle.known,
             *(() if among is None else (among[filled],)),
+            by=functions.raised(histories),
         )
         if np.asarray(ranked.broken).any():
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")

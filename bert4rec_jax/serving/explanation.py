@@ -18,6 +18,7 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD
 from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
+from bert4rec_jax.models.covisitation import gains
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
@@ -124,10 +125,9 @@ def explain(
     near, near_thumbs = tokens[start:], thumbs[start:]
     kept = [np.arange(len(near))]
     kept += [np.delete(kept[0], place - start) for place in range(first, len(tokens))]
-    hidden = scorer.ranker.user_vectors(
-        _requests([near[which] for which in kept], [near_thumbs[which] for which in kept])
-    )
-    scores, log_probabilities = _scores(scorer, hidden)
+    requests = _requests([near[which] for which in kept], [near_thumbs[which] for which in kept])
+    hidden = scorer.ranker.user_vectors(requests)
+    scores, log_probabilities = _scores(scorer, hidden, requests.histories)
     barred = _barred(scorer, tokens)
     target = _target(scorer, item, scores[0], barred)
     own, own_log = scores[:, target], log_probabilities[:, target]
@@ -169,7 +169,8 @@ def both_sides(
 ) -> BothSides:
     """Hide the movie at a place of a history and guess it, without what came after and with it.
 
-    The other movies of the history are not guessed, on either side.
+    The other movies of the history are not guessed, on either side. This is the model alone:
+    covisitation counts, where the bundle has them, only say what comes next.
 
     Args:
       scorer: a bundle, loaded.
@@ -253,10 +254,18 @@ def _attend(
     return np.asarray(hidden)[0], np.asarray(weights)[0, :, :, : len(rows)]
 
 
-def _scores(scorer: Scorer, hidden: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """`[n, V]` scores and log-probabilities of `[n, D]`; -inf for what the model cannot score."""
+def _scores(
+    scorer: Scorer, hidden: npt.NDArray[np.float32], histories: Ragged | None = None
+) -> tuple[Floats, Floats]:
+    """`[n, V]` scores and log-probabilities of `[n, D]`; -inf for what the model cannot score.
+
+    With the histories that is what is listed, covisitation included; without it is the model alone.
+    """
     functions = scorer.ranker.functions
     scores = hidden @ np.asarray(functions.vectors).T + np.asarray(functions.bias)
+    if histories is not None:
+        by = functions.raised(histories.padded(int(histories.lengths.max())))
+        scores += 0 if by is None else np.asarray(gains(by, 0, scores.shape[1]))
     scores = np.where(scorer.bundle.known, scores.astype(np.float64), -np.inf)
     highest = scores.max(axis=1, keepdims=True)
     if not np.isfinite(highest).all():

@@ -10,8 +10,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.models.covisitation import Raised
 from bert4rec_jax.serving.buckets import batch_size
 from bert4rec_jax.serving.bundle import FUNCTIONS, Bundle
+from bert4rec_jax.serving.traced import raised_by
 from bert4rec_jax.serving.weights import unpacked
 
 Array = npt.NDArray[Any]
@@ -55,6 +57,7 @@ class Functions:
             name: jax.jit(bundle.function(name).call) for name in FUNCTIONS if bundle.has(name)
         }
         params = jax.device_put(bundle.parameters(), self.devices[0])
+        self._raised: Any = jax.jit(raised_by)
         vectors, bias = self._function("item_vectors")(params)
         self.vectors: jax.Array = jax.jit(unpacked)(vectors)
         self.bias: jax.Array = bias
@@ -99,6 +102,10 @@ class Functions:
         (params, _), placed = self._place(rows, thumbs, slots, *self._known(users, len(rows)))
         attended: tuple[jax.Array, jax.Array] = self._function("attend")(params, *placed)
         return attended
+
+    def raised(self, histories: Array) -> Raised | None:
+        """The items that `[n, l]` histories raise by covisitation; None for a model without it."""
+        return self._raised(self._copies[self.devices[0]][0], histories)
 
     def _function(self, name: str) -> Any:
         self._bundle.require(name)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import best_by_vectors
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.clusters import Clusters
@@ -83,10 +84,16 @@ class Scan(Functions):
         """As `Functions.top_k`."""
         rows = place(self._mesh, Along.ROWS)
         hidden = jax.device_put(self.encode(tokens, thumbs, users), rows)
-        filled = np.pad(excluded, ((0, hidden.shape[0] - len(excluded)), (0, 0)))
+        missing = ((0, hidden.shape[0] - len(excluded)), (0, 0))
+        filled, by = np.pad(excluded, missing), self.raised(np.pad(tokens, missing))
         with jax.set_mesh(self._mesh):
             best: tuple[jax.Array, jax.Array] = self._best(
-                hidden, *self._catalog[:2], jax.device_put(filled, rows), self._catalog[2], top=k
+                hidden,
+                *self._catalog[:2],
+                jax.device_put(filled, rows),
+                self._catalog[2],
+                by=jax.device_put(by, rows),
+                top=k,
             )
         return best
 
@@ -102,6 +109,9 @@ class Nearby(Functions):
     Args:
       bundle, largest_batch, devices, listed: as for `Functions`.
       probes: how many groups, of about the square root of the catalog each.
+
+    Raises:
+      UserError: the bundle adds covisitation to its scores, of which groups know nothing.
     """
 
     def __init__(
@@ -115,6 +125,11 @@ class Nearby(Functions):
     ) -> None:
         first = tuple(devices or jax.local_devices())[:1]
         super().__init__(bundle, min(largest_batch, _LARGEST_BATCH), first, listed)
+        if self.raised(np.zeros((1, 1), np.int32)) is not None:
+            raise UserError(
+                f"{bundle.path} adds covisitation to its scores, and groups of items are found by "
+                "vectors alone; look into all items (--probes 0), or export a retriever without it"
+            )
         known = bundle.known if listed is None else listed
         vectors, bias = np.asarray(self.vectors), np.asarray(self.bias)
         self._clusters = Clusters.of(vectors, bias, known, users_of_one_item(self, known))

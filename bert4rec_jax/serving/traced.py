@@ -19,6 +19,7 @@ from jax import export
 from bert4rec_jax.data.catalog import MASK, PAD
 from bert4rec_jax.data.thumbs import NONE
 from bert4rec_jax.evaluation.ranks import best_items
+from bert4rec_jax.models.covisitation import COLLECTION, Raised, gains, gains_at, raised
 from bert4rec_jax.models.history import History
 from bert4rec_jax.serving.weights import Dtype, Vectors, packed, products, products_at, restored
 
@@ -122,7 +123,8 @@ class Serving:
         thumbs: jax.Array,
         users: jax.Array | None = None,
     ) -> jax.Array:
-        """`[b, D]`: a score is its dot product with an item's vector, plus the item's bias.
+        """`[b, D]`: a score is its dot product with an item's vector, plus the item's bias and what
+        `raised_by` adds.
 
         An empty history is MASK alone. Read from the left, where no MASK was ever learnt, it is the
         zero vector: the biases remain, which is about the order of popularity.
@@ -149,6 +151,9 @@ class Serving:
         vectors, bias, known = items
         hidden = self.encode(params, tokens, thumbs, users)
         scores = products_at(hidden, vectors, candidates) + bias[candidates]
+        by = raised_by(params, tokens)
+        if by is not None:
+            scores += gains_at(by, candidates)
         return jnp.where(known[candidates], scores, -jnp.inf)
 
     def top_k(
@@ -171,6 +176,9 @@ class Serving:
         """
         vectors, bias, known = items
         scores = products(self.encode(params, tokens, thumbs, users), vectors) + bias
+        by = raised_by(params, tokens)
+        if by is not None:
+            scores += gains(by, 0, bias.shape[0])
         return best_items(scores, excluded, known, top=places.shape[0])
 
     def attend(
@@ -210,6 +218,12 @@ class Serving:
     def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
         variables = unflatten_dict(restored(params), sep=SEPARATOR)
         return self.model.apply(variables, *arrays, **options)
+
+
+def raised_by(params: Params, histories: jax.Array) -> Raised | None:
+    """The items that `[b, l]` histories raise by covisitation; None for a model without it."""
+    found = unflatten_dict(params, sep=SEPARATOR).get(COLLECTION)
+    return None if found is None else raised(found, histories)
 
 
 def _with_users(history: History, users: jax.Array | None) -> History:

@@ -45,7 +45,7 @@ def test_days_are_chosen_first_then_smoothing_then_the_weights():
     assert found.chosen == Trend(14, 10, 0.75, 0.25)
     assert [trend.days for trend, _ in found.trials[: len(DAYS)]] == list(DAYS)
     assert len({trend for trend, _ in found.trials}) == len(found.trials) < 30
-    values = found.to_json()
+    values = found.to_json("trend")
     assert values["trend"] == {"days": 14, "smoothing": 10, "weight": 0.75, "against": 0.25}
     assert values["ndcg@10_without"] == 0.1
     assert Trend(**values["trend"]) == found.chosen
@@ -53,4 +53,4 @@ def test_days_are_chosen_first_then_smoothing_then_the_weights():
 
 def test_a_trend_that_gains_nothing_is_not_taken():
     found = choose_trend(lambda trend: 0.1)
-    assert found.chosen is None and found.to_json()["trend"] is None
+    assert found.chosen is None and found.to_json("trend")["trend"] is None

@@ -1,0 +1,121 @@
+"""Covisitation: counts of what followed what, beside a trained model. See `models.covisitation`.
+
+A model of a sparse log blurs pairs of items that counts remember, and counts know nothing of the
+rest of a history; together they rank better than either. Language models are interpolated with
+n-grams for the same reason. How much the counts weigh is chosen on validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.split import train_counts
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.evaluation.markov import transitions
+from bert4rec_jax.evaluation.search import Choice, search
+
+DISTANCE = 9  # as the skip-gram Markov baseline
+FOLLOWERS = 64  # K, the most frequent ones of an item
+RECENT = 16  # R, last items of a history
+DECAYS = (0.6, 0.75)
+SMOOTHINGS = (20.0, 50.0, 100.0, 200.0)
+WEIGHTS = (0.25, 0.5, 0.75, 1.0)
+POPULARITIES = (0.0, 0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class Covisitation:
+    """How much counts move scores.
+
+    Attributes:
+      decay: weight of an item of a history against the one after it.
+      smoothing: μ, in transitions.
+      weight: of the logarithm of the lift.
+      popularity: of the logarithm of an item's training events.
+    """
+
+    decay: float = 0.6
+    smoothing: float = 50.0
+    weight: float = 0.75
+    popularity: float = 0.25
+
+    def shift(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """`[V]`, what `[V]` training events add to each item's bias; 0 without an event."""
+        seen = counts > 0
+        shift = np.zeros(len(counts), np.float32)
+        logs = self.popularity * np.log(counts[seen])
+        shift[seen] = logs - np.average(logs, weights=counts[seen])
+        return shift
+
+    def collection(self, followers: Followers, max_length: int) -> dict[str, npt.NDArray[Any]]:
+        """The arrays that `models.covisitation` reads, for a model of L positions."""
+        norms = followers.totals + self.smoothing
+        recent = min(RECENT, max_length - 1)
+        return {
+            "followers": followers.items,
+            "ratios": (followers.lifted / norms[:, None]).astype(np.float32),
+            "covered": (followers.totals / norms).astype(np.float32),
+            "decays": np.power(np.float32(self.decay), np.arange(recent), dtype=np.float32),
+            "weight": np.array(self.weight, np.float32),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Followers:
+    """What followed each item in the training histories.
+
+    Attributes:
+      items: `[V, K]` int32, the items that followed most, PAD where there are fewer.
+      lifted: `[V, K]` float64: their counts c_ij over their shares q_j of all events, 0 there.
+      totals: `[V]` float64: C_i, the sum of all counts.
+    """
+
+    items: npt.NDArray[np.int32]
+    lifted: npt.NDArray[np.float64]
+    totals: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, store: SequenceStore, stop: npt.NDArray[np.int64], k: int = FOLLOWERS) -> Followers:
+        """Count in the rows `offsets[u]:stop[u]`; of equal counts the lower token is kept."""
+        counts = transitions(store, stop, DISTANCE).tocsr()
+        events = train_counts(store, stop)
+        shares = events / max(events.sum(), 1)
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        order = np.lexsort((counts.indices, -counts.data, rows))
+        place = np.arange(len(order)) - counts.indptr[rows]  # rows are sorted already
+        kept = place < k
+        items = np.zeros((counts.shape[0], k), np.int32)
+        lifted = np.zeros((counts.shape[0], k))
+        chosen = counts.indices[order][kept]
+        items[rows[kept], place[kept]] = chosen
+        lifted[rows[kept], place[kept]] = counts.data[order][kept] / shares[chosen]
+        return cls(items, lifted, np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel())
+
+
+def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
+    """Both weights together, then decay and smoothing, then both weights again: some 30 questions.
+
+    Args:
+      ask: from settings, or none, to NDCG@10 on validation.
+    """
+
+    def weights(found: Covisitation) -> list[Covisitation]:
+        return [
+            replace(found, weight=weight, popularity=popularity)
+            for weight in WEIGHTS
+            for popularity in POPULARITIES
+        ]
+
+    def counts(found: Covisitation) -> list[Covisitation]:
+        return [
+            replace(found, decay=decay, smoothing=smoothing)
+            for decay in DECAYS
+            for smoothing in SMOOTHINGS
+        ]
+
+    return search(Covisitation(), ask, weights, counts, weights)

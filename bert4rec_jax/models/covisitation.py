@@ -1,0 +1,79 @@
+"""Covisitation on device: items that followed a history's last ones elsewhere gain by their lift.
+
+With counts c_ij of how often j followed i, smoothed towards the popularity q by μ, and the weight
+d^k of the k-th last item h_k of a history (the skip-gram Markov chain of `evaluation.markov`),
+
+    p(j | h) ∝ q_j + Σ_k d^k c_{h_k j} / (C_{h_k} + μ) / Σ_k d^k μ / (C_{h_k} + μ),   C_i = Σ_j c_ij
+
+and an item's score gains `weight · log(p(j | h) / q_j)`, up to what is the same for all items: 0
+for those that never followed, so that only a few have to be looked at. Nothing here is learnt by
+gradients: it is added to scores after training.
+
+R last items are looked at, K followers of each; E = R · K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bert4rec_jax.data.catalog import PAD
+
+COLLECTION = "covisitation"  # among a model's variables; `followers` makes its arrays
+_LEAST = 1e-30
+
+
+class Raised(NamedTuple):
+    """The items that B histories raise.
+
+    Attributes:
+      items: `[B, E]` int32; one may occur several times, and then its ratios add up.
+      ratios: `[B, E]` float32, at least 0: p / q - 1.
+      weights: `[B]` float32: of the logarithm.
+    """
+
+    items: jax.Array
+    ratios: jax.Array
+    weights: jax.Array
+
+
+def raised(found: Mapping[str, Any], histories: jax.Array) -> Raised:
+    """Which items histories raise, and how much.
+
+    Args:
+      found: the collection: `followers [V, K]` int32, `ratios [V, K]` float32 (c_ij / (C_i + μ)
+        / q_j), `covered [V]` float32 (C_i / (C_i + μ)), `decays [R]` float32, `weight []`.
+      histories: `[B, S]` int tokens, oldest first, padded with PAD on the right.
+    """
+    decays = found["decays"]
+    lengths = (histories != PAD).sum(axis=1, keepdims=True)
+    back = lengths - 1 - jnp.arange(decays.shape[0])
+    recent = jnp.take_along_axis(histories, jnp.maximum(back, 0), axis=1)
+    weights = jnp.where(back >= 0, decays, 0)
+    unseen = (weights * (1 - found["covered"][recent])).sum(axis=1)
+    shares = weights / jnp.maximum(unseen, _LEAST)[:, None]
+    rows = histories.shape[0]
+    return Raised(
+        found["followers"][recent].reshape(rows, -1),
+        (shares[:, :, None] * found["ratios"][recent]).reshape(rows, -1),
+        jnp.full((rows,), 1.0, jnp.float32) * found["weight"],
+    )
+
+
+def gains(by: Raised, first: int | jax.Array, size: int) -> jax.Array:
+    """`[B, size]`: what the items `first .. first + size` gain."""
+    columns = by.items - first
+    columns = jnp.where((columns >= 0) & (columns < size), columns, size)
+    rows = jnp.arange(columns.shape[0])[:, None]
+    none = jnp.zeros((columns.shape[0], size), jnp.float32)
+    return by.weights[:, None] * jnp.log1p(none.at[rows, columns].add(by.ratios, mode="drop"))
+
+
+def gains_at(by: Raised, candidates: jax.Array) -> jax.Array:
+    """`[B, C]`: what the candidates `[B, C]` of each history gain."""
+    same = by.items[:, None, :] == candidates[:, :, None]
+    ratios = jnp.where(same, by.ratios[:, None, :], 0).sum(axis=-1)
+    return by.weights[:, None] * jnp.log1p(ratios)

@@ -1,0 +1,136 @@
+"""Covisitation in a run and in its bundle: one score everywhere."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bert4rec_jax import experiment
+from bert4rec_jax.config import CalibrationConfig, Config, ConfigError, ModelConfig, from_json
+from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.sources import Sources
+from bert4rec_jax.serving.add_items import add_items
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.evaluation import rank_cases
+from bert4rec_jax.serving.explanation import explain
+from bert4rec_jax.serving.export import export
+from bert4rec_jax.serving.retrieval import Nearby, Scan
+from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.setting import CALIBRATION, open_finished
+from bert4rec_jax.training.checkpoints import read_config
+
+QUIET = Console(quiet=True)
+CHOSEN = {"decay": 0.6, "smoothing": 5.0, "weight": 0.75, "popularity": 0.25}
+
+
+@pytest.fixture(scope="module")
+def counted(run, once):
+    """The shared run, calibrated in a copy of its folder; then weights that move every list."""
+
+    def calibrate(folder):
+        shutil.copytree(run, folder / "run")
+        config = from_json(read_config(run / "checkpoints"))
+        config = replace(
+            config, workdir=str(folder / "run"), calibration=CalibrationConfig(covisitation=True)
+        )
+        results = experiment.run(config, recipe="counted", console=QUIET)
+        (folder / "results.json").write_text(json.dumps(results))
+        file = folder / "run" / CALIBRATION
+        kept = json.loads(file.read_text())
+        (folder / "chosen.json").write_text(json.dumps(kept))
+        kept["covisitation"]["chosen"] = CHOSEN
+        file.write_text(json.dumps(kept))
+        export(folder / "run", folder / "bundle", console=QUIET)
+
+    return once("covisitation", calibrate)
+
+
+@pytest.fixture(scope="module")
+def raising(counted):
+    return load(counted / "bundle", batch_size=16)
+
+
+def test_a_finished_run_is_calibrated_without_training_again(counted, run):
+    results = json.loads((counted / "results.json").read_text())
+    earlier = json.loads((run / "metrics.json").read_text())
+    assert results["parameters_sha256"] == earlier["parameters_sha256"]
+    kept = json.loads((counted / "chosen.json").read_text())
+    found = kept["covisitation"]
+    assert len(found["trials"]) > 12
+    best = max(trial["ndcg@10"] for trial in found["trials"])
+    assert (found["chosen"] is None) == (best <= found["ndcg@10_without"])
+    alone = results["validation"].get("BERT4Rec alone", results["validation"]["BERT4Rec"])
+    assert alone["ndcg@10"] == pytest.approx(found["ndcg@10_without"], abs=1e-6)
+    shown = results["validation"]["BERT4Rec"]["ndcg@10"]
+    assert shown == pytest.approx(max(best, found["ndcg@10_without"]), abs=1e-6)
+
+
+def test_the_bundle_ranks_as_the_evaluator_does(counted, raising, scorer):
+    finished = open_finished(counted / "run", QUIET)
+    setting = finished.setting
+    cases = setting.split.validation
+    params = finished.best.state.params
+    expected = setting.ask(params, finished.trained, cases, added=finished.added).ranks
+    alone = setting.ask(params, finished.trained, cases).ranks
+    assert (expected != alone).mean() > 0.3, "counts that move nothing show nothing"
+    np.testing.assert_array_equal(rank_cases(raising, setting.store, cases), expected)
+    np.testing.assert_array_equal(rank_cases(scorer, setting.store, cases), alone)
+    hidden = setting.encode(params, finished.trained, cases)
+    again = setting.ask(params, finished.trained, cases, added=finished.added, hidden=hidden)
+    np.testing.assert_array_equal(again.ranks, expected)
+
+
+def test_candidates_score_as_in_the_whole_catalog(raising, histories):
+    listed = raising.recommend_batch(histories[:20], k=8)
+    ranked = raising.rank(histories[:20], [list(answer.item_ids) for answer in listed])
+    for whole, among in zip(listed, ranked):
+        assert among.item_ids == whole.item_ids
+        np.testing.assert_allclose(among.scores, whole.scores, rtol=1e-5, atol=1e-5)
+
+
+def test_an_explanation_is_about_the_score_that_is_listed(raising, scorer, histories):
+    for history in histories[:3]:
+        first = raising.recommend(history, k=1)
+        found = explain(raising, history)
+        assert (found.item_id, found.rank) == (first.item_ids[0], 1)
+        assert found.score == pytest.approx(first.scores[0], abs=1e-5)
+        assert found.score != pytest.approx(explain(scorer, history, found.item_id).score, abs=1e-3)
+
+
+def test_items_can_be_added(counted, raising, histories, tmp_path):
+    np.save(tmp_path / "new.npy", np.random.default_rng(1).normal(size=(300, 3)))
+    new = tuple(f"new {number}" for number in range(300))
+    sources = Sources(embeddings=tmp_path / "new.npy")
+    add_items(counted / "bundle", tmp_path / "more", ids=new, sources=sources, offset=-50.0)
+    more = load(tmp_path / "more", batch_size=16)
+    assert more.recommend_batch(histories[:20]) == raising.recommend_batch(histories[:20])
+    assert all(np.isfinite(more.recommend(["new 0"], k=5).scores))
+
+
+def test_scanning_a_large_catalog_lists_the_same(counted, raising, histories):
+    bundle = Bundle.open(counted / "bundle")
+    rows = np.zeros((4, 5), np.int32)
+    for row, history in zip(rows, histories):
+        last = [raising.catalog.token(item) for item in history[-5:]]
+        row[: len(last)] = last
+    thumbs, nothing = np.zeros(rows.shape, np.int8), np.zeros((4, 1), np.int32)
+    expected = raising.ranker.functions.top_k(rows, thumbs, nothing, 7)
+    found = Scan(bundle, 16).top_k(rows, thumbs, nothing, 7)
+    np.testing.assert_array_equal(found[1][:4], expected[1][:4])
+    np.testing.assert_allclose(found[0][:4], expected[0][:4], rtol=1e-5, atol=1e-5)
+    assert (np.asarray(found[1][:4]) >= FIRST_ITEM).all()
+    with pytest.raises(UserError, match=r"groups of items are found by vectors alone.*--probes 0"):
+        Nearby(bundle, 16, probes=2)
+
+
+def test_two_towers_refuse_it():
+    with pytest.raises(ConfigError, match=r"calibration\.covisitation is True; expected False"):
+        Config(
+            model=ModelConfig(kind="two-tower"),
+            masking=replace(Config().masking, objective="next"),
+            calibration=CalibrationConfig(covisitation=True),
+        )
