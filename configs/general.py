@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from bert4rec_jax.config import (
+    CalibrationConfig,
     Config,
     DataConfig,
     MaskingConfig,
@@ -34,6 +35,7 @@ config = Config(
     masking=MaskingConfig(objective="mixed", rate=0.4, last_only=0.1, own_negatives=False),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100),
     training=TrainingConfig(patience=4),
+    calibration=CalibrationConfig(covisitation=True),
     workdir="runs/general",
 )
 

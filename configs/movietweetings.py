@@ -7,6 +7,7 @@ these variants was read while choosing.
 """
 
 from bert4rec_jax.config import (
+    CalibrationConfig,
     Config,
     DataConfig,
     MaskingConfig,
@@ -38,5 +39,6 @@ config = Config(
     masking=MaskingConfig(objective="mixed", rate=0.5, last_only=0.1, own_negatives=False),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.1),
     training=TrainingConfig(epochs=36, batch_size=32, evaluate_every=6, patience=4),
+    calibration=CalibrationConfig(covisitation=True),
     workdir="runs/movietweetings",
 )

@@ -24,8 +24,9 @@ FOLLOWERS = 64  # K, the most frequent ones of an item
 RECENT = 16  # R, last items of a history
 DECAYS = (0.6, 0.75)
 SMOOTHINGS = (20.0, 50.0, 100.0, 200.0)
-WEIGHTS = (0.25, 0.5, 0.75, 1.0)
+WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 POPULARITIES = (0.0, 0.25, 0.5)
+FINER = ((0.8, 1.0, 1.25), (-0.125, 0.0, 0.125))  # times the weight; added to the popularity
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,21 @@ class Covisitation:
     Attributes:
       decay: weight of an item of a history against the one after it.
       smoothing: μ, in transitions.
-      weight: of the logarithm of the lift.
-      popularity: of the logarithm of an item's training events.
+      weight: of the logarithm of the lift; that of the model's scores is 1.
+      popularity: how much of an item's popularity comes with its lift. At 1 the logarithm of the
+        chain's probability is added, lift and popularity together.
     """
 
     decay: float = 0.6
     smoothing: float = 50.0
-    weight: float = 0.75
+    weight: float = 1.0
     popularity: float = 0.25
 
     def shift(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """`[V]`, what `[V]` training events add to each item's bias; 0 without an event."""
         seen = counts > 0
         shift = np.zeros(len(counts), np.float32)
-        logs = self.popularity * np.log(counts[seen])
+        logs = self.weight * self.popularity * np.log(counts[seen])
         shift[seen] = logs - np.average(logs, weights=counts[seen])
         return shift
 
@@ -98,7 +100,7 @@ class Followers:
 
 
 def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
-    """Both weights together, then decay and smoothing, then both weights again: some 30 questions.
+    """Both weights together, then decay and smoothing, then finer weights: some 30 questions.
 
     Args:
       ask: from settings, or none, to NDCG@10 on validation.
@@ -118,4 +120,13 @@ def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[C
             for smoothing in SMOOTHINGS
         ]
 
-    return search(Covisitation(), ask, weights, counts, weights)
+    def finer(found: Covisitation) -> list[Covisitation]:
+        times, added = FINER
+        return [
+            replace(found, weight=found.weight * factor, popularity=found.popularity + more)
+            for factor in times
+            for more in added
+            if found.popularity + more >= 0
+        ]
+
+    return search(Covisitation(), ask, weights, counts, finer)
