@@ -3,7 +3,8 @@
     python benchmarks/candidates.py RETRIEVER RANKER STORE
 
 Both are bundles, STORE is the prepared data of their runs, split leave-one-out. Asks the validation
-targets (or `--test`), with seen items excluded, and prints one JSON line per number of candidates
+targets, with seen items excluded (or the test targets with `--test FOLDER`, which leaves a line in
+FOLDER/ledger.jsonl), and prints one JSON line per number of candidates
 and weight of the retriever's scores: the recall of the retriever, NDCG@10 of the pipeline, the
 share it keeps of the ranker's NDCG@10 over the whole catalog, and the paired 95 % interval of the
 difference.
@@ -21,6 +22,7 @@ import tyro
 
 from bert4rec_jax.data.split import leave_one_out
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.bootstrap import differences
 from bert4rec_jax.evaluation.metrics import ndcg
 from bert4rec_jax.serving.bundle import Bundle
@@ -35,7 +37,7 @@ def main(
     store: Annotated[Path, tyro.conf.Positional],
     candidates: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000),
     blends: tuple[float, ...] = (0.0,),
-    test: bool = False,
+    test: Path | None = None,
 ) -> None:
     """Ask a pipeline with several numbers of candidates.
 
@@ -45,11 +47,12 @@ def main(
         store: Prepared data.
         candidates: Numbers of candidates to compare.
         blends: Weights of the retriever's scores to compare.
-        test: Ask the test targets; choose the numbers without this.
+        test: Ask the test targets, and leave a line in the ledger of this folder (a run's workdir,
+            say); choose the numbers without this.
     """
     data = SequenceStore.open(store)
     split = leave_one_out(data)
-    cases = split.test["test"] if test else split.validation
+    cases = split.validation if test is None else split.test["test"]
     bundle = Bundle.open(ranker).behind(Bundle.open(retriever), max(candidates))
     scorer = Scorer(bundle, batch_size=256)
     assert isinstance(scorer.answering, TwoStages)
@@ -62,6 +65,13 @@ def main(
             replace(scorer.answering, blend=blend), scorer, data, cases, candidates
         ).items()
     }
+    if test is not None:
+        figures = {"whole catalog": float(whole.mean())} | {
+            f"{cut} candidates, blend {blend}": float(ndcg(found, 10).mean())
+            for (cut, blend), found in ranks.items()
+        }
+        about = {"command": "candidates", "data": data.fingerprint, "bundle": bundle.fingerprint}
+        ledger.append(test, {"test": figures}, {"test": cases}, about=about)
     for (cut, blend), found in ranks.items():
         ours = ndcg(found, 10)
         gap = differences({"ndcg": ours}, {"ndcg": whole}, rng=np.random.default_rng(0))["ndcg"]

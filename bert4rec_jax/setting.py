@@ -27,6 +27,7 @@ from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
+from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.features.encoding import Encoding
@@ -34,7 +35,6 @@ from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.inputs import KnownContent, open_cold_items, open_content, open_data
 from bert4rec_jax.models.bert4rec import BERT4Rec
-from bert4rec_jax.models.covisitation import COLLECTION
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
@@ -56,7 +56,7 @@ class Added:
     Attributes:
       offset: to those of items without a training event.
       shift: `[V]`, to those of the others, by how often they were chosen, and when; or None.
-      covisitation: the collection of `models.covisitation`, which adds to scores; or None.
+      covisitation: the collection of `evaluation.lift`, which adds to scores; or None.
       asked: whether covisitation was weighed, even if it gained nothing.
       validation: metrics of the validation cases with all this, where they are known.
     """

@@ -39,7 +39,7 @@ ALLOWED = {
         "config", "data", "evaluation", "features", "inputs", "models", "outputs", "processes",
         "programs", "sharding", "training",
     },
-    "calibrated": {"evaluation", "outputs", "processes", "setting", "training"},
+    "calibrated": {"data", "evaluation", "outputs", "processes", "setting", "training"},
     "experiment": {
         "calibrated", "config", "data", "environment", "evaluation", "outputs", "processes",
         "setting", "sharding", "training",

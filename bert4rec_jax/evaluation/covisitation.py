@@ -1,4 +1,4 @@
-"""Covisitation: counts of what followed what, beside a trained model. See `models.covisitation`.
+"""Covisitation: counts of what followed what, beside a trained model. See `evaluation.lift`.
 
 A model of a sparse log blurs pairs of items that counts remember, and counts know nothing of the
 rest of a history; together they rank better than either. Language models are interpolated with
@@ -55,7 +55,7 @@ class Covisitation:
         return shift
 
     def collection(self, followers: Followers, max_length: int) -> dict[str, npt.NDArray[Any]]:
-        """The arrays that `models.covisitation` reads, for a model of L positions."""
+        """The arrays that `evaluation.lift` reads, for a model of L positions."""
         norms = followers.totals + self.smoothing
         recent = min(RECENT, max_length - 1)
         return {

@@ -18,8 +18,8 @@ from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.lift import COLLECTION, raised
 from bert4rec_jax.evaluation.ranks import Ranked, rank_by_scores, rank_by_vectors
-from bert4rec_jax.models.covisitation import COLLECTION, raised
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, put, to_host
 
@@ -80,7 +80,7 @@ class Evaluator:
         Args:
           model: the module.
           variables: its collections, laid out over the mesh: `params`, `catalog`, and that of
-            `models.covisitation`.
+            `evaluation.lift`.
           cases: what to ask.
           known: `[V]`, the items that the model can score; others score -inf.
           max_length: positions L of the model: the last L - 1 items and MASK are read.

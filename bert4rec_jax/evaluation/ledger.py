@@ -43,6 +43,36 @@ def record(
     Raises:
       UserError: the folder cannot be written.
     """
+    figures = {
+        name: {model.name: model.metrics["ndcg@10"] for model in models}
+        for name, models in comparison.assessments.items()
+    }
+    append(folder, figures, sets, about=about)
+    arrays = {}
+    for name, answers in comparison.rankings.items():
+        arrays[f"{name}/users"] = sets[name].users.astype(np.int32)
+        for model, ranking in answers.items():
+            arrays[f"{name}/{model}"] = ranking.ranks.astype(np.int32)
+    write_arrays(folder / RANKS, arrays)
+
+
+def append(
+    folder: Path,
+    figures: Mapping[str, Mapping[str, float]],
+    sets: Mapping[str, Cases],
+    *,
+    about: Mapping[str, Any],
+) -> None:
+    """Append a line to the ledger in a folder.
+
+    Args:
+      folder: where it is kept.
+      figures: set of cases -> model -> NDCG@10.
+      sets, about: as for `record`.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
@@ -50,9 +80,9 @@ def record(
             name: {
                 "cases": len(sets[name]),
                 "sha256": fingerprint(sets[name]),
-                "ndcg@10": {m.name: round(m.metrics["ndcg@10"], 6) for m in models},
+                "ndcg@10": {model: round(float(value), 6) for model, value in models.items()},
             }
-            for name, models in comparison.assessments.items()
+            for name, models in figures.items()
         },
     }
     try:
@@ -60,12 +90,6 @@ def record(
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {folder / LEDGER}: {error.strerror or error}") from error
-    arrays = {}
-    for name, answers in comparison.rankings.items():
-        arrays[f"{name}/users"] = sets[name].users.astype(np.int32)
-        for model, ranking in answers.items():
-            arrays[f"{name}/{model}"] = ranking.ranks.astype(np.int32)
-    write_arrays(folder / RANKS, arrays)
 
 
 def fingerprint(cases: Cases) -> str:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.models.covisitation import Raised, gains
+from bert4rec_jax.evaluation.lift import Raised, gains
 from bert4rec_jax.sharding import (
     Along,
     first_local_item,
@@ -75,7 +75,7 @@ def rank_by_vectors(
       among: `[B, C]` int tokens, padded with PAD: the only items to rank; None for all.
       top: length k of the lists.
       chunk: items scored at once, per device.
-      by: items that the histories raise, see `models.covisitation`; or None.
+      by: items that the histories raise, see `evaluation.lift`; or None.
     """
 
     def local(

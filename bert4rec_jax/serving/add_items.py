@@ -17,12 +17,12 @@ from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.download import Notify
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.releases import read_releases, refuse_known
 from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.bert4rec import BERT4Rec
-from bert4rec_jax.models.covisitation import COLLECTION
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle
 from bert4rec_jax.serving.export import ORIGIN, Trained, read_run, write_bundle

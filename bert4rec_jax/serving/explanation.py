@@ -17,8 +17,8 @@ import numpy.typing as npt
 from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD
 from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.lift import gains
 from bert4rec_jax.evaluation.ranks import list_order
-from bert4rec_jax.models.covisitation import gains
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests

@@ -10,11 +10,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.models.covisitation import Raised
+from bert4rec_jax.evaluation.lift import Raised
 from bert4rec_jax.serving.buckets import batch_size
 from bert4rec_jax.serving.bundle import FUNCTIONS, Bundle
-from bert4rec_jax.serving.traced import raised_by
-from bert4rec_jax.serving.weights import unpacked
+from bert4rec_jax.serving.weights import raised_by, unpacked
 
 Array = npt.NDArray[Any]
 

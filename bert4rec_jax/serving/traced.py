@@ -18,10 +18,18 @@ from jax import export
 
 from bert4rec_jax.data.catalog import MASK, PAD
 from bert4rec_jax.data.thumbs import NONE
+from bert4rec_jax.evaluation.lift import gains, gains_at
 from bert4rec_jax.evaluation.ranks import best_items
-from bert4rec_jax.models.covisitation import COLLECTION, Raised, gains, gains_at, raised
 from bert4rec_jax.models.history import History
-from bert4rec_jax.serving.weights import Dtype, Vectors, packed, products, products_at, restored
+from bert4rec_jax.serving.weights import (
+    Dtype,
+    Vectors,
+    packed,
+    products,
+    products_at,
+    raised_by,
+    restored,
+)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SEPARATOR = "/"
@@ -218,12 +226,6 @@ class Serving:
     def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
         variables = unflatten_dict(restored(params), sep=SEPARATOR)
         return self.model.apply(variables, *arrays, **options)
-
-
-def raised_by(params: Params, histories: jax.Array) -> Raised | None:
-    """The items that `[b, l]` histories raise by covisitation; None for a model without it."""
-    found = unflatten_dict(params, sep=SEPARATOR).get(COLLECTION)
-    return None if found is None else raised(found, histories)
 
 
 def _with_users(history: History, users: jax.Array | None) -> History:

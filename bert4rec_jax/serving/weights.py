@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import deserialize
 
+from bert4rec_jax.evaluation.lift import COLLECTION, Raised, raised
+
 Dtype = Literal["float32", "bfloat16", "int8"]
 # `[V, D]` item vectors; with int8 also their `[V]` scales.
 Vectors = jax.Array | tuple[jax.Array, jax.Array]
@@ -30,6 +32,14 @@ _LARGEST = 127
 _BY_ROW = {"embedding"}
 _BY_OUTPUT = {"kernel", "content", "features"}
 _TYPES = {"BOOL": "bool", "BF16": "bfloat16", "I8": "int8", "I32": "int32", "F32": "float32"}
+
+
+def raised_by(params: Mapping[str, jax.Array], histories: jax.Array) -> Raised | None:
+    """The items that `[b, l]` histories raise by covisitation, given a model's parameters by path;
+    None for a model without it."""
+    prefix = f"{COLLECTION}/"
+    found = {path.removeprefix(prefix): x for path, x in params.items() if path.startswith(prefix)}
+    return raised(found, histories) if found else None
 
 
 def stored(params: Mapping[str, npt.NDArray[Any]], dtype: Dtype) -> dict[str, npt.NDArray[Any]]:

@@ -14,9 +14,9 @@ from bert4rec_jax.evaluation.covisitation import (
     Followers,
     choose_covisitation,
 )
+from bert4rec_jax.evaluation.lift import Raised, gains, gains_at, raised
 from bert4rec_jax.evaluation.markov import Markov
 from bert4rec_jax.evaluation.ranks import best_by_vectors, rank_by_vectors
-from bert4rec_jax.models.covisitation import Raised, gains, gains_at, raised
 from bert4rec_jax.sharding import make_mesh
 
 SETTINGS = Covisitation(decay=0.5, smoothing=2.0, weight=1.5, popularity=0.5)

@@ -1,4 +1,4 @@
-"""Covisitation on device: items that followed a history's last ones elsewhere gain by their lift.
+"""Lift: items that followed a history's last ones in others gain by how much more often than ever.
 
 With counts c_ij of how often j followed i, smoothed towards the popularity q by μ, and the weight
 d^k of the k-th last item h_k of a history (the skip-gram Markov chain of `evaluation.markov`),
