@@ -73,7 +73,21 @@ def gains(by: Raised, first: int | jax.Array, size: int) -> jax.Array:
 
 
 def gains_at(by: Raised, candidates: jax.Array) -> jax.Array:
-    """`[B, C]`: what the candidates `[B, C]` of each history gain."""
-    same = by.items[:, None, :] == candidates[:, :, None]
-    ratios = jnp.where(same, by.ratios[:, None, :], 0).sum(axis=-1)
+    """`[B, C]`: what the candidates `[B, C]` of each history gain.
+
+    On a CPU history by history: what is compared of one stays in its cache.
+    """
+    ratios = jax.lax.platform_dependent(
+        by.items, by.ratios, candidates, cpu=_one_by_one, default=jax.vmap(_sums)
+    )
     return by.weights[:, None] * jnp.log1p(ratios)
+
+
+def _one_by_one(items: jax.Array, ratios: jax.Array, candidates: jax.Array) -> jax.Array:
+    found: jax.Array = jax.lax.map(lambda row: _sums(*row), (items, ratios, candidates))
+    return found
+
+
+def _sums(items: jax.Array, ratios: jax.Array, candidates: jax.Array) -> jax.Array:
+    """`[C]`: the sum of the `ratios [E]` of those `items [E]` that are the candidate."""
+    return jnp.where(candidates[:, None] == items, ratios, 0).sum(axis=-1)
