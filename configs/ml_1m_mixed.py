@@ -4,8 +4,9 @@ Command: `bert4rec prepare ml-1m.txt --output data/ml-1m --min-user-interactions
 --min-item-interactions 1`, then `python train.py ml_1m_mixed --data.path data/ml-1m`; ml-1m.txt is
 the file of the SASRec and BERT4Rec papers (6,040 users, 3,416 items). Hardware: 2 CPU cores, 48
 minutes beside other work. Seeds 0 and 1: validation NDCG@10 .208 and .206; test HR@10 .348 and
-.344, NDCG@10 .204 and .201 (docs/results.md). The recipe is `ml_1m` but for the objective, the items that are out of the
-softmax and the epochs; the only figures seen while choosing were those of validation.
+.344, NDCG@10 .204 and .201 (docs/results.md). The recipe is `ml_1m` but for the objective, the
+items that are out of the softmax and the epochs; the only figures seen while choosing were those of
+validation.
 """
 
 from bert4rec_jax.config import (

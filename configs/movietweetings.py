@@ -1,6 +1,6 @@
 """MovieTweetings 5-core (ships with the package), leave-one-out: the first run on a laptop.
 
-Command: `python train.py`. Hardware: 2 CPU cores, about 3 minutes. Chosen on validation among some
+Command: `python train.py`. Hardware: 2 CPU cores, 3 to 4 minutes. Chosen on validation among some
 thirty-five short runs (docs/results.md); seed 0: validation NDCG@10 .149, test HR@10 .261 and
 NDCG@10 .151; three seeds: test NDCG@10 .151 with a standard deviation of .001 (without covisitation
 .141). No test figure of these variants was read while choosing.
