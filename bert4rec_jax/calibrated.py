@@ -47,6 +47,8 @@ def calibrated(setting: Setting, params: Any, console: Console) -> Added:
     if split.refits:
         found |= _trend(asked, console)
     if covisitation:
+        if offset:
+            found["offset_alone"] = _offset(asked, console)["offset"]
         found["covisitation"] = _covisitation(asked, console)
     if offset:
         found |= _offset(asked, console)

@@ -285,7 +285,9 @@ def _test(
 
     models: dict[str, Ask] = {model: partial(setting.ask, params, trained, added=added)}
     if added.moves:
-        models[f"{model} alone"] = partial(setting.ask, params, trained, added=Added(added.offset))
+        models[f"{model} alone"] = partial(
+            setting.ask, params, trained, added=Added(added.offset_alone)
+        )
     models |= {
         name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()
     }

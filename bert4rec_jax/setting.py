@@ -55,6 +55,7 @@ class Added:
 
     Attributes:
       offset: to those of items without a training event.
+      offset_alone: the same, if nothing else is added.
       shift: `[V]`, to those of the others, by how often they were chosen, and when; or None.
       covisitation: the collection of `evaluation.lift`, which adds to scores; or None.
       asked: whether covisitation was weighed, even if it gained nothing.
@@ -65,6 +66,7 @@ class Added:
     shift: Features | None = None
     covisitation: Mapping[str, npt.NDArray[Any]] | None = None
     asked: bool = False
+    offset_alone: float = 0.0
     validation: Mapping[str, float] | None = None
 
     @property
@@ -408,7 +410,14 @@ def read_added(
             shift = moved if shift is None else shift + moved
             collection = covisitation.collection(Followers.of(store, stop), length)
         offset = float(found.get("offset", 0.0))
-        return Added(offset, shift, collection, weighed is not None, found.get("validation"))
+        return Added(
+            offset,
+            shift,
+            collection,
+            asked=weighed is not None,
+            offset_alone=float(found.get("offset_alone", offset)),
+            validation=found.get("validation"),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

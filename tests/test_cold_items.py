@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bert4rec_jax import experiment
 from bert4rec_jax.config import (
+    CalibrationConfig,
     Config,
     DataConfig,
     EvaluationConfig,
@@ -138,3 +139,20 @@ def test_the_bundle_ranks_cold_targets_as_the_evaluator_does(run, store, tmp_pat
     for name in ("test_cold", "test_warm"):
         of_run, of_bundle = (tested[name][x] for x in ("BERT4Rec", str(tmp_path / "bundle")))
         assert of_bundle["mrr"] == of_run["mrr"] == run[1][name]["BERT4Rec"]["mrr"]
+
+
+def test_the_model_alone_has_an_offset_of_its_own(run, tmp_path):
+    config, results, _ = run
+    shutil.copytree(config.workdir, tmp_path / "run")
+    counted = replace(
+        config, workdir=str(tmp_path / "run"), calibration=CalibrationConfig(covisitation=True)
+    )
+    found = experiment.run(counted, recipe="cold", console=QUIET)
+    kept = json.loads((tmp_path / "run" / CALIBRATION).read_text())
+    earlier = json.loads((Path(config.workdir) / CALIBRATION).read_text())
+    assert kept["offset_alone"] == earlier["offset"]
+    added = open_finished(tmp_path / "run", QUIET).added
+    assert (added.offset, added.offset_alone) == (kept["offset"], earlier["offset"])
+    name = "BERT4Rec alone" if added.moves else "BERT4Rec"
+    for cases in SETS:
+        assert found[cases][name]["ndcg@10"] == results[cases]["BERT4Rec"]["ndcg@10"]
