@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from bert4rec_jax.added import CALIBRATION, Added, read_added
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation.calibration import calibrate
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
@@ -19,7 +20,7 @@ from bert4rec_jax.evaluation.search import Choice
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
-from bert4rec_jax.setting import CALIBRATION, Added, Setting, load_selected, read_added
+from bert4rec_jax.setting import Setting, load_selected
 from bert4rec_jax.training.fit import digest
 
 MOST_CASES = 10_000  # of validation, drawn once, that settings are chosen by

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bert4rec_jax import environment
+from bert4rec_jax.added import Added
 from bert4rec_jax.calibrated import calibrated
 from bert4rec_jax.config import Config, MeshConfig, to_json
 from bert4rec_jax.data.split import Cases, train_counts
@@ -33,7 +34,6 @@ from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.setting import (
     REFIT,
-    Added,
     Setting,
     open_finished,
     open_setting,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
 
+from bert4rec_jax.added import Added, read_added
 from bert4rec_jax.config import Config, from_json, to_json
 from bert4rec_jax.data.split import (
     Cases,
@@ -25,11 +26,9 @@ from bert4rec_jax.data.split import (
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.covisitation import Covisitation, Followers
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.evaluation.metrics import known
-from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.features.user_encoding import UserEncoding
@@ -41,38 +40,11 @@ from bert4rec_jax.processes import is_first
 from bert4rec_jax.programs import keep_programs
 from bert4rec_jax.sharding import Along, check_divides, make_mesh, platform, put
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
-from bert4rec_jax.training.fit import Features, build_model, catalog_constants, digest, load_best
+from bert4rec_jax.training.fit import Features, build_model, catalog_constants, load_best
 
 ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
 USER_ENCODING = "user_encoding.json"  # and what makes rows of users
-CALIBRATION = "calibration.json"  # where a run keeps what was added to biases after training
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
-
-
-@dataclass(frozen=True, eq=False)
-class Added:
-    """What calibration on validation adds to the biases of a trained model.
-
-    Attributes:
-      offset: to those of items without a training event.
-      offset_alone: the same, if nothing else is added.
-      shift: `[V]`, to those of the others, by how often they were chosen, and when; or None.
-      covisitation: the collection of `evaluation.lift`, which adds to scores; or None.
-      asked: whether covisitation was weighed, even if it gained nothing.
-      validation: metrics of the validation cases with all this, where they are known.
-    """
-
-    offset: float = 0.0
-    shift: Features | None = None
-    covisitation: Mapping[str, npt.NDArray[Any]] | None = None
-    asked: bool = False
-    offset_alone: float = 0.0
-    validation: Mapping[str, float] | None = None
-
-    @property
-    def moves(self) -> bool:
-        """Whether scores of trained items change, beside each other."""
-        return self.shift is not None or self.covisitation is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,48 +352,3 @@ def _load(setting: Setting, folder: Path, console: Console) -> Restored:
         folder=folder,
         warn=lambda text: console.print(f"[yellow]{text}; taking another one"),
     )
-
-
-def read_added(
-    workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64], length: int
-) -> Added | None:
-    """What a run's calibration adds; None if there is none, or that of other parameters.
-
-    Args:
-      workdir: of the run.
-      params: the parameters that are asked.
-      store: its data.
-      stop: `[U]` where each user's rows end that they were trained on.
-      length: positions L of the model.
-
-    Raises:
-      UserError: the file cannot be read.
-    """
-    try:
-        found = json.loads((workdir / CALIBRATION).read_text(encoding="utf-8"))
-        if found["parameters_sha256"] != digest(params):
-            return None
-        trend, weighed = found.get("trend"), found.get("covisitation")
-        shift = None if trend is None else Trend(**trend).shift(store, stop)
-        collection = None
-        if weighed is not None and weighed["chosen"] is not None:
-            covisitation = Covisitation(**weighed["chosen"])
-            moved = covisitation.shift(train_counts(store, stop))
-            shift = moved if shift is None else shift + moved
-            collection = covisitation.collection(Followers.of(store, stop), length)
-        offset = float(found.get("offset", 0.0))
-        return Added(
-            offset,
-            shift,
-            collection,
-            asked=weighed is not None,
-            offset_alone=float(found.get("offset_alone", offset)),
-            validation=found.get("validation"),
-        )
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"cannot read {workdir / CALIBRATION} ({error}); remove it, and the same training "
-            "command writes it again"
-        ) from None

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from bert4rec_jax import experiment
+from bert4rec_jax.added import CALIBRATION, Added
 from bert4rec_jax.config import (
     CalibrationConfig,
     Config,
@@ -28,7 +29,7 @@ from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.evaluation import exported, rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import CALIBRATION, Added, open_finished
+from bert4rec_jax.setting import open_finished
 
 QUIET = Console(quiet=True)
 SETS = {"test_warm", "test_cold", "test_cold_only", "test_all"}

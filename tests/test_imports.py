@@ -35,14 +35,15 @@ ALLOWED = {
     "inputs": {"config", "data", "features", "processes", "training"},
     "environment": set(),
     "programs": {"data"},
+    "added": {"data", "evaluation", "training"},
     "setting": {
-        "config", "data", "evaluation", "features", "inputs", "models", "outputs", "processes",
-        "programs", "sharding", "training",
+        "added", "config", "data", "evaluation", "features", "inputs", "models", "outputs",
+        "processes", "programs", "sharding", "training",
     },
-    "calibrated": {"data", "evaluation", "outputs", "processes", "setting", "training"},
+    "calibrated": {"added", "data", "evaluation", "outputs", "processes", "setting", "training"},
     "experiment": {
-        "calibrated", "config", "data", "environment", "evaluation", "outputs", "processes",
-        "setting", "sharding", "training",
+        "added", "calibrated", "config", "data", "environment", "evaluation", "outputs",
+        "processes", "setting", "sharding", "training",
     },
     "report": {
         "data", "evaluation", "figures", "outputs", "serving", "setting", "sharding", "training",

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from bert4rec_jax import experiment
+from bert4rec_jax.added import CALIBRATION, Added
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -20,7 +21,7 @@ from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import CALIBRATION, Added, open_finished
+from bert4rec_jax.setting import open_finished
 
 QUIET = Console(file=io.StringIO())
 

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from bert4rec_jax import experiment
+from bert4rec_jax.added import CALIBRATION
 from bert4rec_jax.config import CalibrationConfig, Config, ConfigError, ModelConfig, from_json
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.errors import UserError
@@ -20,7 +21,7 @@ from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.retrieval import Nearby, Scan
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import CALIBRATION, open_finished
+from bert4rec_jax.setting import open_finished
 from bert4rec_jax.training.checkpoints import read_config
 
 QUIET = Console(quiet=True)
