@@ -58,13 +58,14 @@ def main() -> None:
     )  # fmt: skip
     epoch = make_plan(config, store, store.offsets[1:]).epoch(0)
     rows = round(options.batch * epoch.num_rows / epoch.num_examples)
+    cores = len(os.sched_getaffinity(0))
+    cores_as_devices(cores)  # before JAX is asked for its backend
     if jax.default_backend() == "cpu":
-        rows -= rows % len(os.sched_getaffinity(0))  # splits over the cores
+        rows -= rows % cores
     elif rows > 64:
         rows -= rows % 64  # else XLA copies whole arrays to pad them for its products
     config = replace(config, training=TrainingConfig(batch_size=rows))
     plan = make_plan(config, store, store.offsets[1:])
-    cores_as_devices(rows)
     mesh = make_mesh()
     model = build_model(
         config.model,
