@@ -234,7 +234,7 @@ class OptimizerConfig:
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     weight_decay: float = 0.01
-    """Decoupled weight decay; biases and layer norms have none."""
+    """Decoupled weight decay. Layer norms and the biases of layers and items have none."""
     clip_norm: float = 5.0
     """Gradients are scaled down to this global norm."""
     b1: float = 0.9

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -46,22 +47,26 @@ def _hide_echoes() -> None:
     Orbax hands an error of its background thread to the loop, and the thread prints it as well;
     then TensorStore reports each of its other writes to an event loop that is closed by then.
     """
-    threading.excepthook = lambda event: None
     warnings.filterwarnings("ignore", message=".*was never awaited")
-    show, show_unraisable = sys.excepthook, sys.unraisablehook
+    show, show_unraisable, show_thread = (
+        sys.excepthook, sys.unraisablehook, threading.excepthook,
+    )  # fmt: skip
     late = "Event loop is closed"
 
-    def hook(
-        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-    ) -> None:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if str(error) != late:
-            show(kind, error, traceback)
+            show(kind, error, trace)
 
     def unraisable(event: sys.UnraisableHookArgs) -> None:
         if str(event.exc_value) != late:
             show_unraisable(event)
 
-    sys.excepthook, sys.unraisablehook = hook, unraisable
+    def of_thread(event: threading.ExceptHookArgs) -> None:
+        frames = traceback.extract_tb(event.exc_traceback)
+        if not any("orbax" in frame.filename for frame in frames):
+            show_thread(event)
+
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hook, unraisable, of_thread
 
 
 def tune_memory() -> None:

@@ -330,11 +330,11 @@ def _record(setting: Setting, tested: _Tested, command: str, parameters: str) ->
 
 
 def _introduce(setting: Setting, recipe: str, console: Console) -> None:
-    store, split = setting.store, setting.split
+    source, split = setting.source, setting.split
     device = jax.devices()[0]
     console.print(
-        f"[bold]{recipe}[/]: {store.num_interactions:,} interactions of {store.num_users:,} users "
-        f"with {len(store.catalog):,} items, {split.name.replace('_', ' ')}, on "
+        f"[bold]{recipe}[/]: {source.num_interactions:,} interactions of {source.num_users:,} "
+        f"users with {len(source.catalog):,} items, {split.name.replace('_', ' ')}, on "
         f"{jax.device_count()} x {device.device_kind} "
         f"({' x '.join(f'{n} {axis}' for axis, n in setting.mesh.shape.items())})",
         highlight=False,
@@ -345,7 +345,7 @@ def _introduce(setting: Setting, recipe: str, console: Console) -> None:
 
 
 def _describe(setting: Setting) -> dict[str, Any]:
-    store, split = setting.store, setting.split
+    source, store, split = setting.source, setting.store, setting.split
 
     def cases(found: Cases) -> dict[str, Any]:
         return {"cases": len(found), "left_out": dict(found.dropped)}
@@ -354,9 +354,9 @@ def _describe(setting: Setting) -> dict[str, Any]:
         "fingerprint": store.fingerprint,
         "catalog_fingerprint": store.catalog.fingerprint,
         "source": store.manifest["source"],
-        "users": store.num_users,
-        "items": len(store.catalog),
-        "interactions": store.num_interactions,
+        "users": source.num_users,
+        "items": len(source.catalog),
+        "interactions": source.num_interactions,
         "split": split.name,
         "validation": cases(split.validation),
         **{name: cases(found) for name, found in setting.tested().items()},

@@ -54,7 +54,8 @@ class Setting:
     Attributes:
       config: all settings.
       mesh: the devices.
-      store: histories.
+      source: the data as it was prepared.
+      store: histories, those of `source` or of the same users without the items held out.
       split: what is trained on, and what is asked.
       thumbs: rating thresholds.
       known_content: what is known of each item beside its id, or None.
@@ -65,6 +66,7 @@ class Setting:
 
     config: Config
     mesh: Mesh
+    source: SequenceStore
     store: SequenceStore
     split: Split
     thumbs: tuple[float, float]
@@ -210,7 +212,7 @@ def open_setting(config: Config, console: Console) -> Setting:
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # before anything in the folder is touched
         check_same_config(saved, to_json(config), workdir)
-    store = open_data(config.data, workdir, console)
+    source = store = open_data(config.data, workdir, console)
     for batch_size in (config.training.batch_size, config.evaluation.batch_size):
         check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
     if config.model.times and not store.timed:
@@ -245,7 +247,7 @@ def open_setting(config: Config, console: Console) -> Setting:
         None if users is None else users.matrix,
     )
     days = first_days(store, split.refit_stop) if config.model.times else None
-    return Setting(config, mesh, store, split, thumbs, content, evaluator, days, users)
+    return Setting(config, mesh, source, store, split, thumbs, content, evaluator, days, users)
 
 
 def _open_users(config: Config, store: SequenceStore, split: Split, console: Console) -> KnownUsers:
@@ -330,6 +332,32 @@ def open_finished(workdir: Path, console: Console) -> Finished:
         setting.trained(stop),
         selected.record.validations,
         read_added(workdir, params, store=store, stop=stop, length=setting.length) or Added(),
+    )
+
+
+def as_selected(finished: Finished, console: Console) -> Finished:
+    """The model that validation chose, as validation cases are asked of it.
+
+    Where the split trains anew after selection, the tested model has seen these cases.
+
+    Raises:
+      UserError: the folder holds no checkpoint that can be read.
+    """
+    setting, stop = finished.setting, finished.setting.split.train_stop
+    if not setting.split.refits:
+        return finished
+    added = read_added(
+        Path(setting.config.workdir),
+        finished.best.state.params,
+        store=setting.store,
+        stop=stop,
+        length=setting.length,
+    )
+    return replace(
+        finished,
+        best=load_selected(setting, console),
+        trained=setting.trained(stop),
+        added=added or Added(),
     )
 
 

@@ -27,8 +27,13 @@ from bert4rec_jax.errors import UserError
 _DATA = "data"
 _MODEL = "model"
 _MOST_CORES = 4
-_ITEM_TABLE = "item_table"
-_BY_ITEM = {"embedding", "bias", "features", "trained"}  # arrays of the item table, a row per token
+_BY_ITEM = {  # module and array of all that has a row per token
+    ("item_table", "embedding"),
+    ("item_table", "bias"),
+    ("item_table", "features"),
+    ("item_table", "trained"),
+    ("request_time", "first_day"),
+}
 
 
 class Along(Enum):
@@ -141,11 +146,15 @@ def place_state(mesh: Mesh, state: Any) -> Any:
     """The shardings of a train state or of parameters: item tables by rows, the rest everywhere."""
 
     def leaf(path: tuple[Any, ...], value: Any) -> NamedSharding:
-        names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
-        by_item = _ITEM_TABLE in names and names[-1] in _BY_ITEM
-        return place(mesh, Along.ITEMS if by_item else Along.NEITHER)
+        return place(mesh, Along.ITEMS if is_by_item(path) else Along.NEITHER)
 
     return jax.tree.map_with_path(leaf, state)
+
+
+def is_by_item(path: tuple[Any, ...]) -> bool:
+    """Whether the leaf of a state there has a row per token. Its optimizer state ends alike."""
+    names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path[-2:]]
+    return tuple(names) in _BY_ITEM
 
 
 def global_rows(mesh: Mesh, arrays: Any, along: Along = Along.ROWS) -> Any:

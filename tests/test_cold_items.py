@@ -62,6 +62,9 @@ def run(store, tmp_path_factory):
 def test_what_is_reported(run, store):
     _, results, said = run
     assert results.keys() >= SETS
+    about = results["data"]
+    assert (about["users"], about["interactions"]) == (store.num_users, store.num_interactions)
+    assert f"{store.num_interactions:,} interactions of {store.num_users:,} users" in said
     assert {"BERT4Rec", "popular", "content-knn"} <= results["test_cold"].keys()
     assert "ranked among 4 cold items" in said
     assert said.count("Share of untrained items in the lists") == 3

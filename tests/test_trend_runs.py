@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
+from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.trend import Trend
+from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
@@ -41,8 +45,15 @@ def run(store, tmp_path_factory):
     return config, experiment.run(config, recipe="trend", console=QUIET), workdir
 
 
-def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, monkeypatch):
+def copied(run, tmp_path):
+    """The run in a folder of its own, for tests that change what it keeps."""
     config, results, workdir = run
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    return replace(config, workdir=str(copy)), results, copy
+
+
+def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, tmp_path):
+    config, results, workdir = copied(run, tmp_path)
     kept = json.loads((workdir / CALIBRATION).read_text())
     assert len(kept["trials"]) > 5
     trend = {"days": 3, "smoothing": 10.0, "weight": 1.0, "against": 0.5}
@@ -61,7 +72,7 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, monkey
 
 
 def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):
-    _, _, workdir = run
+    _, _, workdir = copied(run, tmp_path)
     kept = json.loads((workdir / CALIBRATION).read_text())
     trend = {"days": 3, "smoothing": 10.0, "weight": 1.0, "against": 0.0}
     (workdir / CALIBRATION).write_text(json.dumps({**kept, "trend": trend}))
@@ -76,8 +87,18 @@ def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):
     np.testing.assert_array_equal(ranks, expected)
 
 
-def test_a_trend_of_other_parameters_is_not_used(run):
-    _, _, workdir = run
+def test_a_trend_of_other_parameters_is_not_used(run, tmp_path):
+    _, _, workdir = copied(run, tmp_path)
     kept = json.loads((workdir / CALIBRATION).read_text())
     (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
     assert open_finished(workdir, QUIET).added.shift is None
+
+
+def test_a_report_about_validation_asks_the_model_that_never_saw_these_cases(run, tmp_path):
+    _, _, workdir = copied(run, tmp_path)
+    (workdir / "ledger.jsonl").unlink()  # as if the test split had not been read
+    evidence = gather(workdir, QUIET)
+    kept = json.loads((workdir / CALIBRATION).read_text())["validation"]
+    assert evidence.asked == "validation"
+    found = summary(evidence.ranks["the model"])
+    assert found["ndcg@10"] == pytest.approx(kept["ndcg@10"], abs=1e-6)

@@ -52,7 +52,7 @@ def prepare(
         titles: File with the titles of the items (movies.dat, u.item, movies.csv).
         min_user_interactions: Users with fewer interactions are left out.
         min_item_interactions: Items with fewer interactions are left out.
-        rows_in_memory: Interactions held in memory at once, about 100 bytes each; users and items
+        rows_in_memory: Interactions held in memory at once, about 110 bytes each; users and items
             come on top. The store is the same for any number.
         mirror: Address of the folder to download from, instead of GroupLens.
         cache: Folder of downloaded data sets. None: bert4rec-jax in $XDG_CACHE_HOME or ~/.cache.

@@ -102,7 +102,7 @@ def prepare(
       titles: a file of titles, see `titles.read_titles`; None takes those of the data set.
       cache: where downloads lie, see `download.fetch`.
       mirror: where they come from, see `download.fetch`.
-      rows_in_memory: interactions read, sorted or filtered at once, at about 100 bytes each; the
+      rows_in_memory: interactions read, sorted or filtered at once, at about 110 bytes each; the
         store is the same for any number.
       progress: see `download.Progress`.
       notify: see `download.Notify`.

@@ -56,7 +56,7 @@ class Trend:
 
 
 def choose_trend(ask: Callable[[Trend | None], float]) -> Choice[Trend]:
-    """First the days, then the smoothing, then both weights together: some 25 questions.
+    """First the days, then the smoothing, then both weights together: some 20 questions.
 
     Args:
       ask: from a trend, or none, to NDCG@10 on validation.

@@ -60,13 +60,16 @@ def read_users(
       UserError: the file cannot be read, has no `user_id` or nothing else, has two rows for one
         user or a value that is not valid, or knows none of the users that are trained on.
     """
-    places, rows, values = _rows(path, user_ids)
-    found = np.array(rows, np.int64)
+    places, numbers, values = _rows(path, user_ids)
+    rows = np.array([number for same in numbers for number in same], np.int64)
+    records = np.repeat(np.arange(len(numbers)), [len(same) for same in numbers])
+    train_on = np.zeros(len(numbers), bool)
+    train_on[records[trained[rows]]] = True
 
     def where(row: int) -> str:
         return places[row]
 
-    if not trained[found].any():
+    if not train_on.any():
         shown = user_ids[int(np.argmax(trained))]
         raise UserError(
             f"{path}: none of its users (such as {_first_id(path)!r}) is one that is trained on "
@@ -75,21 +78,26 @@ def read_users(
         )
     if like is None and not has_types(path):
         values = {name: _typed(name, column, where) for name, column in values.items()}
-    encoding = like or fit(values, trained[found], where)
+    encoding = like or fit(values, train_on, where)
     matrix = encoding.unknown(len(user_ids) + 1)
-    matrix[found + 1] = encoding.encode(values, len(found), where)
+    matrix[rows + 1] = encoding.encode(values, len(numbers), where)[records]
     notify(
-        f"  {path.name} knows {len(found):,} of {len(user_ids):,} users: "
+        f"  {path.name} knows {len(numbers):,} of {len(set(user_ids)):,} users: "
         f"{', '.join(encoding.names)} ({encoding.width} columns)"
     )
     return KnownUsers(matrix, encoding)
 
 
-def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[int], dict[str, Any]]:
-    """Of the log's users in the table: their places, their numbers, and their values by name."""
-    numbers = {user: number for number, user in enumerate(user_ids)}
+def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[list[int]], dict[str, Any]]:
+    """Of the log's users in the table: their places, their numbers, and their values by name.
+
+    A user whose histories are several users of the store has a number for each.
+    """
+    numbers: dict[str, list[int]] = {}
+    for number, user in enumerate(user_ids):
+        numbers.setdefault(user, []).append(number)
     places: list[str] = []
-    rows: list[int] = []
+    rows: list[list[int]] = []
     values: dict[str, list[Any]] = {}
     seen: dict[str, str] = {}
     for where, record in read_records(path, what="user"):

@@ -23,7 +23,7 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ledger import LEDGER, RANKS
 from bert4rec_jax.serving.traced import Serving, by_path
-from bert4rec_jax.setting import Finished, open_finished
+from bert4rec_jax.setting import Finished, as_selected, open_finished
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import digest
 
@@ -55,7 +55,8 @@ class Evidence:
       run: its folder.
       model: name of the model in the figures.
       asked: `test`, or `validation` where the test split was not read with these parameters.
-      store: the data.
+      source: the data as it was prepared.
+      store: the histories of it that the run is about.
       cases: the M questions.
       ranks: model -> `[M]`, the model first, then the baselines.
       top: `[M, 10]` what the model recommends.
@@ -72,6 +73,7 @@ class Evidence:
     run: Path
     model: str
     asked: str
+    source: SequenceStore
     store: SequenceStore
     cases: Cases
     ranks: Mapping[str, Ints]
@@ -109,8 +111,7 @@ def gather(run: Path, console: Console) -> Evidence:
     """
     finished = open_finished(run, console)
     setting, store = finished.setting, finished.setting.store
-    params = finished.best.state.params
-    parameters = digest(params)
+    parameters = digest(finished.best.state.params)
     results = _results(run, parameters)
     recorded = _recorded(run, parameters)
     ranks: dict[str, Ints] = {}
@@ -121,6 +122,7 @@ def gather(run: Path, console: Console) -> Evidence:
             soft_wrap=True,
         )
         asked, cases = "validation", setting.split.validation
+        finished = as_selected(finished, console)
     else:
         asked, ranks = recorded
         cases = setting.tested()[asked]
@@ -130,7 +132,7 @@ def gather(run: Path, console: Console) -> Evidence:
                 f"{run / RANKS} is about other users than the data of the run; run "
                 f"`bert4rec evaluate {run}` again"
             )
-    ranking = setting.ask(params, finished.trained, cases)
+    ranking = setting.ask(finished.best.state.params, finished.trained, cases, added=finished.added)
     if not ranks:
         ranks = {"the model": ranking.ranks}
     vectors, _ = jax.jit(lambda v: setting.model().apply(v, method="item_vectors"))(
@@ -140,6 +142,7 @@ def gather(run: Path, console: Console) -> Evidence:
         run=run,
         model=next(iter(ranks)),
         asked=asked,
+        source=setting.source,
         store=store,
         cases=cases,
         ranks=ranks,

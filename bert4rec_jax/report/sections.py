@@ -39,11 +39,11 @@ _GENRES, _MISSES, _KNOWN, _NEAREST = 15, 8, 10, 5
 
 def about(evidence: Evidence) -> Section:
     """What was trained on what."""
-    results, store = evidence.results, evidence.store
+    results, source = evidence.results, evidence.source
     rows: list[tuple[object, ...]] = [
         ("run", evidence.run.name),
         ("checkpoint", f"step {evidence.step:,}"),
-        ("data", f"{store.num_interactions:,} interactions of {store.num_users:,} users"),
+        ("data", f"{source.num_interactions:,} interactions of {source.num_users:,} users"),
         ("movies", f"{len(evidence.catalog):,}"),
         ("questions", f"{len(evidence.cases):,} users, {evidence.asked}"),
     ]

@@ -12,10 +12,8 @@ import optax
 from jax.sharding import Mesh
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
-from bert4rec_jax.sharding import place_state, to_host
+from bert4rec_jax.sharding import is_by_item, place_state, to_host
 from bert4rec_jax.training.step import TrainState
-
-_BY_ITEM = ("embedding", "bias")
 
 
 def earlier_tokens(
@@ -58,8 +56,7 @@ def grown_state(
     known = tokens >= 0
 
     def rows(path: tuple[Any, ...], new: Any, old: Any, filled: Any = None) -> Any:
-        names = [getattr(entry, "key", None) for entry in path]
-        if "item_table" not in names or names[-1] not in _BY_ITEM:
+        if not is_by_item(path):
             return to_host(old)
         grown = np.array(to_host(new) if filled is None else np.broadcast_to(filled, new.shape))
         grown[known] = to_host(old)[tokens[known]]

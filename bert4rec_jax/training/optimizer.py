@@ -1,4 +1,4 @@
-"""AdamW with gradient clipping; biases and layer norms do not decay."""
+"""AdamW with gradient clipping. Layer norms and the biases of layers and items do not decay."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def make_train_step(
 
     Masks derive from (seed, epoch, example), dropout and negatives from (seed, step), so a restored
     state goes on as if it had never stopped. Metrics: `loss`, `grad_norm`, and per thumb the number
-    of items and of masked items.
+    of items and of items to predict.
     """
     keys = _keys(seed)
     blocks = 1 if platform(mesh) == "gpu" else BLOCKS  # a GPU asks the host how long to loop
@@ -216,7 +216,8 @@ def make_train_step(
         )(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        slot_thumbs = jnp.take_along_axis(batch.thumbs, masked.slots, axis=1)
+        next_item = jnp.take_along_axis(masked.causal, masked.slots, axis=1)
+        slot_thumbs = jnp.take_along_axis(batch.thumbs, masked.slots + next_item, axis=1)
         metrics = {
             "loss": loss,
             "grad_norm": optax.tree.norm(gradients),

@@ -49,6 +49,18 @@ def test_only_users_that_are_trained_on_shape_the_columns(tmp_path):
     assert gender.vocabulary.names == ("F",) and age.mean == np.mean(AGES[:5])
 
 
+def test_a_user_with_several_histories_has_the_row_in_all(tmp_path):
+    """As where cold items are held out: a history without them, and one per question."""
+    ids, trained = [*USERS, USERS[3], USERS[9]], np.append(EVERYONE, [False, False])
+    once = read_users(write(tmp_path, gender=GENDERS, age=AGES), USERS, EVERYONE)
+    said = []
+    known = read_users(tmp_path / "users.parquet", ids, trained, notify=said.append)
+    assert known.encoding == once.encoding
+    np.testing.assert_array_equal(known.matrix[:13], once.matrix)
+    np.testing.assert_array_equal(known.matrix[13:], once.matrix[[4, 10]])
+    assert said[0].startswith("  users.parquet knows 12 of 12 users")
+
+
 def test_columns_that_come_later_get_rows_as_the_first_ones_did(tmp_path):
     known = read_users(write(tmp_path, gender=GENDERS, age=AGES, tags=TAGS), USERS, EVERYONE)
     encoding = UserEncoding.from_json(known.encoding.to_json())

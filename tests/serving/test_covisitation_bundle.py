@@ -13,7 +13,9 @@ from bert4rec_jax.added import CALIBRATION
 from bert4rec_jax.config import CalibrationConfig, Config, ConfigError, ModelConfig, from_json
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.metrics import coverage, summary
 from bert4rec_jax.features.sources import Sources
+from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.add_items import add_items
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.evaluation import rank_cases
@@ -83,6 +85,22 @@ def test_the_bundle_ranks_as_the_evaluator_does(counted, raising, scorer):
     hidden = setting.encode(params, finished.trained, cases)
     again = setting.ask(params, finished.trained, cases, added=finished.added, hidden=hidden)
     np.testing.assert_array_equal(again.ranks, expected)
+
+
+def test_a_report_shows_the_lists_that_were_tested(counted, run, tmp_path):
+    copy = shutil.copytree(counted / "run", tmp_path / "run")
+    config = from_json(read_config(copy / "checkpoints"))
+    calibration = CalibrationConfig(covisitation=True)
+    config = replace(config, workdir=str(copy), calibration=calibration)
+    tested = experiment.run(config, recipe="counted", console=QUIET)["test"]["BERT4Rec"]
+    evidence = gather(copy, QUIET)
+    found = summary(evidence.ranks["BERT4Rec"])
+    assert found["ndcg@10"] == pytest.approx(tested["ndcg@10"], abs=1e-6)
+    finished = open_finished(copy, QUIET)
+    alone = finished.setting.ask(finished.best.state.params, finished.trained, evidence.cases).top
+    assert (evidence.top != alone).any(), "counts that move nothing show nothing"
+    shown = coverage(evidence.top, len(evidence.catalog))
+    assert shown == pytest.approx(tested["coverage@10"], abs=1e-6)
 
 
 def test_candidates_score_as_in_the_whole_catalog(raising, histories):

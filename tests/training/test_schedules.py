@@ -1,13 +1,18 @@
 """Learning rates against closed forms; t counts updates from 1."""
 
 import dataclasses
+from functools import partial
 
+import jax
 import numpy as np
+import optax
 import pytest
 
-from bert4rec_jax.config import OptimizerConfig
+from bert4rec_jax.config import ModelConfig, OptimizerConfig
+from bert4rec_jax.training.fit import build_model
 from bert4rec_jax.training.optimizer import decays, make_schedule
 from bert4rec_jax.training.schedules import noam
+from bert4rec_jax.training.step import new_state
 
 
 def at(schedule, t):
@@ -56,14 +61,20 @@ def test_a_warm_up_longer_than_the_run_still_rises():
     assert at(schedule, 1) < at(schedule, 2) < at(schedule, 3)
 
 
-def test_biases_and_norms_do_not_decay():
-    params = {
-        "dense": {"kernel": 1, "bias": 1},
-        "norm": {"scale": 1, "bias": 1},
-        "item_table": {"embedding": 1, "bias": 1},
+def test_what_is_called_bias_or_scale_does_not_decay():
+    model = build_model(ModelConfig(dim=8, position_bias=True), num_rows=16, max_length=4)
+    state = jax.eval_shape(partial(new_state, model, optax.sgd(0.1), seed=0, max_length=4))
+    found = jax.tree_util.tree_leaves_with_path(decays(state.params))
+    without = {jax.tree_util.keystr(path[-2:]) for path, decay in found if not decay}
+    assert without == {
+        f"['{module}']['{name}']"
+        for modules, names in (
+            (("input_norm", "head_norm", "attention_norm", "feed_forward_norm"), ("bias", "scale")),
+            (("query", "key", "value", "output", "expand", "project", "transform"), ("bias",)),
+            (("item_table",), ("bias",)),
+        )
+        for module in modules
+        for name in names
     }
-    assert decays(params) == {
-        "dense": {"kernel": True, "bias": False},
-        "norm": {"scale": False, "bias": False},
-        "item_table": {"embedding": True, "bias": False},
-    }
+    decaying = {path[-1].key for path, decay in found if decay}
+    assert decaying == {"embedding", "position_embedding", "distance", "kernel"}

@@ -11,7 +11,7 @@ import pytest
 from bert4rec_jax.config import MaskingConfig, ModelConfig
 from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
-from bert4rec_jax.data.split import train_counts
+from bert4rec_jax.data.split import first_days, train_counts
 from bert4rec_jax.sharding import Along, make_mesh, put
 from bert4rec_jax.training.fit import build_model, catalog_constants
 from bert4rec_jax.training.masking import mask_items, num_slots
@@ -24,9 +24,13 @@ MESHES = {"1 device": (1, 1), "8 x 1": (8, 1), "2 x 4": (2, 4)}
 
 @pytest.fixture(scope="module")
 def setting(store):
+    return setting_of(store)
+
+
+def setting_of(store, *, times=False):
     config = ModelConfig(
         dim=16, heads=2, layers=2, ffn_dim=32, dropout=0.0, attention_dropout=0.0, thumbs=True,
-        unknown_rate=0.3,
+        unknown_rate=0.3, times=times,
     )  # fmt: skip
     model = build_model(config, num_rows=store.catalog.num_rows, max_length=L, content_dim=F)
     plan = Plan(store.offsets[:-1], store.offsets[1:], L, B, "recent", True, 3, seed=0)
@@ -34,11 +38,13 @@ def setting(store):
     trained = train_counts(store, store.offsets[1:]) > 0
     features = np.random.default_rng(0).normal(size=(store.catalog.num_rows, F))
     content = np.where(store.catalog.is_item()[:, None], features, 0).astype(np.float32)
-    return model, plan, batches, lambda mesh: constants(mesh, content, trained)
+    days = first_days(store, store.offsets[1:]) if times else None
 
+    def constants(mesh):
+        catalog = catalog_constants(mesh, content, trained, first_day=days)
+        return Constants(put(mesh, Along.ITEMS, trained), catalog)
 
-def constants(mesh, content, trained):
-    return Constants(put(mesh, Along.ITEMS, trained), catalog_constants(mesh, content, trained))
+    return model, plan, batches, constants
 
 
 def mesh_of(shape):
@@ -47,15 +53,15 @@ def mesh_of(shape):
     return jax.sharding.Mesh(devices, full.axis_names, axis_types=full.axis_types)
 
 
-def run(setting, shape, optimizer=None):
+def run(setting, shape, optimizer=None, masking=MASKING):
     """Three steps; returns states and metrics on the host."""
     model, plan, batches, constants_on = setting
     mesh = mesh_of(shape)
     optimizer = optimizer or optax.sgd(0.5)
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
-        mesh, state, constants_on(mesh), model, optimizer, masking=MASKING,
-        slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
+        mesh, state, constants_on(mesh), model, optimizer, masking=masking,
+        slots=num_slots(rate=masking.rate, next_item=masking.next_item, max_length=L, max_segments=3),
         seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
     )  # fmt: skip
     seen = [jax.device_get(state)]
@@ -105,6 +111,14 @@ def test_meshes_agree(setting, on_one_device, shape):
         np.testing.assert_array_equal(found["masked_by_thumb"], expected["masked_by_thumb"])
 
 
+def test_meshes_agree_on_a_model_that_reads_times(store):
+    """It keeps the day on which each item was first seen, a row per token."""
+    timed = setting_of(store, times=True)
+    (_, expected), (_, metrics) = (run(timed, MESHES[name]) for name in ("1 device", "2 x 4"))
+    for found, wanted in zip(metrics, expected):
+        np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=1e-5)
+
+
 def test_the_step_counts(on_one_device):
     assert [int(state.step) for state in on_one_device[0]] == [0, 1, 2, 3]
 
@@ -115,6 +129,15 @@ def test_thumb_counts_are_those_of_the_batch(setting, on_one_device):
         real = batch.segments > 0
         expected = [int(((batch.thumbs == t) & real).sum()) for t in range(4)]
         assert metrics["items_by_thumb"].tolist() == expected
+
+
+def test_thumbs_to_predict_are_those_of_the_next_items(setting):
+    _, metrics = run(setting, (1, 1), masking=MaskingConfig(objective="next"))
+    for batch, found in zip(setting[2], metrics):
+        follows = (batch.segments[:, 1:] > 0) & (batch.segments[:, 1:] == batch.segments[:, :-1])
+        expected = np.bincount(batch.thumbs[:, 1:][follows], minlength=4)
+        assert len(set(expected)) > 1
+        assert found["masked_by_thumb"].tolist() == expected.tolist()
 
 
 @functools.partial(jax.jit, static_argnames=("model", "slots"))
