@@ -31,14 +31,16 @@ def calibrated(setting: Setting, params: Any, console: Console) -> Added:
     after training; covisitation where the config wants it; an offset of untrained items where the
     split holds some out; else nothing.
 
-    It is found once, and kept in the workdir for `bert4rec evaluate` and `export`.
+    It is found once, and kept in the workdir for `bert4rec evaluate` and `export`; so is that
+    nothing is added.
     """
     split, store = setting.split, setting.store
     covisitation = setting.config.calibration.covisitation
     offset = split.cold_validation is not None and setting.content is not None
+    workdir, parameters = Path(setting.config.workdir), digest(params)
     if not (offset or split.refits or covisitation):
+        _keep(workdir, {"parameters_sha256": parameters})
         return Added()
-    workdir = Path(setting.config.workdir)
     kept = read_added(workdir, params, store=store, stop=split.refit_stop, length=setting.length)
     if kept is not None and kept.asked == covisitation and kept.validation is not None:
         return kept
@@ -53,13 +55,16 @@ def calibrated(setting: Setting, params: Any, console: Console) -> Added:
         found["covisitation"] = _covisitation(asked, console)
     if offset:
         found |= _offset(asked, console)
-    validation = asked.all(split.validation)
-    if is_first():
-        found |= {"validation": validation, "parameters_sha256": digest(params)}
-        write_json(workdir / CALIBRATION, found)
-    barrier("calibration is written")
+    found |= {"validation": asked.all(split.validation), "parameters_sha256": parameters}
+    _keep(workdir, found)
     kept = read_added(workdir, params, store=store, stop=split.refit_stop, length=setting.length)
     return kept or Added()
+
+
+def _keep(workdir: Path, found: dict[str, Any]) -> None:
+    if is_first():
+        write_json(workdir / CALIBRATION, found)
+    barrier("calibration is written")
 
 
 class _Questions:

@@ -21,7 +21,7 @@ from rich.console import Console
 from bert4rec_jax import environment
 from bert4rec_jax.added import Added
 from bert4rec_jax.calibrated import calibrated
-from bert4rec_jax.config import Config, MeshConfig, to_json
+from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
@@ -61,8 +61,12 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
     start_processes()
-    if config.mesh == MeshConfig():
-        cores_as_devices(config.training.batch_size, config.evaluation.batch_size)
+    cores_as_devices(
+        config.training.batch_size,
+        config.evaluation.batch_size,
+        data=config.mesh.data,
+        model=config.mesh.model,
+    )
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)
     _introduce(setting, recipe, console)

@@ -14,6 +14,7 @@ from bert4rec_jax.data.cold import arrange, choose_cold, cold_items
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
 from bert4rec_jax.data.split import Split
 from bert4rec_jax.data.store import SequenceStore, is_store, write_arranged
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.content import Content, content_rows
 from bert4rec_jax.features.encoder import fit as fit_encoder
 from bert4rec_jax.features.encoding import Encoding
@@ -56,6 +57,11 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
     if is_first() and not is_prepared_from(
         path, config.path, min_user_interactions=users, min_item_interactions=items
     ):
+        if saved is not None and is_store(path):
+            raise UserError(
+                f"{config.path} has changed since the run in {workdir} was trained on it; put the "
+                "log back as it was to continue, or train on the new one in another --workdir"
+            )
         prepare(
             config.path,
             path,

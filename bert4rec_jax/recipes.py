@@ -15,6 +15,7 @@ from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.inputs import open_data
 from bert4rec_jax.processes import is_first, start_processes
+from bert4rec_jax.sharding import cores_as_devices
 
 DEFAULT = "movietweetings"
 
@@ -71,6 +72,12 @@ def parse(
     if recipe.adapt is None:
         return recipe.name, config
     start_processes()
+    cores_as_devices(
+        config.training.batch_size,
+        config.evaluation.batch_size,
+        data=config.mesh.data,
+        model=config.mesh.model,
+    )  # before an earlier run in the folder is looked at, which JAX is needed for
     console = console or Console(quiet=not is_first())
     store = open_data(config.data, Path(config.workdir), console)
     adapted = overridden(recipe.adapt(config, store))

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from bert4rec_jax.added import Added, read_added
-from bert4rec_jax.config import Config, from_json, to_json
+from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
 from bert4rec_jax.data.split import (
     Cases,
     Split,
@@ -38,7 +38,7 @@ from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.programs import keep_programs
-from bert4rec_jax.sharding import Along, check_divides, make_mesh, platform, put
+from bert4rec_jax.sharding import Along, check_divides, fits, make_mesh, platform, put
 from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, load_best
 
@@ -236,6 +236,12 @@ def open_setting(config: Config, console: Console) -> Setting:
     content = open_content(
         config.data.content, store, train_counts(store, split.train_stop), console, like
     )
+    if not len(split.validation):
+        reasons = "; ".join(f"{n:,} {why}" for why, n in split.validation.dropped.items())
+        raise UserError(
+            f"no user of {store.path} can be asked on validation: {reasons or 'there is none'}. "
+            "Prepare a log whose users have several different items, or another --data.split"
+        )
     users = _open_users(config, store, split, console) if config.data.users else None
     evaluation = config.evaluation
     evaluator = Evaluator(
@@ -317,21 +323,25 @@ def open_finished(workdir: Path, console: Console) -> Finished:
     values = read_config(workdir / "checkpoints")
     if values is None:
         raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
-    setting = open_setting(replace(from_json(values), workdir=str(workdir)), console)
+    config = replace(from_json(values), workdir=str(workdir))
+    if not fits(config.mesh.data, config.mesh.model):
+        config = replace(config, mesh=MeshConfig())  # trained on other devices than these
+    setting = open_setting(config, console)
 
-    split, store, refit = setting.split, setting.store, workdir / REFIT
+    split, store = setting.split, setting.store
     selected = load_selected(setting, console)
-    if split.refits and (refit / "checkpoints").is_dir():
-        best, stop = _load(setting, refit, console), split.refit_stop
-    else:
-        best, stop = selected, split.train_stop
+    refitted = _load_refitted(setting, selected.step, console) if split.refits else None
+    best, stop = (selected, split.train_stop) if refitted is None else (refitted, split.refit_stop)
     params = best.state.params
+    added = read_added(workdir, params, store=store, stop=stop, length=setting.length)
+    if added is None and (split.refits or config.calibration.covisitation):
+        console.print(
+            f"[yellow]{workdir} was stopped before its calibration: nothing is added to the scores "
+            "of the model; the same training command finishes it",
+            highlight=False,
+        )
     return Finished(
-        setting,
-        best,
-        setting.trained(stop),
-        selected.record.validations,
-        read_added(workdir, params, store=store, stop=stop, length=setting.length) or Added(),
+        setting, best, setting.trained(stop), selected.record.validations, added or Added()
     )
 
 
@@ -368,6 +378,22 @@ def load_selected(setting: Setting, console: Console) -> Restored:
       UserError: the folder holds no checkpoint that can be read.
     """
     return _load(setting, Path(setting.config.workdir), console)
+
+
+def _load_refitted(setting: Setting, steps: int, console: Console) -> Restored | None:
+    """The model that was trained anew for `steps`, if that came to its end."""
+    folder = Path(setting.config.workdir) / REFIT
+    if read_config(folder / "checkpoints") is None:
+        return None
+    found = _load(setting, folder, console)
+    if found.step == steps:
+        return found
+    console.print(
+        f"[yellow]{folder} was stopped at step {found.step:,} of {steps:,}: this is the model that "
+        "validation selected, trained on less; the same training command finishes the other",
+        highlight=False,
+    )
+    return None
 
 
 def _load(setting: Setting, folder: Path, console: Console) -> Restored:

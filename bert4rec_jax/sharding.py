@@ -51,23 +51,25 @@ class Along(Enum):
         return P(*self.value)
 
 
-def cores_as_devices(*batch_sizes: int) -> None:
+def cores_as_devices(*batch_sizes: int, data: int = -1, model: int = 1) -> None:
     """Let JAX count each of up to four CPU cores as a device; call before JAX is used.
 
     XLA works on the small matrix products of attention one after the other, on one core. As devices
     along the batch, cores do not wait for each other. Each holds parameters of its own, hence at
-    most four. Nothing happens where somebody said how many devices there are, where a batch would
-    not split, with several processes, or once JAX is in use.
+    most four. A mesh that needs more devices than that gets them, cores or not. Nothing happens
+    where somebody said how many devices there are, with several processes, or once JAX is in use.
 
     Args:
       batch_sizes: of all batches that will lie over the devices.
+      data, model: as for `make_mesh`.
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if chosen or jax.distributed.is_initialized():
         return
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    most = min(cores, _MOST_CORES)
-    count = next(n for n in range(most, 0, -1) if all(size % n == 0 for size in batch_sizes))
+    most = max(min(cores, _MOST_CORES) // model, 1)
+    rows = next(n for n in range(most, 0, -1) if all(size % n == 0 for size in batch_sizes))
+    count = model * (rows if data == -1 else data)
     if jax.config.values["jax_num_cpu_devices"] == -1:
         with contextlib.suppress(RuntimeError):  # JAX is in use
             jax.config.update("jax_num_cpu_devices", count)
@@ -100,6 +102,12 @@ def make_mesh(
     # Unlike `jax.make_mesh`, which refuses to split an axis of a torus on some kinds of TPU.
     grid = create_device_mesh((rows, model), devices, allow_split_physical_axes=True)
     return Mesh(grid, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def fits(data: int, model: int) -> bool:
+    """Whether the devices of this run can be laid out so; see `make_mesh`."""
+    count = jax.device_count()
+    return count % model == 0 and data in (-1, count // model)
 
 
 def devices_along(mesh: Mesh) -> tuple[int, int]:

@@ -14,13 +14,15 @@ import jax
 from bert4rec_jax.sharding import cores_as_devices
 if len(sys.argv) > 4:
     jax.devices()
-cores_as_devices(int(sys.argv[2]), int(sys.argv[3]))
+cores_as_devices(int(sys.argv[2]), int(sys.argv[3]), **json.loads(os.environ["MESH"]))
 print(json.dumps(jax.device_count()))
 """
 
 
-def devices(cores, *batches, flags="", begun=False):
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+def devices(cores, *batches, flags="", begun=False, **mesh):
+    environment = {
+        **os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "MESH": json.dumps(mesh),
+    }  # fmt: skip
     arguments = [str(cores), *map(str, batches), *(["begun"] if begun else [])]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
@@ -42,6 +44,21 @@ def devices(cores, *batches, flags="", begun=False):
 )
 def test_as_many_as_split_the_batches(cores, batches, expected):
     assert devices(cores, *batches) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere cores are counted otherwise")
+@pytest.mark.parametrize(
+    ("cores", "mesh", "expected"),
+    [
+        (4, {"model": 2}, 4),
+        (4, {"model": 3}, 3),
+        (2, {"model": 4}, 4),  # more than there are cores
+        (2, {"data": 4, "model": 2}, 8),
+        (4, {"data": 1}, 1),
+    ],
+)
+def test_a_mesh_gets_the_devices_that_it_needs(cores, mesh, expected):
+    assert devices(cores, 32, 256, **mesh) == expected
 
 
 def test_whoever_chose_a_number_keeps_it():

@@ -11,6 +11,7 @@ from test_end_to_end import TRAIN
 
 from bert4rec_jax import recipes
 from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -101,6 +102,30 @@ def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"data.path: 'movietweetings' -> .*log\.csv"):
         parsed(adapting, "--data.path", str(log), "--workdir", str(workdir))
     assert not (workdir / "data").exists()
+
+
+def test_a_log_that_has_changed_is_read_again_unless_a_run_was_trained_on_it(
+    adapting, tmp_path, monkeypatch
+):
+    log, workdir = tmp_path / "log.csv", tmp_path / "run"
+    arguments = ["--data.path", str(log), "--workdir", str(workdir)]
+    arguments += ["--data.min-user-interactions", "1", "--data.min-item-interactions", "1"]
+    log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\n")
+    config, _ = parsed(adapting, *arguments)
+    first = SequenceStore.open(workdir / "data").fingerprint
+    parsed(adapting, *arguments)
+    assert SequenceStore.open(workdir / "data").fingerprint == first
+    log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\na,z,3\n")
+    parsed(adapting, *arguments)
+    assert SequenceStore.open(workdir / "data").num_interactions == 3
+    monkeypatch.setattr("bert4rec_jax.inputs.read_config", lambda folder: to_json(config))
+    parsed(adapting, *arguments)
+    log.write_text("user_id,item_id,timestamp\na,x,1\n")
+    with pytest.raises(UserError, match=r"log\.csv has changed since the run in .* was trained"):
+        parsed(adapting, *arguments)
+    assert SequenceStore.open(workdir / "data").num_interactions == 3
+    log.unlink()  # moved away: what was prepared is there
+    parsed(adapting, *arguments)
 
 
 @in_repository

@@ -9,6 +9,7 @@ from sample import interactions
 
 from bert4rec_jax.config import Config, DataConfig
 from bert4rec_jax.data.store import write_store
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.inputs import open_content
 from bert4rec_jax.setting import open_setting
 
@@ -40,6 +41,15 @@ def test_a_log_without_genres_and_years_is_known_by_ids(tmp_path, said):
     assert open_content("catalog", store, counts, said) is None
     assert "known by their ids alone" in said.file.getvalue()
     assert open_content("", store, counts, said) is None
+
+
+def test_a_log_without_a_question_is_one_clear_error(tmp_path, said):
+    """Everyone watched one movie again and again, so no target is new to its user."""
+    rows = [("u", "a", 0), ("u", "a", 1), ("u", "a", 2), ("v", "a", 3)]
+    write_store(interactions(rows).in_time_order(), tmp_path / "store", titles={}, source={})
+    data = DataConfig(path=str(tmp_path / "store"))
+    with pytest.raises(UserError, match=r"can be asked on validation: 1 .*already in the history"):
+        open_setting(Config(data=data, workdir=str(tmp_path / "run")), said)
 
 
 def test_new_items_and_new_users_after_t_are_sets_of_their_own(tmp_path, said):

@@ -15,6 +15,7 @@ from bert4rec_jax.config import (
     Config,
     DataConfig,
     EvaluationConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     TrainingConfig,
@@ -25,7 +26,8 @@ from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import open_finished
+from bert4rec_jax.setting import load_selected, open_finished
+from bert4rec_jax.training.fit import digest
 
 QUIET = Console(file=io.StringIO())
 
@@ -92,6 +94,33 @@ def test_a_trend_of_other_parameters_is_not_used(run, tmp_path):
     kept = json.loads((workdir / CALIBRATION).read_text())
     (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
     assert open_finished(workdir, QUIET).added.shift is None
+
+
+@pytest.mark.parametrize("at", ["no checkpoint", "the first checkpoint"])
+def test_a_model_that_is_not_trained_to_its_end_is_not_used(run, tmp_path, at):
+    """A stop while the model is trained anew leaves the one that validation selected."""
+    _, _, workdir = copied(run, tmp_path)
+    whole = open_finished(workdir, QUIET)
+    checkpoints = workdir / "refit" / "checkpoints"
+    step = whole.best.step
+    shutil.rmtree(checkpoints / str(step))
+    (other,) = {int(path.name) for path in (workdir / "checkpoints").iterdir()} - {step}
+    if at != "no checkpoint":
+        shutil.copytree(workdir / "checkpoints" / str(other), checkpoints / str(other))
+    said = Console(file=io.StringIO(), width=300)
+    found = open_finished(workdir, said)
+    selected = load_selected(found.setting, QUIET)
+    assert digest(found.best.state.params) == digest(selected.state.params)
+    assert digest(found.best.state.params) != digest(whole.best.state.params)
+    assert found.added.shift is None and "stopped before its calibration" in said.file.getvalue()
+    assert (f"stopped at step {other} of {step}:" in said.file.getvalue()) == (at[:3] == "the")
+
+
+def test_a_run_can_be_opened_on_other_devices(run, tmp_path, monkeypatch):
+    config, _, workdir = copied(run, tmp_path)
+    trained_on = replace(config, mesh=MeshConfig(data=1, model=64))
+    monkeypatch.setattr("bert4rec_jax.setting.from_json", lambda values: trained_on)
+    assert open_finished(workdir, QUIET).setting.mesh.shape["model"] == 1
 
 
 def test_a_report_about_validation_asks_the_model_that_never_saw_these_cases(run, tmp_path):

@@ -217,15 +217,24 @@ def _kept(
 def is_prepared_from(
     path: Path, source: str | Path, *, min_user_interactions: int, min_item_interactions: int
 ) -> bool:
-    """Whether a folder holds what `prepare` makes of a source of this name with these filters."""
+    """Whether a folder holds what `prepare` makes of a source with these filters.
+
+    Files are compared by checksum, unless they are gone; a data set with a name does not change.
+
+    Raises:
+      UserError: see `read_log`.
+    """
     if not is_store(path):
         return False
     made = SequenceStore.open(path).manifest["source"]
-    wanted = {
+    wanted: dict[str, Any] = {
         "name": _name(source),
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,
     }
+    if source not in NAMES and Path(source).exists():
+        checksums = read_log(Path(source)).checksums
+        wanted["files"] = [{"name": name, "sha256": checksum} for name, checksum in checksums]
     return all(made.get(name) == value for name, value in wanted.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,14 +45,14 @@ def read_releases(
         is in the catalog already, or is of another form than the catalog's.
     """
     column = id_column or _first_column(path)
-    digits = all(item_id.isdigit() for item_id in catalog.item_ids)
+    digits = _digits(catalog)
     wanted = {_in_form(item_id, digits) for item_id in ids}
     places: dict[str, str] = {}
     movies: list[Movie] = []
     for where, values in read_records(path, {column, "external_ids", *COLUMNS}):
         found = plain(id_of(values, column))
         if found is None:
-            raise UserError(f"{where}: the {column} is missing; expected an id: mend the row")
+            raise UserError(f"{where}: the {column} is missing; expected an id: correct the row")
         item_id = _in_form(found, digits)
         if wanted and item_id not in wanted:
             continue
@@ -70,7 +71,7 @@ def read_releases(
         movies.append(movie_of(values, where, separator=separator))
     missing = sorted(wanted - places.keys())
     if missing:
-        raise UserError(f"{path} has no {column} {_some(missing)}; look for a slip of the pen")
+        raise UserError(f"{path} has no {column} {_some(missing)}; check the spelling")
     new = Catalog(
         tuple(places),
         tuple(_title(item_id, movie) for item_id, movie in zip(places, movies)),
@@ -78,6 +79,25 @@ def read_releases(
     )
     refuse_known(new.item_ids, catalog)
     return column, new
+
+
+def named_releases(item_ids: Sequence[str], catalog: Catalog) -> Catalog:
+    """Movies of which nothing but the ids is known, as a catalog of their own.
+
+    Where all ids of the catalog are digits, an id such as `tt0114709` stands for `0114709`.
+
+    Raises:
+      UserError: an id occurs twice, or is in the catalog already.
+    """
+    ids = [_in_form(item_id, _digits(catalog)) for item_id in item_ids]
+    repeated = [item_id for item_id, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"{_some(repeated)} is named {ids.count(repeated[0])} times in --ids; expected every "
+            "movie once"
+        )
+    refuse_known(ids, catalog)
+    return Catalog(tuple(ids), tuple(ids), ("",) * len(ids))
 
 
 def refuse_known(item_ids: Sequence[str], catalog: Catalog) -> None:
@@ -106,6 +126,10 @@ def _first_column(path: Path) -> str:
             f"{', '.join(map(repr, columns))}: give the name of the column of ids with --id-column"
         )
     return found[0]
+
+
+def _digits(catalog: Catalog) -> bool:
+    return all(item_id.isdigit() for item_id in catalog.item_ids)
 
 
 def _in_form(item_id: str, digits: bool) -> str:

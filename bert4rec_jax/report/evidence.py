@@ -63,7 +63,7 @@ class Evidence:
       counts: `[V]` training interactions per token.
       vectors: `[V, D]` of items.
       known: `[V]` items that the model can score.
-      gaze: where heads look.
+      gaze: where heads look; None for a model that reads times, whose attention is not shown.
       log: the lines of `log.jsonl`.
       results: the content of `metrics.json`; empty without one, or one of other parameters.
       step: of the checkpoint.
@@ -81,7 +81,7 @@ class Evidence:
     counts: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
-    gaze: Gaze
+    gaze: Gaze | None
     log: list[dict[str, Any]]
     results: Mapping[str, Any]
     step: int
@@ -150,7 +150,7 @@ def gather(run: Path, console: Console) -> Evidence:
         counts=train_counts(store, setting.split.refit_stop),
         vectors=to_host(vectors),
         known=setting.scored(finished.trained),
-        gaze=_gaze(finished, cases, ranking.top[:, 0]),
+        gaze=None if setting.config.model.times else _gaze(finished, cases, ranking.top[:, 0]),
         log=_lines(run / "log.jsonl"),
         results=results,
         step=finished.best.step,

@@ -193,7 +193,11 @@ def breadth(evidence: Evidence) -> Section:
 
 def heads(evidence: Evidence) -> Section:
     """What the heads attend to."""
-    gaze = evidence.gaze
+    gaze, title = evidence.gaze, "What the heads attend to"
+    if gaze is None:
+        return Section(
+            title, (paragraph("Not shown for models that read the times of a history."),)
+        )
     cases, layers, count, length = gaze.weights.shape
     edges = [low for low in _DISTANCES if low < length]
     names = [
@@ -249,7 +253,7 @@ def heads(evidence: Evidence) -> Section:
                 ),
             )
         )
-    return Section("What the heads attend to", tuple(parts))
+    return Section(title, tuple(parts))
 
 
 def neighbours(evidence: Evidence) -> Section:

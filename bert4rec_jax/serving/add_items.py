@@ -20,7 +20,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.encoding import Encoding
-from bert4rec_jax.features.releases import read_releases, refuse_known
+from bert4rec_jax.features.releases import named_releases, read_releases
 from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
@@ -89,8 +89,7 @@ def add_items(
     elif not ids:
         raise UserError("which items to add? Give a table with --metadata, or their --ids")
     else:
-        refuse_known(ids, trained.catalog)
-        new = Catalog(tuple(ids), tuple(ids), ("",) * len(ids))
+        new = named_releases(ids, trained.catalog)
     known = gather(
         new,
         sources,

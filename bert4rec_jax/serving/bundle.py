@@ -30,6 +30,7 @@ from jax import export
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving import weights
 
@@ -109,6 +110,8 @@ class Bundle:
                 f"than the ranker {self.path} ({ours['items']:,} items); export both from runs on "
                 "the same data"
             )
+        if probes:
+            retriever.require_vectors_alone()
         return replace(self, retriever=retriever, candidates=candidates, probes=probes, blend=blend)
 
     @property
@@ -118,6 +121,20 @@ class Bundle:
         if self.retriever is not None:
             parts = [parts, self.retriever.fingerprint, self.candidates, self.probes, self.blend]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def require_vectors_alone(self) -> None:
+        """Refuse to look for items in groups of near vectors where vectors are not all.
+
+        Raises:
+          UserError: covisitation is added to the scores.
+        """
+        names = weights.names(self.path / PARAMETERS)
+        if any(name.startswith(f"{COLLECTION}/") for name in names):
+            raise UserError(
+                f"{self.path} adds covisitation to its scores, and groups of items are found by "
+                "vectors alone; look into all items (--probes 0), or export a retriever without it "
+                "(train.py with --calibration.no-covisitation)"
+            )
 
     @property
     def max_length(self) -> int:
@@ -137,7 +154,7 @@ class Bundle:
 
     @cached_property
     def known(self) -> npt.NDArray[np.bool_]:
-        """`[V]`: items with a training event; no others are ever listed."""
+        """`[V]`: items that can be listed: with a training event, or with content."""
         column = pq.read_table(self.path / CATALOG, columns=["known"])["known"]
         known = np.zeros(self.catalog.num_rows, bool)
         known[FIRST_ITEM : self.catalog.num_tokens] = column.to_numpy()

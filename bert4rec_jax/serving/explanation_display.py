@@ -31,7 +31,7 @@ def show_explanation(
       bundle: a folder made by `bert4rec export`.
       history: titles or ids, oldest first.
       item: title or id of the movie to explain; None for the first recommendation.
-      masked: the movie of the history to hide; None for the middle one.
+      masked: the movie of the history to hide; None for the middle one of those that are read.
       output: SVG file of the picture; None for none.
 
     Raises:
@@ -41,7 +41,8 @@ def show_explanation(
     catalog = scorer.catalog
     seen = [_item_id(catalog, title) for title in history]
     wanted = None if item is None else _item_id(catalog, item)
-    place = len(seen) // 2
+    read = min(len(seen), scorer.bundle.max_length)
+    place = len(seen) - read + read // 2
     if masked is not None:
         hidden = _item_id(catalog, masked)
         if hidden not in seen:

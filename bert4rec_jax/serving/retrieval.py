@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import best_by_vectors
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.clusters import Clusters
@@ -123,13 +122,9 @@ class Nearby(Functions):
         *,
         probes: int,
     ) -> None:
+        bundle.require_vectors_alone()
         first = tuple(devices or jax.local_devices())[:1]
         super().__init__(bundle, min(largest_batch, _LARGEST_BATCH), first, listed)
-        if self.raised(np.zeros((1, 1), np.int32)) is not None:
-            raise UserError(
-                f"{bundle.path} adds covisitation to its scores, and groups of items are found by "
-                "vectors alone; look into all items (--probes 0), or export a retriever without it"
-            )
         known = bundle.known if listed is None else listed
         vectors, bias = np.asarray(self.vectors), np.asarray(self.bias)
         self._clusters = Clusters.of(vectors, bias, known, users_of_one_item(self, known))

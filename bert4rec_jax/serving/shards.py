@@ -65,11 +65,10 @@ class Shards:
         Raises:
           UserError: the place is taken by something else, or by another job.
         """
-        if self.output.exists():
-            manifest = self._read(self.output)
-            if manifest.get("finished"):
-                return manifest
-        elif self._folder.exists():
+        manifest = self._read(self.output) if self.output.exists() else {}
+        if manifest.get("finished"):
+            return manifest
+        if self._folder.exists():
             self._read(self._folder)
         return None
 

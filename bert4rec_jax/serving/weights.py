@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from safetensors import deserialize
+from safetensors import deserialize, safe_open
 
 from bert4rec_jax.evaluation.lift import COLLECTION, Raised, raised
 
@@ -120,6 +120,12 @@ def _one_by_one(hidden: jax.Array, table: jax.Array, items: jax.Array) -> jax.Ar
         lambda user: table[user[1]].astype(jnp.float32) @ user[0], (hidden, items)
     )
     return found
+
+
+def names(file: Path) -> list[str]:
+    """The names of the arrays of a safetensors file."""
+    with safe_open(file, framework="numpy") as opened:
+        return list(opened.keys())
 
 
 def read(file: Path) -> dict[str, npt.NDArray[Any]]:

@@ -56,8 +56,8 @@ def num_slots(*, rate: float, next_item: float, max_length: int, max_segments: i
     """
     if next_item > 0:
         return max_length - 1
-    if max_segments == 1:
-        return max(1, round(rate * max_length))
+    if max_segments == 1:  # rounded up where devices and this float may round differently
+        return max(1, int(rate * max_length + 0.501))
     return min(max_length, int(rate * max_length) + max_segments)
 
 

@@ -104,6 +104,13 @@ def test_a_run_and_a_bundle_give_the_same_and_items_can_be_added_twice(run, bund
     assert load(tmp_path / "b", batch_size=16).catalog.item_ids[-3:] == ("new 0", "new 1", "later")
 
 
+def test_ids_without_a_table_take_the_form_of_the_catalog(bundle, tmp_path):
+    sources = embeddings(tmp_path / "new.npy", 1)
+    add_items(bundle, tmp_path / "more", ids=("tt0007777",), sources=sources)
+    grown = load(tmp_path / "more", batch_size=16).catalog.item_ids
+    assert all(item_id.isdigit() for item_id in grown) and grown[-1] == "0007777"
+
+
 def test_a_table_of_movies(trained, tmp_path):
     """A model whose content is genres and years, and a table as TMDB has it."""
     old = Catalog(
@@ -185,6 +192,8 @@ def with_catalog(trained, catalog, encoding, rows):
         (("a", "b"), (3, 3), r"has the shape \[3, 3\]; expected \[2, D\]"),
         ((), (1, 3), "which items to add"),
         (("0",), (1, 3), r"1 of 1 items to add are in the catalog already \('0'\)"),
+        (("tt0", "tt7777"), (2, 3), r"1 of 2 items to add are in the catalog already \('0'\)"),
+        (("tt7777", "7777"), (2, 3), "'7777' is named 2 times in --ids; expected every movie once"),
     ],
 )
 def test_what_cannot_be_added(bundle, tmp_path, ids, shape, message):

@@ -107,6 +107,13 @@ def test_explain_shows_influence_attention_and_both_sides(bert4rec, bundle, scor
     assert {*ids[:4], "(the place itself)"} <= set(shown)
 
 
+def test_explain_hides_a_movie_of_the_last_ones_in_a_long_history(bert4rec, bundle, scorer):
+    ids, length = scorer.catalog.item_ids, scorer.bundle.max_length
+    assert len(ids) > 2 * length + 2
+    status, output, _ = bert4rec("explain", bundle, "--history", *ids[: 2 * length + 2])
+    assert status == 0 and f"hidden: {ids[length + 2 + length // 2]}" in output
+
+
 def test_explain_refuses_what_cannot_be_meant(bert4rec, bundle, scorer):
     ids = scorer.catalog.item_ids
     for arguments, message in (

@@ -1,5 +1,7 @@
 """Covisitation in a run and in its bundle: one score everywhere."""
 
+import contextlib
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -144,6 +146,39 @@ def test_scanning_a_large_catalog_lists_the_same(counted, raising, histories):
     assert (np.asarray(found[1][:4]) >= FIRST_ITEM).all()
     with pytest.raises(UserError, match=r"groups of items are found by vectors alone.*--probes 0"):
         Nearby(bundle, 16, probes=2)
+    for probes in (0, 2):
+        with contextlib.ExitStack() as stack:
+            if probes:
+                stack.enter_context(pytest.raises(UserError, match="groups of items are found by"))
+            bundle.behind(bundle, 5, probes)
+
+
+def test_it_can_be_switched_off_again(counted, run, tmp_path):
+    copy = shutil.copytree(counted / "run", tmp_path / "run")
+    config = from_json(read_config(copy / "checkpoints"))
+    off = replace(config, workdir=str(copy), calibration=CalibrationConfig(covisitation=False))
+    results = experiment.run(off, recipe="off", console=QUIET)
+    assert "BERT4Rec alone" not in results["test"]
+    assert open_finished(copy, QUIET).added.covisitation is None
+    manifest = export(copy, tmp_path / "bundle", console=QUIET)
+    assert not any(
+        name.startswith("covisitation") for name in Bundle.open(tmp_path / "bundle").parameters()
+    )
+    assert manifest["metrics"]["test"]["ndcg@10"] == results["test"]["BERT4Rec"]["ndcg@10"]
+
+
+def test_a_run_that_was_stopped_before_it_says_so(counted, tmp_path):
+    copy = shutil.copytree(counted / "run", tmp_path / "run")
+    (copy / CALIBRATION).unlink()
+    said = Console(file=io.StringIO(), width=300)
+    config = replace(
+        from_json(read_config(copy / "checkpoints")),
+        calibration=CalibrationConfig(covisitation=True),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bert4rec_jax.setting.from_json", lambda values: config)
+        assert open_finished(copy, said).added.covisitation is None
+    assert "was stopped before its calibration" in said.file.getvalue()
 
 
 def test_two_towers_refuse_it():

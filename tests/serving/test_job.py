@@ -184,6 +184,13 @@ def test_an_empty_folder_is_taken(bundle, requests, tmp_path):
     assert rank_file(bundle, requests, tmp_path / "out", SMALL)["finished"]
 
 
+def test_what_another_job_left_is_refused_beside_an_empty_folder_too(tmp_path):
+    job(tmp_path / "out").begin()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"out\.partial belongs to another job:\n  top: 5 there"):
+        job(tmp_path / "out", top=7).finished()
+
+
 def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_disk):
     shards = job(tmp_path / "out")
     shards.begin()

@@ -185,6 +185,16 @@ def test_a_list_of_other_ids_is_refused(scorer, tmp_path):
         Filters(only=file).allowed(scorer.catalog)
     with pytest.raises(UserError, match="does not exist; expected a file with an item id per line"):
         Filters(only=tmp_path / "none").allowed(scorer.catalog)
+    file.write_bytes(b"1\nfilm\xe9\n")
+    with pytest.raises(UserError, match=r"now\.txt is not UTF-8 text .*save it as UTF-8"):
+        Filters(only=file).allowed(scorer.catalog)
+
+
+def test_a_byte_order_mark_is_no_part_of_an_id(scorer, tmp_path):
+    (tmp_path / "now.txt").write_bytes("\ufeff3\n4\n".encode())
+    allowed = Filters(only=tmp_path / "now.txt").allowed(scorer.catalog)
+    wanted = [scorer.catalog.token(item) for item in ("3", "4")]
+    assert np.flatnonzero(allowed).tolist() == sorted(wanted)
 
 
 def test_one_bundle_holds_both(retriever, bundle, stages, histories, tmp_path):

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from bert4rec_jax import experiment
+from bert4rec_jax.config import from_json
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.report import sections
@@ -15,6 +18,7 @@ from bert4rec_jax.report.evidence import backwards, gather
 from bert4rec_jax.report.page import Section, page, paragraph, table
 from bert4rec_jax.report.report import write_report
 from bert4rec_jax.serving.explanation import explain
+from bert4rec_jax.training.checkpoints import read_config
 
 QUIET = Console(quiet=True)
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)> & [bold]"
@@ -39,6 +43,20 @@ class Seen(HTMLParser):
 @pytest.fixture(scope="module")
 def evidence(run):
     return gather(run, QUIET)
+
+
+def test_a_model_that_reads_times_is_reported_without_its_heads(run, tmp_path):
+    config = from_json(read_config(run / "checkpoints"))
+    short = replace(
+        config,
+        model=replace(config.model, times=True),
+        training=replace(config.training, epochs=1, evaluate_every=1),
+        evaluation=replace(config.evaluation, baselines=False),
+        workdir=str(tmp_path / "run"),
+    )
+    experiment.run(short, recipe="times", console=QUIET)
+    write_report(tmp_path / "run", tmp_path / "report.html", QUIET)
+    assert "Not shown for models that read the times" in (tmp_path / "report.html").read_text()
 
 
 def test_a_page_holds_the_figures_of_the_run_and_needs_no_network(run, tmp_path):

@@ -170,6 +170,29 @@ def test_slots_hold_every_masked_item_of_any_packing(rate, segments):
     assert (np.asarray(masked.tokens) == MASK).sum(1).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("rate", "length"), [(0.3, 95), (0.15, 190), (0.35, 90), (0.7, 45), (0.2, 12)]
+)
+def test_a_row_of_one_history_has_a_slot_for_every_masked_item(rate, length):
+    """Where rate * length ends in a half, devices may round up and Python down."""
+    slots = num_slots(rate=rate, next_item=0, max_length=length, max_segments=1)
+    batch = Batch(
+        tokens=np.full((3, length), 7, np.int32),
+        thumbs=np.zeros((3, length), np.int8),
+        positions=np.tile(np.arange(length, dtype=np.int32), (3, 1)),
+        segments=np.ones((3, length), np.int32),
+        examples=np.repeat(np.arange(3, dtype=np.uint32)[:, None], length, axis=1),
+        days=np.zeros((3, length), np.float32),
+    )
+    masked = mask_items(
+        jax.random.key(0), batch, rate=rate, last_only=0.0, thumb_weights=(1, 1, 1, 1),
+        loss_weights=(1, 1, 1, 1), next_item=0.0, slots=slots,
+    )  # fmt: skip
+    hidden = (np.asarray(masked.tokens) == MASK).sum(1)
+    assert (np.asarray(masked.weights) > 0).sum(1).tolist() == hidden.tolist()
+    assert slots - 1 <= hidden.min() <= hidden.max() <= slots
+
+
 def test_no_thumb_is_seen_where_an_item_is_asked_for():
     batch = batch_of([[[5, 6, 7, 8]]], thumbs=[1, 2, 3, 2])
     masked = mask(batch, rate=0.5)

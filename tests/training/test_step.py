@@ -61,7 +61,9 @@ def run(setting, shape, optimizer=None, masking=MASKING):
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
         mesh, state, constants_on(mesh), model, optimizer, masking=masking,
-        slots=num_slots(rate=masking.rate, next_item=masking.next_item, max_length=L, max_segments=3),
+        slots=num_slots(
+            rate=masking.rate, next_item=masking.next_item, max_length=L, max_segments=3
+        ),
         seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
     )  # fmt: skip
     seen = [jax.device_get(state)]
