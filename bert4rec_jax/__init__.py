@@ -1,20 +1,35 @@
 """BERT4Rec in JAX: a bidirectional sequence model for movie recommendation.
 
-`bert4rec_jax.load(BUNDLE)` opens an exported model; importing the package loads nothing else.
+From Python: `prepare` a log, `train` a `Config`, `evaluate` and `export` its run, `load` the bundle.
+Each is imported when it is first used; importing the package loads nothing else.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bert4rec_jax.config import Config
+    from bert4rec_jax.data.prepare import prepare
+    from bert4rec_jax.experiment import evaluate
+    from bert4rec_jax.experiment import run as train
+    from bert4rec_jax.serving.export import export
     from bert4rec_jax.serving.scorer import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["Config", "__version__", "evaluate", "export", "load", "prepare", "train"]
+
+_WHERE = {
+    "Config": ("config", "Config"),
+    "prepare": ("data.prepare", "prepare"),
+    "train": ("experiment", "run"),
+    "evaluate": ("experiment", "evaluate"),
+    "export": ("serving.export", "export"),
+    "load": ("serving.scorer", "load"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from bert4rec_jax.serving.scorer import load
-
-        return load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _WHERE[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

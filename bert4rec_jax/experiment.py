@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -50,8 +51,13 @@ from bert4rec_jax.training.step import TrainState
 NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and metrics.json, by kind
 
 
-def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[str, Any]:
+def run(config: Config, *, recipe: str = "run", console: Console | None = None) -> dict[str, Any]:
     """Run a config to its end, or continue where an earlier run of it in the same workdir stopped.
+
+    Args:
+      config: all settings.
+      recipe: what the run is called in its output and in `metrics.json`.
+      console: shows progress and tables; None for the terminal, `Console(quiet=True)` for nothing.
 
     Returns:
       What is written to `WORKDIR/metrics.json`.
@@ -113,7 +119,7 @@ def run(config: Config, *, recipe: str, console: Console | None = None) -> dict[
 
 
 def evaluate(
-    workdir: Path,
+    workdir: str | PathLike[str],
     *,
     exported: Mapping[str, Callable[..., Ranking]] | None = None,
     console: Console | None = None,
@@ -131,7 +137,7 @@ def evaluate(
     """
     start_processes()
     console = console or Console(quiet=not is_first())
-    finished = open_finished(workdir, console)
+    finished = open_finished(Path(workdir), console)
     setting, best = finished.setting, finished.best
     tested = _test(
         setting,

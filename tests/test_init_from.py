@@ -34,7 +34,7 @@ def runs(store, tmp_path_factory):
     """A run on the items 0 .. 29, and one on all 40 that begins from it."""
     folder = tmp_path_factory.mktemp("growing")
     users = np.repeat(np.arange(store.num_users), store.lengths)
-    items = [store.catalog.item_ids[token - 2] for token in store.tokens]
+    items = [store.catalog.item_id(token) for token in store.tokens]
     rows = list(zip(users, items, store.timestamps.tolist(), store.ratings.tolist()))
     titles = {
         str(i): (f"Movie {i} ({1950 + i})", "Drama|War"[: 5 + 4 * (i % 2)]) for i in range(40)

@@ -37,7 +37,7 @@ def test_content_thumbs_and_liked_targets_together(store, environment, tmp_path)
 def rewritten(store):
     """The interactions of a store."""
     users = np.repeat(np.arange(store.num_users), store.lengths)
-    items = [store.catalog.item_ids[token - 2] for token in store.tokens]
+    items = [store.catalog.item_id(token) for token in store.tokens]
     rows = list(zip(users, items, store.timestamps.tolist(), store.ratings.tolist()))
     return interactions(rows).in_time_order()
 

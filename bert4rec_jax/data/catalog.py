@@ -42,6 +42,9 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._tokens
+
     @property
     def num_tokens(self) -> int:
         """PAD, MASK and the items."""
@@ -82,11 +85,23 @@ class Catalog:
         found = (self._tokens.get(item_id, PAD) for item_id in item_ids)  # type: ignore[arg-type]
         return np.fromiter(found, np.int32, len(item_ids))
 
+    def item_id(self, token: int) -> str:
+        """The external id behind the token of an item."""
+        if token < FIRST_ITEM:
+            raise IndexError(f"token {token} stands for no item; the first item is {FIRST_ITEM}")
+        return self.item_ids[token - FIRST_ITEM]
+
     def title(self, token: int) -> str:
         """The title behind a token; PAD and MASK are named in angle brackets."""
         if token < FIRST_ITEM:
             return "<mask>" if token == MASK else "<pad>"
         return self.titles[token - FIRST_ITEM]
+
+    def genres_of(self, token: int) -> tuple[str, ...]:
+        """The genres behind a token; none for PAD and MASK."""
+        if token < FIRST_ITEM:
+            return ()
+        return tuple(filter(None, self.genres[token - FIRST_ITEM].split("|")))
 
     def is_item(self) -> npt.NDArray[np.bool_]:
         """`[V]`: true for rows that stand for an item, false for PAD, MASK and padded rows."""

@@ -70,7 +70,7 @@ class Prepared:
 
 def prepare(
     source: str | Path,
-    output: Path,
+    output: str | Path,
     *,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
@@ -110,6 +110,7 @@ def prepare(
     Raises:
       UserError: anything the user can mend; nothing is half-written.
     """
+    output = Path(output)
     require_replaceable(output)
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")

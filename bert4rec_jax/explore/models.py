@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.explore.state import DOWN, UP, Seen, State
 from bert4rec_jax.serving.bundle import Bundle
@@ -111,22 +111,16 @@ class Models:
     def title(self, item_id: str) -> str:
         """The title of a movie; the id itself where it is unknown."""
         catalog = self.catalog
-        return catalog.title(catalog.token(item_id)) if self.has(item_id) else item_id
+        return catalog.title(catalog.token(item_id)) if item_id in catalog else item_id
 
     def genres(self, item_id: str) -> str:
         """Genres, separated by commas."""
         catalog = self.catalog
-        if not self.has(item_id):
-            return ""
-        return catalog.genres[catalog.token(item_id) - FIRST_ITEM].replace("|", ", ")
+        return ", ".join(catalog.genres_of(catalog.token(item_id))) if item_id in catalog else ""
 
     def has(self, item_id: str) -> bool:
         """Whether the first model's catalog has the movie."""
-        try:
-            self.catalog.token(item_id)
-        except UserError:
-            return False
-        return True
+        return item_id in self.catalog
 
     def find(self, text: str) -> str:
         """The id of the movie that a text means.
@@ -136,7 +130,7 @@ class Models:
         """
         if not text.strip():
             raise UserError("type a title first")
-        return self.catalog.item_ids[find_item(self.catalog, text) - FIRST_ITEM]
+        return self.catalog.item_id(find_item(self.catalog, text))
 
     def suggest(self, text: str) -> list[tuple[str, str]]:
         """What to type, and a name to show, for movies whose titles hold a text; best first."""
@@ -223,4 +217,4 @@ def _kind(bundle: Bundle) -> str:
 
 
 def _knows(scorer: Scorer, item_id: str) -> bool:
-    return item_id in scorer.catalog.item_ids
+    return item_id in scorer.catalog

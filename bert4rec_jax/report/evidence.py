@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD, Catalog
+from bert4rec_jax.data.catalog import MASK, PAD, Catalog
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
@@ -234,10 +234,3 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError):
         pass
     return found
-
-
-def genres_of(catalog: Catalog, token: int) -> frozenset[str]:
-    """The genres of an item; none for PAD and MASK."""
-    if token < FIRST_ITEM:
-        return frozenset()
-    return frozenset(filter(None, catalog.genres[token - FIRST_ITEM].split("|")))

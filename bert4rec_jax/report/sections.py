@@ -19,7 +19,7 @@ from bert4rec_jax.evaluation.metrics import (
 )
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.figures import Bar, bar_chart, line_chart
-from bert4rec_jax.report.evidence import Evidence, genres_of
+from bert4rec_jax.report.evidence import Evidence
 from bert4rec_jax.report.page import (
     Html,
     Section,
@@ -120,7 +120,7 @@ def groups(evidence: Evidence) -> Section:
         by_length[name] = (lengths >= low) & (lengths < (high or np.inf))
     group = popularity_groups(evidence.counts)[evidence.targets]
     by_popularity = {name: group == number for number, name in enumerate(POPULARITY)}
-    genres = [genres_of(evidence.catalog, token) for token in evidence.targets]
+    genres = [evidence.catalog.genres_of(token) for token in evidence.targets]
     most = Counter(genre for found in genres for genre in found).most_common(_GENRES)
     by_genre = {genre: np.array([genre in found for found in genres]) for genre, _ in most}
     return Section(
@@ -222,7 +222,8 @@ def heads(evidence: Evidence) -> Section:
             ((label, *map(Shaded, map(float, row))) for label, row in zip(labels, shares)),
         ),
     ]
-    genres = [genres_of(evidence.catalog, token) for token in range(evidence.catalog.num_tokens)]
+    catalog = evidence.catalog
+    genres = [set(catalog.genres_of(token)) for token in range(catalog.num_tokens)]
     recommended = [genres[token] for token in gaze.recommended]
     is_item = gaze.tokens >= FIRST_ITEM
     same = np.array(

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.job import Progress as JobProgress
 from bert4rec_jax.serving.lookup import find_item
@@ -51,7 +51,7 @@ def show_recommendations(
     scorer = load(bundle, filters=filters)
     catalog = scorer.catalog
     seen = [find_item(catalog, title) for title in titles]
-    history = [catalog.item_ids[token - FIRST_ITEM] for token in seen]
+    history = [catalog.item_id(token) for token in seen]
     answer = scorer.recommend(history, k, user=user)
     after = ", ".join(catalog.title(token) for token in seen) or "nothing"
     _show(f"after {after}", answer, catalog, "score")
@@ -66,7 +66,7 @@ def show_similar(bundle: Path, title: str, k: int) -> None:
     scorer = load(bundle)
     catalog = scorer.catalog
     token = find_item(catalog, title)
-    answer = scorer.similar(catalog.item_ids[token - FIRST_ITEM], k)
+    answer = scorer.similar(catalog.item_id(token), k)
     _show(f"like {catalog.title(token)}", answer, catalog, "cosine")
 
 
@@ -79,7 +79,7 @@ def _show(title: str, answer: Answer, catalog: Catalog, value: str) -> None:
     for place, (item, name, score) in enumerate(
         zip(answer.item_ids, answer.titles, answer.scores), start=1
     ):
-        genres = catalog.genres[catalog.token(item) - FIRST_ITEM].replace("|", ", ")
+        genres = ", ".join(catalog.genres_of(catalog.token(item)))
         table.add_row(str(place), escape(name), genres, item, f"{score:.3f}")
     Console().print(table)
 

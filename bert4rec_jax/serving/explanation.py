@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD
+from bert4rec_jax.data.catalog import MASK, PAD
 from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import gains
@@ -320,7 +320,7 @@ def _best(scorer: Scorer, scores: Floats, barred: npt.NDArray[np.bool_], k: int)
 
 def _named(scorer: Scorer, token: int) -> tuple[str, str]:
     catalog = scorer.catalog
-    return catalog.item_ids[token - FIRST_ITEM], catalog.title(int(token))
+    return catalog.item_id(token), catalog.title(int(token))
 
 
 def _causal(scorer: Scorer) -> bool:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_file
 from bert4rec_jax.serving.explanation import BothSides, Explanation, both_sides, explain
@@ -117,4 +117,4 @@ def _shares(explanation: Explanation, column: int) -> list[str]:
 
 
 def _item_id(catalog: Catalog, title: str) -> str:
-    return catalog.item_ids[find_item(catalog, title) - FIRST_ITEM]
+    return catalog.item_id(find_item(catalog, title))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,11 @@ class Trained:
 
 
 def export(
-    run: Path, bundle: Path, *, dtype: Dtype = "float32", console: Console | None = None
+    run: str | PathLike[str],
+    bundle: str | PathLike[str],
+    *,
+    dtype: Dtype = "float32",
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Write the best checkpoint of a run as a bundle; an earlier bundle there is replaced.
 
@@ -94,6 +99,7 @@ def export(
       UserError: the run has no checkpoint that can be read, its parameters are not finite, `bundle`
         is something else, or it cannot be written.
     """
+    run, bundle = Path(run), Path(bundle)
     require_replaceable(bundle)
     trained = read_run(run, console=console or Console(quiet=True))
     return write_bundle(trained, bundle, dtype=dtype)

@@ -55,7 +55,8 @@ class Filters:
         """
         passing = np.ones(len(catalog), bool)
         if self.genres:
-            sets = [set(genres.split("|")) - {""} for genres in catalog.genres]
+            tokens = range(FIRST_ITEM, catalog.num_tokens)
+            sets = [set(catalog.genres_of(token)) for token in tokens]
             known = set().union(*sets)
             for genre in self.genres:
                 if genre not in known:

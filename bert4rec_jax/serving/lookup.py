@@ -24,7 +24,7 @@ def find_item(catalog: Catalog, text: str) -> int:
     Raises:
       UserError: no title fits, or several do; it lists the nearest ones with their ids.
     """
-    if text in catalog.item_ids:
+    if text in catalog:
         return catalog.token(text)
     wanted = _plain(text)
     plain = [_plain(title) for title in catalog.titles]

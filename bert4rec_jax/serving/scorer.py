@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.features.user_encoding import UserEncoding
@@ -261,7 +261,7 @@ class Scorer:
     ) -> Answer:
         catalog = self.catalog
         return Answer(
-            item_ids=tuple(catalog.item_ids[token - FIRST_ITEM] for token in tokens),
+            item_ids=tuple(catalog.item_id(token) for token in tokens),
             titles=tuple(catalog.title(int(token)) for token in tokens),
             scores=tuple(float(score) for score in scores),
             unknown=tuple(unknown),

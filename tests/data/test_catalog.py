@@ -17,6 +17,15 @@ def test_items_have_tokens_from_two_on():
     assert CATALOG.num_tokens == 5
 
 
+def test_tokens_have_ids_and_genres():
+    assert [CATALOG.item_id(token) for token in (2, 3, 4)] == ["0054890", "x", "ü"]
+    with pytest.raises(IndexError, match="token 1 stands for no item"):
+        CATALOG.item_id(MASK)
+    genres = [CATALOG.genres_of(token) for token in (PAD, MASK, 2, 3, 4)]
+    assert genres == [(), (), ("Drama",), (), ("Comedy", "War")]
+    assert "x" in CATALOG and "y" not in CATALOG and None not in CATALOG
+
+
 def test_unknown_item_is_named():
     with pytest.raises(UserError, match="item 'y' is not among the 3 items of the catalog"):
         CATALOG.token("y")
