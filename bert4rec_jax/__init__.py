@@ -1,6 +1,6 @@
 """BERT4Rec in JAX: a bidirectional sequence model for movie recommendation.
 
-From Python: `prepare` a log, `train` a `Config`, `evaluate` and `export` its run, `load` the bundle.
+From Python: `prepare` a log, `train` a `Config`, `evaluate` and `export` its run, `load` a bundle.
 Each is imported when it is first used; importing the package loads nothing else.
 """
 

@@ -134,14 +134,14 @@ class _Questions:
 
 
 def _offset(asked: _Questions, console: Console) -> dict[str, Any]:
-    console.print("Calibrating the scores of items without a training event ...")
+    console.print("Calibrating the offset of items without a training event ...")
     found = calibrate(lambda offset: (asked.warm(offset=offset), asked.cold(offset)))
     asked.offset = found.chosen.offset
     return found.to_json()
 
 
 def _trend(asked: _Questions, console: Console) -> dict[str, Any]:
-    console.print("Weighing what was watched last before training ends ...")
+    console.print("Calibrating the trend: counts of the last days of training ...")
     store, stop = asked.setting.store, asked.setting.split.train_stop
 
     def ask(trend: Trend | None) -> float:
@@ -155,7 +155,7 @@ def _trend(asked: _Questions, console: Console) -> dict[str, Any]:
 
 
 def _covisitation(asked: _Questions, console: Console) -> dict[str, Any]:
-    console.print("Weighing what followed the last items of other histories ...")
+    console.print("Calibrating co-visitation counts: what followed a history's last items ...")
     setting = asked.setting
     store, stop = setting.store, setting.split.train_stop
     followers, counts = Followers.of(store, stop), train_counts(store, stop)

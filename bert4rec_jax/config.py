@@ -1,7 +1,6 @@
 """Every setting of a run, as frozen dataclasses that refuse impossible values when built.
 
-The docstring under a field is its help text in `python train.py --help`. Nothing downstream holds a
-default of its own.
+The docstring under a field is its help text in `python train.py --help`.
 """
 
 from __future__ import annotations
@@ -31,35 +30,37 @@ class DataConfig:
     """A known data set (movietweetings, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m), a log file
     or folder, or a folder made by `bert4rec prepare`."""
     min_user_interactions: int = 5
-    """Users with fewer interactions are left out (k-core, run to its fixpoint before the split)."""
+    """Drop users with fewer interactions (k-core filtering, repeated until nothing changes, before
+    the split)."""
     min_item_interactions: int = 5
-    """Items with fewer interactions are left out, in the same k-core."""
+    """Drop items with fewer interactions, in the same k-core filtering."""
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
-    """Last item per user; everything after one moment in time; or a fifth of the items, which are
-    taken out of all histories and asked for, beside the last other item per user."""
+    """What is held out: the last item of each user; everything after one point in time; or a fifth
+    of the items, removed from all histories, plus the last other item of each user."""
     time_quantile: float = 0.9
-    """The moment of the global-time split, as a quantile of all timestamps."""
+    """Split point of the global-time split, as a quantile of all timestamps."""
     thumbs: tuple[float, float] | None = None
-    """Ratings from the first value on are thumbs up, from the second on two thumbs up, others
-    down. None picks by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is up."""
+    """Rating thresholds: at or above the first is thumbs up, at or above the second two thumbs up,
+    below is down. None chooses by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is
+    up."""
     max_length: int = 200
-    """Positions L of the model: items per row, the masked ones included."""
+    """Sequence length L: items per row, including the masked ones."""
     content: str = ""
-    """What is known of each item beside its id: a folder made by `bert4rec features`, or `catalog`
-    for the years and genres that came with the titles, if any did. Empty for ids alone."""
+    """Item features: a folder made by `bert4rec features`, or `catalog` for the years and genres in
+    the titles file, if there are any. Empty: item ids only."""
     users: str = ""
-    """What is known of users beside their history: a Parquet, CSV or TSV table with a column
-    `user_id` and others. Two towers read it. Empty for histories alone."""
+    """User features, for two-tower models: a Parquet, CSV or TSV table with a column `user_id` and
+    feature columns. Empty: histories only."""
     targets: Literal["any", "liked"] = "any"
-    """Which items are asked for in validation and test: any, or only those with thumbs up (then the
-    history ends before the last liked item)."""
+    """Targets of validation and test: the last items of any kind, or the last liked ones (thumbs
+    up; the history then ends before the target)."""
     window: Literal["recent", "tiles", "random-prefix"] = "recent"
-    """Which part of a training history is a row: the last L items; all of it in windows of L; or,
-    drawn anew each epoch, the L items up to a random point."""
+    """How a training history becomes rows: its last L items; all of it, cut into windows of L; or
+    the L items before a random point, drawn anew each epoch."""
     pack: bool = False
     """Put several short histories into one row. Exact: attention never crosses them."""
     max_segments: int = 8
-    """The most histories in one packed row."""
+    """Maximum number of histories in one packed row."""
 
     def __post_init__(self) -> None:
         _require(bool(self.path), "data.path", self.path, "a data set's name or a path")
@@ -89,47 +90,48 @@ class ModelConfig:
     """BERT4Rec or two towers. The defaults are the paper's BERT4Rec for MovieLens-1M."""
 
     kind: Literal["bert4rec", "two-tower"] = "bert4rec"
-    """BERT4Rec orders well; the two towers find candidates fast: their user tower reads from the
-    left (masking.objective next) and ends in a weighted mean of the history."""
+    """BERT4Rec for ranking, or a two-tower model for candidate retrieval. The user tower reads the
+    history causally (requires masking.objective next) and pools it by a weighted mean."""
     dim: int = 64
     """Width D of embeddings and hidden states."""
     heads: int = 2
-    """Attention heads H, of the weighted mean as well; divides dim."""
+    """Attention heads H, also used by the pooling of two towers; must divide dim."""
     layers: int = 2
-    """Transformer layers. Of two towers, 0 leaves the weighted mean alone."""
+    """Transformer layers. A two-tower model may have 0: it then only pools item vectors."""
     ffn_dim: int = 256
     """Width of the feed-forward layer."""
     ffn: Literal["gelu", "swiglu"] = "gelu"
-    """What is between its two products: GELU (the paper), or a gate (SwiGLU)."""
+    """Feed-forward activation: GELU (the paper) or SwiGLU."""
     norm: Literal["post", "pre"] = "post"
     """Layer norm after each sublayer (the paper) or before it."""
     position_bias: bool = False
-    """Also learn how much each head looks at each distance, besides the learned positions. Two
-    towers have no other sense of order: without it they read a history as a set."""
+    """Add a learned attention bias per head and distance to the learned positions. A two-tower
+    model has no position embedding: without this bias it treats a history as a set."""
     head: Literal["gelu", "linear"] = "gelu"
-    """Transform before the output's products: dense, GELU, norm (the paper); or without GELU."""
+    """Output head before the product with item vectors: dense, GELU, norm (the paper), or linear:
+    dense and norm."""
     dropout: float = 0.2
     """Dropout on embeddings and sublayer outputs."""
     attention_dropout: float = 0.2
     """Dropout on attention weights."""
     attention: Literal["plain", "fused"] = "plain"
-    """`fused` trains without attention weights in memory, on NVIDIA GPUs in bfloat16: faster from
-    some hundred positions on. It has no dropout on weights and no position bias. Elsewhere, and
-    for evaluation and export, it is computed as `plain`."""
+    """`fused` trains with cuDNN flash attention on NVIDIA GPUs, in bfloat16, without attention
+    dropout or position bias; it is faster from a few hundred positions on. Other devices,
+    evaluation and export compute the same function as `plain`."""
     init_scale: float = 0.02
-    """Standard deviation of the truncated normal that weights start from."""
+    """Standard deviation of the truncated normal initialisation."""
     thumbs: bool = False
-    """Also read the thumb of every item of the history, except where an item is asked for."""
+    """Also read the thumb of every item in the history, except at masked positions."""
     times: bool = False
-    """Also read when: the time between items, the moment that is asked about, and the age of each
-    item then. Of BERT4Rec, for requests whose time is known; not comparable with models that do not
-    know it, and not exported."""
+    """Also read times: the gaps between items, the time of the request, and the age of each item at
+    that time. BERT4Rec only. Results are not comparable with models that do not know the time of
+    the request, and the model cannot be exported."""
     unknown_rate: float = 0.1
-    """With content: share of items that, per step, are known by their content alone."""
+    """With content: share of items that are represented by their content alone, drawn per step."""
     temperature: float = 0.0
-    """0: scores are dot products. Above 0: cosines divided by it."""
+    """0: scores are dot products. Above 0: scores are cosine similarities divided by this value."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations; parameters, softmax and loss stay in float32."""
+    """Type of the activations. Parameters, softmax and loss stay in float32."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "heads", "ffn_dim"):
@@ -168,14 +170,15 @@ class MaskingConfig:
     """What the model has to predict of a training history."""
 
     objective: Literal["masked", "next", "mixed"] = "masked"
-    """Masked items, seen from both sides (BERT4Rec); next items, seen from the left (SASRec); or
-    each for half of the histories. Only `next` also ranks from the left."""
+    """Training objective: masked items with bidirectional attention (BERT4Rec); next items with
+    causal attention (SASRec); or mixed, one of the two for each half of the histories. Models
+    trained on `next` alone also rank causally; the others rank at a mask."""
     rate: float = 0.2
-    """Share of a history that is masked: clip(round(rate * n), 1, n - 1) items of n."""
+    """Share of items to mask: clip(round(rate * n), 1, n - 1) of n."""
     last_only: float = 0.1
-    """Share of histories that mask only their last item, as serving does."""
+    """Share of histories in which only the last item is masked, as at serving time."""
     weight_down: float = 1.0
-    """Relative weight of thumbs-down items when masked items are drawn."""
+    """Relative weight of thumbs-down items when choosing which items to mask."""
     weight_up: float = 1.0
     """Relative weight of thumbs-up items."""
     weight_two_up: float = 1.0
@@ -183,7 +186,7 @@ class MaskingConfig:
     weight_none: float = 1.0
     """Relative weight of unrated items."""
     loss_down: float = 1.0
-    """Weight of thumbs-down items in the loss, however often they are masked."""
+    """Weight of thumbs-down items in the loss; independent of how often they are masked."""
     loss_up: float = 1.0
     """Weight of thumbs-up items in the loss."""
     loss_two_up: float = 1.0
@@ -191,8 +194,8 @@ class MaskingConfig:
     loss_none: float = 1.0
     """Weight of unrated items in the loss."""
     own_negatives: bool = True
-    """Whether the other items of a history are in the softmax where one of its items is named. With
-    training.in_batch_negatives they never are."""
+    """When predicting an item, let the other items of the same history compete with it in the
+    softmax. With training.in_batch_negatives they never do."""
 
     def __post_init__(self) -> None:
         _require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")
@@ -207,7 +210,7 @@ class MaskingConfig:
 
     @property
     def next_item(self) -> float:
-        """Share of histories that have to name next items."""
+        """Share of histories that predict next items."""
         return {"masked": 0.0, "mixed": 0.5, "next": 1.0}[self.objective]
 
     @property
@@ -226,7 +229,8 @@ class OptimizerConfig:
     """AdamW, its learning rate over time, and gradient clipping."""
 
     schedule: Literal["noam", "linear", "cosine", "constant"] = "linear"
-    """After the warm-up: Noam's inverse square root, linear or cosine to zero, or constant."""
+    """Learning rate after warm-up: inverse square root (Noam), linear or cosine decay to zero, or
+    constant."""
     peak_lr: float = 1e-4
     """Highest learning rate of the linear, cosine and constant schedules."""
     noam_scale: float = 1.0
@@ -236,11 +240,11 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay. Layer norms and the biases of layers and items have none."""
     clip_norm: float = 5.0
-    """Gradients are scaled down to this global norm."""
+    """Clip gradients to this global norm."""
     b1: float = 0.9
-    """Adam's decay of the mean."""
+    """Adam's decay rate of the first moment."""
     b2: float = 0.999
-    """Adam's decay of the variance."""
+    """Adam's decay rate of the second moment."""
     eps: float = 1e-6
     """Adam's epsilon."""
 
@@ -262,14 +266,14 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, in what pieces, and what is kept."""
+    """Length of training, batches, validation and checkpoints."""
 
     epochs: int = 200
     """Passes over the training histories."""
     batch_size: int = 128
-    """Rows B of a step, over all devices."""
+    """Rows B per step, over all devices."""
     seed: int = 0
-    """Seed of the order of the data, the masks, the initial weights and dropout."""
+    """Seed of the data order, masks, initial weights and dropout."""
     evaluate_every: int = 5
     """Epochs between validations."""
     patience: int = 20
@@ -277,25 +281,26 @@ class TrainingConfig:
     metric: Literal["ndcg@5", "ndcg@10", "ndcg@50", "hr@5", "hr@10", "hr@50", "hr@200", "mrr"] = (
         "ndcg@10"
     )
-    """Validation metric that picks the best checkpoint; hr@200 suits a model that finds
-    candidates."""
+    """Validation metric that selects the best checkpoint; hr@200 suits a candidate retriever."""
     save_every: int = 512
     """Steps between checkpoints; validations and interruptions save as well."""
     keep: int = 2
-    """Newest checkpoints that stay, beside the best one."""
+    """How many of the newest checkpoints to keep, in addition to the best one."""
     log_every: int = 20
     """Steps between lines in the training log."""
     steps_at_once: Literal[0, 1, 2, 4, 8, 16] = 0
-    """Steps that the devices do without the host, which takes longer to start a small one than a
-    GPU to do it. 0 picks: 1 on CPUs, else 8; fewer where a validation or a checkpoint is due."""
+    """Steps per dispatch: on a GPU, starting a small step takes longer than computing it. 0
+    chooses: 1 on CPUs, 8 elsewhere; fewer before a validation or a checkpoint."""
     loss_chunk: int = 16_384
-    """Items per chunk of the softmax: [slots, V] logits never exist for larger catalogs."""
+    """Items per chunk of the softmax: a larger catalog is scored chunk by chunk, so that the full
+    [slots, V] logits never exist."""
     in_batch_negatives: int = 0
-    """0: the softmax is over the whole catalog. Above: over so many targets of the batch, with the
-    logQ correction and without items of the history at hand; for catalogs too large for the
-    other."""
+    """0: softmax over the whole catalog. Above 0: sampled softmax over this many targets of the
+    batch, with logQ correction and without items of the same history; for catalogs too large for
+    the full softmax."""
     uniform_negatives: int = 0
-    """Items of the whole catalog that join the targets of the batch, drawn anew at each step."""
+    """Additional negatives drawn uniformly from the catalog at each step; with
+    in_batch_negatives."""
 
     def __post_init__(self) -> None:
         names = ("epochs", "batch_size", "evaluate_every", "patience", "save_every", "keep",
@@ -317,10 +322,10 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices as a grid: rows of a batch over `data`, rows of the item table over `model`."""
+    """Device mesh: batch rows are split over `data`, rows of the item table over `model`."""
 
     data: int = -1
-    """Devices along the batch; -1 takes all that `model` leaves."""
+    """Devices along the batch; -1: all devices divided by `model`."""
     model: int = 1
     """Devices along the item table."""
 
@@ -331,22 +336,22 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How models are asked and what is reported. No setting changes a metric's definition."""
+    """How models are evaluated and what is reported. No setting changes a metric's definition."""
 
     batch_size: int = 256
     """Histories scored at once."""
     item_chunk: int = 65_536
     """Items scored at once, per device."""
     test: bool = True
-    """Test at the end. Switch it off while choosing settings, so that nothing is chosen by test
-    figures; `bert4rec evaluate WORKDIR` tests later."""
+    """Evaluate on the test split at the end. Switch this off while tuning, so that no choice
+    depends on test figures; `bert4rec evaluate WORKDIR` tests later."""
     bootstrap: int = 1000
-    """Resamples over users for the 95 % intervals."""
+    """Bootstrap resamples over users, for the 95 % intervals."""
     baselines: bool = True
     """Also tune and test the baselines."""
     sampled: bool = False
-    """Also rank each target against 100 items drawn by popularity, as the BERT4Rec paper does; only
-    to compare with its figures."""
+    """Also rank each target against 100 items sampled by popularity, as in the BERT4Rec paper. Use
+    it only to compare with published figures."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "item_chunk"):
@@ -357,19 +362,20 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """What is added to a trained model, weighed on validation; it can be changed afterwards."""
+    """Corrections added to the scores of a trained model, with weights chosen on validation. They
+    may be changed for a finished run."""
 
     covisitation: bool = False
-    """Let items gain that followed the last ones of a history in other histories: sparse logs rank
-    better with these counts than without. Of BERT4Rec; part of what is exported."""
+    """Add co-visitation counts: raise items that followed the last items of a history in other
+    users' histories. Helps on sparse logs. BERT4Rec only; exported with the model."""
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Where the log goes, beside `log.jsonl` and TensorBoard in the workdir."""
+    """Logging, in addition to `log.jsonl` and TensorBoard events in the workdir."""
 
     wandb: str = ""
-    """Project of Weights & Biases to send it to as well (extra: wandb). Empty sends nothing."""
+    """Weights & Biases project to log to (extra: wandb). Empty: none."""
 
 
 @dataclass(frozen=True)
@@ -386,10 +392,10 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     log: LogConfig = field(default_factory=LogConfig)
     workdir: str = "runs/bert4rec"
-    """Folder of checkpoints, logs and results. The same command in it continues."""
+    """Folder for checkpoints, logs and results. Running the same command again continues a run."""
     init_from: str = ""
-    """An earlier run to begin from, whose items may be fewer: what it learnt of an item stays, new
-    items begin with their content. Empty begins from nothing."""
+    """Workdir of an earlier run to start from, whose catalog may be smaller: known items keep their
+    parameters, new items start from their content. Empty: start from scratch."""
 
     def __post_init__(self) -> None:
         _require(bool(self.workdir), "workdir", self.workdir, "a folder")
@@ -413,7 +419,7 @@ class Config:
         )
 
 
-# A run may be continued elsewhere, on other devices, to be evaluated and watched otherwise.
+# These may change between two starts of the same run.
 _MAY_DIFFER = ("workdir", "mesh", "calibration", "evaluation", "log")
 
 
@@ -445,8 +451,7 @@ def from_json(values: dict[str, Any]) -> Config:
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The fields in which two configs in JSON form differ, as `name: saved -> current`.
 
-    The folder, the mesh, what is added after training, what evaluation reports and where the log
-    goes may differ between two starts of one run, so they are not compared.
+    Sections that may change between two starts of a run are not compared.
     """
     found = []
     for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):

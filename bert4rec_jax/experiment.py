@@ -63,7 +63,7 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
       What is written to `WORKDIR/metrics.json`.
 
     Raises:
-      UserError: anything the user can mend.
+      UserError: anything the user can fix.
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
     start_processes()
@@ -263,7 +263,9 @@ def _test(
     """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
     config, store, evaluator = setting.config, setting.store, setting.evaluator
     if test:
-        console.print("Ranking the whole catalog for every test user, beside the baselines ...")
+        console.print(
+            "Ranking the whole catalog for every test user, by the model and baselines ..."
+        )
     counts = train_counts(store, setting.split.refit_stop)
     model = NAMES[config.model.kind]
     validation: dict[str, Mapping[str, Any]] = {}

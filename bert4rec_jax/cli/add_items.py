@@ -23,20 +23,20 @@ def add_items(
     text_model: str | None = None,
     cache: Path | None = None,
 ) -> None:
-    """Add new releases to a trained model, without training: they are known by their content.
+    """Add new releases to a trained model without training. Their scores come from their content.
 
     Args:
         source: A bundle, or the folder of a training run, whose model knows content.
         bundle: The folder to make; an earlier bundle there is replaced, also SOURCE itself.
         metadata: Table of the new movies, as for `bert4rec features`.
-        id_column: Column of ids in the table. None: the first that is known.
-        separator: Between the names of a list in one field of the table.
-        embeddings: Their embeddings computed elsewhere, where the content has such.
-        ids: The only movies to add. None: all of the table.
+        id_column: Id column of the table. None: the first known one.
+        separator: Separator of lists within one field of the table.
+        embeddings: Precomputed embeddings of the new movies, if the model's content has them.
+        ids: Only add these movies. None: all of the table.
         offset: Added to the scores of all items without a training event. None: as calibrated.
         dtype: Type of the weights, as for `bert4rec export`; SOURCE itself has to be in float32.
-        text_model: Folder of the text model, where the texts were embedded by one of a folder.
-        cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
+        text_model: Folder of the text model, if the model's texts were embedded by a local one.
+        cache: Cache folder of text embeddings. None: a subfolder of the download cache.
     """
     from bert4rec_jax.features.sources import Sources
     from bert4rec_jax.serving.add_items import add_items

@@ -1,4 +1,4 @@
-"""`bert4rec evaluate`: a run beside the baselines."""
+"""`bert4rec evaluate`: a run and the baselines on the test split."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def evaluate(
     output: Path | None = None,
     bundles: tuple[Path, ...] = (),
 ) -> None:
-    """Test the best checkpoint of a training run, beside the baselines.
+    """Evaluate the best checkpoint of a training run and the baselines on the test split.
 
     Args:
         workdir: The folder of the run; it may be unfinished.
-        bundles: Also test these exports of the run, with what they lose.
-        output: File for the metrics, as JSON. None: only the tables are shown.
+        bundles: Also evaluate these exports of the run, with the loss against it.
+        output: JSON file for the metrics. None: only show the tables.
     """
     from bert4rec_jax import experiment
     from bert4rec_jax.outputs import write_json

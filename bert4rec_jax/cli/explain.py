@@ -16,13 +16,13 @@ def explain(
     masked: str | None = None,
     picture: Path | None = None,
 ) -> None:
-    """Show why a movie is recommended: what each movie of a history does, and where heads look.
+    """Show why a movie is recommended: the influence and attention of each movie in a history.
 
     Args:
         bundle: A folder made by `bert4rec export`.
-        history: Titles or item ids, oldest first; small mistakes are forgiven.
+        history: Titles or item ids, oldest first. Titles may be slightly misspelled.
         item: The movie to explain, by title or id. None: the first recommendation.
-        masked: A movie of the history to hide and guess, without what came after it and with it.
+        masked: A movie of the history to mask and predict, with and without the movies after it.
             None: the middle one.
         picture: SVG file to write.
     """

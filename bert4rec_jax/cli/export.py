@@ -15,13 +15,13 @@ def export(
     *,
     dtype: Literal["float32", "bfloat16", "int8"] = "float32",
 ) -> None:
-    """Write the best checkpoint of a training run as a bundle, to rank and recommend with.
+    """Export the best checkpoint of a training run as a bundle for ranking and recommending.
 
     Args:
         run: The folder of the run (train.py's --workdir); it may be unfinished.
         bundle: The folder to make; an earlier bundle there is replaced.
-        dtype: Type of the weights. bfloat16 halves them; int8, with a scale per item and output, is
-            a quarter. See what that costs with `bert4rec evaluate RUN --bundles BUNDLE`.
+        dtype: Type of the weights. bfloat16 halves the size; int8 (a scale per item and output) quarters
+            it. `bert4rec evaluate RUN --bundles BUNDLE` measures what that costs.
     """
     from bert4rec_jax.serving.export import export
 

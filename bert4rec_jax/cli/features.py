@@ -41,36 +41,36 @@ def features(
     embeddings: Path | None = None,
     like: Path | None = None,
 ) -> None:
-    """Turn metadata and texts of movies into content for the items of a store.
+    """Turn movie metadata and texts into item features (content) for a store.
 
     Args:
         store: A folder made by `bert4rec prepare`.
         output: The folder to make; earlier content there is replaced.
-        metadata: Table of movies as TMDB has them: Parquet, CSV or JSON. None: only the titles,
-            years and genres of the store.
-        id_column: Column of ids in the table. None: the one that matches most items.
-        id_map: File with two columns, an item's id in the store and in the table, if they differ.
-        separator: Between the names of a list in one field of the table.
-        blocks: Blocks of columns to make. Keywords, cast and crew have so many columns that a log
-            of some thousand movies learns them by heart.
-        min_count: Items of the training part that a name needs for a column of its own.
-        keywords: Most keywords with a column of their own.
-        cast: Most actors with one.
-        crew: Most directors and writers with one.
-        companies: Most companies with one.
-        buckets: Columns that all other names of a list share.
-        leaky_columns: Also popularity, votes and revenue, which know the future.
-        split: Whose training part vocabularies and scales are fitted on.
-        time_quantile: The moment of the global-time split.
+        metadata: Movie table in TMDB's schema: Parquet, CSV or JSON. None: only the titles, years
+            and genres of the store.
+        id_column: Id column of the table. None: the one that matches most items.
+        id_map: File with two columns that maps item ids of the store to ids of the table.
+        separator: Separator of lists within one field of the table.
+        blocks: Feature blocks to make. Keywords, cast and crew have so many columns that a model
+            overfits them on a log of a few thousand movies.
+        min_count: Training items in which a name must occur to get its own column.
+        keywords: Maximum number of keywords with their own column.
+        cast: Maximum number of actors with their own column.
+        crew: Maximum number of directors and writers with their own column.
+        companies: Maximum number of companies with their own column.
+        buckets: Hashed columns shared by all other names of a list.
+        leaky_columns: Also use popularity, votes and revenue, which leak the future.
+        split: Fit vocabularies and scales on the training part of this split.
+        time_quantile: Split point of the global-time split.
         text: Embed titles, taglines and overviews with a language model (extra: text).
-        text_model: Its name or folder; turns `text` on. None: google/embeddinggemma-300m.
+        text_model: Name or folder of that model; turns `text` on. None: google/embeddinggemma-300m.
         text_revision: Commit or tag of the model. None: the newest.
-        text_prompt: Form of the text, with {title} and {text}. None: as the model wants it.
-        truncate_dim: Keep so many numbers of each embedding. None: all.
-        text_batch_size: Texts that the model reads at once.
-        cache: Folder of embeddings computed earlier. None: content in the cache of downloads.
-        embeddings: Embeddings computed elsewhere (.npy in the store's order, Parquet with ids).
-        like: Earlier content whose columns to make, for a model that goes on with newer data.
+        text_prompt: Prompt template with {title} and {text}. None: the model's own.
+        truncate_dim: Keep only the first dimensions of each embedding (Matryoshka). None: all.
+        text_batch_size: Texts per batch of the language model.
+        cache: Cache folder of text embeddings. None: a subfolder of the download cache.
+        embeddings: Precomputed embeddings (.npy in the store's item order, or Parquet with ids).
+        like: Make the same columns as this earlier content, to continue a model on newer data.
     """
     from bert4rec_jax.data.store import SequenceStore
     from bert4rec_jax.features.build import build, training_items

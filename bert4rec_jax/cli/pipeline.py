@@ -20,16 +20,16 @@ def pipeline(
     probes: int = 0,
     blend: float = 0.0,
 ) -> None:
-    """Join two bundles into one that finds candidates with the first and orders with the second.
+    """Combine two bundles: the retriever finds candidates, the ranker orders them.
 
     Args:
         retriever: A bundle of two towers (or of any model).
         ranker: A bundle of BERT4Rec (or of any model), of the same catalog.
         bundle: The folder to make; an earlier bundle there is replaced.
-        candidates: Items that the retriever hands on.
-        probes: Look into so many groups of items only, for large catalogs; 0 looks at all items.
-        blend: Order by the ranker's score plus so many times the retriever's. Where both are good
-            models, a weight of about .5 lists better than either; choose it on validation.
+        candidates: Number of candidates that the retriever passes to the ranker.
+        probes: For large catalogs: search only this many clusters of items. 0: search all items.
+        blend: Rank by the ranker's score plus this weight times the retriever's. Where both are
+            good models, about .5 ranks better than either; choose it on validation.
     """
     from bert4rec_jax.serving.pipeline import write_pipeline
 

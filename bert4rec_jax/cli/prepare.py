@@ -36,26 +36,26 @@ def prepare(
 ) -> None:
     """Turn a log of ratings or views into a store to train on.
 
-    Parquet may be one file or a folder of shards, with a row per interaction or a row per user with
-    lists of items, times and ratings. Logs may be larger than memory: while it works, 40 bytes per
-    interaction lie on disk beside the output.
+    Parquet may be one file or a folder of shards, with one row per interaction or one row per user
+    with lists of items, times and ratings. Logs may be larger than memory: preparation needs 40
+    bytes of temporary disk space per interaction, next to the output.
 
     Args:
         source: A known data set (movietweetings, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m),
             or the path of a log file or folder.
         output: The folder to make; an earlier store there is replaced.
-        format: How to read the log. None tells it by file names and content.
-        user_column: Column of user ids in a csv, tsv or parquet table.
-        item_column: Column of item ids in a table.
-        timestamp_column: Column of times in a table: seconds or dates. None: rows in time order.
-        rating_column: Column of ratings in a table. None: no ratings.
+        format: Format of the log. None: detected from file names and content.
+        user_column: User id column of a csv, tsv or parquet table.
+        item_column: Item id column of a table.
+        timestamp_column: Time column of a table: seconds or dates. None: rows are in time order.
+        rating_column: Rating column of a table. None: no ratings.
         titles: File with the titles of the items (movies.dat, u.item, movies.csv).
-        min_user_interactions: Users with fewer interactions are left out.
-        min_item_interactions: Items with fewer interactions are left out.
-        rows_in_memory: Interactions held in memory at once, about 110 bytes each; users and items
-            come on top. The store is the same for any number.
-        mirror: Address of the folder to download from, instead of GroupLens.
-        cache: Folder of downloaded data sets. None: bert4rec-jax in $XDG_CACHE_HOME or ~/.cache.
+        min_user_interactions: Drop users with fewer interactions.
+        min_item_interactions: Drop items with fewer interactions.
+        rows_in_memory: Interactions held in memory at once, about 110 bytes each, in addition to
+            users and items. The result does not depend on it.
+        mirror: URL of a folder to download from, instead of GroupLens.
+        cache: Folder for downloads. None: bert4rec-jax in $XDG_CACHE_HOME or ~/.cache.
     """
     from bert4rec_jax.data.columns import Columns
     from bert4rec_jax.data.prepare import prepare

@@ -1,4 +1,4 @@
-"""`bert4rec rank`: a file of requests to ranked lists."""
+"""`bert4rec rank`: ranked lists for a file of requests."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def rank(
     ray_address: str | None = None,
     ray_actors: int | None = None,
 ) -> None:
-    """Answer a Parquet file of requests; the same command continues after an interruption.
+    """Rank items for a Parquet file of requests. Run the same command again to continue a job.
 
     Args:
         bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.
-        requests: Parquet file, or folder of them, with the columns user_id and history (list of
-            item ids, oldest first), and perhaps ratings, candidates and exclude (lists).
-        output: The folder of Parquet files to make: user_id, item_ids and scores.
-        retriever: Instead of BUNDLE, with --ranker: the bundle that finds candidates.
-        ranker: The bundle that orders them.
-        candidates: How many the retriever hands on.
-        blend: What the retriever's scores weigh beside the ranker's; see `bert4rec pipeline`.
-        genres: List items of these genres only.
-        years: List items from the first to the last of these years only, by their titles.
-        only: List items of this file only: a text file with an item id per line.
-        top: The longest list. None: all candidates, or the best 100 of the whole catalog.
+        requests: Parquet file, or a folder of them, with the columns user_id and history (list of
+            item ids, oldest first); optional list columns: ratings, candidates, exclude.
+        output: Output folder of Parquet files with user_id, item_ids and scores.
+        retriever: With --ranker, instead of BUNDLE: the bundle that finds candidates.
+        ranker: The bundle that ranks the candidates.
+        candidates: Number of candidates per user.
+        blend: Weight of the retriever's scores in the final ranking; see `bert4rec pipeline`.
+        genres: Only list items of these genres.
+        years: Only list items whose title ends in a year of this range.
+        only: Only list items of this file: text, one item id per line.
+        top: Maximum length of a list. None: all candidates, or the best 100 of the catalog.
         keep_seen: Also list items of the history.
-        batch_size: Histories computed at once by one device.
-        shard_rows: Requests per file of the output, and held in memory.
+        batch_size: Histories per device and batch.
+        shard_rows: Requests per output file; also the number held in memory.
         engine: local: this process and all its devices. ray: actors of a Ray cluster.
-        ray_address: Cluster of the ray engine, auto for the one of this machine. None: that of
-            $RAY_ADDRESS, or one started here for this job.
-        ray_actors: Scorers of the ray engine. None: one per GPU, or per machine without any.
+        ray_address: Address of the Ray cluster; auto for the one on this machine. None:
+            $RAY_ADDRESS, or a cluster started for this job.
+        ray_actors: Number of Ray actors. None: one per GPU, or one per machine without GPUs.
     """
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.serving.display import counts_table, job_progress

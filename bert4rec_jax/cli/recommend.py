@@ -28,17 +28,17 @@ def recommend(
 
     Args:
         bundle_and_titles: A folder made by `bert4rec export` or `bert4rec pipeline` (not with
-            --ranker), then titles or item ids, oldest first; small mistakes are forgiven.
+            --ranker), then titles or item ids, oldest first. Titles may be slightly misspelled.
         k: Length of the list.
-        retriever: Instead of BUNDLE, with --ranker: the bundle that finds candidates.
-        ranker: The bundle that orders them.
-        candidates: How many the retriever hands on.
-        blend: What the retriever's scores weigh beside the ranker's; see `bert4rec pipeline`.
-        genres: List items of these genres only.
-        years: List items from the first to the last of these years only, by their titles.
-        only: List items of this file only: a text file with an item id per line.
-        user: What is known of the person, for a retriever that reads it: gender=F age=35; a list
-            is tags=a tags=b.
+        retriever: With --ranker, instead of BUNDLE: the bundle that finds candidates.
+        ranker: The bundle that ranks the candidates.
+        candidates: Number of candidates.
+        blend: Weight of the retriever's scores in the final ranking; see `bert4rec pipeline`.
+        genres: Only list items of these genres.
+        years: Only list items whose title ends in a year of this range.
+        only: Only list items of this file: text, one item id per line.
+        user: User features, for a retriever that reads them, such as gender=F age=35; repeat a name
+            for a list: tags=a tags=b.
     """
     from bert4rec_jax.serving.display import show_recommendations
     from bert4rec_jax.serving.filters import Filters

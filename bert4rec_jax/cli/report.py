@@ -14,7 +14,7 @@ def report(
     *,
     output: Path | None = None,
 ) -> None:
-    """Write what a run learned as one HTML file that needs no network.
+    """Write a report about a run as one HTML file that needs no network.
 
     Args:
         run: The folder of the run; it may be unfinished.

@@ -17,7 +17,7 @@ def similar(
 
     Args:
         bundle: A folder made by `bert4rec export`.
-        title: A title or an item id; small mistakes are forgiven.
+        title: A title or an item id. The title may be slightly misspelled.
         k: Length of the list.
     """
     from bert4rec_jax.serving.display import show_similar

@@ -192,7 +192,7 @@ def _explanation(path: Path, form: Form) -> UserError:
                 remedy = (
                     "the file may be cut off: get a whole copy of it"
                     if is_last and line > 1
-                    else "mend the line, or name another format"
+                    else "fix the line, or name another format"
                 )
                 return UserError(
                     f"{path}, line {line}: {shorten(joined)} has "

@@ -127,7 +127,7 @@ def _wrong_type(column: pa.Array, what: str, expected: str, where: Where) -> Use
 def _invalid(column: pa.Array, row: int, what: str, expected: str, where: Where) -> UserError:
     value = column[row].as_py()
     came = "is empty" if value in (None, "") else f"{shorten(value)} is not valid"
-    raise UserError(f"{where(row)}: the {what} {came}; expected {expected}: mend or remove the row")
+    raise UserError(f"{where(row)}: the {what} {came}; expected {expected}: fix or remove the row")
 
 
 def _refuse_absurd(seconds: npt.NDArray[np.int64], column: pa.Array, where: Where) -> None:
@@ -138,7 +138,7 @@ def _refuse_absurd(seconds: npt.NDArray[np.int64], column: pa.Array, where: Wher
     value = int(seconds[row])
     came = f"{where(row)}: the timestamp {shorten(column[row].as_py())}"
     if value < 0:
-        raise UserError(f"{came} lies before 1970; expected seconds since 1970: mend the row")
+        raise UserError(f"{came} lies before 1970; expected seconds since 1970: fix the row")
     finer = next((u for u, factor in _FINER_UNITS if value <= LATEST * factor), "another unit")
     factor = dict(_FINER_UNITS).get(finer)
     remedy = f"divide the column by {factor:,}" if factor else "convert the column"

@@ -45,7 +45,7 @@ def exploded(batch: Mapping[str, pa.Array], where: Where) -> tuple[dict[str, pa.
             row = int((others != lengths).argmax())
             raise UserError(
                 f"{where(row)}: items: {lengths[row]}, {role}s: {others[row]}; the lists of a row "
-                "need the same length: mend or remove the row"
+                "need the same length: fix or remove the row"
             )
     rows = np.repeat(np.arange(len(lengths)), lengths)
     before = np.cumsum(lengths) - lengths

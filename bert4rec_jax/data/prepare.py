@@ -108,7 +108,7 @@ def prepare(
       notify: see `download.Notify`.
 
     Raises:
-      UserError: anything the user can mend; nothing is half-written.
+      UserError: anything the user can fix; nothing is half-written.
     """
     output = Path(output)
     require_replaceable(output)

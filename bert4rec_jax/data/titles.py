@@ -98,6 +98,6 @@ def _of_table(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
 
 def _bad_line(path: Path, number: int, line: str, expected: str) -> UserError:
     return UserError(
-        f"{path}, line {number}: {shorten(line)} is no title; expected {expected}: mend the line, "
+        f"{path}, line {number}: {shorten(line)} is no title; expected {expected}: fix the line, "
         "or get a whole copy of the file"
     )

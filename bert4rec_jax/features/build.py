@@ -96,7 +96,7 @@ def build(
       notify: called with a sentence the user should see.
 
     Raises:
-      UserError: anything the user can mend; nothing is half-written.
+      UserError: anything the user can fix; nothing is half-written.
     """
     require_replaceable(output)
     catalog = store.catalog

@@ -59,7 +59,7 @@ def _check_fingerprint(path: Path, catalog: Catalog) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'cannot read {sidecar} ({error!r}); expected {{"catalog_fingerprint": "..."}} of the '
-            f"catalog that {path.name} was made for: mend or remove it"
+            f"catalog that {path.name} was made for: fix or remove it"
         ) from None
     if found != catalog.fingerprint:
         raise UserError(

@@ -143,7 +143,7 @@ def _id(where: str, value: object) -> str:
         return str(value)
     came = "is empty" if value in (None, "") else f"{shorten(value)} is not valid"
     raise UserError(
-        f"{where}: the {USER} {came}; expected text or a whole number, as in the log: mend or "
+        f"{where}: the {USER} {came}; expected text or a whole number, as in the log: fix or "
         "remove the row"
     )
 
@@ -166,7 +166,7 @@ def _typed(name: str, texts: Sequence[str], where: Where) -> Sequence[Any]:
         row = others[0]
         raise UserError(
             f"{where(row)}: the {name} {shorten(texts[row])} is not valid; expected a number, as "
-            f"in {len(given) - len(others):,} other rows: mend or empty it, or begin the codes of "
+            f"in {len(given) - len(others):,} other rows: fix or empty it, or begin the codes of "
             "a category with a letter"
         )
     numbers: Mapping[int, float | None] = {row: to_number(text) for row, text in given}

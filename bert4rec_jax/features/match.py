@@ -61,7 +61,7 @@ def read_id_map(path: Path, catalog: Catalog) -> dict[str, str]:
         if len(fields) != 2:
             raise UserError(
                 f"{path}, line {number}: {shorten(line)} has {len(fields)} fields, expected an id "
-                "of the catalog and one of the metadata: mend the line"
+                "of the catalog and one of the metadata: fix the line"
             )
         if found.setdefault(*fields) != fields[1]:
             raise UserError(

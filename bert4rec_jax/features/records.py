@@ -105,7 +105,7 @@ def _of_text(path: Path, form: Form) -> Iterator[Record]:
             if len(fields) != len(names):
                 raise UserError(
                     f"{path}, line {line}: {shorten(form.separator.join(fields))} has "
-                    f"{len(fields)} fields, expected {len(names)} as in the first line; mend the "
+                    f"{len(fields)} fields, expected {len(names)} as in the first line; fix the "
                     "line, or quote fields that hold the separator"
                 )
             where = f"{path}, line {line}"
@@ -165,12 +165,12 @@ def _object(where: str, values: object) -> dict[str, Any]:
     if isinstance(values, dict):
         return values
     raise UserError(
-        f"{where}: {shorten(values)} is no movie; expected {_JSON_FORMS}: mend or remove it"
+        f"{where}: {shorten(values)} is no movie; expected {_JSON_FORMS}: fix or remove it"
     )
 
 
 def _broken(where: str, line: str, reason: str) -> UserError:
     return UserError(
-        f"{where}: {shorten(line.strip())} is broken JSON ({reason}); expected {_JSON_FORMS}: mend "
+        f"{where}: {shorten(line.strip())} is broken JSON ({reason}); expected {_JSON_FORMS}: fix "
         "it, or get a whole copy of the file"
     )

@@ -194,7 +194,7 @@ class _Fields:
 
     def _invalid(self, field: str, value: object, expected: str) -> UserError:
         return UserError(
-            f"{self.where}: the {field} {shorten(value)} is not valid; expected {expected}: mend "
+            f"{self.where}: the {field} {shorten(value)} is not valid; expected {expected}: fix "
             "or remove the row"
         )
 

@@ -193,6 +193,6 @@ def _is_missing(value: object) -> bool:
 
 def _invalid(where: str, column: str, value: object, expected: str) -> UserError:
     return UserError(
-        f"{where}: the {column} {shorten(value)} is not valid; expected {expected}: mend the "
+        f"{where}: the {column} {shorten(value)} is not valid; expected {expected}: fix the "
         "value, or leave it out (null, or nothing in CSV) if it is not known"
     )

@@ -5,7 +5,7 @@
 
 The negatives c are targets of other histories, drawn as often as they are targets, so a popular
 item would be pushed down for being popular. Subtracting the logarithm of `E_i`, how often item i is
-expected among the negatives, mends that (Yi et al., "Sampling-Bias-Corrected Neural Modeling for
+expected among the negatives, fixes that (Yi et al., "Sampling-Bias-Corrected Neural Modeling for
 Large Corpus Item Recommendations", RecSys 2019; the logQ correction). Negatives may be joined by
 items drawn uniformly from the catalog, which the correction then counts in (Yang et al., "Mixed
 Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020). An item of

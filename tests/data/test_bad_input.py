@@ -54,7 +54,7 @@ def test_a_line_with_another_number_of_fields_is_named(tmp_path, name):
     # A blank line counts as a line, though not as a row.
     message = refused(tmp_path / name, good + "\n" + row + line + row)
     assert message.startswith(f", line {4 + header}: {expected}")
-    assert message.endswith("; mend the line, or name another format")
+    assert message.endswith("; fix the line, or name another format")
 
 
 @pytest.mark.parametrize("name", STRUCTURE)
@@ -140,7 +140,7 @@ def test_ratings(tmp_path, name, rating):
     assert message.startswith(
         f", line {line}: the rating {shown!r} is not valid; expected a finite number"
     )
-    assert message.endswith(": mend or remove the row")
+    assert message.endswith(": fix or remove the row")
 
 
 @pytest.mark.parametrize("name", ["ratings.dat", "u.data", "ratings.csv"])
@@ -149,7 +149,7 @@ def test_movielens_has_no_unrated_rows(tmp_path, name):
     sign = next(sign for sign in ("::", "\t", ",") if sign in row)
     bad = sign.join([*row.split(sign)[:2], "", row.split(sign)[3]])
     message = refused(tmp_path / name, GOOD[name] + bad)
-    assert "the rating is empty; expected a finite number: mend" in message
+    assert "the rating is empty; expected a finite number: fix" in message
 
 
 @pytest.mark.parametrize(

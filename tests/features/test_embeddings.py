@@ -78,7 +78,7 @@ def test_a_sidecar_says_which_catalog_a_file_is_for(tmp_path):
     assert CATALOG.fingerprint in message
     for broken in ("{", "[]", "{}"):
         sidecar.write_text(broken)
-        with pytest.raises(UserError, match=r"cannot read .*e\.json .*: mend or remove it"):
+        with pytest.raises(UserError, match=r"cannot read .*e\.json .*: fix or remove it"):
             read_embeddings(tmp_path / "e.npy", CATALOG)
 
 

@@ -120,13 +120,13 @@ def test_without_a_day_a_movie_is_of_the_middle_of_its_year(date):
     assert movie_of({}, "").released is None
 
 
-LIST = "; expected names with a separator, or TMDB's list of objects with a name: mend or remove "
+LIST = "; expected names with a separator, or TMDB's list of objects with a name: fix or remove "
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("runtime", "long", "the runtime 'long' is not valid; expected a number from 0: mend or"),
+        ("runtime", "long", "the runtime 'long' is not valid; expected a number from 0: fix or"),
         ("budget", -1, "the budget -1 is not valid; expected a number from 0"),
         ("budget", "/ff9q.jpg", "the budget '/ff9q.jpg' is not valid"),
         ("budget", math.inf, "the budget inf is not valid"),
