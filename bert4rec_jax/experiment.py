@@ -263,9 +263,7 @@ def _test(
     """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
     config, store, evaluator = setting.config, setting.store, setting.evaluator
     if test:
-        console.print(
-            "Ranking the whole catalog for every test user, by the model and baselines ..."
-        )
+        console.print("Ranking the whole catalog for every test user, baselines included ...")
     counts = train_counts(store, setting.split.refit_stop)
     model = NAMES[config.model.kind]
     validation: dict[str, Mapping[str, Any]] = {}

@@ -20,8 +20,8 @@ def export(
     Args:
         run: The folder of the run (train.py's --workdir); it may be unfinished.
         bundle: The folder to make; an earlier bundle there is replaced.
-        dtype: Type of the weights. bfloat16 halves the size; int8 (a scale per item and output) quarters
-            it. `bert4rec evaluate RUN --bundles BUNDLE` measures what that costs.
+        dtype: Type of the weights. bfloat16 halves the size; int8 (with a scale per item and
+            output) quarters it. `bert4rec evaluate RUN --bundles BUNDLE` measures what that costs.
     """
     from bert4rec_jax.serving.export import export
 

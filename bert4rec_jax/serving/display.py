@@ -31,7 +31,7 @@ _COUNTS = {
     "unknown_candidates": "of them not in the catalog, left out",
     "repeated_candidates": "of them named again, listed once",
     "excluded_candidates": "of them seen or excluded, left out",
-    "untrained_candidates": "of them without a training event, left out",
+    "unlisted_candidates": "of them that cannot be scored or do not pass the filters, left out",
     "unknown_excluded_items": "excluded items not in the catalog",
 }
 

@@ -168,16 +168,16 @@ class Ranker:
         return Lists(ranked, scores[order], counts).first(top)
 
     def _listable(self, given: Ragged, excluded: Ragged) -> tuple[Ragged, Counter[str]]:
-        """Each candidate once, without those excluded or not known; and how many those were."""
+        """Each candidate once, without those excluded or not listed; and how many those were."""
         distinct = given.distinct()
         barred = np.isin(distinct.keys(), excluded.keys())
-        untrained = ~self.known[distinct.values] & ~barred
+        unlisted = ~self.known[distinct.values] & ~barred
         counts = Counter(
             repeated_candidates=len(given.values) - len(distinct.values),
             excluded_candidates=int(barred.sum()),
-            untrained_candidates=int(untrained.sum()),
+            unlisted_candidates=int(unlisted.sum()),
         )
-        return distinct.where(~barred & ~untrained), counts
+        return distinct.where(~barred & ~unlisted), counts
 
     def _windows(self, requests: Requests) -> tuple[Ragged, Ragged]:
         """The items and thumbs that the model reads of each history."""

@@ -75,7 +75,7 @@ def test_candidates_and_exclusions(bundle, scorer, tmp_path):
     expected = {
         "requests": 2, "duplicate_users": 1, "null_lists": 1, "empty_histories": 1,
         "history_items": 1, "unknown_history_items": 0, "candidates": 7, "unknown_candidates": 1,
-        "repeated_candidates": 1, "excluded_candidates": 2, "untrained_candidates": 0,
+        "repeated_candidates": 1, "excluded_candidates": 2, "unlisted_candidates": 0,
         "unknown_excluded_items": 0,
     }  # fmt: skip
     assert manifest["counts"] == expected
