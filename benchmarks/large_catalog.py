@@ -87,7 +87,7 @@ def measure(
     from bert4rec_jax.data.batch import Batch
     from bert4rec_jax.data.catalog import FIRST_ITEM, ROW_MULTIPLE
     from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
-    from bert4rec_jax.training.described import describe
+    from bert4rec_jax.training.description import describe
 
     num_rows = -(-(items + FIRST_ITEM) // ROW_MULTIPLE) * ROW_MULTIPLE
     config = Config(

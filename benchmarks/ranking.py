@@ -36,7 +36,7 @@ import tyro
 from bert4rec_jax.config import Config, DataConfig, ModelConfig
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.models.history import History
-from bert4rec_jax.serving.export import Trained, write_bundle
+from bert4rec_jax.serving.export import TrainedModel, write_bundle
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Scorer, load
@@ -137,7 +137,7 @@ def _measure(
         print(json.dumps({"case": case, **about, **found}), flush=True)
 
 
-def random_model(items: int, dim: int, max_length: int) -> Trained:
+def random_model(items: int, dim: int, max_length: int) -> TrainedModel:
     """A model with random weights."""
     config = Config(
         data=DataConfig(max_length=max_length),
@@ -152,7 +152,7 @@ def random_model(items: int, dim: int, max_length: int) -> Trained:
     history = History(one, one.astype(np.int8), one, one, one.astype(bool))
     variables = model.init(jax.random.key(0), history, one[:, :1], deterministic=True)
     known = catalog.is_item()
-    return Trained(
+    return TrainedModel(
         config, model, jax.device_get(variables), catalog, known, (3.0, 4.0), {"step": 0}
     )
 

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bert4rec_jax import environment
-from bert4rec_jax.added import Added
-from bert4rec_jax.calibrated import calibrated
+from bert4rec_jax.calibration import calibrate
 from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.corrections import Corrections
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
@@ -30,7 +30,7 @@ from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
-from bert4rec_jax.evaluation.tuning import Tuned, tune_all
+from bert4rec_jax.evaluation.tuning import TunedBaseline, tune_all
 from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.setting import (
@@ -41,7 +41,7 @@ from bert4rec_jax.setting import (
 )
 from bert4rec_jax.sharding import cores_as_devices
 from bert4rec_jax.training.fit import (
-    Fitted,
+    TrainResult,
     digest,
     fit,
 )
@@ -79,12 +79,12 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
     started = time.monotonic()
     fitted = _train(setting, console)
     trained = time.monotonic()
-    added = calibrated(setting, fitted.params, console)
+    corrections = calibrate(setting, fitted.params, console)
     tested = _test(
         setting,
         fitted.params,
         setting.trained(setting.split.refit_stop),
-        added,
+        corrections,
         fitted.validations,
         console,
         test=config.evaluation.test,
@@ -143,7 +143,7 @@ def evaluate(
         setting,
         best.state.params,
         finished.trained,
-        finished.added,
+        finished.corrections,
         finished.validations,
         console,
         test=True,
@@ -172,7 +172,7 @@ class _Tested:
         return {"validation": self.validation, **self.comparison.to_json()}
 
 
-def _train(setting: Setting, console: Console) -> Fitted:
+def _train(setting: Setting, console: Console) -> TrainResult:
     """Train until the best validation; where the split asks for it, once more on all up to T."""
     config, store, split = setting.config, setting.store, setting.split
     trained = setting.trained(split.train_stop)
@@ -253,7 +253,7 @@ def _test(
     setting: Setting,
     params: Any,
     trained: npt.NDArray[np.bool_],
-    added: Added,
+    corrections: Corrections,
     validations: list[dict[str, float]],
     console: Console,
     *,
@@ -271,10 +271,10 @@ def _test(
         best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
         alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
         validation[model] = alone
-        if added.moves and added.validation is not None:
-            validation[model] = {name: round(v, 6) for name, v in added.validation.items()}
+        if corrections.moves and corrections.validation is not None:
+            validation[model] = {name: round(v, 6) for name, v in corrections.validation.items()}
             validation[f"{model} alone"] = alone
-    tuned: Mapping[str, Tuned] = {}
+    tuned: Mapping[str, TunedBaseline] = {}
     if config.evaluation.baselines:
         tuned = tune_all(
             store,
@@ -293,10 +293,10 @@ def _test(
     if not test:
         return _Tested(Comparison({}, {}, {}), validation)
 
-    models: dict[str, Ask] = {model: partial(setting.ask, params, trained, added=added)}
-    if added.moves:
+    models: dict[str, Ask] = {model: partial(setting.ask, params, trained, corrections=corrections)}
+    if corrections.moves:
         models[f"{model} alone"] = partial(
-            setting.ask, params, trained, added=Added(added.offset_alone)
+            setting.ask, params, trained, corrections=Corrections(corrections.offset_alone)
         )
     models |= {
         name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()

@@ -20,7 +20,7 @@ from bert4rec_jax.features.encoder import fit as fit_encoder
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
-from bert4rec_jax.features.sources import Gathered
+from bert4rec_jax.features.sources import KnownMovies
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.training.checkpoints import check_same_config, read_config
 
@@ -135,5 +135,5 @@ def open_content(
         return None
     options = Options(blocks=("genres", "numbers"))
     encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
-    rows = encoding.rows(Gathered(movies, {}, None, None))
+    rows = encoding.rows(KnownMovies(movies, {}, None, None))
     return KnownContent(content_rows(catalog, rows), encoding)

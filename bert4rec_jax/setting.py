@@ -13,8 +13,8 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
 
-from bert4rec_jax.added import Added, read_added
 from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
+from bert4rec_jax.corrections import Corrections, read_corrections
 from bert4rec_jax.data.split import (
     Cases,
     Split,
@@ -39,7 +39,7 @@ from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.programs import keep_programs
 from bert4rec_jax.sharding import Along, check_divides, fits, make_mesh, platform, put
-from bert4rec_jax.training.checkpoints import Restored, check_same_config, read_config
+from bert4rec_jax.training.checkpoints import Checkpoint, check_same_config, read_config
 from bert4rec_jax.training.fit import Features, build_model, catalog_constants, load_best
 
 ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
@@ -124,22 +124,22 @@ class Setting:
         return known & self.store.catalog.is_item()
 
     def variables(
-        self, params: Any, trained: npt.NDArray[np.bool_], added: Added | None = None
+        self, params: Any, trained: npt.NDArray[np.bool_], corrections: Corrections | None = None
     ) -> dict[str, Any]:
         """The model's collections: `params`, and `catalog` if it needs any constants."""
-        added = added or Added()
+        corrections = corrections or Corrections()
         catalog = catalog_constants(
-            self.mesh, self.content, trained, added.offset, first_day=self.first_day
+            self.mesh, self.content, trained, corrections.offset, first_day=self.first_day
         )
-        if added.shift is not None:
+        if corrections.shift is not None:
             table = dict(params["item_table"])
-            table["bias"] = table["bias"] + put(self.mesh, Along.ITEMS, added.shift)
+            table["bias"] = table["bias"] + put(self.mesh, Along.ITEMS, corrections.shift)
             params = {**params, "item_table": table}
         variables = {"params": params, **({"catalog": catalog} if catalog else {})}
-        if added.covisitation is not None:
+        if corrections.covisitation is not None:
             variables[COLLECTION] = {
                 name: put(self.mesh, Along.NEITHER, array)
-                for name, array in added.covisitation.items()
+                for name, array in corrections.covisitation.items()
             }
         return variables
 
@@ -150,14 +150,14 @@ class Setting:
         cases: Cases,
         among: npt.NDArray[np.int32] | None = None,
         *,
-        added: Added | None = None,
+        corrections: Corrections | None = None,
         hidden: Features | None = None,
     ) -> Ranking:
         """A model's answers, given its parameters and `[V]` which items it was trained on; and what
         `encode` made of the cases, if it did."""
         return self.evaluator.rank_model(
             self.model(),
-            self.variables(params, trained, added),
+            self.variables(params, trained, corrections),
             cases,
             known=self.scored(trained),
             max_length=self.config.data.max_length,
@@ -292,7 +292,7 @@ def _kept_encoding(
 
 
 @dataclass(frozen=True, eq=False)
-class Finished:
+class FinishedRun:
     """A run that was trained, perhaps not to its end.
 
     Attributes:
@@ -304,17 +304,17 @@ class Finished:
     """
 
     setting: Setting
-    best: Restored
+    best: Checkpoint
     trained: npt.NDArray[np.bool_]
     validations: list[dict[str, float]]
-    added: Added
+    corrections: Corrections
 
     def variables(self) -> dict[str, Any]:
         """The model's collections: `params`, and `catalog` where items have content."""
-        return self.setting.variables(self.best.state.params, self.trained, self.added)
+        return self.setting.variables(self.best.state.params, self.trained, self.corrections)
 
 
-def open_finished(workdir: Path, console: Console) -> Finished:
+def open_finished(workdir: Path, console: Console) -> FinishedRun:
     """The best checkpoint of a run; the refitted one where the split asks for it and it is there.
 
     Raises:
@@ -333,19 +333,23 @@ def open_finished(workdir: Path, console: Console) -> Finished:
     refitted = _load_refitted(setting, selected.step, console) if split.refits else None
     best, stop = (selected, split.train_stop) if refitted is None else (refitted, split.refit_stop)
     params = best.state.params
-    added = read_added(workdir, params, store=store, stop=stop, length=setting.length)
-    if added is None and (split.refits or config.calibration.covisitation):
+    corrections = read_corrections(workdir, params, store=store, stop=stop, length=setting.length)
+    if corrections is None and (split.refits or config.calibration.covisitation):
         console.print(
             f"[yellow]{workdir} was stopped before its calibration: nothing is added to the scores "
             "of the model; the same training command finishes it",
             highlight=False,
         )
-    return Finished(
-        setting, best, setting.trained(stop), selected.record.validations, added or Added()
+    return FinishedRun(
+        setting,
+        best,
+        setting.trained(stop),
+        selected.record.validations,
+        corrections or Corrections(),
     )
 
 
-def as_selected(finished: Finished, console: Console) -> Finished:
+def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
     """The model that validation chose, as validation cases are asked of it.
 
     Where the split trains anew after selection, the tested model has seen these cases.
@@ -356,7 +360,7 @@ def as_selected(finished: Finished, console: Console) -> Finished:
     setting, stop = finished.setting, finished.setting.split.train_stop
     if not setting.split.refits:
         return finished
-    added = read_added(
+    corrections = read_corrections(
         Path(setting.config.workdir),
         finished.best.state.params,
         store=setting.store,
@@ -367,11 +371,11 @@ def as_selected(finished: Finished, console: Console) -> Finished:
         finished,
         best=load_selected(setting, console),
         trained=setting.trained(stop),
-        added=added or Added(),
+        corrections=corrections or Corrections(),
     )
 
 
-def load_selected(setting: Setting, console: Console) -> Restored:
+def load_selected(setting: Setting, console: Console) -> Checkpoint:
     """The checkpoint that validation chose, also where another one was refitted after it.
 
     Raises:
@@ -380,7 +384,7 @@ def load_selected(setting: Setting, console: Console) -> Restored:
     return _load(setting, Path(setting.config.workdir), console)
 
 
-def _load_refitted(setting: Setting, steps: int, console: Console) -> Restored | None:
+def _load_refitted(setting: Setting, steps: int, console: Console) -> Checkpoint | None:
     """The model that was trained anew for `steps`, if that came to its end."""
     folder = Path(setting.config.workdir) / REFIT
     if read_config(folder / "checkpoints") is None:
@@ -396,7 +400,7 @@ def _load_refitted(setting: Setting, steps: int, console: Console) -> Restored |
     return None
 
 
-def _load(setting: Setting, folder: Path, console: Console) -> Restored:
+def _load(setting: Setting, folder: Path, console: Console) -> Checkpoint:
     return load_best(
         setting.config,
         mesh=setting.mesh,

@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from bert4rec_jax import experiment
-from bert4rec_jax.added import CALIBRATION, Added
 from bert4rec_jax.config import (
     CalibrationConfig,
     Config,
@@ -21,9 +20,10 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
+from bert4rec_jax.corrections import CALIBRATION, Corrections
 from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.calibration import KEPT
+from bert4rec_jax.evaluation.cold_offset import KEPT
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.evaluation import exported, rank_cases
@@ -109,19 +109,22 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
     able = [t for t in kept["trials"] if t["warm_ndcg@10"] >= least]
     assert kept["cold_ndcg@10"] == max(t["cold_ndcg@10"] for t in able)
     finished = open_finished(workdir, QUIET)
-    assert finished.added.offset == kept["offset"]
+    assert finished.corrections.offset == kept["offset"]
     cases = finished.setting.tested()["test_cold"]
 
     def mrr(offset):
         params = finished.best.state.params
         return (
-            1 / finished.setting.ask(params, finished.trained, cases, added=Added(offset)).ranks
+            1
+            / finished.setting.ask(
+                params, finished.trained, cases, corrections=Corrections(offset)
+            ).ranks
         ).mean()
 
     assert mrr(kept["offset"]) == pytest.approx(results["test_cold"]["BERT4Rec"]["mrr"], abs=1e-6)
     assert mrr(-20) < mrr(0) < mrr(20)
     (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
-    assert open_finished(workdir, QUIET).added.offset == 0
+    assert open_finished(workdir, QUIET).corrections.offset == 0
     (workdir / CALIBRATION).write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*calibration\.json .*remove it"):
         open_finished(workdir, QUIET)
@@ -155,8 +158,8 @@ def test_the_model_alone_has_an_offset_of_its_own(run, tmp_path):
     kept = json.loads((tmp_path / "run" / CALIBRATION).read_text())
     earlier = json.loads((Path(config.workdir) / CALIBRATION).read_text())
     assert kept["offset_alone"] == earlier["offset"]
-    added = open_finished(tmp_path / "run", QUIET).added
-    assert (added.offset, added.offset_alone) == (kept["offset"], earlier["offset"])
-    name = "BERT4Rec alone" if added.moves else "BERT4Rec"
+    corrections = open_finished(tmp_path / "run", QUIET).corrections
+    assert (corrections.offset, corrections.offset_alone) == (kept["offset"], earlier["offset"])
+    name = "BERT4Rec alone" if corrections.moves else "BERT4Rec"
     for cases in SETS:
         assert found[cases][name]["ndcg@10"] == results[cases]["BERT4Rec"]["ndcg@10"]

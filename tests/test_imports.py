@@ -35,14 +35,16 @@ ALLOWED = {
     "inputs": {"config", "data", "features", "processes", "training"},
     "environment": set(),
     "programs": {"data"},
-    "added": {"data", "evaluation", "training"},
+    "corrections": {"data", "evaluation", "training"},
     "setting": {
-        "added", "config", "data", "evaluation", "features", "inputs", "models", "outputs",
+        "corrections", "config", "data", "evaluation", "features", "inputs", "models", "outputs",
         "processes", "programs", "sharding", "training",
     },
-    "calibrated": {"added", "data", "evaluation", "outputs", "processes", "setting", "training"},
+    "calibration": {
+        "corrections", "data", "evaluation", "outputs", "processes", "setting", "training",
+    },
     "experiment": {
-        "added", "calibrated", "config", "data", "environment", "evaluation", "outputs",
+        "corrections", "calibration", "config", "data", "environment", "evaluation", "outputs",
         "processes", "setting", "sharding", "training",
     },
     "report": {

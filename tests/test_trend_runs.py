@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from bert4rec_jax import experiment
-from bert4rec_jax.added import CALIBRATION, Added
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -20,6 +19,7 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
+from bert4rec_jax.corrections import CALIBRATION, Corrections
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.report.evidence import gather
@@ -63,12 +63,14 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, tmp_pa
     finished = open_finished(workdir, QUIET)
     setting = finished.setting
     shift = Trend(**trend).shift(setting.store, setting.split.refit_stop)
-    np.testing.assert_array_equal(finished.added.shift, shift)
+    np.testing.assert_array_equal(finished.corrections.shift, shift)
     again = experiment.run(config, recipe="trend", console=QUIET)
     assert list(again["test"]) == ["BERT4Rec", "BERT4Rec alone"]
     cases = setting.tested()["test"]
-    for name, added in (("BERT4Rec", Added(shift=shift)), ("BERT4Rec alone", None)):
-        ranks = setting.ask(finished.best.state.params, finished.trained, cases, added=added).ranks
+    for name, corrections in (("BERT4Rec", Corrections(shift=shift)), ("BERT4Rec alone", None)):
+        ranks = setting.ask(
+            finished.best.state.params, finished.trained, cases, corrections=corrections
+        ).ranks
         assert again["test"][name]["mrr"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
     assert results["parameters_sha256"] == again["parameters_sha256"]
 
@@ -81,7 +83,9 @@ def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):
     finished = open_finished(workdir, QUIET)
     cases = finished.setting.tested()["test"]
     params = finished.best.state.params
-    expected = finished.setting.ask(params, finished.trained, cases, added=finished.added).ranks
+    expected = finished.setting.ask(
+        params, finished.trained, cases, corrections=finished.corrections
+    ).ranks
     plain = finished.setting.ask(params, finished.trained, cases).ranks
     assert (expected != plain).any(), "a trend that moves nothing shows nothing"
     export(workdir, tmp_path / "bundle", console=QUIET)
@@ -93,7 +97,7 @@ def test_a_trend_of_other_parameters_is_not_used(run, tmp_path):
     _, _, workdir = copied(run, tmp_path)
     kept = json.loads((workdir / CALIBRATION).read_text())
     (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
-    assert open_finished(workdir, QUIET).added.shift is None
+    assert open_finished(workdir, QUIET).corrections.shift is None
 
 
 @pytest.mark.parametrize("at", ["no checkpoint", "the first checkpoint"])
@@ -112,7 +116,9 @@ def test_a_model_that_is_not_trained_to_its_end_is_not_used(run, tmp_path, at):
     selected = load_selected(found.setting, QUIET)
     assert digest(found.best.state.params) == digest(selected.state.params)
     assert digest(found.best.state.params) != digest(whole.best.state.params)
-    assert found.added.shift is None and "stopped before its calibration" in said.file.getvalue()
+    assert (
+        found.corrections.shift is None and "stopped before its calibration" in said.file.getvalue()
+    )
     assert (f"stopped at step {other} of {step}:" in said.file.getvalue()) == (at[:3] == "the")
 
 

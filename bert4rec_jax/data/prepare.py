@@ -61,7 +61,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedStore:
     """A store and how it came about."""
 
     store: SequenceStore
@@ -82,7 +82,7 @@ def prepare(
     rows_in_memory: int = ROWS_IN_MEMORY,
     progress: download.Progress = lambda done, total: None,
     notify: download.Notify = lambda sentence: None,
-) -> Prepared:
+) -> PreparedStore:
     """Read a log, sort it by time, filter it to its k-core and write it as a store.
 
     Memory grows with users, items and `rows_in_memory`, not with the log: what does not fit lies in
@@ -163,7 +163,7 @@ def prepare(
         titled=sum(item_id in log.titles for item_id in store.catalog.item_ids),
         empty_histories=found.empty_histories,
     )
-    return Prepared(store, report)
+    return PreparedStore(store, report)
 
 
 class _Range:

@@ -18,7 +18,7 @@ from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.lift import COLLECTION, raised
+from bert4rec_jax.evaluation.lift import COLLECTION, boosts_of
 from bert4rec_jax.evaluation.ranks import Ranked, rank_by_scores, rank_by_vectors
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, place, put, to_host
@@ -99,12 +99,12 @@ class Evaluator:
                 user = self._encode(model)(variables, *self._read(block.cases, max_length, causal))
             else:
                 user = put(self.mesh, Along.ROWS, hidden[block.filled])
-            by = (
+            boosts = (
                 self._raised(variables[COLLECTION], block.seen) if COLLECTION in variables else None
             )
             return self._rank_vectors(
                 user, vectors, bias, block.targets, block.seen, self._is_item, known_items,
-                block.among, by=by,
+                block.among, boosts=boosts,
             )  # fmt: skip
 
         return self._ask(cases, among, answer)
@@ -240,7 +240,7 @@ class Evaluator:
 
     @cached_property
     def _raised(self) -> Any:
-        return jax.jit(raised, out_shardings=place(self.mesh, Along.ROWS))
+        return jax.jit(boosts_of, out_shardings=place(self.mesh, Along.ROWS))
 
     @cached_property
     def _rank_vectors(self) -> Any:

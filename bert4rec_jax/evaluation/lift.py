@@ -22,11 +22,11 @@ import jax.numpy as jnp
 
 from bert4rec_jax.data.catalog import PAD
 
-COLLECTION = "covisitation"  # among a model's variables; `followers` makes its arrays
+COLLECTION = "covisitation"  # among a model's variables; `Covisitation.collection` makes its arrays
 _LEAST = 1e-30
 
 
-class Raised(NamedTuple):
+class Boosts(NamedTuple):
     """The items that B histories raise.
 
     Attributes:
@@ -40,7 +40,7 @@ class Raised(NamedTuple):
     weights: jax.Array
 
 
-def raised(found: Mapping[str, Any], histories: jax.Array) -> Raised:
+def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
     """Which items histories raise, and how much.
 
     Args:
@@ -56,31 +56,33 @@ def raised(found: Mapping[str, Any], histories: jax.Array) -> Raised:
     unseen = (weights * (1 - found["covered"][recent])).sum(axis=1)
     shares = weights / jnp.maximum(unseen, _LEAST)[:, None]
     rows = histories.shape[0]
-    return Raised(
+    return Boosts(
         found["followers"][recent].reshape(rows, -1),
         (shares[:, :, None] * found["ratios"][recent]).reshape(rows, -1),
         jnp.full((rows,), 1.0, jnp.float32) * found["weight"],
     )
 
 
-def gains(by: Raised, first: int | jax.Array, size: int) -> jax.Array:
+def gains(boosts: Boosts, first: int | jax.Array, size: int) -> jax.Array:
     """`[B, size]`: what the items `first .. first + size` gain."""
-    columns = by.items - first
+    columns = boosts.items - first
     columns = jnp.where((columns >= 0) & (columns < size), columns, size)
     rows = jnp.arange(columns.shape[0])[:, None]
     none = jnp.zeros((columns.shape[0], size), jnp.float32)
-    return by.weights[:, None] * jnp.log1p(none.at[rows, columns].add(by.ratios, mode="drop"))
+    return boosts.weights[:, None] * jnp.log1p(
+        none.at[rows, columns].add(boosts.ratios, mode="drop")
+    )
 
 
-def gains_at(by: Raised, candidates: jax.Array) -> jax.Array:
+def gains_at(boosts: Boosts, candidates: jax.Array) -> jax.Array:
     """`[B, C]`: what the candidates `[B, C]` of each history gain.
 
     On a CPU history by history: what is compared of one stays in its cache.
     """
     ratios = jax.lax.platform_dependent(
-        by.items, by.ratios, candidates, cpu=_one_by_one, default=jax.vmap(_sums)
+        boosts.items, boosts.ratios, candidates, cpu=_one_by_one, default=jax.vmap(_sums)
     )
-    return by.weights[:, None] * jnp.log1p(ratios)
+    return boosts.weights[:, None] * jnp.log1p(ratios)
 
 
 def _one_by_one(items: jax.Array, ratios: jax.Array, candidates: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.evaluation.lift import Raised, gains
+from bert4rec_jax.evaluation.lift import Boosts, gains
 from bert4rec_jax.sharding import (
     Along,
     first_local_item,
@@ -60,7 +60,7 @@ def rank_by_vectors(
     *,
     top: int,
     chunk: int,
-    by: Raised | None = None,
+    boosts: Boosts | None = None,
 ) -> Ranked:
     """Rank by `hidden @ vectors.T + bias`, and by what covisitation adds.
 
@@ -75,14 +75,14 @@ def rank_by_vectors(
       among: `[B, C]` int tokens, padded with PAD: the only items to rank; None for all.
       top: length k of the lists.
       chunk: items scored at once, per device.
-      by: items that the histories raise, see `evaluation.lift`; or None.
+      boosts: items that the histories raise, see `evaluation.lift`; or None.
     """
 
     def local(
         hidden: jax.Array,
         vectors: jax.Array,
         bias: jax.Array,
-        by: Raised | None,
+        boosts: Boosts | None,
         *rest: jax.Array,
     ) -> Ranked:
         size = _chunk_size(vectors.shape[0], chunk)
@@ -91,7 +91,7 @@ def rank_by_vectors(
         def scores(start: jax.Array) -> jax.Array:
             part = jax.lax.dynamic_slice_in_dim(vectors, start, size)
             found = _exact(hidden, part) + jax.lax.dynamic_slice_in_dim(bias, start, size)
-            return found if by is None else found + gains(by, offset + start, size)
+            return found if boosts is None else found + gains(boosts, offset + start, size)
 
         return _rank(scores, *rest, items=vectors.shape[0], size=size, top=top)
 
@@ -104,10 +104,10 @@ def rank_by_vectors(
         Along.ROWS,
         Along.ITEMS,
         Along.ITEMS,
-        *_rows_of(among),
+        Along.ROWS,
     )
     ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(
-        hidden, vectors, bias, by, targets, excluded, is_item, known, *_given(among)
+        hidden, vectors, bias, boosts, targets, excluded, is_item, known, among
     )
     return ranked
 
@@ -134,10 +134,10 @@ def rank_by_scores(
         Along.ROWS,
         Along.ITEMS,
         Along.ITEMS,
-        *_rows_of(among),
+        Along.ROWS,
     )
     ranked: Ranked = over_shards(local, inputs, _OUTPUTS)(
-        scores, targets, excluded, is_item, known, *_given(among)
+        scores, targets, excluded, is_item, known, among
     )
     return ranked
 
@@ -172,7 +172,7 @@ def best_by_vectors(
     top: int,
     chunk: int,
     recall: float = 1.0,
-    by: Raised | None = None,
+    boosts: Boosts | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """As `best_items` by `hidden @ vectors.T + bias`, but `[B, V]` scores never exist.
 
@@ -187,7 +187,7 @@ def best_by_vectors(
       chunk: items scored at once, per device.
       recall: share of a chunk's best items that is found, as expected by `jax.lax.approx_max_k`
         (faster on TPU); 1 finds all of them.
-      by: as above.
+      boosts: as above.
     """
 
     def local(
@@ -196,7 +196,7 @@ def best_by_vectors(
         bias: jax.Array,
         excluded: jax.Array,
         listed: jax.Array,
-        by: Raised | None,
+        boosts: Boosts | None,
     ) -> tuple[jax.Array, jax.Array]:
         items = vectors.shape[0]
         size = _chunk_size(items, chunk)
@@ -209,7 +209,7 @@ def best_by_vectors(
             )
             eligible = part_listed & ~_contains(excluded - offset - start, size)
             scores = _exact(hidden, part) + part_bias
-            scores = scores if by is None else scores + gains(by, offset + start, size)
+            scores = scores if boosts is None else scores + gains(boosts, offset + start, size)
             scores = jnp.where(eligible, scores, -jnp.inf)
             if recall < 1:
                 found, where = jax.lax.approx_max_k(scores, min(top, size), recall_target=recall)
@@ -229,7 +229,7 @@ def best_by_vectors(
 
     inputs = (Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ITEMS, Along.ROWS)
     best: tuple[jax.Array, jax.Array] = over_shards(local, inputs, (Along.ROWS, Along.ROWS))(
-        hidden, vectors, bias, excluded, listed, by
+        hidden, vectors, bias, excluded, listed, boosts
     )
     return best
 
@@ -271,14 +271,6 @@ def list_order(
 ) -> npt.NDArray[np.intp]:
     """The order of scored items of several lists, on the host: by row, then as all lists."""
     return np.lexsort((tokens, -scores, rows))
-
-
-def _given(among: jax.Array | None) -> tuple[jax.Array, ...]:
-    return () if among is None else (among,)
-
-
-def _rows_of(among: jax.Array | None) -> tuple[Along, ...]:
-    return () if among is None else (Along.ROWS,)
 
 
 _OUTPUTS: Any = Ranked(*[cast(Any, Along.ROWS)] * 4)

@@ -48,7 +48,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class TunedBaseline:
     """The best baseline of a grid, fitted for the test, and what led to the choice.
 
     Attributes:
@@ -64,7 +64,7 @@ class Tuned:
 
 def tune(
     candidates: Iterable[Baseline], *, store: SequenceStore, split: Split, rank: Rank
-) -> Tuned:
+) -> TunedBaseline:
     """Choose by NDCG@10 over all validation cases; the earlier of equals wins.
 
     Args:
@@ -89,7 +89,7 @@ def tune(
     chosen, baseline = best
     if split.refits:
         baseline = baseline.refit(store, split.refit_stop)
-    return Tuned(baseline, chosen, tuple(trials))
+    return TunedBaseline(baseline, chosen, tuple(trials))
 
 
 def tune_all(
@@ -100,7 +100,7 @@ def tune_all(
     names: Iterable[str] | None = None,
     content: npt.NDArray[np.float32] | None = None,
     request_time: bool = False,
-) -> dict[str, Tuned]:
+) -> dict[str, TunedBaseline]:
     """Tune the named baselines, by default all that the log allows, in the order of `GRIDS`.
 
     Where the time of a request is known, recent popularity at that time comes after them.

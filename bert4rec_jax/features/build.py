@@ -36,7 +36,7 @@ _LEAK = (
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltContent:
     """Content that was written, and its coverage: the table as a whole, then block by block."""
 
     content: Content
@@ -79,7 +79,7 @@ def build(
     about: Mapping[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
     notify: Notify = lambda sentence: None,
-) -> Built:
+) -> BuiltContent:
     """Make the content of a store's catalog and write it as a folder.
 
     Args:
@@ -142,4 +142,4 @@ def build(
             **(about or {}),
         },
     )
-    return Built(content, tuple(report))
+    return BuiltContent(content, tuple(report))

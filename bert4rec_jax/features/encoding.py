@@ -14,7 +14,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.blocks import NameBlock
 from bert4rec_jax.features.encoder import Encoder
 from bert4rec_jax.features.options import TextOptions
-from bert4rec_jax.features.sources import Gathered
+from bert4rec_jax.features.sources import KnownMovies
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Encoding:
     encoder: Encoder
     text: Mapping[str, Any] | None
 
-    def rows(self, known: Gathered) -> npt.NDArray[np.float32]:
+    def rows(self, known: KnownMovies) -> npt.NDArray[np.float32]:
         """`[n, F]`: the content of n movies; 0 for those about which nothing is known.
 
         Raises:
@@ -38,7 +38,7 @@ class Encoding:
         rows = self.encode(known)
         return np.where(self.encoder.informed(rows)[:, None], rows, 0).astype(np.float32)
 
-    def encode(self, known: Gathered) -> npt.NDArray[np.float32]:
+    def encode(self, known: KnownMovies) -> npt.NDArray[np.float32]:
         """`[n, F]`: the content of n movies, with what is missing marked.
 
         Raises:

@@ -65,7 +65,7 @@ NO_SOURCES = Sources()
 
 
 @dataclass(frozen=True)
-class Gathered:
+class KnownMovies:
     """What is known about n items, in the catalog's order; what `Encoder.encode` wants.
 
     Attributes:
@@ -90,7 +90,7 @@ def gather(
     cache: Path | None = None,
     progress: Progress = lambda done, total: None,
     notify: Notify = lambda sentence: None,
-) -> Gathered:
+) -> KnownMovies:
     """Gather what is known about the items of a catalog.
 
     The title, year and genres of the catalog itself stand in where the metadata has none.
@@ -144,7 +144,7 @@ def gather(
             folder=folder,
             progress=progress,
         )
-    return Gathered(movies, vectors, metadata, described)
+    return KnownMovies(movies, vectors, metadata, described)
 
 
 def _embedded(

@@ -23,7 +23,7 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ledger import LEDGER, RANKS
 from bert4rec_jax.serving.traced import Serving, by_path
-from bert4rec_jax.setting import Finished, as_selected, open_finished
+from bert4rec_jax.setting import FinishedRun, as_selected, open_finished
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import digest
 
@@ -132,7 +132,9 @@ def gather(run: Path, console: Console) -> Evidence:
                 f"{run / RANKS} is about other users than the data of the run; run "
                 f"`bert4rec evaluate {run}` again"
             )
-    ranking = setting.ask(finished.best.state.params, finished.trained, cases, added=finished.added)
+    ranking = setting.ask(
+        finished.best.state.params, finished.trained, cases, corrections=finished.corrections
+    )
     if not ranks:
         ranks = {"the model": ranking.ranks}
     vectors, _ = jax.jit(lambda v: setting.model().apply(v, method="item_vectors"))(
@@ -158,7 +160,7 @@ def gather(run: Path, console: Console) -> Evidence:
     )
 
 
-def _gaze(finished: Finished, cases: Cases, recommended: npt.NDArray[np.int32]) -> Gaze:
+def _gaze(finished: FinishedRun, cases: Cases, recommended: npt.NDArray[np.int32]) -> Gaze:
     """Of cases spread evenly over all; nothing about how well the model did chooses them."""
     setting = finished.setting
     store, length, causal = setting.store, setting.config.data.max_length, setting.causal

@@ -25,7 +25,7 @@ from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle
-from bert4rec_jax.serving.export import ORIGIN, Trained, read_run, write_bundle
+from bert4rec_jax.serving.export import ORIGIN, TrainedModel, read_run, write_bundle
 from bert4rec_jax.serving.traced import SEPARATOR, by_path
 from bert4rec_jax.serving.weights import Dtype
 from bert4rec_jax.training.fit import build_model
@@ -102,7 +102,7 @@ def add_items(
     return write_bundle(grown, output, dtype=dtype)
 
 
-def open_source(source: Path, *, console: Console) -> Trained:
+def open_source(source: Path, *, console: Console) -> TrainedModel:
     """A trained model, from a bundle or from the folder of a run.
 
     Raises:
@@ -117,7 +117,7 @@ def open_source(source: Path, *, console: Console) -> Trained:
     return trained
 
 
-def read_bundle(path: Path) -> Trained:
+def read_bundle(path: Path) -> TrainedModel:
     """What a bundle was made of.
 
     Raises:
@@ -141,7 +141,7 @@ def read_bundle(path: Path) -> Trained:
         model=ModelConfig(**manifest["model"]),
         masking=MaskingConfig(objective=manifest["objective"]),
     )
-    return Trained(
+    return TrainedModel(
         config=config,
         model=_model(config, parameters),
         variables=unflatten_dict(parameters, sep=SEPARATOR),
@@ -171,8 +171,12 @@ def _model(config: Config, parameters: Mapping[str, Any]) -> BERT4Rec | TwoTower
 
 
 def grow(
-    trained: Trained, new: Catalog, rows: npt.NDArray[np.float32], *, offset: float | None = None
-) -> Trained:
+    trained: TrainedModel,
+    new: Catalog,
+    rows: npt.NDArray[np.float32],
+    *,
+    offset: float | None = None,
+) -> TrainedModel:
     """The same model with more items, behind those that it has; no score of theirs changes.
 
     Args:

@@ -101,7 +101,7 @@ def answer_cases(
             store.catalog.is_item(),
             bundle.known,
             *(() if among is None else (among[filled],)),
-            by=functions.raised(histories),
+            boosts=functions.boosts_of(histories),
         )
         if np.asarray(ranked.broken).any():
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")

@@ -264,8 +264,8 @@ def _scores(
     functions = scorer.ranker.functions
     scores = hidden @ np.asarray(functions.vectors).T + np.asarray(functions.bias)
     if histories is not None:
-        by = functions.raised(histories.padded(int(histories.lengths.max())))
-        scores += 0 if by is None else np.asarray(gains(by, 0, scores.shape[1]))
+        boosts = functions.boosts_of(histories.padded(int(histories.lengths.max())))
+        scores += 0 if boosts is None else np.asarray(gains(boosts, 0, scores.shape[1]))
     scores = np.where(scorer.bundle.known, scores.astype(np.float64), -np.inf)
     highest = scores.max(axis=1, keepdims=True)
     if not np.isfinite(highest).all():

@@ -51,7 +51,7 @@ ORIGIN = ("step", "parameters_sha256", "data_fingerprint", "metrics")
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedModel:
     """What a bundle is made of.
 
     Attributes:
@@ -105,7 +105,7 @@ def export(
     return write_bundle(trained, bundle, dtype=dtype)
 
 
-def read_run(run: Path, *, console: Console) -> Trained:
+def read_run(run: Path, *, console: Console) -> TrainedModel:
     """The model of a run that `bert4rec evaluate` tests.
 
     Raises:
@@ -121,7 +121,7 @@ def read_run(run: Path, *, console: Console) -> Trained:
     store = setting.store
     variables = jax.tree.map(to_host, finished.variables())
     parameters = digest(best.state.params)
-    return Trained(
+    return TrainedModel(
         config=setting.config,
         model=setting.model(),
         variables=variables,
@@ -139,7 +139,9 @@ def read_run(run: Path, *, console: Console) -> Trained:
     )
 
 
-def write_bundle(trained: Trained, bundle: Path, *, dtype: Dtype = "float32") -> dict[str, Any]:
+def write_bundle(
+    trained: TrainedModel, bundle: Path, *, dtype: Dtype = "float32"
+) -> dict[str, Any]:
     """Write a bundle and return its manifest; an earlier bundle there is replaced.
 
     Raises:
@@ -206,7 +208,7 @@ def write_parameters(params: Mapping[str, npt.NDArray[Any]], file: Path) -> None
     file.write_bytes(save(whole))
 
 
-def _write_catalog(trained: Trained, file: Path) -> None:
+def _write_catalog(trained: TrainedModel, file: Path) -> None:
     trained.catalog.write(file)
     known = trained.known[FIRST_ITEM : trained.catalog.num_tokens]
     pq.write_table(pq.read_table(file).append_column("known", pa.array(known)), file)

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.evaluation.lift import Raised
+from bert4rec_jax.evaluation.lift import Boosts
 from bert4rec_jax.serving.buckets import batch_size
 from bert4rec_jax.serving.bundle import FUNCTIONS, Bundle
-from bert4rec_jax.serving.weights import raised_by, unpacked
+from bert4rec_jax.serving.weights import boosts_of_params, unpacked
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,7 @@ class Functions:
             name: jax.jit(bundle.function(name).call) for name in FUNCTIONS if bundle.has(name)
         }
         params = jax.device_put(bundle.parameters(), self.devices[0])
-        self._raised: Any = jax.jit(raised_by)
+        self._raised: Any = jax.jit(boosts_of_params)
         vectors, bias = self._function("item_vectors")(params)
         self.vectors: jax.Array = jax.jit(unpacked)(vectors)
         self.bias: jax.Array = bias
@@ -102,7 +102,7 @@ class Functions:
         attended: tuple[jax.Array, jax.Array] = self._function("attend")(params, *placed)
         return attended
 
-    def raised(self, histories: Array) -> Raised | None:
+    def boosts_of(self, histories: Array) -> Boosts | None:
         """The items that `[n, l]` histories raise by covisitation; None for a model without it."""
         return self._raised(self._copies[self.devices[0]][0], histories)
 

@@ -13,7 +13,7 @@ from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.pipeline import require_enough
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.requests import CANDIDATES, HISTORY, RequestReader
-from bert4rec_jax.serving.shards import Made, Shards
+from bert4rec_jax.serving.shards import Shard, Shards
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SCHEMA_VERSION = 1
@@ -21,10 +21,10 @@ CATALOG_TOP = 100
 Progress = Callable[[int, int], None]  # requests done, requests in all
 # Makes the shards of the given numbers (ascending), in any order, and tells of each once it is
 # there. The opened bundle is for use in this process.
-Engine = Callable[[Plan, Bundle, list[int]], Iterator[Made]]
+Engine = Callable[[Plan, Bundle, list[int]], Iterator[Shard]]
 
 
-def local(plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Made]:
+def local(plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Shard]:
     """The engine that works in this process, on all its devices."""
     worker = Worker(plan, bundle)
     for numbers in spans(missing, len(missing)):
@@ -110,11 +110,11 @@ def spans(numbers: list[int], longest: int) -> list[range]:
     return runs
 
 
-def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Made]:
+def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Shard]:
     """Have the shards made that are missing; all of them, in their order."""
     rows = plan.requests.rows
     sizes = _sizes(rows, plan.options.shard_rows)
-    made: dict[int, Made] = {}
+    made: dict[int, Shard] = {}
     for number, size in enumerate(sizes):
         found = plan.shards.made(number, size)
         if found is not None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.job import spans
-from bert4rec_jax.serving.shards import Made
+from bert4rec_jax.serving.shards import Shard
 from bert4rec_jax.serving.worker import Plan, Worker
 
 _SPANS_PER_ACTOR = 16  # more balance better and lose less with an actor; fewer seek less
@@ -46,7 +46,7 @@ class RayEngine:
         if self.actors is not None and self.actors < 1:
             raise UserError(f"actors is {self.actors}; expected at least 1")
 
-    def __call__(self, plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Made]:
+    def __call__(self, plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Shard]:
         """Make the shards of the given numbers.
 
         Raises:
@@ -73,7 +73,7 @@ class RayEngine:
         if left:
             raise UserError(f"Ray left out {len(left):,} shards; run the same command to continue")
 
-    def _made(self, ray: Any, plan: Plan, missing: list[int]) -> Iterator[Made]:
+    def _made(self, ray: Any, plan: Plan, missing: list[int]) -> Iterator[Shard]:
         actors, resources = self._placement(ray)
         longest = -(-len(missing) // (actors * _SPANS_PER_ACTOR))
         runs = spans(missing, longest)
@@ -92,7 +92,7 @@ class RayEngine:
             for report in map(json.loads, batch["report"].to_pylist()):
                 if "error" in report:
                     raise UserError(report["error"])
-                yield Made(**{**report, "counts": Counter(report["counts"])})
+                yield Shard(**{**report, "counts": Counter(report["counts"])})
 
     def _placement(self, ray: Any) -> tuple[int, dict[str, float]]:
         """How many actors, and what each holds of its machine."""

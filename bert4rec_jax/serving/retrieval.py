@@ -84,14 +84,14 @@ class Scan(Functions):
         rows = place(self._mesh, Along.ROWS)
         hidden = jax.device_put(self.encode(tokens, thumbs, users), rows)
         missing = ((0, hidden.shape[0] - len(excluded)), (0, 0))
-        filled, by = np.pad(excluded, missing), self.raised(np.pad(tokens, missing))
+        filled, boosts = np.pad(excluded, missing), self.boosts_of(np.pad(tokens, missing))
         with jax.set_mesh(self._mesh):
             best: tuple[jax.Array, jax.Array] = self._best(
                 hidden,
                 *self._catalog[:2],
                 jax.device_put(filled, rows),
                 self._catalog[2],
-                by=jax.device_put(by, rows),
+                boosts=jax.device_put(boosts, rows),
                 top=k,
             )
         return best

@@ -26,7 +26,7 @@ _UNFINISHED = ".partial"
 
 
 @dataclass(frozen=True)
-class Made:
+class Shard:
     """A shard that was made.
 
     Attributes:
@@ -102,11 +102,11 @@ class Shards:
         if not (self._folder / MANIFEST).exists():
             write_json(self._folder / MANIFEST, {"job": self._job, "finished": False})
 
-    def made(self, number: int, rows: int) -> Made | None:
+    def made(self, number: int, rows: int) -> Shard | None:
         """What shard `number` of `rows` requests is, or None if it is not there or not whole."""
         return self._made(self._folder, number, rows)
 
-    def _made(self, folder: Path, number: int, rows: int) -> Made | None:
+    def _made(self, folder: Path, number: int, rows: int) -> Shard | None:
         try:
             metadata = pq.read_metadata(folder / _part(number))
             found = json.loads(metadata.metadata[_KEY])
@@ -114,9 +114,9 @@ class Shards:
             return None
         if metadata.num_rows != rows or found["job"] != self._job:
             return None
-        return Made(number, rows, Counter(found["counts"]), found["by"])
+        return Shard(number, rows, Counter(found["counts"]), found["by"])
 
-    def write(self, made: Made, table: pa.Table) -> None:
+    def write(self, made: Shard, table: pa.Table) -> None:
         """Write one shard.
 
         Raises:

@@ -24,10 +24,10 @@ from bert4rec_jax.models.history import History
 from bert4rec_jax.serving.weights import (
     Dtype,
     Vectors,
+    boosts_of_params,
     packed,
     products,
     products_at,
-    raised_by,
     restored,
 )
 
@@ -132,7 +132,7 @@ class Serving:
         users: jax.Array | None = None,
     ) -> jax.Array:
         """`[b, D]`: a score is its dot product with an item's vector, plus the item's bias and what
-        `raised_by` adds.
+        `boosts_of_params` adds.
 
         An empty history is MASK alone. Read from the left, where no MASK was ever learnt, it is the
         zero vector: the biases remain, which is about the order of popularity.
@@ -159,9 +159,9 @@ class Serving:
         vectors, bias, known = items
         hidden = self.encode(params, tokens, thumbs, users)
         scores = products_at(hidden, vectors, candidates) + bias[candidates]
-        by = raised_by(params, tokens)
-        if by is not None:
-            scores += gains_at(by, candidates)
+        boosts = boosts_of_params(params, tokens)
+        if boosts is not None:
+            scores += gains_at(boosts, candidates)
         return jnp.where(known[candidates], scores, -jnp.inf)
 
     def top_k(
@@ -184,9 +184,9 @@ class Serving:
         """
         vectors, bias, known = items
         scores = products(self.encode(params, tokens, thumbs, users), vectors) + bias
-        by = raised_by(params, tokens)
-        if by is not None:
-            scores += gains(by, 0, bias.shape[0])
+        boosts = boosts_of_params(params, tokens)
+        if boosts is not None:
+            scores += gains(boosts, 0, bias.shape[0])
         return best_items(scores, excluded, known, top=places.shape[0])
 
     def attend(

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import deserialize, safe_open
 
-from bert4rec_jax.evaluation.lift import COLLECTION, Raised, raised
+from bert4rec_jax.evaluation.lift import COLLECTION, Boosts, boosts_of
 
 Dtype = Literal["float32", "bfloat16", "int8"]
 # `[V, D]` item vectors; with int8 also their `[V]` scales.
@@ -34,12 +34,12 @@ _BY_OUTPUT = {"kernel", "content", "features"}
 _TYPES = {"BOOL": "bool", "BF16": "bfloat16", "I8": "int8", "I32": "int32", "F32": "float32"}
 
 
-def raised_by(params: Mapping[str, jax.Array], histories: jax.Array) -> Raised | None:
+def boosts_of_params(params: Mapping[str, jax.Array], histories: jax.Array) -> Boosts | None:
     """The items that `[b, l]` histories raise by covisitation, given a model's parameters by path;
     None for a model without it."""
     prefix = f"{COLLECTION}/"
     found = {path.removeprefix(prefix): x for path, x in params.items() if path.startswith(prefix)}
-    return raised(found, histories) if found else None
+    return boosts_of(found, histories) if found else None
 
 
 def stored(params: Mapping[str, npt.NDArray[Any]], dtype: Dtype) -> dict[str, npt.NDArray[Any]]:

@@ -20,7 +20,7 @@ from bert4rec_jax.serving.ranking import Lists
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.requests import USER
 from bert4rec_jax.serving.scorer import Scorer
-from bert4rec_jax.serving.shards import Made, Shards
+from bert4rec_jax.serving.shards import Shard, Shards
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Worker:
         self._plan = plan
         self._bundle = bundle
 
-    def make(self, numbers: range) -> Iterator[Made]:
+    def make(self, numbers: range) -> Iterator[Shard]:
         """Write the shards of these numbers, and tell of each once it is there.
 
         Raises:
@@ -94,7 +94,7 @@ class Worker:
                 table, source=source, first_row=number * options.shard_rows
             )
             lists = scorer.lists(requests, top=options.top, keep_seen=options.keep_seen)
-            made = Made(number, len(table), Counter({**requests.counts, **lists.counts}), by)
+            made = Shard(number, len(table), Counter({**requests.counts, **lists.counts}), by)
             plan.shards.write(made, _answers(table[USER], lists, ids))
             yield made
             if number == numbers[-1]:

@@ -56,7 +56,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class Restored:
+class Checkpoint:
     """A checkpoint that was read back."""
 
     step: int
@@ -143,7 +143,7 @@ class Checkpoints:
 
     def restore_latest(
         self, abstract: TrainState, mesh: Mesh, current: RunRecord
-    ) -> Restored | None:
+    ) -> Checkpoint | None:
         """The newest checkpoint that can be read, laid out over the mesh; None without any.
 
         One that cannot be read is renamed to `STEP.corrupt`, and the one before it is taken.
@@ -169,7 +169,9 @@ class Checkpoints:
             )
         return None
 
-    def restore(self, step: int, abstract: TrainState, mesh: Mesh, current: RunRecord) -> Restored:
+    def restore(
+        self, step: int, abstract: TrainState, mesh: Mesh, current: RunRecord
+    ) -> Checkpoint:
         """One checkpoint.
 
         Raises:
@@ -188,7 +190,7 @@ class Checkpoints:
 
     def _try(
         self, step: int, abstract: TrainState, mesh: Mesh, current: RunRecord
-    ) -> Restored | None:
+    ) -> Checkpoint | None:
         record = self._read(step, lambda: self._read_record(step))
         if record is None:
             return None
@@ -205,7 +207,7 @@ class Checkpoints:
         if checksum(state) != record.checksum:  # of all processes' parts, so they agree
             self._unreadable(step, "its content does not match its checksum")
             return None
-        return Restored(step, state, record)
+        return Checkpoint(step, state, record)
 
     def _read(self, step: int, read: Callable[[], T]) -> T | None:
         """What was read, or None in every process when it could not be read in one."""

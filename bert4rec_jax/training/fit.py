@@ -27,7 +27,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.sharding import Along, platform, put, to_host
-from bert4rec_jax.training.checkpoints import Checkpoints, Restored, RunRecord
+from bert4rec_jax.training.checkpoints import Checkpoint, Checkpoints, RunRecord
 from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.log import TrainingLog
 from bert4rec_jax.training.loop import Stopping, Validations, train
@@ -48,7 +48,7 @@ Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainResult:
     """A trained model.
 
     Attributes:
@@ -171,7 +171,7 @@ def fit(
     validate: Callable[[Any], dict[str, float]] | None,
     steps: int | None = None,
     initial: Callable[[TrainState], TrainState] | None = None,
-) -> Fitted:
+) -> TrainResult:
     """Train on each user's rows up to `stop`; continue if `folder` holds an unfinished run.
 
     Args:
@@ -224,7 +224,7 @@ def fit(
         found = checkpoints.restore_latest(abstract, mesh, record)
         if found is None:
             state = create_state(mesh, model, optimizer, **new)
-            found = Restored(0, initial(state) if initial else state, record)
+            found = Checkpoint(0, initial(state) if initial else state, record)
         trained = train_counts(store, stop) > 0
         max_segments = config.data.max_segments if config.data.pack else 1
         negatives, uniform = training.in_batch_negatives, training.uniform_negatives
@@ -302,7 +302,7 @@ def fit(
         best = _best(checkpoints, abstract, mesh, record, state)
     finally:
         checkpoints.close()
-    return Fitted(
+    return TrainResult(
         params=best.state.params,
         step=best.step,
         last_step=int(state.step),
@@ -340,7 +340,7 @@ def load_best(
     users: Features | None = None,
     folder: Path,
     warn: Callable[[str], None],
-) -> Restored:
+) -> Checkpoint:
     """The best checkpoint of a run, finished or not; where nothing was validated, the newest.
 
     Raises:
@@ -399,11 +399,11 @@ def _best(
     mesh: Mesh,
     record: RunRecord,
     last: TrainState,
-) -> Restored:
+) -> Checkpoint:
     """The best validated checkpoint that can be read; without validations the last state."""
     for step in checkpoints.best_steps(record.validations):
         try:
             return checkpoints.restore(step, abstract, mesh, record)
         except UserError:
             continue
-    return Restored(int(last.step), last, record)
+    return Checkpoint(int(last.step), last, record)

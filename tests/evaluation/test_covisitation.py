@@ -14,7 +14,7 @@ from bert4rec_jax.evaluation.covisitation import (
     Followers,
     choose_covisitation,
 )
-from bert4rec_jax.evaluation.lift import Raised, gains, gains_at, raised
+from bert4rec_jax.evaluation.lift import Boosts, boosts_of, gains, gains_at
 from bert4rec_jax.evaluation.markov import Markov
 from bert4rec_jax.evaluation.ranks import best_by_vectors, rank_by_vectors
 from bert4rec_jax.sharding import make_mesh
@@ -41,8 +41,8 @@ def test_a_worked_example(five):
     b = (1 / 3 + 0.5 * 2.5 / 6.5) / (4 / 12) / rest
     c = 0.5 * 1.5 / 6.5 / (2 / 12) / rest
     d = 0.5 * 0.5 / 6.5 / (2 / 12) / rest
-    by = raised(found, histories(five.tokens("ac")))
-    every = np.asarray(gains(by, 0, five.store.catalog.num_rows))[0]
+    boosts = boosts_of(found, histories(five.tokens("ac")))
+    every = np.asarray(gains(boosts, 0, five.store.catalog.num_rows))[0]
     expected = [0, *(1.5 * np.log1p([b, c, d])), 0]
     assert five.by_letter(every, "abcde") == pytest.approx(expected, rel=1e-6)
     assert not every[:2].any()
@@ -73,33 +73,33 @@ def test_what_the_model_does_not_read_does_not_count(five):
     a, last = histories(five.tokens("cba")), histories(five.tokens("a"))
     size = five.store.catalog.num_rows
     np.testing.assert_array_equal(
-        gains(raised(short, a), 0, size), gains(raised(short, last), 0, size)
+        gains(boosts_of(short, a), 0, size), gains(boosts_of(short, last), 0, size)
     )
-    assert (gains(raised(long, a), 0, size) != gains(raised(long, last), 0, size)).any()
+    assert (gains(boosts_of(long, a), 0, size) != gains(boosts_of(long, last), 0, size)).any()
 
 
 def test_an_empty_history_raises_nothing_and_padding_changes_nothing(five):
     found = found_of(five, five.stop(3, 3, 3, 2, 1))
     size = five.store.catalog.num_rows
-    both = np.asarray(gains(raised(found, histories(five.tokens("ab"), [])), 0, size))
+    both = np.asarray(gains(boosts_of(found, histories(five.tokens("ab"), [])), 0, size))
     assert not both[1].any()
     wider = np.pad(histories(five.tokens("ab")), ((0, 0), (0, 5)))
-    np.testing.assert_array_equal(gains(raised(found, wider), 0, size)[0], both[0])
+    np.testing.assert_array_equal(gains(boosts_of(found, wider), 0, size)[0], both[0])
 
 
 def test_candidates_and_chunks_gain_what_they_gain_in_the_whole_catalog():
     generator = np.random.default_rng(0)
-    by = Raised(
+    boosts = Boosts(
         generator.integers(0, 64, (5, 40)).astype(np.int32),
         generator.integers(0, 9, (5, 40)).astype(np.float32),
         np.full(5, 0.5, np.float32),
     )
-    every = np.asarray(gains(by, 0, 64))
-    parts = [np.asarray(gains(by, first, 16)) for first in range(0, 64, 16)]
+    every = np.asarray(gains(boosts, 0, 64))
+    parts = [np.asarray(gains(boosts, first, 16)) for first in range(0, 64, 16)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), every)
     candidates = generator.integers(0, 64, (5, 7)).astype(np.int32)
     np.testing.assert_allclose(
-        gains_at(by, candidates), np.take_along_axis(every, candidates, axis=1), rtol=1e-6
+        gains_at(boosts, candidates), np.take_along_axis(every, candidates, axis=1), rtol=1e-6
     )
 
 
@@ -115,7 +115,7 @@ def test_on_top_of_popularity_it_is_the_skip_gram_markov_chain(store):
     expected = markov.scores(cases, store)
     padded = histories(*cases.histories(store))
     counts = train_counts(store, stop)
-    logs = np.asarray(gains(raised(found, padded), 0, store.catalog.num_rows))
+    logs = np.asarray(gains(boosts_of(found, padded), 0, store.catalog.num_rows))
     logs = (logs + settings.shift(counts))[:, counts > 0]
     expected = np.log(expected[:, counts > 0])
     # Up to a number per history: the popularity's mean and what no item shares.
@@ -129,7 +129,7 @@ def test_ranks_and_lists_are_the_same_over_devices(data, model):
     hidden = generator.integers(-3, 4, (8, 4)).astype(np.float32)
     vectors = generator.integers(-3, 4, (64, 4)).astype(np.float32)
     bias = np.zeros(64, np.float32)
-    by = Raised(
+    boosts = Boosts(
         generator.integers(2, 50, (8, 20)).astype(np.int32),
         generator.integers(0, 9, (8, 20)).astype(np.float32),
         np.ones(8, np.float32),
@@ -137,16 +137,16 @@ def test_ranks_and_lists_are_the_same_over_devices(data, model):
     is_item = np.arange(64) >= 2
     seen = np.zeros((8, 1), np.int32)
     targets = generator.integers(2, 50, 8).astype(np.int32)
-    scores = hidden @ vectors.T + np.asarray(gains(by, 0, 64))
+    scores = hidden @ vectors.T + np.asarray(gains(boosts, 0, 64))
     above = (scores >= scores[np.arange(8), targets][:, None]) & is_item
     for size in (64, 8):
         with jax.set_mesh(make_mesh(data=data, model=model)):
-            ranked = jax.jit(lambda *x: rank_by_vectors(*x[:-1], by=x[-1], top=3, chunk=size))(  # noqa: B023
-                hidden, vectors, bias, targets, seen, is_item, is_item, by
+            ranked = jax.jit(lambda *x: rank_by_vectors(*x[:-1], boosts=x[-1], top=3, chunk=size))(  # noqa: B023
+                hidden, vectors, bias, targets, seen, is_item, is_item, boosts
             )
             best, tokens = jax.jit(
-                lambda *x: best_by_vectors(*x[:-1], by=x[-1], top=3, chunk=size)  # noqa: B023
-            )(hidden, vectors, bias, seen, is_item, by)
+                lambda *x: best_by_vectors(*x[:-1], boosts=x[-1], top=3, chunk=size)  # noqa: B023
+            )(hidden, vectors, bias, seen, is_item, boosts)
         np.testing.assert_array_equal(ranked.ranks, above.sum(1))
         np.testing.assert_array_equal(ranked.top, tokens)
         np.testing.assert_allclose(best[:, 0], np.where(is_item, scores, -9).max(1), rtol=1e-6)

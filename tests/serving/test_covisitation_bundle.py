@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from bert4rec_jax import experiment
-from bert4rec_jax.added import CALIBRATION
 from bert4rec_jax.config import CalibrationConfig, Config, ConfigError, ModelConfig, from_json
+from bert4rec_jax.corrections import CALIBRATION
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics import coverage, summary
@@ -79,13 +79,15 @@ def test_the_bundle_ranks_as_the_evaluator_does(counted, raising, scorer):
     setting = finished.setting
     cases = setting.split.validation
     params = finished.best.state.params
-    expected = setting.ask(params, finished.trained, cases, added=finished.added).ranks
+    expected = setting.ask(params, finished.trained, cases, corrections=finished.corrections).ranks
     alone = setting.ask(params, finished.trained, cases).ranks
     assert (expected != alone).mean() > 0.3, "counts that move nothing show nothing"
     np.testing.assert_array_equal(rank_cases(raising, setting.store, cases), expected)
     np.testing.assert_array_equal(rank_cases(scorer, setting.store, cases), alone)
     hidden = setting.encode(params, finished.trained, cases)
-    again = setting.ask(params, finished.trained, cases, added=finished.added, hidden=hidden)
+    again = setting.ask(
+        params, finished.trained, cases, corrections=finished.corrections, hidden=hidden
+    )
     np.testing.assert_array_equal(again.ranks, expected)
 
 
@@ -159,7 +161,7 @@ def test_it_can_be_switched_off_again(counted, run, tmp_path):
     off = replace(config, workdir=str(copy), calibration=CalibrationConfig(covisitation=False))
     results = experiment.run(off, recipe="off", console=QUIET)
     assert "BERT4Rec alone" not in results["test"]
-    assert open_finished(copy, QUIET).added.covisitation is None
+    assert open_finished(copy, QUIET).corrections.covisitation is None
     manifest = export(copy, tmp_path / "bundle", console=QUIET)
     assert not any(
         name.startswith("covisitation") for name in Bundle.open(tmp_path / "bundle").parameters()
@@ -177,7 +179,7 @@ def test_a_run_that_was_stopped_before_it_says_so(counted, tmp_path):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bert4rec_jax.setting.from_json", lambda values: config)
-        assert open_finished(copy, said).added.covisitation is None
+        assert open_finished(copy, said).corrections.covisitation is None
     assert "was stopped before its calibration" in said.file.getvalue()
 
 

@@ -16,7 +16,7 @@ import pytest
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.job import rank_file
 from bert4rec_jax.serving.request_file import RequestFile
-from bert4rec_jax.serving.shards import Made, Shards
+from bert4rec_jax.serving.shards import Shard, Shards
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SMALL = Options(top=5, batch_size=16, shard_rows=40)
@@ -195,7 +195,7 @@ def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_
     shards = job(tmp_path / "out")
     shards.begin()
     table = pa.table({"user_id": np.random.default_rng(0).integers(0, 1 << 60, 4000)})
-    whole = Made(0, 4000, Counter(requests=4000), "JAX 0.0, cpu")
+    whole = Shard(0, 4000, Counter(requests=4000), "JAX 0.0, cpu")
     shards.write(whole, table)
     with full_disk(8192), pytest.raises(UserError, match=r"cannot write .*part-000001.* make room"):
         shards.write(replace(whole, number=1), table)

@@ -8,7 +8,7 @@ import pytest
 from bert4rec_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from bert4rec_jax.sharding import make_mesh
 from bert4rec_jax.training.collectives import collectives, expected
-from bert4rec_jax.training.described import describe
+from bert4rec_jax.training.description import describe
 
 L, B, D = 12, 16, 8
 CONFIG = Config(

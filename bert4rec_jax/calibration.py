@@ -1,4 +1,4 @@
-"""Calibrated: what validation adds to the scores of a trained model."""
+"""Calibration: what validation adds to the scores of a trained model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from bert4rec_jax.added import CALIBRATION, Added, read_added
+from bert4rec_jax.corrections import CALIBRATION, Corrections, read_corrections
 from bert4rec_jax.data.split import Cases, train_counts
-from bert4rec_jax.evaluation.calibration import calibrate
+from bert4rec_jax.evaluation.cold_offset import choose_offset
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.search import Choice
@@ -26,7 +26,7 @@ from bert4rec_jax.training.fit import digest
 MOST_CASES = 10_000  # of validation, drawn once, that settings are chosen by
 
 
-def calibrated(setting: Setting, params: Any, console: Console) -> Added:
+def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     """What is added to the scores of tested parameters: a trend where the split asks about the time
     after training; covisitation where the config wants it; an offset of untrained items where the
     split holds some out; else nothing.
@@ -40,8 +40,10 @@ def calibrated(setting: Setting, params: Any, console: Console) -> Added:
     workdir, parameters = Path(setting.config.workdir), digest(params)
     if not (offset or split.refits or covisitation):
         _keep(workdir, {"parameters_sha256": parameters})
-        return Added()
-    kept = read_added(workdir, params, store=store, stop=split.refit_stop, length=setting.length)
+        return Corrections()
+    kept = read_corrections(
+        workdir, params, store=store, stop=split.refit_stop, length=setting.length
+    )
     if kept is not None and kept.asked == covisitation and kept.validation is not None:
         return kept
     selected = load_selected(setting, console).state.params if split.refits else params
@@ -57,8 +59,10 @@ def calibrated(setting: Setting, params: Any, console: Console) -> Added:
         found |= _offset(asked, console)
     found |= {"validation": asked.all(split.validation), "parameters_sha256": parameters}
     _keep(workdir, found)
-    kept = read_added(workdir, params, store=store, stop=split.refit_stop, length=setting.length)
-    return kept or Added()
+    kept = read_corrections(
+        workdir, params, store=store, stop=split.refit_stop, length=setting.length
+    )
+    return kept or Corrections()
 
 
 def _keep(workdir: Path, found: dict[str, Any]) -> None:
@@ -72,7 +76,7 @@ class _Questions:
 
     Attributes:
       setting: of the run.
-      shift, covisitation, offset: what was chosen; see `Added`.
+      shift, covisitation, offset: what was chosen; see `Corrections`.
     """
 
     def __init__(self, setting: Setting, params: Any) -> None:
@@ -99,8 +103,10 @@ class _Questions:
 
     def all(self, cases: Cases) -> dict[str, float]:
         """The metrics of cases, with all that was chosen."""
-        added = Added(self.offset, self.shift, self.covisitation)
-        return summary(self.setting.ask(self._params, self._trained, cases, added=added).ranks)
+        corrections = Corrections(self.offset, self.shift, self.covisitation)
+        return summary(
+            self.setting.ask(self._params, self._trained, cases, corrections=corrections).ranks
+        )
 
     def _ndcg(
         self,
@@ -110,12 +116,14 @@ class _Questions:
         offset: float,
     ) -> float:
         cases, hidden = sample
-        added = Added(
+        corrections = Corrections(
             offset,
             self.shift if shift is None else self.shift + shift,
             self.covisitation if covisitation is None else covisitation,
         )
-        ranking = self.setting.ask(self._params, self._trained, cases, added=added, hidden=hidden)
+        ranking = self.setting.ask(
+            self._params, self._trained, cases, corrections=corrections, hidden=hidden
+        )
         return summary(ranking.ranks)["ndcg@10"]
 
     @cached_property
@@ -135,7 +143,7 @@ class _Questions:
 
 def _offset(asked: _Questions, console: Console) -> dict[str, Any]:
     console.print("Calibrating the offset of items without a training event ...")
-    found = calibrate(lambda offset: (asked.warm(offset=offset), asked.cold(offset)))
+    found = choose_offset(lambda offset: (asked.warm(offset=offset), asked.cold(offset)))
     asked.offset = found.chosen.offset
     return found.to_json()
 

@@ -1,8 +1,8 @@
-"""Calibration: the best offset for untrained targets that trained ones can bear."""
+"""OffsetChoice: the best offset for untrained targets that trained ones can bear."""
 
 import pytest
 
-from bert4rec_jax.evaluation.calibration import OFFSETS, calibrate
+from bert4rec_jax.evaluation.cold_offset import OFFSETS, choose_offset
 
 
 def test_trained_targets_keep_97_hundredths():
@@ -12,7 +12,7 @@ def test_trained_targets_keep_97_hundredths():
         asked.append(offset)
         return 0.2 - 0.00375 * max(offset, 0), 0.01 + offset / 1000  # .194 is left at 1.6
 
-    found = calibrate(ask)
+    found = choose_offset(ask)
     assert asked == [*OFFSETS, 1.25, 1.5, 1.75, 1.5625, 1.625, 1.6875]
     assert found.chosen.offset == 1.5625
     assert found.chosen.warm == pytest.approx(0.2 - 0.00375 * 1.5625)
@@ -20,10 +20,10 @@ def test_trained_targets_keep_97_hundredths():
 
 
 def test_an_offset_that_gains_nothing_is_not_taken():
-    assert calibrate(lambda offset: (0.1, 0.05 if offset >= 0 else 0.01)).chosen.offset == 0
+    assert choose_offset(lambda offset: (0.1, 0.05 if offset >= 0 else 0.01)).chosen.offset == 0
 
 
 def test_what_is_kept():
-    values = calibrate(lambda offset: (0.5, offset / 100)).to_json()
+    values = choose_offset(lambda offset: (0.5, offset / 100)).to_json()
     assert values["offset"] == values["trials"][-1]["offset"] == 3.9375
     assert (values["warm_ndcg@10"], values["cold_ndcg@10"]) == (0.5, 0.039375)

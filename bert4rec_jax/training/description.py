@@ -30,7 +30,7 @@ _STEPS = 1000  # per epoch and in all: numbers in the program, of no consequence
 
 
 @dataclass(frozen=True)
-class Described:
+class StepDescription:
     """The step of `fit`, and the shapes of its arguments.
 
     Attributes:
@@ -54,7 +54,7 @@ class Described:
         return self.step.compile(self.state, self.batch, self.constants)
 
 
-def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0) -> Described:
+def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0) -> StepDescription:
     """The train step of a config.
 
     Args:
@@ -100,4 +100,4 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0)
         chunk=training.loss_chunk, max_segments=max_segments, in_batch=in_batch,
     )  # fmt: skip
     create = partial(create_state, mesh, model, optimizer, **new)
-    return Described(step, state, batch, constants, slots, create)
+    return StepDescription(step, state, batch, constants, slots, create)

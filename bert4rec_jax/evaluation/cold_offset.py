@@ -1,4 +1,4 @@
-"""Calibration: the one number that makes scores of untrained items comparable with all others."""
+"""Cold offset: the one number that makes scores of untrained items comparable with all others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEPT = 0.97  # of the NDCG@10 that trained targets have where no untrained item 
 
 
 @dataclass(frozen=True)
-class Trial:
+class OffsetTrial:
     """An offset, and NDCG@10 on validation, of trained targets and of untrained ones."""
 
     offset: float
@@ -21,16 +21,16 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class OffsetChoice:
     """The chosen offset, and what led to it; trials by rising offset."""
 
-    chosen: Trial
-    trials: tuple[Trial, ...]
+    chosen: OffsetTrial
+    trials: tuple[OffsetTrial, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded to 6 places."""
 
-        def values(trial: Trial) -> dict[str, float]:
+        def values(trial: OffsetTrial) -> dict[str, float]:
             return {
                 "offset": trial.offset,
                 "warm_ndcg@10": round(trial.warm, 6),
@@ -40,7 +40,7 @@ class Calibration:
         return {**values(self.chosen), "trials": [values(trial) for trial in self.trials]}
 
 
-def calibrate(ask: Callable[[float], tuple[float, float]]) -> Calibration:
+def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
     """The offset at which untrained targets fare best while trained ones keep `KEPT` of theirs.
 
     The mean over all targets would weigh the two by how many of each the split happens to ask.
@@ -50,18 +50,18 @@ def calibrate(ask: Callable[[float], tuple[float, float]]) -> Calibration:
       ask: from an offset to NDCG@10 of trained and of untrained validation targets.
     """
 
-    def tried(offsets: Iterable[float]) -> list[Trial]:
-        return [Trial(offset, *ask(offset)) for offset in offsets]
+    def tried(offsets: Iterable[float]) -> list[OffsetTrial]:
+        return [OffsetTrial(offset, *ask(offset)) for offset in offsets]
 
     trials = tried(OFFSETS)
     for step in FINER:
         best = _best(trials).offset
         trials += tried(best + number * step for number in (1, 2, 3))
     trials.sort(key=lambda trial: trial.offset)
-    return Calibration(_best(trials), tuple(trials))
+    return OffsetChoice(_best(trials), tuple(trials))
 
 
-def _best(trials: list[Trial]) -> Trial:
+def _best(trials: list[OffsetTrial]) -> OffsetTrial:
     """The best for untrained targets of those that trained ones can bear; of equals the lowest."""
     least = KEPT * max(trial.warm for trial in trials)
     return max(

@@ -1,4 +1,4 @@
-"""Added: what calibration on validation adds to a trained model, as its run keeps it."""
+"""Corrections: what calibration on validation adds to a trained model, as its run keeps it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALIBRATION = "calibration.json"  # where a run keeps it
 
 
 @dataclass(frozen=True, eq=False)
-class Added:
+class Corrections:
     """What is added to the scores of a trained model.
 
     Attributes:
@@ -47,9 +47,9 @@ class Added:
         return self.shift is not None or self.covisitation is not None
 
 
-def read_added(
+def read_corrections(
     workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64], length: int
-) -> Added | None:
+) -> Corrections | None:
     """What a run's calibration adds; None if there is none, or that of other parameters.
 
     Args:
@@ -75,7 +75,7 @@ def read_added(
             shift = moved if shift is None else shift + moved
             collection = covisitation.collection(Followers.of(store, stop), length)
         offset = float(found.get("offset", 0.0))
-        return Added(
+        return Corrections(
             offset,
             shift,
             collection,
