@@ -31,10 +31,9 @@ from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore, write_store
 from bert4rec_jax.entry import tune_memory
 from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
-from bert4rec_jax.training.fit import build_model, make_plan
-from bert4rec_jax.training.masking import num_slots
-from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
-from bert4rec_jax.training.step import Constants, create_state, make_train_step
+from bert4rec_jax.training.fit import make_plan
+from bert4rec_jax.training.parts import Sizes, make_parts
+from bert4rec_jax.training.step import Constants
 
 _HISTORIES = 128  # of a step
 _THUMBS = (3.0, 4.5)
@@ -119,23 +118,10 @@ def _loader(config: Config, store: SequenceStore, epochs: int) -> tuple[float, B
 def _step(config: Config, store: SequenceStore, batch: Batch, warmup: int, steps: int) -> float:
     """Examples per second of the train step on a batch that is there."""
     mesh = make_mesh()
-    length = config.data.max_length
-    model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=length)
-    schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=1000)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    state = create_state(mesh, model, optimizer, seed=0, max_length=length)
+    parts = make_parts(config, Sizes(store.catalog.num_rows), total_steps=1000)
+    state = parts.create_state(mesh)
     constants = Constants(put(mesh, Along.ITEMS, store.catalog.is_item()), {})
-    train_step = make_train_step(
-        mesh, state, constants, model, optimizer,
-        masking=config.masking,
-        slots=num_slots(
-            rate=config.masking.rate, next_item=0, max_length=length,
-            max_segments=config.data.max_segments,
-        ),
-        seed=0,
-        steps_per_epoch=1000,
-        chunk=config.training.loss_chunk,
-    )  # fmt: skip
+    train_step = parts.train_step(mesh, state, constants, steps_per_epoch=1000)
     on_device = global_rows(mesh, batch)
     for number in range(warmup + steps):
         if number == warmup:

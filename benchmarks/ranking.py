@@ -40,7 +40,7 @@ from bert4rec_jax.serving.export import TrainedModel, write_bundle
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Scorer, load
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.parts import build_model
 
 CANDIDATES, TOP, LAYERS = 200, 10, 2
 _TURN = 20  # requests of one system in a row

@@ -27,14 +27,14 @@ from rich.console import Console
 from bert4rec_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.fit import fit
+from bert4rec_jax.training.fit import TrainingData, fit
 store = SequenceStore.open(Path(sys.argv[1]))
 config = Config(
     data=DataConfig(max_length=50, window="recent"),
     model=ModelConfig(dim=32, layers=1),
     training=TrainingConfig(batch_size=64, save_every=10**6),
 )
-fit(config, mesh=make_mesh(), store=store, stop=store.offsets[1:], thumbs=(3, 4.5),
+fit(config, TrainingData(store, (3, 4.5)), mesh=make_mesh(), stop=store.offsets[1:],
     folder=Path(sys.argv[2]), console=Console(quiet=True), title="", validate=None,
     steps=int(sys.argv[3]))
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -62,6 +62,11 @@ class DataConfig:
     max_segments: int = 8
     """Maximum number of histories in one packed row."""
 
+    @property
+    def segments_per_row(self) -> int:
+        """The most histories in one row, packed or not."""
+        return self.max_segments if self.pack else 1
+
     def __post_init__(self) -> None:
         _require(bool(self.path), "data.path", self.path, "a data set's name or a path")
         for name in ("min_user_interactions", "min_item_interactions", "max_segments"):

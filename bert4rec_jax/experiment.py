@@ -174,41 +174,38 @@ class _Tested:
 
 def _train(setting: Setting, console: Console) -> TrainResult:
     """Train until the best validation; where the split asks for it, once more on all up to T."""
-    config, store, split = setting.config, setting.store, setting.split
+    config, split = setting.config, setting.split
     trained = setting.trained(split.train_stop)
 
     def validate(params: Any) -> dict[str, float]:
         return summary(setting.ask(params, trained, split.validation).ranks)
 
-    workdir = Path(config.workdir)
-    common: dict[str, Any] = {
-        "mesh": setting.mesh,
-        "store": store,
-        "thumbs": setting.thumbs,
-        "content": setting.content,
-        "first_day": setting.first_day,
-        "users": setting.users,
-        "console": console,
-        "initial": partial(_grown, setting, console) if config.init_from else None,
-    }
+    workdir, data = Path(config.workdir), setting.training_data
+    initial = partial(_grown, setting, console) if config.init_from else None
     selected = fit(
         config,
+        data,
+        mesh=setting.mesh,
         stop=split.train_stop,
         folder=workdir,
+        console=console,
         title="training",
         validate=validate,
-        **common,
+        initial=initial,
     )
     if not split.refits:
         return selected
     refitted = fit(
         config,
+        data,
+        mesh=setting.mesh,
         stop=split.refit_stop,
         folder=workdir / REFIT,
+        console=console,
         title="refit up to T",
         validate=None,
         steps=selected.step,
-        **common,
+        initial=initial,
     )
     return replace(refitted, validations=selected.validations)
 

@@ -40,7 +40,8 @@ from bert4rec_jax.processes import is_first
 from bert4rec_jax.programs import keep_programs
 from bert4rec_jax.sharding import Along, check_divides, fits, make_mesh, platform, put
 from bert4rec_jax.training.checkpoints import Checkpoint, check_same_config, read_config
-from bert4rec_jax.training.fit import Features, build_model, catalog_constants, load_best
+from bert4rec_jax.training.fit import Features, TrainingData, catalog_constants, load_best
+from bert4rec_jax.training.parts import build_model
 
 ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
 USER_ENCODING = "user_encoding.json"  # and what makes rows of users
@@ -94,6 +95,11 @@ class Setting:
     def user_encoding(self) -> UserEncoding | None:
         """What made rows of users, and makes those of others; None where nothing is known."""
         return None if self.known_users is None else self.known_users.encoding
+
+    @property
+    def training_data(self) -> TrainingData:
+        """What the model is trained on."""
+        return TrainingData(self.store, self.thumbs, self.content, self.first_day, self.users)
 
     @property
     def length(self) -> int:
@@ -403,10 +409,8 @@ def _load_refitted(setting: Setting, steps: int, console: Console) -> Checkpoint
 def _load(setting: Setting, folder: Path, console: Console) -> Checkpoint:
     return load_best(
         setting.config,
+        setting.training_data,
         mesh=setting.mesh,
-        store=setting.store,
-        content=setting.content,
-        users=setting.users,
         folder=folder,
         warn=lambda text: console.print(f"[yellow]{text}; taking another one"),
     )

@@ -18,7 +18,8 @@ from bert4rec_jax.evaluation.baselines import Popular
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.sharding import make_mesh
 from bert4rec_jax.training.checkpoints import read_config
-from bert4rec_jax.training.fit import build_model, load_best
+from bert4rec_jax.training.fit import TrainingData, load_best
+from bert4rec_jax.training.parts import build_model
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")
@@ -99,9 +100,8 @@ def test_permuted_targets_leave_nothing_to_know(finished, store):
         from_json(read_config(workdir / "checkpoints")), workdir=str(workdir)
     )
     mesh = make_mesh()
-    params = load_best(
-        config, mesh=mesh, store=store, content=None, folder=workdir, warn=print
-    ).state.params
+    data = TrainingData(store, (6, 9))
+    params = load_best(config, data, mesh=mesh, folder=workdir, warn=print).state.params
     split = leave_one_out(store)
     cases, counts = split.test["test"], train_counts(store, split.refit_stop)
 

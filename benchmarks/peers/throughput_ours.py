@@ -30,10 +30,9 @@ from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
 from bert4rec_jax.sharding import Along, cores_as_devices, make_mesh, platform, put
-from bert4rec_jax.training.fit import build_model, make_plan
-from bert4rec_jax.training.masking import num_slots
-from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
-from bert4rec_jax.training.step import Constants, create_state, make_train_step
+from bert4rec_jax.training.fit import make_plan
+from bert4rec_jax.training.parts import Sizes, make_parts
+from bert4rec_jax.training.step import Constants
 
 
 def main() -> None:
@@ -67,26 +66,15 @@ def main() -> None:
     config = replace(config, training=TrainingConfig(batch_size=rows))
     plan = make_plan(config, store, store.offsets[1:])
     mesh = make_mesh()
-    model = build_model(
-        config.model,
-        num_rows=store.catalog.num_rows,
-        max_length=LENGTH,
+    parts = make_parts(
+        config,
+        Sizes(store.catalog.num_rows),
+        total_steps=1,
         fused=fused and platform(mesh) == "gpu",
     )
-    schedule = make_schedule(config.optimizer, dim=options.width, total_steps=1)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    state = create_state(mesh, model, optimizer, seed=0, max_length=LENGTH)
+    state = parts.create_state(mesh)
     constants = Constants(put(mesh, Along.ITEMS, store.catalog.is_item()), {})
-    train_step = make_train_step(
-        mesh, state, constants, model, optimizer,
-        masking=config.masking,
-        slots=num_slots(
-            rate=MASK_RATE, next_item=0, max_length=LENGTH, max_segments=data.max_segments
-        ),
-        seed=0,
-        steps_per_epoch=plan.steps_per_epoch,
-        chunk=config.training.loss_chunk,
-    )  # fmt: skip
+    train_step = parts.train_step(mesh, state, constants, steps_per_epoch=plan.steps_per_epoch)
     at_once = 1 if jax.default_backend() == "cpu" else options.at_once
     if options.warmup % at_once or options.steps % at_once:
         sys.exit(f"--warmup and --steps have to be multiples of --at-once, which is {at_once}")

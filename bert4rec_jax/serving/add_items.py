@@ -28,7 +28,7 @@ from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle
 from bert4rec_jax.serving.export import ORIGIN, TrainedModel, read_run, write_bundle
 from bert4rec_jax.serving.traced import SEPARATOR, by_path
 from bert4rec_jax.serving.weights import Dtype
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.parts import build_model
 
 # By path. The rows of new items in the first two are never read: they have no event.
 _IDS = ("params/item_table/embedding", "params/item_table/bias")

@@ -13,18 +13,8 @@ from jax.sharding import Mesh
 
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.batch import Batch
-from bert4rec_jax.training.fit import build_model
-from bert4rec_jax.training.in_batch import InBatch
-from bert4rec_jax.training.masking import num_slots
-from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
-from bert4rec_jax.training.step import (
-    Constants,
-    TrainState,
-    TrainStep,
-    create_state,
-    make_train_step,
-    new_state,
-)
+from bert4rec_jax.training.parts import Sizes, make_parts
+from bert4rec_jax.training.step import Constants, TrainState, TrainStep
 
 _STEPS = 1000  # per epoch and in all: numbers in the program, of no consequence for its shape
 
@@ -64,11 +54,8 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0)
       content_dim: columns F of content, 0 without.
     """
     length, batch_size = config.data.max_length, config.training.batch_size
-    model = build_model(config.model, num_rows=num_rows, max_length=length, content_dim=content_dim)
-    schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=_STEPS)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    new: dict[str, int] = {"seed": config.training.seed, "max_length": length}
-    state: TrainState = jax.eval_shape(partial(new_state, model, optimizer, **new))
+    parts = make_parts(config, Sizes(num_rows, content_dim), total_steps=_STEPS)
+    state: TrainState = jax.eval_shape(parts.new_state)
     shape: Any = jax.ShapeDtypeStruct
     dtypes = (jnp.int32, jnp.int8, jnp.int32, jnp.int32, jnp.uint32, jnp.float32)
     batch: Any = Batch(*(shape((batch_size, length), dtype) for dtype in dtypes))
@@ -78,26 +65,12 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0)
         "trained": in_softmax,
         "offset": shape((), jnp.float32),
     }
-    training = config.training
-    max_segments = config.data.max_segments if config.data.pack else 1
-    in_batch = None
-    if training.in_batch_negatives:
-        in_batch = InBatch(training.in_batch_negatives, training.uniform_negatives, max_segments)
     constants = Constants(
         in_softmax,
         {"item_table": content} if content_dim else {},
-        shape((num_rows,), jnp.float32) if in_batch else None,
+        shape((num_rows,), jnp.float32) if parts.in_batch else None,
     )
-    slots = num_slots(
-        rate=config.masking.rate,
-        next_item=config.masking.next_item,
-        max_length=length,
-        max_segments=max_segments,
+    step = parts.train_step(mesh, state, constants, steps_per_epoch=_STEPS)
+    return StepDescription(
+        step, state, batch, constants, parts.slots, partial(parts.create_state, mesh)
     )
-    step = make_train_step(
-        mesh, state, constants, model, optimizer,
-        masking=config.masking, slots=slots, seed=training.seed, steps_per_epoch=_STEPS,
-        chunk=training.loss_chunk, max_segments=max_segments, in_batch=in_batch,
-    )  # fmt: skip
-    create = partial(create_state, mesh, model, optimizer, **new)
-    return StepDescription(step, state, batch, constants, slots, create)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
 
-from bert4rec_jax.config import Config, ModelConfig, to_json
+from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.plan import Plan
@@ -24,27 +22,44 @@ from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.models.bert4rec import BERT4Rec
-from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.sharding import Along, platform, put, to_host
 from bert4rec_jax.training.checkpoints import Checkpoint, Checkpoints, RunRecord
-from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.log import TrainingLog
 from bert4rec_jax.training.loop import Stopping, Validations, train
-from bert4rec_jax.training.masking import num_slots
-from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
-from bert4rec_jax.training.step import (
-    Constants,
-    Metrics,
-    TrainState,
-    create_state,
-    make_train_step,
-    new_state,
-)
+from bert4rec_jax.training.parts import Sizes, make_parts
+from bert4rec_jax.training.step import Constants, Metrics, TrainState
 
 _AT_ONCE = 8  # steps in a stride, where starting a small one takes longer than the step
 
 Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a model is trained on, and what is known beside the histories.
+
+    Attributes:
+      store: histories.
+      thumbs: rating thresholds.
+      content: `[V, F]` what is known of each item beside its id, or None.
+      first_day: `[V]` when each item was first watched, for a model that reads times, or None.
+      users: `[U + 1, G]` what is known of user u in row u + 1, and in row 0 of no user, or None.
+    """
+
+    store: SequenceStore
+    thumbs: tuple[float, float]
+    content: Features | None = None
+    first_day: Features | None = None
+    users: Features | None = None
+
+    @property
+    def sizes(self) -> Sizes:
+        """What parameters depend on."""
+        return Sizes(
+            self.store.catalog.num_rows,
+            content_dim=0 if self.content is None else self.content.shape[1],
+            user_dim=0 if self.users is None else self.users.shape[1],
+        )
 
 
 @dataclass(frozen=True)
@@ -66,28 +81,6 @@ class TrainResult:
     last_digest: str
     resumed_from: int
     validations: Validations
-
-
-def build_model(
-    config: ModelConfig,
-    *,
-    num_rows: int,
-    max_length: int,
-    content_dim: int = 0,
-    fused: bool = False,
-) -> BERT4Rec | TwoTower:
-    """The module that a config describes, for items with `content_dim` content columns.
-
-    `fused` runs on NVIDIA GPUs only, with the same parameters (`layers.fused_attention`).
-    """
-    fields = {n: v for n, v in dataclasses.asdict(config).items() if n != "attention"}
-    module: type[Any] = {"bert4rec": BERT4Rec, "two-tower": TwoTower}[
-        fields.pop("kind")
-    ]  # of equal fields
-    model: BERT4Rec | TwoTower = module(
-        num_rows=num_rows, max_length=max_length, content_dim=content_dim, fused=fused, **fields
-    )
-    return model
 
 
 def catalog_constants(
@@ -157,14 +150,10 @@ def target_share(
 
 def fit(
     config: Config,
+    data: TrainingData,
     *,
     mesh: Mesh,
-    store: SequenceStore,
     stop: npt.NDArray[np.int64],
-    thumbs: tuple[float, float],
-    content: Features | None,
-    first_day: Features | None,
-    users: Features | None = None,
     folder: Path,
     console: Console,
     title: str,
@@ -176,13 +165,9 @@ def fit(
 
     Args:
       config: all settings.
+      data: what it is trained on.
       mesh: the devices.
-      store: histories.
       stop: `[U]` where each user's training rows end.
-      thumbs: rating thresholds.
-      content: `[V, F]` what is known of each item beside its id, or None.
-      first_day: `[V]` when each item was first watched, for a model that reads times.
-      users: `[U + 1, G]` what is known of user u in row u + 1, and in row 0 of no user, or None.
       folder: gets `checkpoints/`, `log.jsonl` and TensorBoard events.
       console: shows progress.
       title: what is being trained.
@@ -194,27 +179,15 @@ def fit(
       UserError: see `loop.train` and `Checkpoints.restore_latest`.
       Interrupted: asked to stop; the state is saved.
     """
-    training = config.training
+    training, store, users = config.training, data.store, data.users
     plan = make_plan(config, store, stop)
     scheduled = training.epochs * plan.steps_per_epoch
     total = scheduled if steps is None else steps
-    model = build_model(
-        config.model,
-        num_rows=store.catalog.num_rows,
-        max_length=config.data.max_length,
-        content_dim=0 if content is None else content.shape[1],
-        fused=config.model.attention == "fused" and platform(mesh) == "gpu",
-    )
-    schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=scheduled)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    new = {
-        "seed": training.seed,
-        "max_length": config.data.max_length,
-        "user_dim": 0 if users is None else users.shape[1],
-    }
-    abstract = jax.eval_shape(partial(new_state, model, optimizer, **new))
+    fused = config.model.attention == "fused" and platform(mesh) == "gpu"
+    parts = make_parts(config, data.sizes, total_steps=scheduled, fused=fused)
+    abstract = jax.eval_shape(parts.new_state)
 
-    record = make_record(config, store, content, users)
+    record = make_record(config, data)
     checkpoints = open_checkpoints(
         config,
         folder,
@@ -223,41 +196,22 @@ def fit(
     try:
         found = checkpoints.restore_latest(abstract, mesh, record)
         if found is None:
-            state = create_state(mesh, model, optimizer, **new)
+            state = parts.create_state(mesh)
             found = Checkpoint(0, initial(state) if initial else state, record)
         trained = train_counts(store, stop) > 0
-        max_segments = config.data.max_segments if config.data.pack else 1
-        negatives, uniform = training.in_batch_negatives, training.uniform_negatives
-        in_batch = InBatch(negatives, uniform, max_segments) if negatives else None
-        share = target_share(config, plan, store, thumbs) if in_batch else None
+        share = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
         constants = Constants(
             put(mesh, Along.ITEMS, trained),
-            catalog_constants(mesh, content, trained, first_day=first_day),
+            catalog_constants(mesh, data.content, trained, first_day=data.first_day),
             None if share is None else put(mesh, Along.ITEMS, share),
             None if users is None else put(mesh, Along.NEITHER, users),
         )
-        step_function = make_train_step(
-            mesh,
-            abstract,
-            constants,
-            model,
-            optimizer,
-            masking=config.masking,
-            slots=num_slots(
-                rate=config.masking.rate,
-                next_item=config.masking.next_item,
-                max_length=config.data.max_length,
-                max_segments=max_segments,
-            ),
-            seed=training.seed,
-            steps_per_epoch=plan.steps_per_epoch,
-            chunk=training.loss_chunk,
-            max_segments=max_segments,
-            in_batch=in_batch,
+        step_function = parts.train_step(
+            mesh, abstract, constants, steps_per_epoch=plan.steps_per_epoch
         )
         host, hosts = jax.process_index(), jax.process_count()
         to_batch = StepToBatch(
-            plan, store, thumbs, host=host, hosts=hosts, with_users=users is not None
+            plan, store, data.thumbs, host=host, hosts=hosts, with_users=users is not None
         )
 
         def on_devices(strides: npt.NDArray[np.int64]) -> Iterator[Batch]:
@@ -274,7 +228,7 @@ def fit(
             total=total,
             examples_per_step=plan.epoch(0).num_examples / plan.steps_per_epoch,
             every=training.log_every,
-            learning_rate=schedule,
+            learning_rate=parts.schedule,
             active=host == 0,
             wandb=config.log.wandb,
             config=to_json(config),
@@ -312,16 +266,14 @@ def fit(
     )
 
 
-def make_record(
-    config: Config, store: SequenceStore, content: Features | None, users: Features | None
-) -> RunRecord:
+def make_record(config: Config, data: TrainingData) -> RunRecord:
     """What a checkpoint of this run says of itself."""
     return RunRecord(
         to_json(config),
-        store.catalog.fingerprint,
-        store.fingerprint,
-        content=_fingerprint(content),
-        users=_fingerprint(users),
+        data.store.catalog.fingerprint,
+        data.store.fingerprint,
+        content=_fingerprint(data.content),
+        users=_fingerprint(data.users),
     )
 
 
@@ -333,11 +285,9 @@ def _fingerprint(features: Features | None) -> str:
 
 def load_best(
     config: Config,
+    data: TrainingData,
     *,
     mesh: Mesh,
-    store: SequenceStore,
-    content: Features | None,
-    users: Features | None = None,
     folder: Path,
     warn: Callable[[str], None],
 ) -> Checkpoint:
@@ -346,23 +296,9 @@ def load_best(
     Raises:
       UserError: the folder holds no checkpoint that can be read and fits this config and data.
     """
-    model = build_model(
-        config.model,
-        num_rows=store.catalog.num_rows,
-        max_length=config.data.max_length,
-        content_dim=0 if content is None else content.shape[1],
-    )
-    optimizer = make_optimizer(config.optimizer, lambda count: 0.0)
-    new = partial(
-        new_state,
-        model,
-        optimizer,
-        seed=0,
-        max_length=config.data.max_length,
-        user_dim=0 if users is None else users.shape[1],
-    )
-    abstract = jax.eval_shape(new)
-    record = make_record(config, store, content, users)
+    parts = make_parts(config, data.sizes, total_steps=1)  # the schedule holds no state
+    abstract = jax.eval_shape(parts.new_state)
+    record = make_record(config, data)
     checkpoints = open_checkpoints(config, folder, warn=warn)
     try:
         newest = checkpoints.restore_latest(abstract, mesh, record)

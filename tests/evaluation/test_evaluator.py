@@ -15,7 +15,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.parts import build_model
 
 THUMBS = (6.0, 9.0)
 L = 6  # shorter than most histories: what is seen must not be the window

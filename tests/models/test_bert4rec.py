@@ -14,7 +14,7 @@ from bert4rec_jax.data.catalog import MASK
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.history import History
 from bert4rec_jax.models.two_tower import TwoTower
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.parts import build_model
 
 V, L, D = 256, 8, 16
 

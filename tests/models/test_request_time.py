@@ -10,7 +10,7 @@ import pytest
 from bert4rec_jax.config import ModelConfig
 from bert4rec_jax.models.history import GAPS, History, moments
 from bert4rec_jax.models.request_time import PERIODS, RequestTime
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.parts import build_model
 
 V, D = 6, 4
 FIRST = np.array([0, 0, 16_000, 16_010.5, 15_000, 0], np.float32)

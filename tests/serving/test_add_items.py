@@ -19,7 +19,7 @@ from bert4rec_jax.serving.add_items import add_items, grow, open_source
 from bert4rec_jax.serving.export import write_bundle
 from bert4rec_jax.serving.requests import table_of
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.parts import build_model
 
 QUIET = Console(quiet=True)
 

@@ -27,7 +27,7 @@ from bert4rec_jax.serving.ranking import Ranker
 from bert4rec_jax.serving.retrieval import Nearby, Scan
 from bert4rec_jax.serving.scorer import Scorer, load
 from bert4rec_jax.serving.traced import as_read
-from bert4rec_jax.training.fit import build_model
+from bert4rec_jax.training.parts import build_model
 
 ONE = jax.devices()[:1]
 

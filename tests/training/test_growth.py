@@ -10,9 +10,9 @@ from flax.traverse_util import flatten_dict
 from bert4rec_jax.config import ModelConfig, OptimizerConfig
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.fit import build_model
 from bert4rec_jax.training.growth import earlier_tokens, grown_state
 from bert4rec_jax.training.optimizer import make_optimizer
+from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import TrainState, create_state
 
 L = 4

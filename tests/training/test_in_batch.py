@@ -20,9 +20,10 @@ from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.sharding import Along, global_rows, put
-from bert4rec_jax.training.fit import build_model, make_plan, target_share
+from bert4rec_jax.training.fit import make_plan, target_share
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import cross_entropy
+from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import Constants, create_state, make_train_step
 
 V, D = 16, 4

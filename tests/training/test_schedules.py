@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from bert4rec_jax.config import ModelConfig, OptimizerConfig
-from bert4rec_jax.training.fit import build_model
 from bert4rec_jax.training.optimizer import decays, make_schedule
+from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.schedules import noam
 from bert4rec_jax.training.step import new_state
 

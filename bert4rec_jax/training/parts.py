@@ -1,0 +1,162 @@
+"""Parts: the model, the optimizer and the train step that a config describes for data of some size.
+
+Everything that trains, restores or compiles a run takes them from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+
+from bert4rec_jax.config import Config, ModelConfig
+from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.two_tower import TwoTower
+from bert4rec_jax.training.in_batch import InBatch
+from bert4rec_jax.training.masking import num_slots
+from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
+from bert4rec_jax.training.step import (
+    Constants,
+    TrainState,
+    TrainStep,
+    create_state,
+    make_train_step,
+    new_state,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What parameters depend on beside the config.
+
+    Attributes:
+      num_rows: rows V of the item table.
+      content_dim: columns F of what is known of items, 0 without.
+      user_dim: columns G of what is known of users, 0 without.
+    """
+
+    num_rows: int
+    content_dim: int = 0
+    user_dim: int = 0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """See `make_parts`.
+
+    Attributes:
+      config: all settings.
+      sizes: of the data.
+      model: the module.
+      schedule: the learning rate by update.
+      optimizer: with that learning rate.
+    """
+
+    config: Config
+    sizes: Sizes
+    model: BERT4Rec | TwoTower
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+
+    @property
+    def slots(self) -> int:
+        """Slots S per row."""
+        masking, data = self.config.masking, self.config.data
+        return num_slots(
+            rate=masking.rate,
+            next_item=masking.next_item,
+            max_length=data.max_length,
+            max_segments=data.segments_per_row,
+        )
+
+    @property
+    def in_batch(self) -> InBatch | None:
+        """How negatives are drawn; None for the softmax over the whole catalog."""
+        training = self.config.training
+        if not training.in_batch_negatives:
+            return None
+        return InBatch(
+            training.in_batch_negatives,
+            training.uniform_negatives,
+            self.config.data.segments_per_row,
+        )
+
+    def new_state(self) -> TrainState:
+        """Freshly drawn parameters; see `step.new_state`."""
+        return new_state(self.model, self.optimizer, **self._initial())
+
+    def create_state(self, mesh: Mesh) -> TrainState:
+        """A new state, laid out over the mesh from the start."""
+        return create_state(mesh, self.model, self.optimizer, **self._initial())
+
+    def train_step(
+        self, mesh: Mesh, state: TrainState, constants: Constants, *, steps_per_epoch: int
+    ) -> TrainStep:
+        """The step for states and constants of these shapes; see `step.make_train_step`."""
+        training = self.config.training
+        return make_train_step(
+            mesh,
+            state,
+            constants,
+            self.model,
+            self.optimizer,
+            masking=self.config.masking,
+            slots=self.slots,
+            seed=training.seed,
+            steps_per_epoch=steps_per_epoch,
+            chunk=training.loss_chunk,
+            max_segments=self.config.data.segments_per_row,
+            in_batch=self.in_batch,
+        )
+
+    def _initial(self) -> dict[str, int]:
+        return {
+            "seed": self.config.training.seed,
+            "max_length": self.config.data.max_length,
+            "user_dim": self.sizes.user_dim,
+        }
+
+
+def make_parts(config: Config, sizes: Sizes, *, total_steps: int, fused: bool = False) -> Parts:
+    """What a config describes.
+
+    Args:
+      config: all settings.
+      sizes: of the data.
+      total_steps: updates that the learning rate is scheduled for.
+      fused: train with `layers.fused_attention`, which runs on NVIDIA GPUs only.
+    """
+    model = build_model(
+        config.model,
+        num_rows=sizes.num_rows,
+        max_length=config.data.max_length,
+        content_dim=sizes.content_dim,
+        fused=fused,
+    )
+    schedule = make_schedule(config.optimizer, dim=config.model.dim, total_steps=total_steps)
+    return Parts(config, sizes, model, schedule, make_optimizer(config.optimizer, schedule))
+
+
+def build_model(
+    config: ModelConfig,
+    *,
+    num_rows: int,
+    max_length: int,
+    content_dim: int = 0,
+    fused: bool = False,
+) -> BERT4Rec | TwoTower:
+    """The module that a config describes, for items with `content_dim` content columns.
+
+    `fused` runs on NVIDIA GPUs only, with the same parameters (`layers.fused_attention`).
+    """
+    fields = {n: v for n, v in dataclasses.asdict(config).items() if n != "attention"}
+    module: type[Any] = {"bert4rec": BERT4Rec, "two-tower": TwoTower}[
+        fields.pop("kind")
+    ]  # of equal fields
+    model: BERT4Rec | TwoTower = module(
+        num_rows=num_rows, max_length=max_length, content_dim=content_dim, fused=fused, **fields
+    )
+    return model
