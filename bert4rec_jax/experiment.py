@@ -111,9 +111,9 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
     }
     if is_first():
         path = Path(config.workdir) / "metrics.json"
+        _record(setting, tested, "train", results["parameters_sha256"]["tested"])
         write_json(path, results)
         _show(setting, tested, console)
-        _record(setting, tested, "train", results["parameters_sha256"]["tested"])
         console.print(f"Written: {path}", highlight=False)
     return results
 
@@ -151,8 +151,8 @@ def evaluate(
     )
     parameters = digest(best.state.params)
     if is_first():
-        _show(setting, tested, console)
         _record(setting, tested, "evaluate", parameters)
+        _show(setting, tested, console)
     return {
         "steps": {"tested": best.step},
         "parameters_sha256": {"tested": parameters},
@@ -381,11 +381,12 @@ def _show(setting: Setting, tested: _Tested, console: Console) -> None:
         )
     sets = setting.tested()
     items = f"{len(setting.store.catalog):,}"
+    asked = "users" if setting.split.cold_validation is None else "questions"
     for name, models in tested.comparison.assessments.items():
         within = setting.split.within.get(name)
         among = f"all {items}" if within is None else f"{len(within):,} cold"
         title = (
-            f"{name.replace('_', ' ')}: {len(sets[name]):,} users, ranked among {among} items "
+            f"{name.replace('_', ' ')}: {len(sets[name]):,} {asked}, ranked among {among} items "
             f"({setting.split.name.replace('_', ' ')})"
         )
         console.print()

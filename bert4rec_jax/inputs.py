@@ -46,7 +46,9 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
     """
     given = Path(config.path)
     if is_store(given):
-        return SequenceStore.open(given)
+        store = SequenceStore.open(given)
+        _require_minima(store, config)
+        return store
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # before its data are replaced
         prepared = ("path", "min_user_interactions", "min_item_interactions")
@@ -71,6 +73,18 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
         )
     barrier("data is prepared")
     return SequenceStore.open(path)
+
+
+def _require_minima(store: SequenceStore, config: DataConfig) -> None:
+    """Refuse minima that were asked for and that a prepared store does not have."""
+    for name in ("min_user_interactions", "min_item_interactions"):
+        wanted, made = getattr(config, name), store.manifest["source"].get(name)
+        if made is not None and wanted not in (made, getattr(DataConfig(), name)):
+            option = name.replace("_", "-")
+            raise UserError(
+                f"data.{name} is {wanted}, but {store.path} was prepared with {made}; leave the "
+                f"setting out, or prepare the log again with --{option} {wanted}"
+            )
 
 
 def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Split]:
@@ -99,7 +113,7 @@ def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Sp
 
 
 def open_content(
-    path: str,
+    config: DataConfig,
     store: SequenceStore,
     counts: npt.NDArray[np.int64],
     console: Console,
@@ -110,7 +124,8 @@ def open_content(
     None for no path, and for `catalog` where the log came without genres and years.
 
     Args:
-      path: a folder made by `bert4rec features`, or `catalog` for what came with the titles.
+      config: its `content` is a folder made by `bert4rec features`, or `catalog` for what came with
+        the titles.
       store: the data.
       counts: `[V]` training interactions per token; only items that have any shape the columns.
       console: told if the catalog knows nothing.
@@ -119,11 +134,12 @@ def open_content(
     Raises:
       UserError: see `Content.open` and `encoder.fit`.
     """
-    if not path:
+    if not config.content:
         return None
     catalog = store.catalog
-    if path != "catalog":
-        content = Content.open(Path(path), catalog)
+    if config.content != "catalog":
+        content = Content.open(Path(config.content), catalog)
+        _refuse_leak(content, config)
         matrix = np.where(content.present()[:, None], content.matrix, 0)
         return KnownContent(matrix, content.encoding)
     movies = movies_of(catalog)
@@ -137,3 +153,20 @@ def open_content(
     encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
     rows = encoding.rows(KnownMovies(movies, {}, None, None))
     return KnownContent(content_rows(catalog, rows), encoding)
+
+
+def _refuse_leak(content: Content, config: DataConfig) -> None:
+    """Refuse content whose vocabularies and scales have seen what this split holds out."""
+    made = content.manifest
+    split = made.get("split")
+    same = split == config.split and (
+        split != "global-time" or made.get("time_quantile") == config.time_quantile
+    )
+    if same or split is None or config.split == "leave-one-out" or "like" in made:
+        return
+    quantile = f" --time-quantile {config.time_quantile}" if config.split == "global-time" else ""
+    raise UserError(
+        f"the content in {content.path} was fitted on the training part of the {split} split, "
+        f"which holds items of the test under {config.split}; make it for this split: "
+        f"`bert4rec features ... --split {config.split}{quantile}`"
+    )

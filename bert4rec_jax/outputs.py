@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -47,7 +46,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
       UserError: it cannot be written; nothing was changed.
     """
     path = path.resolve()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
         partial.mkdir(parents=True)
@@ -69,7 +68,7 @@ def _replace(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    old = path.with_name(f".{path.name}.{uuid4().hex[:8]}.old")
     path.rename(old)
     try:
         new.rename(path)

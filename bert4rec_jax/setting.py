@@ -239,9 +239,7 @@ def open_setting(config: Config, console: Console) -> Setting:
     if config.data.content == "catalog" and config.init_from:
         made = _kept_encoding(config, ENCODING, lambda setting: setting.encoding, console)
         like = Encoding.from_json(made) if made else None
-    content = open_content(
-        config.data.content, store, train_counts(store, split.train_stop), console, like
-    )
+    content = open_content(config.data, store, train_counts(store, split.train_stop), console, like)
     if not len(split.validation):
         reasons = "; ".join(f"{n:,} {why}" for why, n in split.validation.dropped.items())
         raise UserError(

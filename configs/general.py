@@ -55,6 +55,8 @@ def adapt(config: Config, store: SequenceStore) -> Config:
     # learn from masked histories, of which little is left.
     per_item = interactions / items
     sparse = per_item < 15
+    towers = config.model.kind == "two-tower"
+    objective = config.masking.objective if towers else "next" if sparse else "mixed"
     dropout = 0.5 if sparse else 0.3 if per_item < 100 else 0.2
     # The cost of an epoch grows with the softmax: N x V.
     cost = interactions * items
@@ -64,7 +66,7 @@ def adapt(config: Config, store: SequenceStore) -> Config:
         config,
         data=replace(config.data, max_length=max_length),
         model=replace(config.model, layers=2 if large else 1, dropout=dropout),
-        masking=replace(config.masking, objective="next" if sparse else "mixed"),
+        masking=replace(config.masking, objective=objective),
         optimizer=replace(config.optimizer, weight_decay=0.05 if large else 0.1),
         training=replace(
             config.training,

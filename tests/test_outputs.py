@@ -41,6 +41,17 @@ def test_a_folder_takes_its_place_when_it_is_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+def test_two_at_once_do_not_touch_each_other(tmp_path):
+    """As on two machines, whose processes may have the same number."""
+    with whole_folder(tmp_path / "a") as first:
+        (first / "x").write_text("first")
+        with whole_folder(tmp_path / "a") as second:
+            (second / "x").write_text("second")
+        assert (tmp_path / "a" / "x").read_text() == "second"
+    assert (tmp_path / "a" / "x").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_missing_folder_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         write_json(tmp_path / "none" / "a.json", {})

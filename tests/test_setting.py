@@ -10,7 +10,9 @@ from sample import interactions
 from bert4rec_jax.config import Config, DataConfig
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.inputs import open_content
+from bert4rec_jax.features.build import build
+from bert4rec_jax.features.options import Options
+from bert4rec_jax.inputs import open_content, open_data
 from bert4rec_jax.setting import open_setting
 
 
@@ -28,7 +30,7 @@ def test_items_are_known_by_what_came_with_their_titles(tmp_path, said):
     titles = {"a": ("A (1990)", "Drama|War"), "b": ("B (2000)", "Drama"), "c": ("c", "")}
     store = store_of(tmp_path / "store", titles)
     counts = np.ones(store.catalog.num_rows, int)
-    content = open_content("catalog", store, counts, said).matrix
+    content = open_content(DataConfig(content="catalog"), store, counts, said).matrix
     assert content.shape[0] == store.catalog.num_rows
     informed = np.flatnonzero((content != 0).any(1)).tolist()
     assert informed == [store.catalog.token("a"), store.catalog.token("b")]
@@ -38,9 +40,37 @@ def test_items_are_known_by_what_came_with_their_titles(tmp_path, said):
 def test_a_log_without_genres_and_years_is_known_by_ids(tmp_path, said):
     store = store_of(tmp_path / "store", {})
     counts = np.ones(store.catalog.num_rows, int)
-    assert open_content("catalog", store, counts, said) is None
+    assert open_content(DataConfig(content="catalog"), store, counts, said) is None
     assert "known by their ids alone" in said.file.getvalue()
-    assert open_content("", store, counts, said) is None
+    assert open_content(DataConfig(), store, counts, said) is None
+
+
+def test_content_that_has_seen_what_is_held_out_is_refused(tmp_path, said):
+    titles = {"a": ("A (1990)", "Drama|War"), "b": ("B (2000)", "Drama"), "c": ("C (1999)", "War")}
+    store = store_of(tmp_path / "store", titles)
+    counts = np.ones(store.catalog.num_rows, int)
+    fitted = np.ones(3, bool)
+    for split in ("leave-one-out", "cold-items"):
+        build(store, tmp_path / split, fitted=fitted, options=Options(min_count=1),
+              about={"split": split, "time_quantile": 0.9})  # fmt: skip
+    for made, split in (("cold-items", "cold-items"), ("cold-items", "leave-one-out")):
+        config = DataConfig(content=str(tmp_path / made), split=split)
+        assert open_content(config, store, counts, said) is not None
+    for split in ("cold-items", "global-time"):
+        config = DataConfig(content=str(tmp_path / "leave-one-out"), split=split)
+        with pytest.raises(UserError, match=f"make it for this split: .*--split {split}"):
+            open_content(config, store, counts, said)
+
+
+def test_minima_that_a_store_does_not_have_are_refused(tmp_path, said):
+    rows = [("u", "a", 0), ("u", "b", 1), ("u", "c", 2)]
+    source = {"min_user_interactions": 3, "min_item_interactions": 1}
+    write_store(interactions(rows).in_time_order(), tmp_path / "store", titles={}, source=source)
+    path = str(tmp_path / "store")
+    for config in (DataConfig(path=path), DataConfig(path=path, min_user_interactions=3)):
+        assert open_data(config, tmp_path / "run", said).num_users == 1
+    with pytest.raises(UserError, match=r"data\.min_item_interactions is 7, but .* with 1; leave"):
+        open_data(DataConfig(path=path, min_item_interactions=7), tmp_path / "run", said)
 
 
 def test_a_log_without_a_question_is_one_clear_error(tmp_path, said):

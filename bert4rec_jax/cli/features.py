@@ -73,13 +73,29 @@ def features(
         like: Make the same columns as this earlier content, to continue a model on newer data.
     """
     from bert4rec_jax.data.store import SequenceStore
+    from bert4rec_jax.errors import UserError
     from bert4rec_jax.features.build import build, training_items
-    from bert4rec_jax.features.content import read_encoding
+    from bert4rec_jax.features.content import made_for, read_encoding
     from bert4rec_jax.features.coverage import table
     from bert4rec_jax.features.options import Options, TextOptions
     from bert4rec_jax.features.sources import Sources
     from bert4rec_jax.features.text import DEFAULT_MODEL
 
+    options = Options(blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns)
+    if like and options != Options():
+        raise UserError(
+            "--like makes the columns of earlier content; leave out the options that choose columns"
+        )
+    for name, given, needed, there in (
+        ("truncate-dim", truncate_dim, "--text or --text-model", text or text_model),
+        ("text-revision", text_revision, "--text or --text-model", text or text_model),
+        ("text-prompt", text_prompt, "--text or --text-model", text or text_model),
+        ("keywords", keywords != Options().keywords, "--blocks ... keywords", "keywords" in blocks),
+        ("cast", cast != Options().cast, "--blocks ... cast", "cast" in blocks),
+        ("crew", crew != Options().crew, "--blocks ... crew", "crew" in blocks),
+    ):
+        if given and not there:
+            raise UserError(f"--{name} has no effect without {needed}; add that, or leave it out")
     read = SequenceStore.open(store)
     model = text_model or (DEFAULT_MODEL if text else None)
     console = Console(stderr=True)
@@ -91,15 +107,13 @@ def features(
             output,
             fitted=training_items(read, split, time_quantile=time_quantile),
             sources=Sources(metadata, id_column, id_map, separator, embeddings),
-            options=Options(
-                blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns
-            ),
+            options=options,
             like=read_encoding(like) if like else None,
             text=TextOptions(model, text_revision, text_prompt, truncate_dim, text_batch_size)
             if model
             else None,
             cache=cache,
-            about={"split": split, "time_quantile": time_quantile},
+            about=made_for(like) if like else {"split": split, "time_quantile": time_quantile},
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )

@@ -24,6 +24,7 @@ from bert4rec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
 _NOT_A_DELIMITER = "\x01"  # keeps a line in one piece
+csv.field_size_limit(2**31 - 1)  # Python's own limit, 128 KiB, ends in an error without a place
 
 
 @dataclass(frozen=True)

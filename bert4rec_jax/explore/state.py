@@ -45,7 +45,7 @@ class State:
             head, _, item_id = value.partition(":")
             if name == "seen" and head in (NONE, UP, DOWN) and item_id:
                 seen.setdefault(item_id, Seen(item_id, head))
-            if name == "why" and head.isdecimal() and item_id:
+            if name == "why" and head.isdecimal() and len(head) < 4 and item_id:
                 why = (int(head), item_id)
         return cls(tuple(seen.values()), why)
 

@@ -15,6 +15,7 @@ from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.data.download import Notify
 from bert4rec_jax.data.split import global_time, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.content import (
     Content,
@@ -109,6 +110,14 @@ def build(
         progress=progress,
         notify=notify,
     )
+    if like is not None:
+        columns = {span.name for span in like.encoder.spans()}
+        unused = sorted(known.vectors.keys() - columns)
+        if unused:
+            raise UserError(
+                f"the columns of earlier content have no block {unused[0]!r}; leave out where it "
+                "comes from, or make content of its own"
+            )
     if like is None:
         encoder = fit(known.movies, fitted, options=options, vectors=known.vectors)
         like = Encoding(encoder, known.text)

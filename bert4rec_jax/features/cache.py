@@ -7,6 +7,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def _read(place: Path, wanted: set[str]) -> dict[str, npt.NDArray[np.float32]]:
             with np.load(file, allow_pickle=False) as arrays:
                 pairs = zip(arrays["keys"].tolist(), arrays["vectors"])
                 known.update((key, vector) for key, vector in pairs if key in wanted)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             continue
     return known
 

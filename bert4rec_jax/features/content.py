@@ -48,7 +48,7 @@ class Content:
     @property
     def encoding(self) -> Encoding:
         """The encoder with the text model that its embeddings came from."""
-        return Encoding(self.encoder, self.manifest.get("text"))
+        return Encoding(self.encoder, self.manifest.get("text"), self.manifest.get("id_column"))
 
     @property
     def width(self) -> int:
@@ -121,7 +121,20 @@ def read_encoding(path: Path) -> Encoding:
         values = json.loads((path / _ENCODER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path / _ENCODER} ({error}); {_AGAIN}") from None
-    return Encoding(Encoder.from_json(values), manifest.get("text"))
+    encoder = Encoder.from_json(values)
+    return Encoding(encoder, manifest.get("text"), manifest.get("id_column"))
+
+
+def made_for(path: Path) -> dict[str, Any]:
+    """Entries of a manifest for content with the columns of that in a folder: what those columns
+    were fitted on.
+
+    Raises:
+      UserError: see `read_encoding`.
+    """
+    manifest = _manifest(path)
+    fitted = {name: manifest.get(name) for name in ("split", "time_quantile", "fitted_items")}
+    return {**fitted, "like": True}
 
 
 def content_rows(catalog: Catalog, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -76,6 +76,8 @@ def _of_npy(path: Path, catalog: Catalog) -> Vectors:
         raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a whole .npy file ({error}); write it again") from None
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{path} is an archive of several arrays (.npz); expected one array (.npy)")
     if values.dtype.kind not in "fiu":
         raise UserError(f"{path} holds values of type {values.dtype}; expected numbers")
     if values.ndim != 2 or len(values) != len(catalog) or not values.shape[1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +24,12 @@ class Encoding:
     Attributes:
       encoder: vocabularies, means and scales.
       text: model, revision, prompt and `truncate_dim` of embedded texts, or None.
+      id_column: the column by which the catalog's items were found in a table, or None.
     """
 
     encoder: Encoder
     text: Mapping[str, Any] | None
+    id_column: str | None = field(default=None, compare=False)
 
     def rows(self, known: KnownMovies) -> npt.NDArray[np.float32]:
         """`[n, F]`: the content of n movies; 0 for those about which nothing is known.
@@ -88,7 +90,7 @@ class Encoding:
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes an equal encoding."""
         text = dict(self.text) if self.text is not None else None
-        return {"encoder": self.encoder.to_json(), "text": text}
+        return {"encoder": self.encoder.to_json(), "text": text, "id_column": self.id_column}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Encoding:
@@ -97,4 +99,5 @@ class Encoding:
         Raises:
           UserError: another version wrote it.
         """
-        return cls(Encoder.from_json(values.get("encoder", {})), values.get("text"))
+        encoder = Encoder.from_json(values.get("encoder", {}))
+        return cls(encoder, values.get("text"), values.get("id_column"))

@@ -23,6 +23,7 @@ def read_releases(
     catalog: Catalog,
     *,
     id_column: str | None = None,
+    usual_column: str | None = None,
     ids: Sequence[str] = (),
     separator: str = "|",
 ) -> tuple[str, Catalog]:
@@ -33,7 +34,9 @@ def read_releases(
     Args:
       path: a table of movies, see `records.read_records`.
       catalog: what is there already.
-      id_column: its column of ids. None: the first of `ID_COLUMNS` that it has.
+      id_column: its column of ids. None: the one of `ID_COLUMNS` that knows most items of the
+        catalog; where none knows any, `usual_column`, or the first.
+      usual_column: by which the items of the catalog were found in a table, if they were.
       ids: the only movies to take, in the table's form or the catalog's; empty for all.
       separator: between the names of a list in one text.
 
@@ -44,7 +47,7 @@ def read_releases(
       UserError: the table cannot be read, has no ids, one of `ids` is not in it, one occurs twice,
         is in the catalog already, or is of another form than the catalog's.
     """
-    column = id_column or _first_column(path)
+    column = id_column or _column(path, catalog, usual_column)
     digits = _digits(catalog)
     wanted = {_in_form(item_id, digits) for item_id in ids}
     places: dict[str, str] = {}
@@ -115,17 +118,26 @@ def refuse_known(item_ids: Sequence[str], catalog: Catalog) -> None:
         )
 
 
-def _first_column(path: Path) -> str:
-    columns = column_names(path)
-    if columns is None:
-        columns = list(next(iter(read_records(path))).values)
-    found = [column for column in ID_COLUMNS if column in columns]
+def _column(path: Path, catalog: Catalog, usual: str | None) -> str:
+    own = {imdb_number(item_id) for item_id in catalog.item_ids}
+    known: dict[str, int] = {}
+    columns: dict[str, None] = {}
+    for _, values in read_records(path, {*ID_COLUMNS, "external_ids"}):
+        columns |= dict.fromkeys(values)
+        for name in ID_COLUMNS:
+            item_id = plain(id_of(values, name))
+            if item_id is not None:
+                known[name] = known.get(name, 0) + (imdb_number(item_id) in own)
+    found = [name for name in ID_COLUMNS if name in known or name in columns]
     if not found:
+        shown = ", ".join(map(repr, column_names(path) or columns))
         raise UserError(
-            f"{path} has none of {', '.join(ID_COLUMNS)}; its columns are "
-            f"{', '.join(map(repr, columns))}: give the name of the column of ids with --id-column"
+            f"{path} has none of {', '.join(ID_COLUMNS)}; its columns are {shown}: give the name "
+            "of the column of ids with --id-column"
         )
-    return found[0]
+    if not any(known.values()):
+        return usual if usual in found else found[0]
+    return max(found, key=lambda name: known.get(name, 0))
 
 
 def _digits(catalog: Catalog) -> bool:

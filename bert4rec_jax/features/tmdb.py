@@ -207,7 +207,7 @@ def _is_nothing(value: object) -> bool:
 
 
 def _float(value: object) -> float | None:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
         return None
     try:
         return float(value)  # type: ignore[arg-type]

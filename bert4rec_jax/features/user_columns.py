@@ -181,6 +181,8 @@ def to_number(value: object) -> float | None:
     """A number, or a text that is one; None for anything else."""
     if not isinstance(value, int | float | str) or isinstance(value, bool):
         return None
+    if isinstance(value, str) and "_" in value:  # Python reads 25_34 as 2534
+        return None
     try:
         return float(value)
     except (ValueError, OverflowError):

@@ -163,7 +163,7 @@ def breadth(evidence: Evidence) -> Section:
         ("places that the ten most listed movies take", float(times[most].sum() / times.sum())),
     ]
     for name, found in evidence.results.get(evidence.asked, {}).items():
-        if name != evidence.model:
+        if name != evidence.model and "coverage@10" in found:
             figures.append((f"coverage@10 of {name}", found["coverage@10"]))
     return Section(
         "Coverage and popularity bias",

@@ -82,6 +82,7 @@ def add_items(
             sources.metadata,
             trained.catalog,
             id_column=sources.id_column,
+            usual_column=trained.encoding.id_column,
             ids=ids,
             separator=sources.separator,
         )

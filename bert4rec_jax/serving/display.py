@@ -80,7 +80,7 @@ def _show(title: str, answer: Answer, catalog: Catalog, value: str) -> None:
         zip(answer.item_ids, answer.titles, answer.scores), start=1
     ):
         genres = ", ".join(catalog.genres_of(catalog.token(item)))
-        table.add_row(str(place), escape(name), genres, item, f"{score:.3f}")
+        table.add_row(str(place), escape(name), escape(genres), escape(item), f"{score:.3f}")
     Console().print(table)
 
 

@@ -55,7 +55,10 @@ class RequestFile:
         Raises:
           UserError: it cannot be read, holds no requests, or a user is null.
         """
-        files = tuple(sorted(path.glob("*.parquet"))) if path.is_dir() else (path,)
+        files: tuple[Path, ...] = (path,)
+        if path.is_dir():  # as engines do, without their hidden files
+            found = sorted(path.glob("*.parquet"))
+            files = tuple(file for file in found if not file.name.startswith((".", "_")))
         if not files:
             raise UserError(f"{path} is a folder without *.parquet files; expected requests")
         schemas = []

@@ -183,6 +183,11 @@ def check_columns(schema: pa.Schema, source: str) -> None:
     for name in COLUMNS:
         if name not in schema.names:
             continue
+        if schema.names.count(name) > 1:
+            raise UserError(
+                f"{source} has {schema.names.count(name)} columns called {name!r}; expected one: "
+                "rename the others"
+            )
         found = schema.field(name).type
         if name == USER:
             valid, expected = _is_id(found), "text or whole numbers"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import best_by_vectors
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.clusters import Clusters
@@ -126,6 +127,8 @@ class Nearby(Functions):
         first = tuple(devices or jax.local_devices())[:1]
         super().__init__(bundle, min(largest_batch, _LARGEST_BATCH), first, listed)
         known = bundle.known if listed is None else listed
+        if not known.any():
+            raise UserError("no item that the retriever can score passes the filters; widen them")
         vectors, bias = np.asarray(self.vectors), np.asarray(self.bias)
         self._clusters = Clusters.of(vectors, bias, known, users_of_one_item(self, known))
         self._probes = probes

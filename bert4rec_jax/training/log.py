@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.training.wandb_run import open_run
 
 _THUMBS = ("none", "down", "up", "two_up")
@@ -81,11 +83,12 @@ class TrainingLog:
         if not self._active:
             return self
         folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        self._run = open_run(self._wandb, folder, self._config) if self._wandb else None
-        _drop_after(self._path, self._start)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder), purge_step=self._start + 1)
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._run = open_run(self._wandb, folder, self._config) if self._wandb else None
+            _drop_after(self._path, self._start)
+            self._file = self._path.open("a", encoding="utf-8")
+            self._events = SummaryWriter(str(folder), purge_step=self._start + 1)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -113,10 +116,22 @@ class TrainingLog:
     ) -> None:
         if self._active:
             self._progress.stop()
-            self._file.close()
-            self._events.close()
+            # An error of closing, as on a full disk, would hide the one that stopped the run.
+            with self._writing() if error is None else suppress(Exception):
+                self._file.close()
+                self._events.close()
             if self._run is not None:
                 self._run.finish(exit_code=0 if error is None else 1)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write the training log in {self._path.parent}: {error.strerror or error}; "
+                "make room and start the same command again"
+            ) from error
 
     def stepped(self, step: int, metrics: dict[str, Any]) -> None:
         """Show the step; every so often write the mean loss and the rates since the last line."""
@@ -175,12 +190,13 @@ class TrainingLog:
         self._window = (step, time.monotonic())
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
         step = line["step"]
         scalars = {name: value for name, value in _flat(line) if name != "step"}
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+        with self._writing():
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
         if self._run is not None:
             self._run.log(scalars, step=step)
 

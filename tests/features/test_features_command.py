@@ -80,6 +80,30 @@ def test_a_mistake_is_one_paragraph_and_status_2(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "content").exists()
 
 
+def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, capsys):
+    shelf.store(tmp_path / "store")
+    arguments = (tmp_path / "store", "--output", tmp_path / "content")
+    assert run(monkeypatch, *arguments) == 0
+    capsys.readouterr()
+    more = (tmp_path / "store", "--output", tmp_path / "more")
+    np.save(tmp_path / "e.npy", np.eye(6, dtype=np.float32))
+    like = ("--like", tmp_path / "content")
+    for options, message in (
+        (("--truncate-dim", 4), "--truncate-dim has no effect without --text"),
+        (("--cast", 9), "--cast has no effect without --blocks ... cast"),
+        ((*like, "--blocks", "language"), "leave out the options that choose columns"),
+        ((*like, "--embeddings", tmp_path / "e.npy"), "have no block 'embeddings'"),
+    ):
+        assert run(monkeypatch, *more, *options) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert run(monkeypatch, *more, *like, "--split", "cold-items") == 0
+    manifests = [
+        Content.open(tmp_path / name, SequenceStore.open(tmp_path / "store").catalog).manifest
+        for name in ("content", "more")
+    ]
+    assert manifests[1]["like"] and manifests[1]["split"] == manifests[0]["split"] == "leave-one-out"
+
+
 def test_titles_are_shown_as_they_are(tmp_path, monkeypatch, capsys):
     shelf.store(tmp_path / "store")
     rows = [row | {"title": "[/bold] [REC]"} for row in shelf.ROWS]

@@ -61,6 +61,16 @@ def test_a_user_with_several_histories_has_the_row_in_all(tmp_path):
     assert said[0].startswith("  users.parquet knows 12 of 12 users")
 
 
+def test_a_text_with_an_underscore_is_no_number(tmp_path):
+    """Python would read 25_34 as 2534."""
+    file = tmp_path / "users.csv"
+    ages = ["18_24", "25_34"]
+    file.write_text("user_id,age\n" + "".join(f"u{i},{ages[i % 2]}\n" for i in range(20)))
+    known = read_users(file, [f"u{i}" for i in range(20)], np.ones(20, bool))
+    (age,) = known.encoding.columns
+    assert set(age.vocabulary.names) == set(ages)
+
+
 def test_columns_that_come_later_get_rows_as_the_first_ones_did(tmp_path):
     known = read_users(write(tmp_path, gender=GENDERS, age=AGES, tags=TAGS), USERS, EVERYONE)
     encoding = UserEncoding.from_json(known.encoding.to_json())

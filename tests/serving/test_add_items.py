@@ -14,6 +14,7 @@ from bert4rec_jax.features.encoder import fit
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.releases import read_releases
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.add_items import add_items, grow, open_source
 from bert4rec_jax.serving.export import write_bundle
@@ -152,6 +153,20 @@ def test_a_table_of_movies(trained, tmp_path):
         with pytest.raises(UserError, match=message):
             add_items(tmp_path / "bundle", tmp_path / "x", sources=Sources(metadata=table))
     assert not (tmp_path / "x").exists()
+
+
+def test_the_column_of_ids_is_the_one_that_the_catalog_knows(tmp_path):
+    """As MovieLens' links: ids of their own beside those of IMDb."""
+    old, table = Catalog(("1", "2"), ("A", "B"), ("", "")), tmp_path / "new.csv"
+    table.write_text("imdb_id,movieId,title\ntt0000007,1,A\ntt0000009,3,C\n")
+    with pytest.raises(UserError, match=r"1 of 2 items to add are in the catalog already \('1'\)"):
+        read_releases(table, old)
+    column, new = read_releases(table, old, ids=["3"])
+    assert (column, new.item_ids) == ("movieId", ("3",))
+    table.write_text("imdb_id,movieId,title\ntt0000009,3,C\n")  # nothing tells which is meant
+    assert read_releases(table, old)[0] == "imdb_id"
+    column, new = read_releases(table, old, usual_column="movieId")
+    assert (column, new.item_ids) == ("movieId", ("3",))
 
 
 def with_catalog(trained, catalog, encoding, rows):

@@ -59,6 +59,16 @@ def test_a_model_that_reads_times_is_reported_without_its_heads(run, tmp_path):
     assert "Not shown for models that read the times" in (tmp_path / "report.html").read_text()
 
 
+def test_a_run_that_was_not_tested_is_reported_on_validation(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = from_json(read_config(copy / "checkpoints"))
+    untested = replace(config, workdir=str(copy), evaluation=replace(config.evaluation, test=False))
+    experiment.run(untested, recipe="untested", console=QUIET)
+    (copy / "ledger.jsonl").unlink()
+    write_report(copy, copy / "report.html", QUIET)
+    assert "Validation: " in (copy / "report.html").read_text()
+
+
 def test_a_page_holds_the_figures_of_the_run_and_needs_no_network(run, tmp_path):
     write_report(run, tmp_path / "report.html", QUIET)
     text = (tmp_path / "report.html").read_text()

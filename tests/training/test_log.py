@@ -52,6 +52,19 @@ def test_events_and_lines_hold_the_same_scalars(tmp_path):
     assert [line["loss"] for line in lines if "loss" in line] == [3.0, 0.75]
 
 
+def test_a_full_disk_is_one_clear_error_and_hides_no_other(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    error = pytest.raises(UserError, match=r"cannot write the training log in .*No space.*room")
+    with error, make_log(tmp_path) as log:
+        monkeypatch.setattr(log._events, "add_scalar", full)
+        log.stepped(4, {"loss": 1.0, "grad_norm": 1.0, **COUNTS})
+    with pytest.raises(UserError, match="the first one"), make_log(tmp_path) as log:
+        monkeypatch.setattr(log._events, "close", full)
+        raise UserError("the first one")
+
+
 class FakeWandb(SimpleNamespace):
     """Stands for the module: remembers what it is told."""
 
