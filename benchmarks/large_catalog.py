@@ -119,6 +119,7 @@ def measure(
             segments=np.ones(shape, np.int32),
             examples=np.broadcast_to(np.arange(batch_size, dtype=np.uint32)[:, None], shape),
             days=np.zeros(shape, np.float32),
+            since=np.zeros(shape, np.int32),
         )
 
     seconds = []

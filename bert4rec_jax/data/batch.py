@@ -30,7 +30,10 @@ class Batch(NamedTuple):
       segments: `[B, L]` int32: 1, 2, ... per history in a row, 0 on padding.
       examples: `[B, L]` uint32: the number, within its epoch, of the history at a position. Masks
         derive from it, so neither packing nor the number of hosts changes them.
-      days: `[B, L]` float32: when it was watched, in days since 1970, 0 on padding.
+      days: `[B, L]` float32: when it was watched, in days since 1970, 0 on padding; as exact as
+        float32 is, some minutes.
+      since: `[B, L]` int32: seconds since the item before it in its history, 0 for the first one
+        and on padding.
       users: `[B, L]` int32: the number of the user at a position, from 1, and 0 on padding; None
         for models that do not read it.
     """
@@ -41,6 +44,7 @@ class Batch(NamedTuple):
     segments: npt.NDArray[np.int32]
     examples: npt.NDArray[np.uint32]
     days: npt.NDArray[np.float32]
+    since: npt.NDArray[np.int32]
     users: npt.NDArray[np.int32] | None = None
 
 
@@ -88,6 +92,7 @@ def gather(
     source = np.repeat(spans.starts, spans.lengths) + within
     target = np.repeat(spans.rows * max_length + spans.columns, spans.lengths) + within
     positions = np.repeat(max_length - spans.lengths, spans.lengths) + within
+    seconds = timestamps[source]
 
     def place(values: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
         flat: npt.NDArray[Any] = np.zeros(num_rows * max_length, dtype)
@@ -100,7 +105,8 @@ def gather(
         positions=place(positions, np.int32),
         segments=place(np.repeat(spans.segments, spans.lengths), np.int32),
         examples=place(np.repeat(spans.examples, spans.lengths), np.uint32),
-        days=place(timestamps[source] / SECONDS_PER_DAY, np.float32),
+        days=place(seconds / SECONDS_PER_DAY, np.float32),
+        since=place(_since(seconds, within > 0), np.int32),
         users=None if users is None else place(np.repeat(users, spans.lengths), np.int32),
     )
 
@@ -139,7 +145,7 @@ def inference_rows(
     source = np.where(is_history, starts[:, None] + columns, 0)
     rows = np.where(is_history, tokens[source], np.where(used, MASK, PAD))
     positions = np.where(used, max_length - 1 - lengths[:, None] + columns, 0)
-    seconds: Any = 0
+    seconds = np.zeros(rows.shape, np.int64)
     if timestamps is not None and moments is not None:
         seconds = np.where(is_history, timestamps[source], moments[:, None])
     batch = Batch(
@@ -149,5 +155,12 @@ def inference_rows(
         segments=used.astype(np.int32),
         examples=np.zeros(rows.shape, np.uint32),
         days=np.where(used, seconds / SECONDS_PER_DAY, 0).astype(np.float32),
+        since=_since(seconds, used & (columns > 0)),
     )
     return batch, lengths[:, None].astype(np.int32)
+
+
+def _since(seconds: npt.NDArray[np.int64], follows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Seconds since the value before, along the last axis, where there is one; else 0."""
+    steps = np.diff(seconds, axis=-1, prepend=seconds[..., :1])
+    return np.where(follows, np.minimum(steps, 2**31 - 1), 0).astype(np.int32)

@@ -200,6 +200,7 @@ class Evaluator:
             batch.segments,
             from_left,
             batch.days,
+            batch.since,
             users,
         )
         return jax.tree.map(partial(put, self.mesh, Along.ROWS), (history, slots))

@@ -22,6 +22,8 @@ class History(NamedTuple):
       causal: `[B, L]` bool, true where a position sees itself and what is before it only.
       days: `[B, L]` float32, when each item was watched, or is asked for; None where times are not
         read.
+      since: `[B, L]` int32 seconds since the item before it in its history, 0 for the first; with
+        `days`.
       users: `[B, L or 1, G]` float32, what is known of the user at each column, or of a row's only
         user; None for models that do not read it.
     """
@@ -32,6 +34,7 @@ class History(NamedTuple):
     segments: Array
     causal: Array
     days: Array | None = None
+    since: Array | None = None
     users: Array | None = None
 
 
@@ -53,14 +56,14 @@ def moments(history: History) -> tuple[jax.Array, jax.Array]:
       `[B, L]` float32 days; and `[B, L]` int32 in [0, GAPS): 0 for no time at all, then up to 1, 3,
       7, 15, ... hours.
     """
-    assert history.days is not None, "this model reads times: give History.days"
+    assert history.days is not None and history.since is not None, "this model reads times"
     together = history.segments[:, 1:] == history.segments[:, :-1]
-    steps = jnp.where(together, history.days[:, 1:] - history.days[:, :-1], 0)
-    gaps = jnp.where(
-        history.causal,
-        jnp.pad(steps, ((0, 0), (0, 1))),
-        jnp.pad(steps, ((0, 0), (1, 0))),
-    )
-    asked = jnp.where(history.causal, history.days + gaps, history.days)
-    doublings = jnp.ceil(jnp.log2(1 + 24 * jnp.maximum(gaps, 0)))
+
+    def of_next(values: Array) -> jax.Array:
+        return jnp.pad(jnp.asarray(values)[:, 1:], ((0, 0), (0, 1)))
+
+    next_one = history.causal & jnp.pad(together, ((0, 0), (0, 1)))
+    asked = jnp.where(next_one, of_next(history.days), history.days)
+    since = jnp.where(history.causal, of_next(history.since), history.since)
+    doublings = jnp.ceil(jnp.log2(1 + jnp.maximum(since, 0) / 3600))
     return asked, jnp.minimum(doublings, GAPS - 1).astype(jnp.int32)

@@ -57,7 +57,7 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0)
     parts = make_parts(config, Sizes(num_rows, content_dim), total_steps=_STEPS)
     state: TrainState = jax.eval_shape(parts.new_state)
     shape: Any = jax.ShapeDtypeStruct
-    dtypes = (jnp.int32, jnp.int8, jnp.int32, jnp.int32, jnp.uint32, jnp.float32)
+    dtypes = (jnp.int32, jnp.int8, jnp.int32, jnp.int32, jnp.uint32, jnp.float32, jnp.int32)
     batch: Any = Batch(*(shape((batch_size, length), dtype) for dtype in dtypes))
     in_softmax: Any = shape((num_rows,), bool)
     content = {

@@ -69,7 +69,7 @@ def new_state(
     """
     row = jnp.zeros((1, max_length), jnp.int32)
     users = jnp.zeros((1, 1, user_dim)) if user_dim else None
-    history = History(row, row, row, row, row != 0, row.astype(jnp.float32), users)
+    history = History(row, row, row, row, row != 0, row.astype(jnp.float32), row, users)
     params = model.init(_keys(seed).init, history, row[:, :1], deterministic=True)["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
@@ -118,6 +118,7 @@ def slots_loss(
             batch.segments,
             masked.causal,
             batch.days,
+            batch.since,
             None if constants.users is None else constants.users[batch.users],
         ),
         masked.slots,

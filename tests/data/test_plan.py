@@ -176,6 +176,9 @@ def test_a_batch_by_hand():
     assert batch.thumbs[0].tolist() == [*(t % 4 for t in first), 0]
     assert batch.thumbs.dtype == np.int8
     assert batch.days[0].tolist() == [*first, 0]
+    assert batch.since[0].tolist() == [
+        0 if place in (0, cut) else 86_400 for place in range(5)
+    ] + [0]  # fmt: skip
 
 
 def test_serving_reads_the_history_then_mask():
@@ -194,6 +197,9 @@ def test_serving_reads_the_history_then_mask():
         timestamps=np.arange(5) * 86_400, moments=np.array([7, 8, 9]) * 86_400,
     )  # fmt: skip
     assert timed.days.tolist() == [[0, 1, 2, 7], [3, 4, 8, 0], [9, 0, 0, 0]]
+    in_days = timed.since / 86_400
+    assert in_days.tolist() == [[0, 1, 1, 5], [0, 1, 4, 0], [0, 0, 0, 0]]
+    assert timed.since.dtype == np.int32
 
 
 def test_nothing_to_learn_from_is_an_error():

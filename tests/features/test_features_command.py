@@ -101,7 +101,9 @@ def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, capsys):
         Content.open(tmp_path / name, SequenceStore.open(tmp_path / "store").catalog).manifest
         for name in ("content", "more")
     ]
-    assert manifests[1]["like"] and manifests[1]["split"] == manifests[0]["split"] == "leave-one-out"
+    assert (
+        manifests[1]["like"] and manifests[1]["split"] == manifests[0]["split"] == "leave-one-out"
+    )
 
 
 def test_titles_are_shown_as_they_are(tmp_path, monkeypatch, capsys):

@@ -47,17 +47,26 @@ def test_moments_by_hand():
     """Two histories in a row, also read from the left; half an hour, 4 hours and 100 days apart."""
     half = 1 / 48
     days = np.array([[10, 10 + half, 10 + 9 * half, 30, 130, 0]], np.float32)
+    since = np.array([[0, 1800, 14_400, 0, 8_640_000, 0]], np.int32)
     segments = np.array([[1, 1, 1, 2, 2, 0]])
     row = np.zeros_like(segments)
-    both = History(row, row, row, segments, np.zeros((1, 6), bool), days)
+    both = History(row, row, row, segments, np.zeros((1, 6), bool), days, since)
     asked, gaps = moments(both)
     np.testing.assert_array_equal(asked, days)
     assert gaps[0].tolist() == [0, 1, 3, 0, 12, 0]  # 2^12 - 1 hours are 170 days
     left, gaps = moments(both._replace(causal=segments > 0))
     assert left[0].tolist() == pytest.approx([days[0, 1], days[0, 2], days[0, 2], 130, 130, 0])
     assert gaps[0].tolist() == [1, 3, 0, 12, 0, 0]
-    far = moments(both._replace(days=days * 1000))[1]
+    far = moments(both._replace(since=since * 240))[1]
     assert far.max() == GAPS - 1
+
+
+def test_gaps_are_exact_to_the_second():
+    """An hour is the bound of a kind; days since 1970 in float32 are minutes apart."""
+    since = np.array([[0, 1, 3599, 3600, 3601, 10_800, 10_801]], np.int32)
+    row = np.zeros_like(since)
+    history = History(row, row, row, row + 1, row > 0, row + np.float32(16_000), since)
+    assert moments(history)[1][0].tolist() == [0, 1, 1, 1, 2, 2, 3]
 
 
 @functools.cache
@@ -65,7 +74,7 @@ def model_of(times):
     config = ModelConfig(dim=8, heads=2, layers=1, ffn_dim=16, init_scale=0.3, times=times)
     model = build_model(config, num_rows=256, max_length=6)
     row = jnp.zeros((1, 6), jnp.int32)
-    history = History(row, row, row, row, row != 0, row.astype(jnp.float32))
+    history = History(row, row, row, row, row != 0, row.astype(jnp.float32), row)
     init = jax.jit(functools.partial(model.init, deterministic=True))
     variables = init(jax.random.key(0), history, row[:, :1])
     if times:
@@ -85,7 +94,9 @@ def test_times_matter_only_to_a_model_that_reads_them(times):
     history = History(tokens, tokens * 0, positions, segments, tokens < 0, days)
 
     def scores(days):
-        hidden, vectors, bias = model_of(times)(history._replace(days=days))
+        since = np.diff(days, prepend=days[:, :1]) * (segments > 0) * 86_400
+        timed = history._replace(days=days, since=since.astype(np.int32))
+        hidden, vectors, bias = model_of(times)(timed)
         return hidden[0, 0] @ vectors.T + bias
 
     later = days + np.array([[0, 0, 0, 5, 0, 0]], np.float32)

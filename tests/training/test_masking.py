@@ -183,6 +183,7 @@ def test_a_row_of_one_history_has_a_slot_for_every_masked_item(rate, length):
         segments=np.ones((3, length), np.int32),
         examples=np.repeat(np.arange(3, dtype=np.uint32)[:, None], length, axis=1),
         days=np.zeros((3, length), np.float32),
+        since=np.zeros((3, length), np.int32),
     )
     masked = mask_items(
         jax.random.key(0), batch, rate=rate, last_only=0.0, thumb_weights=(1, 1, 1, 1),

@@ -91,7 +91,7 @@ def test_a_batch_numbers_the_user_of_every_position(store):
             batch = with_users(step)
             np.testing.assert_array_equal(batch.users, expected)
             plain = StepToBatch(plan, store, (6, 9))(step)
-            assert plain.users is None and len(jax.tree.leaves(plain)) == 6
+            assert plain.users is None and len(jax.tree.leaves(plain)) == 7
 
 
 def test_users_without_rows_are_passed_over():
@@ -145,7 +145,7 @@ def test_features_of_another_user_change_nothing(model):
 
     def encode(users, tokens=tokens, positions=positions, segments=segments, slots=(2, 4)):
         history = History(
-            tokens, 0 * tokens, positions, segments, tokens >= 0, None, np.float32(users)
+            tokens, 0 * tokens, positions, segments, tokens >= 0, users=np.float32(users)
         )
         asked = np.array([slots], np.int32)
         return module.apply(
