@@ -22,6 +22,12 @@ def _require(valid: bool, name: str, value: object, expected: str) -> None:
         raise ConfigError(f"{name} is {value!r}; expected {expected}")
 
 
+def _as_texts(config: Any, *names: str) -> None:
+    """Paths as text, which a config is kept as."""
+    for name in names:
+        object.__setattr__(config, name, str(getattr(config, name)))
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which interactions, how they are filtered, split and cut into rows."""
@@ -68,6 +74,7 @@ class DataConfig:
         return self.max_segments if self.pack else 1
 
     def __post_init__(self) -> None:
+        _as_texts(self, "path", "content", "users")
         _require(bool(self.path), "data.path", self.path, "a data set's name or a path")
         for name in ("min_user_interactions", "min_item_interactions", "max_segments"):
             value = getattr(self, name)
@@ -401,9 +408,20 @@ class Config:
     init_from: str = ""
     """Workdir of an earlier run to start from, whose catalog may be smaller: known items keep their
     parameters, new items start from their content. Empty: start from scratch."""
+    final_fit: bool = False
+    """After the test, train once more on all events, those of validation and test included, for as
+    many steps as validation selected. `bert4rec export` then exports that model. It may be switched
+    on for a finished run."""
 
     def __post_init__(self) -> None:
+        _as_texts(self, "workdir", "init_from")
         _require(bool(self.workdir), "workdir", self.workdir, "a folder")
+        _require(
+            not self.final_fit or (self.data.split != "cold-items" and not self.model.times),
+            "final_fit",
+            self.final_fit,
+            "False: with data.split cold-items or model.times there is no model to serve",
+        )
         _require(
             self.model.kind == "bert4rec" or self.masking.objective == "next",
             "masking.objective",
@@ -425,7 +443,7 @@ class Config:
 
 
 # These may change between two starts of the same run.
-_MAY_DIFFER = ("workdir", "mesh", "calibration", "evaluation", "log")
+_MAY_DIFFER = ("workdir", "mesh", "calibration", "evaluation", "log", "final_fit")
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -18,10 +18,11 @@ import jax
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax import environment
 from bert4rec_jax.calibration import calibrate
-from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.config import Config, differences, to_json
 from bert4rec_jax.corrections import Corrections
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
@@ -34,8 +35,10 @@ from bert4rec_jax.evaluation.tuning import TunedBaseline, tune_all
 from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.setting import (
+    FINAL,
     REFIT,
     Setting,
+    as_served,
     open_finished,
     open_setting,
 )
@@ -48,6 +51,7 @@ from bert4rec_jax.training.fit import (
 from bert4rec_jax.training.growth import earlier_tokens, grown_state
 from bert4rec_jax.training.step import TrainState
 
+_FEW_CASES = 100  # below, a user is told
 NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and metrics.json, by kind
 
 
@@ -115,6 +119,8 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
         write_json(path, results)
         _show(setting, tested, console)
         console.print(f"Written: {path}", highlight=False)
+    if config.final_fit:
+        _train_on_all(setting, fitted.step, console)
     return results
 
 
@@ -210,6 +216,23 @@ def _train(setting: Setting, console: Console) -> TrainResult:
     return replace(refitted, validations=selected.validations)
 
 
+def _train_on_all(setting: Setting, steps: int, console: Console) -> None:
+    """Train the model that is served, which is never tested: nothing is held out from it."""
+    config = setting.config
+    fit(
+        config,
+        setting.training_data,
+        mesh=setting.mesh,
+        stop=np.asarray(setting.store.offsets[1:]),
+        folder=Path(config.workdir) / FINAL,
+        console=console,
+        title="final fit on all events",
+        validate=None,
+        steps=steps,
+        initial=partial(_grown, setting, console) if config.init_from else None,
+    )
+
+
 def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
     """The first state of a run that begins from an earlier one.
 
@@ -217,12 +240,16 @@ def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
       UserError: the earlier run cannot be read, or its model is another one.
     """
     config = setting.config
-    earlier = open_finished(Path(config.init_from), console)
-    model, length = earlier.setting.config.model, earlier.setting.config.data.max_length
-    if (model, length) != (config.model, config.data.max_length):
+    earlier = as_served(open_finished(Path(config.init_from), console), console)
+    then = earlier.setting.config
+    as_then = replace(config, model=then.model)
+    as_then = replace(as_then, data=replace(config.data, max_length=then.data.max_length))
+    changed = differences(to_json(as_then), to_json(config))
+    if changed:
+        listed = "\n  ".join(changed)
         raise UserError(
-            f"{config.init_from} trained another model ({model}, data.max_length {length}); use "
-            "its settings of model and data.max-length to begin from it"
+            f"{config.init_from} trained another model:\n  {listed}\nleave these settings out to "
+            "take those of the earlier run"
         )
     if earlier.setting.encoding != setting.encoding:
         raise UserError(
@@ -337,18 +364,24 @@ def _record(setting: Setting, tested: _Tested, command: str, parameters: str) ->
 
 
 def _introduce(setting: Setting, recipe: str, console: Console) -> None:
-    source, split = setting.source, setting.split
+    config, source, split = setting.config, setting.source, setting.split
     device = jax.devices()[0]
     console.print(
-        f"[bold]{recipe}[/]: {source.num_interactions:,} interactions of {source.num_users:,} "
-        f"users with {len(source.catalog):,} items, {split.name.replace('_', ' ')}, on "
-        f"{jax.device_count()} x {device.device_kind} "
+        f"[bold]{recipe}[/]: {escape(config.data.path)}, {source.num_interactions:,} interactions "
+        f"of {source.num_users:,} users with {len(source.catalog):,} items, "
+        f"{split.name.replace('_', ' ')}, on {jax.device_count()} x {device.device_kind} "
         f"({' x '.join(f'{n} {axis}' for axis, n in setting.mesh.shape.items())})",
         highlight=False,
     )
     for name, cases in {"validation": split.validation, **split.test}.items():
         for reason, count in cases.dropped.items():
             console.print(f"  {name}: {count:,} users left out: {reason}", highlight=False)
+        if len(cases) < _FEW_CASES:
+            console.print(
+                f"[yellow]  {name} has only {len(cases):,} cases: figures, early stopping and "
+                "calibration that rest on so few are mostly chance",
+                highlight=False,
+            )
 
 
 def _describe(setting: Setting) -> dict[str, Any]:

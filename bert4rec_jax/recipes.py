@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
 from rich.console import Console
 
-from bert4rec_jax.config import Config, differences, to_json
+from bert4rec_jax.config import Config, differences, from_json, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.inputs import open_data
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.sharding import cores_as_devices
+from bert4rec_jax.training.checkpoints import read_config
 
 DEFAULT = "movietweetings"
 
@@ -69,7 +70,7 @@ def parse(
         )
 
     config = overridden(recipe.config)
-    if recipe.adapt is None:
+    if recipe.adapt is None and not config.init_from:
         return recipe.name, config
     start_processes()
     cores_as_devices(
@@ -79,12 +80,30 @@ def parse(
         model=config.mesh.model,
     )  # before an earlier run in the folder is looked at, which JAX is needed for
     console = console or Console(quiet=not is_first())
-    store = open_data(config.data, Path(config.workdir), console)
-    adapted = overridden(recipe.adapt(config, store))
-    console.print(f"[bold]{recipe.name}[/]: settings that follow from the data", highlight=False)
+    found, adapted = "the earlier run", config
+    if recipe.adapt is not None:
+        store = open_data(config.data, Path(config.workdir), console)
+        found, adapted = "the data", recipe.adapt(config, store)
+    adapted = overridden(_as_earlier(adapted) if config.init_from else adapted)
+    console.print(f"[bold]{recipe.name}[/]: settings that follow from {found}", highlight=False)
     for change in differences(to_json(config), to_json(adapted)):
         console.print(f"  {change}", highlight=False)
     return recipe.name, adapted
+
+
+def _as_earlier(config: Config) -> Config:
+    """With the model of the run that it begins from."""
+    folders = (config.init_from, config.workdir)  # the earlier run may be gone by now
+    saved = next(filter(None, (read_config(Path(f) / "checkpoints") for f in folders)), None)
+    if saved is None:  # `experiment` says what is missing
+        return config
+    earlier = from_json(saved)
+    return replace(
+        config,
+        model=earlier.model,
+        data=replace(config.data, max_length=earlier.data.max_length),
+        masking=replace(config.masking, objective=earlier.masking.objective),
+    )
 
 
 def load(recipe: str, folder: Path) -> Recipe:

@@ -46,6 +46,7 @@ from bert4rec_jax.training.parts import build_model
 ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
 USER_ENCODING = "user_encoding.json"  # and what makes rows of users
 REFIT = "refit"  # where a run keeps the model that was trained anew after selection
+FINAL = "final"  # and the one that was trained on all events, for serving
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,7 +305,8 @@ class FinishedRun:
       best: the checkpoint to use.
       trained: `[V]`, the items that it was trained on.
       validations: of its selection, in order.
-      added: what calibration adds to biases.
+      corrections: what calibration adds to biases.
+      all_events: whether it was trained on the events of validation and test too.
     """
 
     setting: Setting
@@ -312,6 +314,7 @@ class FinishedRun:
     trained: npt.NDArray[np.bool_]
     validations: list[dict[str, float]]
     corrections: Corrections
+    all_events: bool = False
 
     def variables(self) -> dict[str, Any]:
         """The model's collections: `params`, and `catalog` where items have content."""
@@ -325,6 +328,8 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
       UserError: the folder holds no checkpoint that can be read; or see `open_setting`.
     """
     values = read_config(workdir / "checkpoints")
+    if values is None and (workdir / "manifest.json").is_file():
+        raise UserError(f"{workdir} is a bundle or a store; give the folder of a run (its workdir)")
     if values is None:
         raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
     config = replace(from_json(values), workdir=str(workdir))
@@ -334,7 +339,7 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
 
     split, store = setting.split, setting.store
     selected = load_selected(setting, console)
-    refitted = _load_refitted(setting, selected.step, console) if split.refits else None
+    refitted = _load_whole(setting, REFIT, selected.step, console) if split.refits else None
     best, stop = (selected, split.train_stop) if refitted is None else (refitted, split.refit_stop)
     params = best.state.params
     corrections = read_corrections(workdir, params, store=store, stop=stop, length=setting.length)
@@ -379,6 +384,33 @@ def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
     )
 
 
+def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
+    """The model that was trained on all events, if the run has one; else the tested one.
+
+    Raises:
+      UserError: its folder holds checkpoints of which none can be read.
+    """
+    setting = finished.setting
+    best = _load_whole(setting, FINAL, finished.best.step, console)
+    if best is None:
+        return finished
+    stop = setting.store.offsets[1:]
+    corrections = read_corrections(
+        Path(setting.config.workdir),
+        finished.best.state.params,
+        store=setting.store,
+        stop=stop,
+        length=setting.length,
+    )
+    return replace(
+        finished,
+        best=best,
+        trained=setting.trained(stop),
+        corrections=corrections or Corrections(),
+        all_events=True,
+    )
+
+
 def load_selected(setting: Setting, console: Console) -> Checkpoint:
     """The checkpoint that validation chose, also where another one was refitted after it.
 
@@ -388,17 +420,17 @@ def load_selected(setting: Setting, console: Console) -> Checkpoint:
     return _load(setting, Path(setting.config.workdir), console)
 
 
-def _load_refitted(setting: Setting, steps: int, console: Console) -> Checkpoint | None:
-    """The model that was trained anew for `steps`, if that came to its end."""
-    folder = Path(setting.config.workdir) / REFIT
+def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Checkpoint | None:
+    """The model that was trained anew for `steps` in a folder of the run, if it came to its end."""
+    folder = Path(setting.config.workdir) / name
     if read_config(folder / "checkpoints") is None:
         return None
     found = _load(setting, folder, console)
     if found.step == steps:
         return found
     console.print(
-        f"[yellow]{folder} was stopped at step {found.step:,} of {steps:,}: this is the model that "
-        "validation selected, trained on less; the same training command finishes the other",
+        f"[yellow]{folder} was stopped at step {found.step:,} of {steps:,}, so this is the model "
+        "that was trained before it, on fewer events; the same training command finishes the other",
         highlight=False,
     )
     return None

@@ -88,7 +88,7 @@ def make_mesh(
     Raises:
       UserError: the devices cannot be laid out so.
     """
-    count = jax.device_count() if devices is None else len(devices)
+    count = _device_count() if devices is None else len(devices)
     if count % model:
         raise UserError(
             f"mesh.model is {model}, but it has to divide the {count} devices of this run"
@@ -104,9 +104,21 @@ def make_mesh(
     return Mesh(grid, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
+def _device_count() -> int:
+    try:
+        return jax.device_count()
+    except (RuntimeError, AssertionError) as error:  # what JAX raises where a platform is missing
+        wanted = os.environ.get("JAX_PLATFORMS") or "the default"
+        reason = str(error).splitlines()[0] if str(error) else "no such device was found"
+        raise UserError(
+            f"JAX cannot use the platform {wanted}: {reason}; install the package for it "
+            "(pip install '.[cuda]' or '.[tpu]'), or set JAX_PLATFORMS=cpu"
+        ) from None
+
+
 def fits(data: int, model: int) -> bool:
     """Whether the devices of this run can be laid out so; see `make_mesh`."""
-    count = jax.device_count()
+    count = _device_count()
     return count % model == 0 and data in (-1, count // model)
 
 

@@ -31,7 +31,7 @@ ALLOWED = {
         "setting",
         "sharding", "training",
     },
-    "recipes": {"config", "data", "inputs", "processes", "sharding"},
+    "recipes": {"config", "data", "inputs", "processes", "sharding", "training"},
     "inputs": {"config", "data", "features", "processes", "training"},
     "environment": set(),
     "programs": {"data"},

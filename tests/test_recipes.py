@@ -1,6 +1,7 @@
 """Recipes: found by name, overridden by the command line, adapted to data."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from test_end_to_end import TRAIN
 
 from bert4rec_jax import recipes
-from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.config import Config, DataConfig, ModelConfig, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
@@ -126,6 +127,18 @@ def test_a_log_that_has_changed_is_read_again_unless_a_run_was_trained_on_it(
     assert SequenceStore.open(workdir / "data").num_interactions == 3
     log.unlink()  # moved away: what was prepared is there
     parsed(adapting, *arguments)
+
+
+def test_a_run_takes_the_model_of_the_one_it_begins_from(adapting, store, tmp_path, monkeypatch):
+    model = ModelConfig(dim=24, heads=3, layers=4)
+    then = Config(model=model, data=DataConfig(max_length=33))
+    monkeypatch.setattr("bert4rec_jax.recipes.read_config", lambda folder: to_json(then))
+    data = ("--data.path", str(store.path), "--workdir", str(tmp_path / "run"))
+    config, said = parsed(adapting, *data, "--init-from", "runs/then")
+    assert (config.model, config.data.max_length) == (model, 33)
+    assert "model.layers: 3 -> 4" in said
+    config, _ = parsed(adapting, *data, "--init-from", "runs/then", "--model.layers", "2")
+    assert config.model == replace(model, layers=2)  # as was said; refused when it is opened
 
 
 @in_repository

@@ -1,13 +1,22 @@
 """Settings: what a run finds out about its items before it starts."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 from rich.console import Console
 from sample import interactions
 
-from bert4rec_jax.config import Config, DataConfig
+from bert4rec_jax import experiment
+from bert4rec_jax.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    TrainingConfig,
+    to_json,
+)
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.build import build
@@ -71,6 +80,27 @@ def test_minima_that_a_store_does_not_have_are_refused(tmp_path, said):
         assert open_data(config, tmp_path / "run", said).num_users == 1
     with pytest.raises(UserError, match=r"data\.min_item_interactions is 7, but .* with 1; leave"):
         open_data(DataConfig(path=path, min_item_interactions=7), tmp_path / "run", said)
+
+
+def test_paths_are_kept_as_text(tmp_path):
+    config = Config(data=DataConfig(path=tmp_path / "log"), workdir=tmp_path)
+    assert json.loads(json.dumps(to_json(config)))["data"]["path"] == str(tmp_path / "log")
+
+
+def test_few_cases_are_told(tmp_path, said):
+    rows = [(f"user {u}", f"item {(u + t) % 9}", t) for u in range(9) for t in range(6)]
+    write_store(interactions(rows).in_time_order(), tmp_path / "store", titles={}, source={})
+    config = Config(
+        data=DataConfig(path=str(tmp_path / "store"), max_length=6),
+        model=ModelConfig(dim=8, layers=1, ffn_dim=8),
+        training=TrainingConfig(epochs=1, batch_size=8),
+        evaluation=EvaluationConfig(baselines=False, bootstrap=100),
+        workdir=str(tmp_path / "run"),
+    )
+    experiment.run(config, recipe="few", console=said)
+    shown = said.file.getvalue()
+    assert "validation has only 9 cases" in shown and str(tmp_path / "store") in shown
+    assert "<pad>" not in shown
 
 
 def test_a_log_without_a_question_is_one_clear_error(tmp_path, said):

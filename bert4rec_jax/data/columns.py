@@ -46,6 +46,11 @@ class Columns:
         untold = set(present) - set(wanted.values())
         if self.timestamp and not (lenient and self.timestamp == Columns.timestamp and not untold):
             wanted["timestamp"] = self.timestamp
+        if len(present) == 1 and ";" in present[0]:
+            raise UserError(
+                f"{path} is cut by semicolons ({present[0]!r}); save it with commas, or with tabs "
+                "as .tsv"
+            )
         for role, name in wanted.items():
             if present.count(name) != 1:
                 count = "two columns" if name in present else "no column"
@@ -59,8 +64,9 @@ class Columns:
 MOVIELENS = Columns("userId", "movieId", "timestamp", "rating")
 
 _REMEDIES = {
-    "user": "give its name with --user-column",
-    "item": "give its name with --item-column",
-    "timestamp": "give its name with --timestamp-column, or None if the rows are in time order",
-    "rating": "give its name with --rating-column, or None if there are no ratings",
+    "user": "prepare it with `bert4rec prepare --user-column NAME`",
+    "item": "prepare it with `bert4rec prepare --item-column NAME`",
+    "timestamp": "prepare it with `bert4rec prepare --timestamp-column NAME`, or None if the rows "
+    "are in time order",
+    "rating": "prepare it with `bert4rec prepare --rating-column NAME`, or None if there are none",
 }

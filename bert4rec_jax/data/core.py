@@ -55,7 +55,7 @@ def k_core(
         raise UserError(
             f"no interaction is left of {rows:,} after filtering for users with at least "
             f"{min_user_interactions} and items with at least {min_item_interactions} "
-            "interactions; lower data.min-user-interactions or data.min-item-interactions"
+            "interactions; lower the minimum of interactions per user or per item"
         )
     return keep_users, keep_items
 

@@ -24,7 +24,6 @@ from bert4rec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
 _NOT_A_DELIMITER = "\x01"  # keeps a line in one piece
-csv.field_size_limit(2**31 - 1)  # Python's own limit, 128 KiB, ends in an error without a place
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,10 @@ def header(path: Path, form: Form) -> list[str]:
     Raises:
       UserError: the file is empty.
     """
-    return next(csv.reader([first_line(path)], delimiter=form.separator))
+    try:
+        return next(csv.reader([first_line(path)], delimiter=form.separator))
+    except csv.Error as error:
+        raise UserError(f"{path}: cannot cut the first line into columns ({error})") from None
 
 
 def line_of(path: Path, form: Form, row: int) -> int:

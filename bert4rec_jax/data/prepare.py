@@ -76,8 +76,8 @@ def prepare(
     min_item_interactions: int = 5,
     format: Format | None = None,
     columns: Columns | None = None,
-    titles: Path | None = None,
-    cache: Path | None = None,
+    titles: str | Path | None = None,
+    cache: str | Path | None = None,
     mirror: str | None = None,
     rows_in_memory: int = ROWS_IN_MEMORY,
     progress: download.Progress = lambda done, total: None,
@@ -111,6 +111,7 @@ def prepare(
       UserError: anything the user can fix; nothing is half-written.
     """
     output = Path(output)
+    titles, cache = (None if path is None else Path(path) for path in (titles, cache))
     require_replaceable(output)
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")

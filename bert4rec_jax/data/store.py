@@ -135,12 +135,13 @@ class SequenceStore:
         return {"path": self.path, "manifest": self.manifest}
 
     @classmethod
-    def open(cls, path: Path) -> SequenceStore:
+    def open(cls, path: str | Path) -> SequenceStore:
         """Open a folder that `write_store` made.
 
         Raises:
           UserError: the folder holds no store, or one of another schema.
         """
+        path = Path(path)
         manifest_path = path / MANIFEST
         try:
             manifest = json.loads(manifest_path.read_text(encoding="utf-8"))

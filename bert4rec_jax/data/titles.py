@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from bert4rec_jax.errors import UserError
 Titles = dict[str, tuple[str, str]]
 
 _NO_GENRES = "(no genres listed)"  # what MovieLens writes instead of nothing
-_ID_COLUMNS = ("item_id", "movieId")
+_ID_COLUMNS = ("item_id", "movieId", "id")
 _ML_100K_GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
     "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
@@ -81,19 +82,39 @@ def _of_table(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
         StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ","
     )
     rows = filter(None, reader)
-    names = next(rows)
+    names = next(_whole(path, rows))
     id_column = next((name for name in _ID_COLUMNS if name in names), None)
     if id_column is None or "title" not in names:
         raise UserError(
             f"{path} has the columns {', '.join(map(repr, names))}; titles need the columns "
             f"{' or '.join(map(repr, _ID_COLUMNS))} and 'title', or lines as in movies.dat, u.item"
         )
-    for row in rows:
+    for row in _whole(path, rows):
         if len(row) != len(names):
             raise _bad_line(path, reader.line_num, ",".join(row), ",".join(names))
         values = dict(zip(names, row))
-        genres = values.get("genres", "")
+        genres = _names(values.get("genres", ""))
         yield values[id_column], values["title"], "" if genres == _NO_GENRES else genres
+
+
+def _whole(path: Path, rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: cannot cut the text into fields ({error}); look for a quote that is never "
+            "closed"
+        ) from None
+
+
+def _names(text: str) -> str:
+    """Genres between `|`, also of a JSON list of objects with names, as in TMDB's CSV files."""
+    if not text.startswith("["):
+        return text
+    try:
+        return "|".join(str(entry["name"]) for entry in json.loads(text))
+    except (ValueError, TypeError, KeyError):
+        return text
 
 
 def _bad_line(path: Path, number: int, line: str, expected: str) -> UserError:

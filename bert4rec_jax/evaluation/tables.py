@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from bert4rec_jax.data.catalog import PAD
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.assessment import Assessment
@@ -66,7 +67,8 @@ def recommendations_table(
     long_enough = np.flatnonzero(lengths >= titles)
     if not len(long_enough):
         long_enough = np.arange(len(cases))
-    picks = long_enough[np.linspace(0, len(long_enough) - 1, users + 2).astype(int)[1:-1]]
+    spread = np.linspace(0, len(long_enough) - 1, users + 2).astype(int)[1:-1]
+    picks = long_enough[np.unique(spread)]
     ids = store.user_ids()
     for pick in picks:
         row = int(cases.rows[pick])
@@ -81,6 +83,7 @@ def recommendations_table(
                 if t == target
                 else escape(catalog.title(int(t)))
                 for t in ranking.top[pick, :titles]
+                if t != PAD
             ),
             f"{escape(catalog.title(target))}\n[dim]rank {rank:,} of {len(catalog):,}[/]",
             end_section=True,

@@ -46,6 +46,11 @@ def exported(bundles: Iterable[Path]) -> dict[str, Callable[..., Ranking]]:
     """
     scorers = {str(path): load(path) for path in bundles}
     for path, scorer in scorers.items():
+        if scorer.bundle.manifest.get("all_events"):
+            raise UserError(
+                f"{path} was trained on all events, the test among them, so it cannot be tested; "
+                "export the run before its final fit (without its folder `final`) to test a bundle"
+            )
         if scorer.bundle.retriever is not None:
             raise UserError(
                 f"{path} is a pipeline, whose lists are shorter than the catalog that is ranked; "

@@ -41,13 +41,13 @@ from bert4rec_jax.serving.bundle import (
 )
 from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
 from bert4rec_jax.serving.weights import Dtype, stored
-from bert4rec_jax.setting import open_finished
+from bert4rec_jax.setting import FinishedRun, as_served, open_finished
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import digest
 
 # JAX's promise: an export can be read by later versions for six months.
 _READABLE = timedelta(days=180)
-ORIGIN = ("step", "parameters_sha256", "data_fingerprint", "metrics")
+ORIGIN = ("step", "parameters_sha256", "all_events", "data_fingerprint", "metrics")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +106,13 @@ def export(
 
 
 def read_run(run: Path, *, console: Console) -> TrainedModel:
-    """The model of a run that `bert4rec evaluate` tests.
+    """The model of a run that is served: that of its final fit, else the one that was tested.
 
     Raises:
       UserError: the run has no checkpoint that can be read.
     """
-    finished = open_finished(run, console)
+    tested = open_finished(run, console)
+    finished = as_served(tested, console)
     setting, best = finished.setting, finished.best
     if setting.config.model.times:
         raise UserError(
@@ -119,8 +120,10 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
             "bundles do not carry; train with --model.no-times to export"
         )
     store = setting.store
+    if not finished.all_events:
+        _tell_what_is_missing(finished, console)
     variables = jax.tree.map(to_host, finished.variables())
-    parameters = digest(best.state.params)
+    parameters = digest(tested.best.state.params)
     return TrainedModel(
         config=setting.config,
         model=setting.model(),
@@ -130,12 +133,27 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
         thumbs=setting.thumbs,
         origin={
             "step": best.step,
-            "parameters_sha256": parameters,
+            "parameters_sha256": digest(best.state.params),
+            "all_events": finished.all_events,
             "data_fingerprint": store.fingerprint,
             "metrics": _metrics(run, NAMES[setting.config.model.kind], parameters),
         },
         encoding=setting.encoding,
         user_encoding=setting.user_encoding,
+    )
+
+
+def _tell_what_is_missing(finished: FinishedRun, console: Console) -> None:
+    setting, store = finished.setting, finished.setting.source
+    scored = setting.scored(finished.trained)
+    watched = np.bincount(store.tokens, minlength=len(scored)) > 0
+    unlisted = int((watched & ~scored).sum())
+    console.print(
+        "  the model was trained without the events held out for validation and test"
+        + (f", and {unlisted:,} items have no others: they are never listed" if unlisted else "")
+        + "; the training command with --final-fit trains it on all events",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

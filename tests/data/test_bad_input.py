@@ -70,9 +70,7 @@ def test_a_last_line_that_is_cut_off_is_told_apart(tmp_path, name):
         ("ratings.dat", "1,7,4,978300760\n", ", line 1: '1,7,4,978300760' has 1 field, expected"),
         ("ratings.dat", "1::7::4::5\n1:7:4:5:6:7:8\n", ", line 2: '1:7:4:5:6:7:8' has a stray col"),
         ("u.data", "1,7,4,978300760\n", ", line 1: '1,7,4,978300760' has 1 field, expected"),
-        ("log.csv", "user_id;item_id\n1;7\n",
-         " has no column 'user_id' for the user; its columns are 'user_id;item_id': give its name "
-         "with --user-column"),
+        ("log.csv", "user_id;item_id\n1;7\n", " is cut by semicolons ('user_id;item_id'); save it"),
         ("log.tsv", "user_id,item_id\n1,7\n", " has no column 'user_id' for the user; its columns"),
     ],
 )  # fmt: skip
@@ -190,8 +188,8 @@ def test_a_quote_that_is_never_closed(tmp_path):
         ("user,item_id\n1,2\n", None, "no column 'user_id' for the user; its columns are 'user', "),
         ("user_id,movie\n1,2\n", None, "no column 'item_id' for the item; its columns are 'user_i"),
         ("user_id,item_id,ts\n1,2,3\n", None, "no column 'timestamp' for the timestamp; its "
-         "columns are 'user_id', 'item_id', 'ts': give its name with --timestamp-column, or None "
-         "if the rows are in time order"),
+         "columns are 'user_id', 'item_id', 'ts': prepare it with `bert4rec prepare "
+         "--timestamp-column NAME`, or None if the rows are in time order"),
         ("user_id,item_id\n1,2\n", Columns(timestamp="ts"), "no column 'ts' for the timestamp"),
         ("user_id,item_id\n1,2\n", Columns(rating="stars"), "no column 'stars' for the rating"),
         ("user_id,item_id,item_id\n1,2,3\n", None, "two columns 'item_id' for the item"),

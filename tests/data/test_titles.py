@@ -55,6 +55,13 @@ def test_tables(tmp_path, name, content):
     assert read_titles(tmp_path / name) == expected
 
 
+def test_genres_of_tmdb_become_names(tmp_path):
+    file = tmp_path / "movies.csv"
+    genres = '"[{""id"": 18, ""name"": ""Drama""}, {""id"": 10752, ""name"": ""War""}]"'
+    file.write_text(f"id,title,genres\n7,A,{genres}\n8,B,[]\n9,C,[noir]\n")
+    assert read_titles(file) == {"7": ("A", "Drama|War"), "8": ("B", ""), "9": ("C", "[noir]")}
+
+
 def test_a_table_without_genres_has_titles(tmp_path):
     (tmp_path / "t.csv").write_text("item_id,title\n07,Bond\n")
     assert read_titles(tmp_path / "t.csv") == {"07": ("Bond", "")}
@@ -79,6 +86,13 @@ def test_lines_that_are_no_titles_are_named(tmp_path, content, message):
     (tmp_path / "titles").write_text(content, newline="")
     with pytest.raises(UserError, match=rf"titles.*{message}"):
         read_titles(tmp_path / "titles")
+
+
+def test_a_quote_that_is_never_closed_is_told(tmp_path):
+    file = tmp_path / "movies.csv"
+    file.write_text('movieId,title\n1,"A\n' + "2,B\n" * 40_000)
+    with pytest.raises(UserError, match=r"movies\.csv: cannot cut the text into fields .*closed"):
+        read_titles(file)
 
 
 def test_a_missing_file_is_named(tmp_path):
