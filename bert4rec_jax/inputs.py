@@ -10,6 +10,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bert4rec_jax.config import DataConfig
+from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.cold import arrange, choose_cold, cold_items
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
 from bert4rec_jax.data.split import Split
@@ -32,10 +33,12 @@ class KnownContent:
     Attributes:
       matrix: `[V, F]`, 0 for items about which nothing is known.
       encoding: what made it.
+      names: the catalog with titles and genres that came with it, or None.
     """
 
     matrix: npt.NDArray[np.float32]
     encoding: Encoding
+    names: Catalog | None = None
 
 
 def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceStore:
@@ -141,7 +144,7 @@ def open_content(
         content = Content.open(Path(config.content), catalog)
         _refuse_leak(content, config)
         matrix = np.where(content.present()[:, None], content.matrix, 0)
-        return KnownContent(matrix, content.encoding)
+        return KnownContent(matrix, content.encoding, content.names)
     movies = movies_of(catalog)
     fitted = counts[catalog.is_item()] > 0
     if not any(movie.genres or movie.year for movie in movies):

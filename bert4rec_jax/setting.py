@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
 from bert4rec_jax.corrections import Corrections, read_corrections
+from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.split import (
     Cases,
     Split,
@@ -86,6 +87,12 @@ class Setting:
     def encoding(self) -> Encoding | None:
         """What made the content, and makes that of new items; None without content."""
         return None if self.known_content is None else self.known_content.encoding
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items, with titles and genres of the content where the log came without."""
+        names = None if self.known_content is None else self.known_content.names
+        return names or self.store.catalog
 
     @property
     def users(self) -> Features | None:

@@ -18,6 +18,7 @@ def add_items(
     separator: str = "|",
     embeddings: Path | None = None,
     ids: tuple[str, ...] = (),
+    skip_known: bool = False,
     offset: float | None = None,
     dtype: Literal["float32", "bfloat16", "int8"] = "float32",
     text_model: str | None = None,
@@ -33,6 +34,7 @@ def add_items(
         separator: Separator of lists within one field of the table.
         embeddings: Precomputed embeddings of the new movies, if the model's content has them.
         ids: Only add these movies. None: all of the table.
+        skip_known: Leave out movies of the table that the model has already, as of a whole catalog.
         offset: Added to the scores of all items without a training event. None: as calibrated.
         dtype: Type of the weights, as for `bert4rec export`; SOURCE itself has to be in float32.
         text_model: Folder of the text model, if the model's texts were embedded by a local one.
@@ -47,6 +49,7 @@ def add_items(
         bundle,
         sources=Sources(metadata, id_column, None, separator, embeddings),
         ids=ids,
+        skip_known=skip_known,
         offset=offset,
         dtype=dtype,
         text_model=text_model,

@@ -26,6 +26,7 @@ from bert4rec_jax.features.content import (
 from bert4rec_jax.features.coverage import Coverage, coverage_of, share
 from bert4rec_jax.features.encoder import fit
 from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.movie import named
 from bert4rec_jax.features.options import DEFAULTS, Options, TextOptions
 from bert4rec_jax.features.sources import NO_SOURCES, Sources, gather
 from bert4rec_jax.features.text import Embedder
@@ -150,5 +151,6 @@ def build(
             ],
             **(about or {}),
         },
+        named(catalog, known.movies) if known.metadata else None,
     )
     return BuiltContent(content, tuple(report))

@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _KIND = "bert4rec content"
 _MATRIX = "content.npy"
+_NAMES = "names.parquet"
 _ENCODER = "encoder.json"
 _AGAIN = "make it again with `bert4rec features STORE --output DIR`"
 
@@ -49,6 +50,12 @@ class Content:
     def encoding(self) -> Encoding:
         """The encoder with the text model that its embeddings came from."""
         return Encoding(self.encoder, self.manifest.get("text"), self.manifest.get("id_column"))
+
+    @cached_property
+    def names(self) -> Catalog | None:
+        """The catalog with the titles and genres of the table; None in content of before."""
+        file = self.path / _NAMES
+        return Catalog.read(file) if file.is_file() else None
 
     @property
     def width(self) -> int:
@@ -166,6 +173,7 @@ def write_content(
     matrix: npt.NDArray[np.float32],
     encoder: Encoder,
     about: dict[str, Any],
+    names: Catalog | None = None,
 ) -> Content:
     """Write content as a folder, which appears whole or not at all.
 
@@ -175,6 +183,7 @@ def write_content(
       matrix: `[V, F]`.
       encoder: what made it.
       about: more entries of the manifest.
+      names: the catalog with the titles and genres of the table, if there was one.
 
     Raises:
       UserError: `path` exists and is not content, or it cannot be written.
@@ -183,6 +192,8 @@ def write_content(
     with whole_folder(path) as partial:
         np.save(partial / _MATRIX, matrix, allow_pickle=False)
         (partial / _ENCODER).write_text(encoder.dumps(), encoding="utf-8")
+        if names is not None:
+            names.write(partial / _NAMES)
         manifest = {
             "kind": _KIND,
             "schema_version": SCHEMA_VERSION,

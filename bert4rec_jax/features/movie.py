@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bert4rec_jax.data.catalog import Catalog
@@ -99,6 +99,23 @@ def movies_of(catalog: Catalog) -> list[Movie]:
         _movie(item_id, title, genres)
         for item_id, title, genres in zip(catalog.item_ids, catalog.titles, catalog.genres)
     ]
+
+
+def named(catalog: Catalog, movies: Sequence[Movie]) -> Catalog:
+    """A catalog with the titles, years and genres of movies where it has none of its own."""
+    titles = tuple(
+        title_of(item_id, movie) if title == item_id else title
+        for item_id, title, movie in zip(catalog.item_ids, catalog.titles, movies)
+    )
+    genres = tuple(own or "|".join(movie.genres) for own, movie in zip(catalog.genres, movies))
+    return Catalog(catalog.item_ids, titles, genres)
+
+
+def title_of(item_id: str, movie: Movie) -> str:
+    """The title with the year, as far as they are known; else the item's id."""
+    if movie.title is None:
+        return item_id
+    return f"{movie.title} ({movie.year})" if movie.year else movie.title
 
 
 def _movie(item_id: str, title: str, genres: str) -> Movie:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import ID_COLUMNS, imdb_number, plain
-from bert4rec_jax.features.movie import Movie
+from bert4rec_jax.features.movie import Movie, title_of
 from bert4rec_jax.features.records import column_names, read_records
 from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
 
@@ -25,6 +25,7 @@ def read_releases(
     id_column: str | None = None,
     usual_column: str | None = None,
     ids: Sequence[str] = (),
+    skip_known: bool = False,
     separator: str = "|",
 ) -> tuple[str, Catalog]:
     """The movies of a table as a catalog of their own, to be appended to another one.
@@ -38,6 +39,7 @@ def read_releases(
         catalog; where none knows any, `usual_column`, or the first.
       usual_column: by which the items of the catalog were found in a table, if they were.
       ids: the only movies to take, in the table's form or the catalog's; empty for all.
+      skip_known: leave out movies that the catalog has already, instead of refusing them.
       separator: between the names of a list in one text.
 
     Returns:
@@ -50,6 +52,7 @@ def read_releases(
     column = id_column or _column(path, catalog, usual_column)
     digits = _digits(catalog)
     wanted = {_in_form(item_id, digits) for item_id in ids}
+    own = {imdb_number(item_id) for item_id in catalog.item_ids} if skip_known else set()
     places: dict[str, str] = {}
     movies: list[Movie] = []
     for where, values in read_records(path, {column, "external_ids", *COLUMNS}):
@@ -57,7 +60,7 @@ def read_releases(
         if found is None:
             raise UserError(f"{where}: the {column} is missing; expected an id: correct the row")
         item_id = _in_form(found, digits)
-        if wanted and item_id not in wanted:
+        if (wanted and item_id not in wanted) or imdb_number(item_id) in own:
             continue
         if item_id in places:
             raise UserError(
@@ -72,12 +75,16 @@ def read_releases(
             )
         places[item_id] = where
         movies.append(movie_of(values, where, separator=separator))
-    missing = sorted(wanted - places.keys())
+    if not places and own:
+        raise UserError(f"{path} has no movie that the catalog does not have already")
+    missing = sorted(
+        item_id for item_id in wanted - places.keys() if imdb_number(item_id) not in own
+    )
     if missing:
         raise UserError(f"{path} has no {column} {_some(missing)}; check the spelling")
     new = Catalog(
         tuple(places),
-        tuple(_title(item_id, movie) for item_id, movie in zip(places, movies)),
+        tuple(title_of(item_id, movie) for item_id, movie in zip(places, movies)),
         tuple("|".join(movie.genres) for movie in movies),
     )
     refuse_known(new.item_ids, catalog)
@@ -114,7 +121,7 @@ def refuse_known(item_ids: Sequence[str], catalog: Catalog) -> None:
     if known:
         raise UserError(
             f"{len(known):,} of {len(item_ids):,} items to add are in the catalog already "
-            f"({_some(known)}); leave them out, or name the new ones with --ids"
+            f"({_some(known)}); leave them out, or use --skip-known"
         )
 
 
@@ -147,12 +154,6 @@ def _digits(catalog: Catalog) -> bool:
 def _in_form(item_id: str, digits: bool) -> str:
     found = _IMDB.fullmatch(item_id)
     return found[1] if digits and found else item_id
-
-
-def _title(item_id: str, movie: Movie) -> str:
-    if movie.title is None:
-        return item_id
-    return f"{movie.title} ({movie.year})" if movie.year else movie.title
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -45,6 +45,7 @@ def add_items(
     *,
     sources: Sources,
     ids: Sequence[str] = (),
+    skip_known: bool = False,
     offset: float | None = None,
     dtype: Dtype = "float32",
     text_model: str | None = None,
@@ -60,6 +61,7 @@ def add_items(
       output: the bundle to make; an earlier bundle there is replaced, also `source` itself.
       sources: a table of the new movies, their embeddings, or both.
       ids: the only movies of the table to add; or, without a table, those of the embeddings.
+      skip_known: leave out movies of the table that the model has, instead of refusing them.
       offset: added to the bias of all items without a training event. None: as calibrated.
       dtype: how the weights of `output` are stored; see `serving.weights`.
       text_model: the folder of the model that embedded the texts, where it was one.
@@ -84,6 +86,7 @@ def add_items(
             id_column=sources.id_column,
             usual_column=trained.encoding.id_column,
             ids=ids,
+            skip_known=skip_known,
             separator=sources.separator,
         )
         sources = replace(sources, id_column=column)

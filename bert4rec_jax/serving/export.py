@@ -128,7 +128,7 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
         config=setting.config,
         model=setting.model(),
         variables=variables,
-        catalog=store.catalog,
+        catalog=setting.catalog,
         known=setting.scored(finished.trained),
         thumbs=setting.thumbs,
         origin={

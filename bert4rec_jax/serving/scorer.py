@@ -26,7 +26,7 @@ from bert4rec_jax.serving.ranking import Lists, Ranker
 from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
 
-Ids = Sequence[str]
+Ids = Sequence[str | int]
 Facts = Mapping[str, Any]  # about a user: name -> value; what is not there is not known
 
 
@@ -70,6 +70,21 @@ def load(
     """
     opened = Bundle.open(Path(bundle))
     return Scorer(opened, batch_size=batch_size, devices=devices, filters=filters)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemVectors:
+    """Items as a model sees them, in the order of the catalog.
+
+    Attributes:
+      item_ids: external ids of the n items.
+      vectors: `[n, D]` float32.
+      biases: `[n]` float32.
+    """
+
+    item_ids: tuple[str, ...]
+    vectors: npt.NDArray[np.float32]
+    biases: npt.NDArray[np.float32]
 
 
 class Scorer:
@@ -173,6 +188,31 @@ class Scorer:
         """The best items of the whole catalog for each history."""
         return self._answer(histories, None, exclude, ratings, k, keep_seen, users)
 
+    def item_vectors(self) -> ItemVectors:
+        """The vectors and biases of all items that can be listed; of a pipeline, its ranker's.
+
+        A model's score of an item is `user_vector @ vector + bias`; covisitation, where a bundle
+        has it, comes on top.
+        """
+        tokens = np.flatnonzero(self._listed)
+        functions = self.ranker.functions
+        return ItemVectors(
+            tuple(self.catalog.item_id(int(token)) for token in tokens),
+            np.asarray(functions.vectors)[tokens],
+            np.asarray(functions.bias)[tokens],
+        )
+
+    def user_vectors(
+        self,
+        histories: Sequence[Ids],
+        *,
+        ratings: Sequence[Sequence[float]] | None = None,
+        users: Sequence[Facts] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """`[N, D]`: what the model makes of each history; see `item_vectors`."""
+        requests, _ = self._requests(histories, None, None, ratings, users)
+        return self.ranker.user_vectors(requests)
+
     def similar(self, item: str, k: int = 10) -> Answer:
         """The items whose vectors have the largest cosine with that of one item.
 
@@ -212,6 +252,18 @@ class Scorer:
     ) -> list[Answer]:
         if k is not None:
             _require_positive(k)
+        requests, named = self._requests(histories, candidates, exclude, ratings, users)
+        return self._answers(self.lists(requests, top=k, keep_seen=keep_seen), named)
+
+    def _requests(
+        self,
+        histories: Sequence[Ids],
+        candidates: Sequence[Ids] | None,
+        exclude: Sequence[Ids] | None,
+        ratings: Sequence[Sequence[float]] | None,
+        users: Sequence[Facts] | None,
+    ) -> tuple[Requests, list[list[str]]]:
+        """Requests, and all ids that each names."""
         asked = _id_lists("histories", histories, len(histories))
         others = {
             name: _id_lists(name, lists, len(asked))
@@ -227,8 +279,7 @@ class Scorer:
         requests = self.reader.read(table, source="the question")
         if users is not None:
             requests = replace(requests, users=self._users(users, len(asked)))
-        lists = self.lists(requests, top=k, keep_seen=keep_seen)
-        return self._answers(lists, [[*chain(*rows)] for rows in zip(asked, *others.values())])
+        return requests, [[*chain(*rows)] for rows in zip(asked, *others.values())]
 
     def _users(
         self, users: Sequence[Facts], count: int
@@ -276,12 +327,12 @@ def _id_lists(name: str, lists: Sequence[Ids], count: int) -> list[list[str]]:
         raise UserError(f"{len(lists)} lists of {name} for {count} histories; give one list each")
     for row, ids in enumerate(lists):
         for item in ids:
-            if not isinstance(item, str):
+            if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
                 raise UserError(
                     f"{name}[{row}] holds {item!r} of type {type(item).__name__}; item ids are "
-                    "texts, as in the catalog"
+                    "texts, as in the catalog, or whole numbers"
                 )
-    return [list(ids) for ids in lists]
+    return [[str(item) for item in ids] for ids in lists]
 
 
 def _require_positive(k: int) -> None:

@@ -224,6 +224,21 @@ def test_texts_of_which_there_are_none(tmp_path):
         made(store, tmp_path / "c", text=TextOptions("fake"), embedder=shelf.Fake())
 
 
+def test_titles_and_genres_of_the_table_are_kept_for_items_without(tmp_path):
+    bare = shelf.store(tmp_path / "bare", titles={})
+    table = shelf.write_parquet(tmp_path / "movies.parquet")
+    content = build(
+        bare, tmp_path / "content", fitted=np.ones(6, bool), sources=Sources(metadata=table),
+        options=Options(min_count=1),
+    ).content  # fmt: skip
+    names = content.names
+    token = names.token("0114709")
+    assert names.title(token) == "Toy Story (1995)"
+    assert names.genres_of(token) == ("Animation", "Comedy")
+    assert names.item_ids == bare.catalog.item_ids
+    assert names.title(names.token("2294629")) == "2294629"  # of which nothing is known
+
+
 def test_an_id_map_leads_to_the_table(store, tmp_path):
     table = pq.read_table(shelf.write_parquet(tmp_path / "m.parquet")).drop_columns(["imdb_id"])
     pq.write_table(table, tmp_path / "m.parquet")

@@ -163,6 +163,9 @@ def test_the_column_of_ids_is_the_one_that_the_catalog_knows(tmp_path):
         read_releases(table, old)
     column, new = read_releases(table, old, ids=["3"])
     assert (column, new.item_ids) == ("movieId", ("3",))
+    assert read_releases(table, old, skip_known=True)[1] == new
+    with pytest.raises(UserError, match="has no movie that the catalog does not have already"):
+        read_releases(table, Catalog(("1", "3"), ("A", "C"), ("", "")), skip_known=True)
     table.write_text("imdb_id,movieId,title\ntt0000009,3,C\n")  # nothing tells which is meant
     assert read_releases(table, old)[0] == "imdb_id"
     column, new = read_releases(table, old, usual_column="movieId")

@@ -110,6 +110,21 @@ def test_a_score_that_is_not_a_number_is_an_error(bundle, tmp_path, ids):
         scorer.rank([ids[:3]], [ids[4:6]])
 
 
+def test_whole_numbers_are_ids_too(scorer):
+    assert scorer.recommend([3, np.int64(5)]) == scorer.recommend(["3", "5"])
+
+
+def test_vectors_give_the_scores_that_are_listed(scorer, ids):
+    histories = [ids[:3], ids[4:9], []]
+    items, users = scorer.item_vectors(), scorer.user_vectors(histories)
+    scores = users @ items.vectors.T + items.biases
+    for row, history in enumerate(histories):
+        answer = scorer.rank([history], [list(items.item_ids)], keep_seen=True)[0]
+        found = dict(zip(answer.item_ids, answer.scores))
+        expected = dict(zip(items.item_ids, scores[row]))
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
 def test_similar_is_the_cosine(scorer, trained, ids):
     table, _ = item_vectors(trained)
     table = np.asarray(table)
@@ -152,7 +167,10 @@ def test_ratings_become_thumbs(scorer, ids):
         (lambda s: s.similar("no such item"), "item 'no such item' is not among the 40 items"),
         (lambda s: s.recommend("1"), "histories holds a text where a list of item ids"),
         (lambda s: s.rank([["1"]], ["2"]), "candidates holds a text"),
-        (lambda s: s.recommend([7]), r"histories\[0\] holds 7 of type int; item ids are texts"),
+        (
+            lambda s: s.recommend([7.0]),
+            r"histories\[0\] holds 7.0 of type float; item ids are texts",
+        ),
         (lambda s: s.rank([["1"]], []), "0 lists of candidates for 1 histories"),
         (lambda s: s.recommend_batch([["1"]], ratings=[]), "0 ratings for 1 histories"),
         (lambda s: Scorer(s.bundle, batch_size=0), "batch_size is 0"),
