@@ -429,4 +429,4 @@ def _show(setting: Setting, tested: _Tested, console: Console) -> None:
             console.print(f"Share of untrained items in the lists: {shares}", highlight=False)
     for name, answers in list(tested.comparison.rankings.items())[:1]:
         chosen = answers[NAMES[setting.config.model.kind]]
-        console.print(recommendations_table(sets[name], chosen, setting.store))
+        console.print(recommendations_table(sets[name], chosen, setting.store, setting.catalog))

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from bert4rec_jax.data.catalog import PAD
+from bert4rec_jax.data.catalog import PAD, Catalog
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.assessment import Assessment
@@ -52,7 +52,13 @@ def _short(share: float) -> str:
 
 
 def recommendations_table(
-    cases: Cases, ranking: Ranking, store: SequenceStore, *, users: int = 3, titles: int = 5
+    cases: Cases,
+    ranking: Ranking,
+    store: SequenceStore,
+    catalog: Catalog,
+    *,
+    users: int = 3,
+    titles: int = 5,
 ) -> Table:
     """Last movies of a few users beside what the model recommends, and what they watched next.
 
@@ -62,7 +68,6 @@ def recommendations_table(
     table = Table(title="What some users watched, and what the model would have shown them")
     for name in ("user", f"last {titles} movies", f"top {titles} recommended", "watched next"):
         table.add_column(name, overflow="fold")
-    catalog = store.catalog
     lengths = cases.rows - store.offsets[cases.users]
     long_enough = np.flatnonzero(lengths >= titles)
     if not len(long_enough):

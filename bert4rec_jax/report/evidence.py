@@ -57,6 +57,7 @@ class Evidence:
       asked: `test`, or `validation` where the test split was not read with these parameters.
       source: the data as it was prepared.
       store: the histories of it that the run is about.
+      catalog: ids, titles and genres.
       cases: the M questions.
       ranks: model -> `[M]`, the model first, then the baselines.
       top: `[M, 10]` what the model recommends.
@@ -75,6 +76,7 @@ class Evidence:
     asked: str
     source: SequenceStore
     store: SequenceStore
+    catalog: Catalog
     cases: Cases
     ranks: Mapping[str, Ints]
     top: npt.NDArray[np.int32]
@@ -86,11 +88,6 @@ class Evidence:
     results: Mapping[str, Any]
     step: int
     resamples: int
-
-    @property
-    def catalog(self) -> Catalog:
-        """Ids, titles and genres."""
-        return self.store.catalog
 
     @property
     def targets(self) -> npt.NDArray[np.int32]:
@@ -146,6 +143,7 @@ def gather(run: Path, console: Console) -> Evidence:
         asked=asked,
         source=setting.source,
         store=store,
+        catalog=setting.catalog,
         cases=cases,
         ranks=ranks,
         top=ranking.top,
