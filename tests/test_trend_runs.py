@@ -119,7 +119,7 @@ def test_a_model_that_is_not_trained_to_its_end_is_not_used(run, tmp_path, at):
     assert (
         found.corrections.shift is None and "stopped before its calibration" in said.file.getvalue()
     )
-    assert (f"stopped at step {other} of {step}:" in said.file.getvalue()) == (at[:3] == "the")
+    assert (f"stopped at step {other} of {step}," in said.file.getvalue()) == (at[:3] == "the")
 
 
 def test_a_run_can_be_opened_on_other_devices(run, tmp_path, monkeypatch):

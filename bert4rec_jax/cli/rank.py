@@ -36,7 +36,8 @@ def rank(
     Args:
         bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.
         requests: Parquet file, or a folder of them, with the columns user_id and history (list of
-            item ids, oldest first); optional list columns: ratings, candidates, exclude.
+            item ids, oldest first); optional list columns: ratings, candidates, exclude. Or a
+            folder made by `bert4rec prepare`: all its users with their whole histories.
         output: Output folder of Parquet files with user_id, item_ids and scores.
         retriever: With --ranker, instead of BUNDLE: the bundle that finds candidates.
         ranker: The bundle that ranks the candidates.
@@ -54,26 +55,31 @@ def rank(
             $RAY_ADDRESS, or a cluster started for this job.
         ray_actors: Number of Ray actors. None: one per GPU, or one per machine without GPUs.
     """
+    from bert4rec_jax.data.store import is_store
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.serving.display import counts_table, job_progress
     from bert4rec_jax.serving.filters import Filters
     from bert4rec_jax.serving.job import local, rank_file
     from bert4rec_jax.serving.ray_engine import RayEngine
+    from bert4rec_jax.serving.store_requests import request_file
     from bert4rec_jax.serving.worker import Options
 
     if engine == "local" and (ray_address, ray_actors) != (None, None):
         raise UserError("--ray-address and --ray-actors are for --engine ray")
     if engine == "ray" and bundle is None:
         raise UserError("--engine ray needs one BUNDLE; join the two with `bert4rec pipeline`")
+    if engine == "ray" and is_store(requests):
+        raise UserError("--engine ray needs a Parquet file of requests that every machine can read")
     filters = Filters(genres, years, only.resolve() if only else None)
     options = Options(top, keep_seen, batch_size, shard_rows, filters)
     with (
         chosen_bundle(bundle, retriever, ranker, candidates, blend) as opened,
+        request_file(requests) as asked,
         job_progress(Console(stderr=True)) as progress,
     ):
         manifest = rank_file(
             opened,
-            requests,
+            asked,
             output,
             options,
             engine=local if engine == "local" else RayEngine(ray_address, ray_actors),

@@ -70,7 +70,7 @@ def test_a_final_fit_that_was_stopped_is_not_served(final, tmp_path):
             shutil.copytree(earlier, checkpoints / earlier.name)
     said = Console(file=io.StringIO(), width=300)
     served = as_served(open_finished(copy, said), said)
-    assert not served.all_events and f"of {step:,}: so" not in said.file.getvalue()
+    assert not served.all_events
     export(copy, tmp_path / "bundle", console=said)
     shown = said.file.getvalue()
     assert "was trained without the events held out" in shown and "--final-fit" in shown

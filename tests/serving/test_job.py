@@ -17,6 +17,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.job import rank_file
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.shards import Shard, Shards
+from bert4rec_jax.serving.store_requests import request_file
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SMALL = Options(top=5, batch_size=16, shard_rows=40)
@@ -80,6 +81,23 @@ def test_candidates_and_exclusions(bundle, scorer, tmp_path):
     }  # fmt: skip
     assert manifest["counts"] == expected
     assert manifest["job"]["top"] is None
+
+
+def test_all_users_of_a_prepared_log_are_requests(bundle, scorer, store, tmp_path):
+    with request_file(store.path) as asked:
+        rank_file(bundle, asked, tmp_path / "out", SMALL)
+        requests = pq.read_table(asked).to_pylist()
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert [row["user_id"] for row in rows] == store.user_ids()
+    catalog = store.catalog
+    for user, row in enumerate(requests):
+        assert row["history"] == [catalog.item_id(token) for token in store.history(user)]
+        stars = store.ratings[store.offsets[user] : store.offsets[user + 1]]
+        np.testing.assert_array_equal(row["ratings"], stars)
+    answer = scorer.recommend(requests[7]["history"], k=5, ratings=requests[7]["ratings"])
+    assert tuple(rows[7]["item_ids"]) == answer.item_ids
+    with request_file(tmp_path / "in.parquet") as same:
+        assert same == tmp_path / "in.parquet"
 
 
 def test_no_requests_are_an_empty_table(bundle, tmp_path):

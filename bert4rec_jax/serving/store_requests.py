@@ -1,0 +1,58 @@
+"""Requests of all users of a prepared log, with their whole histories, as a file holds them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.data.store import SequenceStore, is_store
+from bert4rec_jax.serving.requests import HISTORY, RATINGS, USER
+
+_USERS = 65_536  # in memory at once
+
+
+@contextmanager
+def request_file(path: Path) -> Iterator[Path]:
+    """A file of requests: the one at `path`, or that of the store there while the context is open.
+
+    Raises:
+      UserError: the store cannot be read.
+    """
+    if not is_store(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="requests-") as folder:
+        file = Path(folder) / f"{path.resolve().name}.parquet"
+        write_requests(SequenceStore.open(path), file)
+        yield file
+
+
+def write_requests(store: SequenceStore, file: Path) -> None:
+    """Write a request per user, in the order of the store, with ratings where the log has any."""
+    users = pa.array(store.user_ids(), pa.string())
+    item_ids = pa.array(store.catalog.item_ids, pa.string())
+    rated = any(
+        np.isfinite(store.ratings[start : start + (1 << 20)]).any()
+        for start in range(0, store.num_interactions, 1 << 20)
+    )
+    fields = [(USER, pa.string()), (HISTORY, pa.list_(pa.string()))]
+    schema = pa.schema(fields + ([(RATINGS, pa.list_(pa.float32()))] if rated else []))
+    with pq.ParquetWriter(file, schema) as writer:
+        for first in range(0, store.num_users, _USERS):
+            stop = min(first + _USERS, store.num_users)
+            bounds = store.offsets[first : stop + 1]
+            rows = slice(int(bounds[0]), int(bounds[-1]))
+            lists = pa.array(bounds - bounds[0], pa.int32())
+            items = item_ids.take(pa.array(store.tokens[rows] - FIRST_ITEM))
+            columns = [users.slice(first, stop - first), pa.ListArray.from_arrays(lists, items)]
+            if rated:
+                values = pa.array(np.asarray(store.ratings[rows]), pa.float32())
+                columns.append(pa.ListArray.from_arrays(lists, values))
+            writer.write_table(pa.table(columns, schema=schema))
