@@ -97,7 +97,8 @@ def test_ids_alone_know_nothing_of_cold_items(run, tmp_path):
     assert results["test_cold"]["BERT4Rec"]["hr@10"] == 0
     assert results["test_cold"]["BERT4Rec"]["cold_exposure@10"] == 0
     assert results["test_warm"]["BERT4Rec"]["mrr"] > 0
-    assert not (tmp_path / "ids" / CALIBRATION).exists()
+    kept = json.loads((tmp_path / "ids" / CALIBRATION).read_text())
+    assert kept == {"parameters_sha256": results["parameters_sha256"]["tested"]}  # nothing added
 
 
 def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):

@@ -93,7 +93,10 @@ def test_another_model_or_content_is_one_clear_error(runs, tmp_path):
     _, new, _ = runs
     other = replace(new, workdir=str(tmp_path / "other"))
     for changed, message in (
-        (replace(other, model=replace(other.model, dim=8)), "trained another model .*dim=16"),
+        (
+            replace(other, model=replace(other.model, dim=8)),
+            r"trained another model:\n  model.dim: 16 -> 8\n",
+        ),
         (replace(other, data=replace(other.data, content="")), "on content with other columns"),
         (replace(other, init_from=str(tmp_path / "nothing")), "holds no checkpoint"),
         (replace(new, init_from=""), r"init_from: '.*old_run' -> ''"),
