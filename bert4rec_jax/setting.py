@@ -344,12 +344,11 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
         config = replace(config, mesh=MeshConfig())  # trained on other devices than these
     setting = open_setting(config, console)
 
-    split, store = setting.split, setting.store
+    split = setting.split
     selected = load_selected(setting, console)
     refitted = _load_whole(setting, REFIT, selected.step, console) if split.refits else None
     best, stop = (selected, split.train_stop) if refitted is None else (refitted, split.refit_stop)
-    params = best.state.params
-    corrections = read_corrections(workdir, params, store=store, stop=stop, length=setting.length)
+    corrections = _corrections(setting, best.state.params, stop)
     if corrections is None and (split.refits or config.calibration.covisitation):
         console.print(
             f"[yellow]{workdir} was stopped before its calibration: nothing is added to the scores "
@@ -376,13 +375,7 @@ def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
     setting, stop = finished.setting, finished.setting.split.train_stop
     if not setting.split.refits:
         return finished
-    corrections = read_corrections(
-        Path(setting.config.workdir),
-        finished.best.state.params,
-        store=setting.store,
-        stop=stop,
-        length=setting.length,
-    )
+    corrections = _corrections(setting, finished.best.state.params, stop)
     return replace(
         finished,
         best=load_selected(setting, console),
@@ -402,13 +395,7 @@ def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
     if best is None:
         return finished
     stop = setting.store.offsets[1:]
-    corrections = read_corrections(
-        Path(setting.config.workdir),
-        finished.best.state.params,
-        store=setting.store,
-        stop=stop,
-        length=setting.length,
-    )
+    corrections = _corrections(setting, finished.best.state.params, stop)
     return replace(
         finished,
         best=best,
@@ -425,6 +412,12 @@ def load_selected(setting: Setting, console: Console) -> Checkpoint:
       UserError: the folder holds no checkpoint that can be read.
     """
     return _load(setting, Path(setting.config.workdir), console)
+
+
+def _corrections(setting: Setting, params: Any, stop: npt.NDArray[np.int64]) -> Corrections | None:
+    """What calibration of tested parameters adds to a model of the rows `offsets[u]:stop[u]`."""
+    workdir = Path(setting.config.workdir)
+    return read_corrections(workdir, params, store=setting.store, stop=stop, length=setting.length)
 
 
 def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Checkpoint | None:
