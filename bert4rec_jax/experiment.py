@@ -367,8 +367,8 @@ def _introduce(setting: Setting, recipe: str, console: Console) -> None:
     config, source, split = setting.config, setting.source, setting.split
     device = jax.devices()[0]
     console.print(
-        f"[bold]{recipe}[/]: {escape(config.data.path)}, {source.num_interactions:,} interactions "
-        f"of {source.num_users:,} users with {len(source.catalog):,} items, "
+        f"[bold]{recipe}[/] on {escape(config.data.path)}: {source.num_interactions:,} "
+        f"interactions of {source.num_users:,} users with {len(source.catalog):,} items, "
         f"{split.name.replace('_', ' ')}, on {jax.device_count()} x {device.device_kind} "
         f"({' x '.join(f'{n} {axis}' for axis, n in setting.mesh.shape.items())})",
         highlight=False,

@@ -121,7 +121,7 @@ def refuse_known(item_ids: Sequence[str], catalog: Catalog) -> None:
     if known:
         raise UserError(
             f"{len(known):,} of {len(item_ids):,} items to add are in the catalog already "
-            f"({_some(known)}); leave them out, or use --skip-known"
+            f"({_some(known)}); leave them out (--skip-known does, of a table)"
         )
 
 

@@ -148,10 +148,11 @@ def _tell_what_is_missing(finished: FinishedRun, console: Console) -> None:
     scored = setting.scored(finished.trained)
     watched = np.bincount(store.tokens, minlength=len(scored)) > 0
     unlisted = int((watched & ~scored).sum())
+    remedy = "; the training command with --final-fit trains it on all events"
     console.print(
         "  the model was trained without the events held out for validation and test"
         + (f", and {unlisted:,} items have no others: they are never listed" if unlisted else "")
-        + "; the training command with --final-fit trains it on all events",
+        + ("" if setting.config.data.split == "cold-items" else remedy),
         highlight=False,
         soft_wrap=True,
     )
