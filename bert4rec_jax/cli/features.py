@@ -21,6 +21,8 @@ def features(
     id_column: str | None = None,
     id_map: Path | None = None,
     separator: str = "|",
+    name_columns: tuple[str, ...] = (),
+    number_columns: tuple[str, ...] = (),
     blocks: tuple[BlockName, ...] = USUAL,
     min_count: int = 5,
     keywords: int = 512,
@@ -41,7 +43,7 @@ def features(
     embeddings: Path | None = None,
     like: Path | None = None,
 ) -> None:
-    """Turn movie metadata and texts into item features (content) for a store.
+    """Turn metadata and texts of movies, or of other items, into content for a store.
 
     Args:
         store: A folder made by `bert4rec prepare`.
@@ -51,6 +53,9 @@ def features(
         id_column: Id column of the table. None: the one that matches most items.
         id_map: File with two columns that maps item ids of the store to ids of the table.
         separator: Separator of lists within one field of the table.
+        name_columns: Other columns of the table that hold categories or lists of them, such as the
+            brand of a product.
+        number_columns: Other columns of the table that hold numbers, such as its price.
         blocks: Feature blocks to make. Keywords, cast and crew have so many columns that a model
             overfits them on a log of a few thousand movies.
         min_count: Training items in which a name must occur to get its own column.
@@ -77,11 +82,14 @@ def features(
     from bert4rec_jax.features.build import build, training_items
     from bert4rec_jax.features.content import made_for, read_encoding
     from bert4rec_jax.features.coverage import table
-    from bert4rec_jax.features.options import Options, TextOptions
+    from bert4rec_jax.features.options import Options, OtherColumns, TextOptions
     from bert4rec_jax.features.sources import Sources
     from bert4rec_jax.features.text import DEFAULT_MODEL
 
-    options = Options(blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns)
+    others = OtherColumns(name_columns, number_columns)
+    options = Options(
+        blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns, others
+    )
     if like and options != Options():
         raise UserError(
             "--like makes the columns of earlier content; leave out the options that choose columns"
@@ -92,6 +100,8 @@ def features(
         ("text-prompt", text_prompt, "--text or --text-model", text or text_model),
         ("keywords", keywords != Options().keywords, "--blocks ... keywords", "keywords" in blocks),
         ("cast", cast != Options().cast, "--blocks ... cast", "cast" in blocks),
+        ("name-columns", name_columns, "--metadata", metadata),
+        ("number-columns", number_columns, "--metadata", metadata),
         ("crew", crew != Options().crew, "--blocks ... crew", "crew" in blocks),
     ):
         if given and not there:

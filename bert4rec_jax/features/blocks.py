@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +28,10 @@ VALUES_PER_KNOT = 8  # different ones
 
 @dataclass(frozen=True)
 class NameBlock:
-    """Names of one field of a movie, multi-hot: genres, language, keywords, cast, ...
+    """Names of one fact about movies, multi-hot: genres, language, keywords, cast, ...
 
     Attributes:
-      name: of the block and of the field of `Movie`.
+      name: of the block and of the fact.
       vocabulary: the columns of names; one for "missing" follows them.
       scale: what the ones are.
     """
@@ -80,7 +79,7 @@ class Curve:
     knots are quantiles, of log(1 + x) for budgets and the like: dense where the numbers are.
 
     Attributes:
-      name: of the field of `Movie`.
+      name: of the fact.
       knots: rising.
     """
 
@@ -189,7 +188,7 @@ def _scale(rows: Rows) -> float:
 
 
 def _values(field: str, movies: Sequence[Movie]) -> npt.NDArray[np.float64]:
-    values: list[Any] = [getattr(movie, field) for movie in movies]
+    values = (movie.number(field) for movie in movies)
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 

@@ -105,6 +105,7 @@ def build(
     known = gather(
         catalog,
         sources,
+        others=(like.encoder.options if like else options).others,
         text=text,
         embedder=embedder,
         cache=cache,

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.blocks import Curve, NameBlock, NumberBlock, VectorBlock
 from bert4rec_jax.features.movie import Movie
-from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.options import Options, OtherColumns
 from bert4rec_jax.features.vectors import Vectors
 from bert4rec_jax.features.vocabulary import Vocabulary
 
 SCHEMA_VERSION = 2
 
 _NUMBERS = ("runtime", "released", "budget")
+_OTHERS = "other numbers"
 _LEAKY = ("popularity", "vote_average", "vote_count", "revenue")
 _KINDS = {"names": NameBlock, "numbers": NumberBlock, "vectors": VectorBlock}
 
@@ -122,6 +123,8 @@ class Encoder:
             if values["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema {values['schema_version']}")
             options = {**values["options"], "blocks": tuple(values["options"]["blocks"])}
+            others = options.get("others", {})  # not in what earlier versions wrote
+            options["others"] = OtherColumns(**{kind: tuple(x) for kind, x in others.items()})
             return cls(tuple(map(_block, values["blocks"])), Options(**options))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
@@ -164,14 +167,21 @@ def fit(
             )
     if options.leaky:
         blocks.append(NumberBlock.fit("leaky", _LEAKY, seen))
+    for name in options.others.names:
+        top, buckets = options.columns_of(name)
+        blocks.append(
+            NameBlock.fit(name, seen, min_count=options.min_count, top=top, buckets=buckets)
+        )
+    if options.others.numbers:
+        blocks.append(NumberBlock.fit(_OTHERS, options.others.numbers, seen))
     for name, given in (vectors or {}).items():
         blocks.append(VectorBlock.fit(name, Vectors(given.values[fitted], given.present[fitted])))
     kept = tuple(block for block in blocks if block)
     if not kept:
         raise UserError(
             f"none of the {len(seen):,} items with a training interaction has "
-            f"{', '.join([*options.blocks, *(vectors or {})])}; give a table of movies with "
-            "--metadata, or other --blocks"
+            f"{', '.join([*options.blocks, *options.others, *(vectors or {})])}; give a table with "
+            "--metadata, other --blocks, or --name-columns and --number-columns of the table"
         )
     return Encoder(kept, options)
 

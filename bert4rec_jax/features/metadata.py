@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from bert4rec_jax.data.download import Notify
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import ID_COLUMNS, Candidate, Match, best, candidate, plain
 from bert4rec_jax.features.movie import Movie, movies_of
+from bert4rec_jax.features.options import NO_OTHERS, OtherColumns
 from bert4rec_jax.features.records import column_names, read_records
 from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
 
@@ -43,6 +44,7 @@ def read_metadata(
     id_column: str | None = None,
     id_map: Mapping[str, str] | None = None,
     separator: str = "|",
+    others: OtherColumns = NO_OTHERS,
     notify: Notify = lambda sentence: None,
 ) -> Metadata:
     """Read a table of movies and keep the rows of a catalog's items; their order means nothing.
@@ -55,18 +57,19 @@ def read_metadata(
       id_column: column of ids. None: the one of `ID_COLUMNS` that matches most items.
       id_map: catalog id -> id in the table, where they differ.
       separator: between names of a list in one text.
+      others: columns to read besides those of movies.
       notify: called with a sentence on how ids were matched.
 
     Raises:
       UserError: the file cannot be read, has no column of ids or nothing else, matches nothing,
         has two rows for one item or a value that is not valid, or matches by accident.
     """
-    chosen, others = _choose(path, catalog, id_column, id_map)
+    chosen, tried = _choose(path, catalog, id_column, id_map, others)
     match = chosen.match
     movies = [Movie()] * len(catalog)
     matched = np.zeros(len(catalog), bool)
     seen: dict[str, str] = {}
-    for where, values in read_records(path, {match.column, "external_ids", *COLUMNS}):
+    for where, values in read_records(path, {match.column, "external_ids", *COLUMNS, *others}):
         value = id_of(values, match.column)
         positions = match.of(value)
         if not positions:
@@ -79,17 +82,23 @@ def read_metadata(
                 "movie: remove one of them"
             )
         seen[key] = where
-        movie = movie_of(values, where, separator=separator)
+        movie = movie_of(
+            values, where, separator=separator, names=others.names, numbers=others.numbers
+        )
         for position in positions:
             movies[position] = movie
             matched[position] = True
     _refuse_accident(path, catalog, match, movies)
-    notify(_sentence(path, catalog, chosen, others, movies))
+    notify(_sentence(path, catalog, chosen, tried, movies))
     return Metadata(movies, match.column, matched)
 
 
 def _choose(
-    path: Path, catalog: Catalog, id_column: str | None, id_map: Mapping[str, str] | None
+    path: Path,
+    catalog: Catalog,
+    id_column: str | None,
+    id_map: Mapping[str, str] | None,
+    others: OtherColumns,
 ) -> tuple[Candidate, list[Candidate]]:
     """The column of ids, and the others that were tried."""
     tried = ID_COLUMNS if id_column is None else (id_column,)
@@ -110,14 +119,31 @@ def _choose(
             f"{path} has {wanted}; its columns are {shown}: give the name of the column of ids "
             "with --id-column"
         )
-    if not columns.keys() & set(COLUMNS):
+    require_columns(path, others, columns)
+    if not columns.keys() & {*COLUMNS, *others}:
         raise UserError(
             f"{path} has no column that says something about a movie; its columns are {shown}, "
-            f"expected some of {', '.join(COLUMNS)}: rename them as TMDB does"
+            f"expected some of {', '.join(COLUMNS)}: rename them as TMDB does, or name those of "
+            "other items with --name-columns and --number-columns"
         )
     candidates = [candidate(column, values[column], catalog, id_map) for column in found]
     chosen = best(path, candidates, catalog)
     return chosen, [other for other in candidates if other is not chosen]
+
+
+def require_columns(path: Path, others: OtherColumns, columns: Iterable[str]) -> None:
+    """Refuse a table without the columns that are to be read besides those of movies.
+
+    Raises:
+      UserError: names the first one.
+    """
+    present = list(columns)
+    for name in others:
+        if name not in present:
+            raise UserError(
+                f"{path} has no column {name!r}; its columns are {', '.join(map(repr, present))}: "
+                "name one of them, or add it (values may be missing)"
+            )
 
 
 def _refuse_accident(path: Path, catalog: Catalog, match: Match, movies: list[Movie]) -> None:

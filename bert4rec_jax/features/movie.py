@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from bert4rec_jax.data.catalog import Catalog
 
@@ -34,6 +35,7 @@ class Movie:
       budget, revenue: US dollars, above 0.
       popularity, vote_average, vote_count: as of the day the table was made, so they know the
         future of every earlier interaction; revenue does too.
+      others: more facts by name: names or a number.
     """
 
     title: str | None = None
@@ -53,6 +55,7 @@ class Movie:
     vote_average: float | None = None
     vote_count: float | None = None
     revenue: float | None = None
+    others: Mapping[str, tuple[str, ...] | float] = field(default_factory=dict)
 
     @property
     def released(self) -> float | None:
@@ -61,10 +64,18 @@ class Movie:
             return self.date
         return self.year + 0.5
 
-    def names(self, field: str) -> tuple[str, ...]:
-        """The names in a field; a single one counts as a list of one."""
-        value = getattr(self, field)
+    def names(self, fact: str) -> tuple[str, ...]:
+        """The names in a field, or under another fact; a single one counts as a list of one."""
+        value = self._value(fact)
         return (value,) if isinstance(value, str) else tuple(value or ())
+
+    def number(self, fact: str) -> float | None:
+        """The number in a field, or under another fact."""
+        value = self._value(fact)
+        return None if value is None else float(value)
+
+    def _value(self, fact: str) -> Any:
+        return self.others[fact] if fact in self.others else getattr(self, fact, None)
 
     def or_else(self, other: Movie) -> Movie:
         """This movie, with the title, year and genres of another one where it has none."""

@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.tmdb import COLUMNS
 
 BlockName = Literal["genres", "language", "keywords", "cast", "crew", "companies", "numbers"]
 BLOCKS: tuple[BlockName, ...] = get_args(BlockName)
 USUAL: tuple[BlockName, ...] = ("genres", "language", "companies", "numbers")
 """What tells most about movies that nobody has watched. The others are learnt by heart."""
 
+_TAKEN = (*BLOCKS, "released", "leaky", "text", "embeddings", "other numbers")
 _TOP_OF_SHORT_LISTS = 64
+_TOP_OF_OTHERS = 256
+
+
+@dataclass(frozen=True)
+class OtherColumns:
+    """Columns of a table besides those of movies, such as the brands and prices of a shop.
+
+    Attributes:
+      names: hold text, a whole number or a list of these: categories.
+      numbers: hold finite numbers.
+    """
+
+    names: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self:
+            if list(self).count(name) > 1:
+                raise UserError(f"the column {name!r} is named twice; expected each once")
+            if name in COLUMNS:
+                raise UserError(
+                    f"the column {name!r} is one of movies, and read as such; leave it out here: "
+                    f"--blocks, --text or --leaky-columns choose among {', '.join(COLUMNS)}"
+                )
+            if name in _TAKEN:
+                raise UserError(
+                    f"the column {name!r} is called as a block is; rename it in the table (blocks "
+                    f"are {', '.join(_TAKEN)})"
+                )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.names, *self.numbers))
 
 
 @dataclass(frozen=True)
@@ -26,6 +61,7 @@ class Options:
       buckets: hashed columns that all other names of such a list share; genres and languages have
         one column for the rest.
       leaky: also popularity, votes and revenue, which know the future.
+      others: also these columns of the table.
     """
 
     blocks: tuple[BlockName, ...] = USUAL
@@ -36,6 +72,7 @@ class Options:
     companies: int = 32
     buckets: int = 16
     leaky: bool = False
+    others: OtherColumns = OtherColumns()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.blocks if name not in BLOCKS]
@@ -54,10 +91,13 @@ class Options:
         """The most names with a column of their own in a block of names, and its buckets."""
         if block in ("genres", "language"):
             return _TOP_OF_SHORT_LISTS, 1
+        if block in self.others.names:
+            return _TOP_OF_OTHERS, self.buckets
         return int(getattr(self, block)), self.buckets
 
 
 DEFAULTS = Options()
+NO_OTHERS = DEFAULTS.others
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from pathlib import Path
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import ID_COLUMNS, imdb_number, plain
+from bert4rec_jax.features.metadata import require_columns
 from bert4rec_jax.features.movie import Movie, title_of
+from bert4rec_jax.features.options import NO_OTHERS, OtherColumns
 from bert4rec_jax.features.records import column_names, read_records
 from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
 
@@ -27,6 +29,7 @@ def read_releases(
     ids: Sequence[str] = (),
     skip_known: bool = False,
     separator: str = "|",
+    others: OtherColumns = NO_OTHERS,
 ) -> tuple[str, Catalog]:
     """The movies of a table as a catalog of their own, to be appended to another one.
 
@@ -41,6 +44,7 @@ def read_releases(
       ids: the only movies to take, in the table's form or the catalog's; empty for all.
       skip_known: leave out movies that the catalog has already, instead of refusing them.
       separator: between the names of a list in one text.
+      others: columns to read besides those of movies.
 
     Returns:
       The column of ids, and the movies in the order of the table.
@@ -54,8 +58,10 @@ def read_releases(
     wanted = {_in_form(item_id, digits) for item_id in ids}
     own = {imdb_number(item_id) for item_id in catalog.item_ids} if skip_known else set()
     places: dict[str, str] = {}
+    columns: dict[str, None] = {}
     movies: list[Movie] = []
-    for where, values in read_records(path, {column, "external_ids", *COLUMNS}):
+    for where, values in read_records(path, {column, "external_ids", *COLUMNS, *others}):
+        columns |= dict.fromkeys(values)
         found = plain(id_of(values, column))
         if found is None:
             raise UserError(f"{where}: the {column} is missing; expected an id: correct the row")
@@ -74,7 +80,10 @@ def read_releases(
                 "--id-column"
             )
         places[item_id] = where
-        movies.append(movie_of(values, where, separator=separator))
+        movies.append(
+            movie_of(values, where, separator=separator, names=others.names, numbers=others.numbers)
+        )
+    require_columns(path, others, columns)
     if not places and own:
         raise UserError(f"{path} has no movie that the catalog does not have already")
     missing = sorted(

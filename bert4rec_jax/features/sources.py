@@ -17,7 +17,7 @@ from bert4rec_jax.features.embeddings import read_embeddings
 from bert4rec_jax.features.match import read_id_map
 from bert4rec_jax.features.metadata import Metadata, read_metadata
 from bert4rec_jax.features.movie import Movie, movies_of
-from bert4rec_jax.features.options import TextOptions
+from bert4rec_jax.features.options import NO_OTHERS, OtherColumns, TextOptions
 from bert4rec_jax.features.text import Embedder, default_prompt, load_model, text_of
 from bert4rec_jax.features.vectors import Vectors
 
@@ -85,6 +85,7 @@ def gather(
     catalog: Catalog,
     sources: Sources,
     *,
+    others: OtherColumns = NO_OTHERS,
     text: TextOptions | None = None,
     embedder: Embedder | None = None,
     cache: Path | None = None,
@@ -98,6 +99,7 @@ def gather(
     Args:
       catalog: the items.
       sources: see `Sources`.
+      others: columns of the metadata to read besides those of movies.
       text: embed texts with this model. None: do not.
       embedder: embeds them in place of `text.model`.
       cache: folder of embeddings computed earlier. None: `content` in `download.default_cache()`.
@@ -117,6 +119,7 @@ def gather(
             id_column=sources.id_column,
             id_map=id_map,
             separator=sources.separator,
+            others=others,
             notify=notify,
         )
         movies = [movie.or_else(own) for movie, own in zip(metadata.movies, movies)]

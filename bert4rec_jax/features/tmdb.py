@@ -42,7 +42,14 @@ def id_of(values: Mapping[str, Any], column: str) -> object:
     return values.get(column)
 
 
-def movie_of(values: Mapping[str, Any], where: str, *, separator: str = "|") -> Movie:
+def movie_of(
+    values: Mapping[str, Any],
+    where: str,
+    *,
+    separator: str = "|",
+    names: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+) -> Movie:
     """A record as a movie.
 
     Lists are text with a separator, JSON lists (of names or of objects with a `name`), or TMDB's
@@ -53,12 +60,18 @@ def movie_of(values: Mapping[str, Any], where: str, *, separator: str = "|") -> 
       values: the record.
       where: its place, for messages.
       separator: between the names of a list in one text.
+      names: more fields with names, which may be whole numbers or true and false too.
+      numbers: more fields with finite numbers.
 
     Raises:
       UserError: a field holds something else.
     """
     fields = _Fields(values, where, separator)
     spoken = fields.names("spoken_languages")
+    found = {
+        **{name: fields.categories(name) for name in names},
+        **{name: fields.number(name, least=-math.inf) for name in numbers},
+    }
     return Movie(
         title=fields.text("title") or fields.text("original_title"),
         year=fields.year("release_date") or fields.year("year"),
@@ -77,6 +90,7 @@ def movie_of(values: Mapping[str, Any], where: str, *, separator: str = "|") -> 
         vote_average=fields.number("vote_average") or None,
         vote_count=fields.number("vote_count"),
         revenue=fields.number("revenue") or None,
+        others={name: value for name, value in found.items() if value not in (None, ())},
     )
 
 
@@ -96,13 +110,13 @@ class _Fields:
             return value.strip()
         raise self._invalid(field, value, "text")
 
-    def number(self, field: str) -> float | None:
+    def number(self, field: str, *, least: float = 0) -> float | None:
         value = self.values.get(field)
         if _is_nothing(value):
             return None
         number = _float(value)
-        if number is None or not 0 <= number < math.inf:
-            raise self._invalid(field, value, "a number from 0")
+        if number is None or not (least <= number and math.isfinite(number)):
+            raise self._invalid(field, value, "a finite number" if least else "a number from 0")
         return number
 
     def year(self, field: str) -> int | None:
@@ -136,6 +150,14 @@ class _Fields:
         # A language is named by its code, as original_language is.
         key = "iso_639_1" if field == "spoken_languages" else "name"
         return self._unique(field, self._entries(field, self.values.get(field)), key)
+
+    def categories(self, field: str) -> tuple[str, ...]:
+        """Names, or codes that stand for some: 3 is "3", and so is 3.0; true is "true"."""
+        value = self.values.get(field)
+        entries = [value] if isinstance(value, int | float) else self._entries(field, value)
+        return self._unique(
+            field, [_category(entry) for entry in entries if not _is_nothing(entry)]
+        )
 
     def cast(self) -> tuple[str, ...]:
         """The top of the bill."""
@@ -197,6 +219,13 @@ class _Fields:
             f"{self.where}: the {field} {shorten(value)} is not valid; expected {expected}: fix "
             "or remove the row"
         )
+
+
+def _category(entry: object) -> object:
+    """A code as text; other entries as they are."""
+    if isinstance(entry, float) and entry.is_integer():
+        entry = int(entry)
+    return str(entry).lower() if isinstance(entry, int) else entry
 
 
 def _is_nothing(value: object) -> bool:

@@ -79,6 +79,7 @@ def add_items(
     """
     trained = open_source(source, console=console or Console(quiet=True))
     assert trained.encoding is not None
+    others = trained.encoding.encoder.options.others
     if sources.metadata:
         column, new = read_releases(
             sources.metadata,
@@ -88,6 +89,7 @@ def add_items(
             ids=ids,
             skip_known=skip_known,
             separator=sources.separator,
+            others=others,
         )
         sources = replace(sources, id_column=column)
     elif not ids:
@@ -97,6 +99,7 @@ def add_items(
     known = gather(
         new,
         sources,
+        others=others,
         text=trained.encoding.text_options(text_model),
         cache=cache,
         progress=progress,

@@ -144,7 +144,7 @@ def test_cut_offs():
 
 def test_nothing_known_is_an_error():
     with pytest.raises(UserError, match=r"none of the 1 items with a training interaction has genre"
-                       r"s, .*numbers; give a table of movies with --metadata"):  # fmt: skip
+                       r"s, .*numbers; give a table with --metadata"):  # fmt: skip
         fit([Movie()], np.array([True]), options=Options())
 
 
