@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
+from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format, TimeUnit
 
 if TYPE_CHECKING:
     from bert4rec_jax.data.prepare import Report
@@ -27,6 +27,9 @@ def prepare(
     item_column: str = "item_id",
     timestamp_column: str | None = "timestamp",
     rating_column: str | None = "rating",
+    event_column: str | None = None,
+    events: tuple[str, ...] = (),
+    timestamp_unit: TimeUnit = "s",
     titles: Path | None = None,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
@@ -45,10 +48,13 @@ def prepare(
             or the path of a log file or folder.
         output: The folder to make; an earlier store there is replaced.
         format: Format of the log. None: detected from file names and content.
-        user_column: User id column of a csv, tsv or parquet table.
+        user_column: User id column of a csv, tsv, jsonl or parquet table.
         item_column: Item id column of a table.
-        timestamp_column: Time column of a table: seconds or dates. None: rows are in time order.
+        timestamp_column: Time column of a table: numbers or dates. None: rows are in time order.
         rating_column: Rating column of a table. None: no ratings.
+        event_column: Event column of a table (view, purchase, ...). None: every row counts.
+        events: Events to keep, such as `purchase`; other rows are left out.
+        timestamp_unit: Unit of times that are numbers.
         titles: File with the titles of the items (movies.dat, u.item, movies.csv).
         min_user_interactions: Drop users with fewer interactions.
         min_item_interactions: Drop items with fewer interactions.
@@ -60,7 +66,10 @@ def prepare(
     from bert4rec_jax.data.columns import Columns
     from bert4rec_jax.data.prepare import prepare
 
-    columns = Columns(user_column, item_column, timestamp_column, rating_column)
+    columns = Columns(
+        user_column, item_column, timestamp_column, rating_column, event_column, events,
+        timestamp_unit,
+    )  # fmt: skip
     console = Console(stderr=True)
     columns_shown = (TextColumn("download"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(*columns_shown, console=console)
@@ -95,6 +104,8 @@ def _table(report: Report, output: Path) -> Table:
     for what, count in (
         ("interactions read", report.read),
         ("duplicates dropped", report.duplicates),
+        ("users left out: too few interactions", report.users_left_out),
+        ("items left out: too few interactions", report.items_left_out),
         ("users", report.users),
         ("items", report.items),
         ("items with a title", report.titled),
@@ -103,6 +114,8 @@ def _table(report: Report, output: Path) -> Table:
         ("longest history", report.longest),
     ):
         table.add_row(what, f"{count:,}")
+    if report.other_events:
+        table.add_row("rows of other events, left out", f"{report.other_events:,}")
     if report.empty_histories:
         table.add_row("users with an empty list", f"{report.empty_histories:,}")
     ratings = report.rating_range

@@ -6,27 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert4rec_jax.data.options import TimeUnit
 from bert4rec_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a `csv`, `tsv` or `parquet` table.
+    """Names of the columns of a `csv`, `tsv`, `jsonl` or `parquet` table, and what they hold.
 
     Attributes:
       user: external user ids.
       item: external item ids.
       timestamp: times. None: there are none, the rows are in time order.
       rating: ratings. None: there are none.
+      event: what a row is: a view, a purchase. None: all rows are interactions.
+      events: those that are; the rows of others are left out.
+      unit: of times that are numbers.
     """
 
     user: str = "user_id"
     item: str = "item_id"
     timestamp: str | None = "timestamp"
     rating: str | None = "rating"
+    event: str | None = None
+    events: tuple[str, ...] = ()
+    unit: TimeUnit = "s"
+
+    def __post_init__(self) -> None:
+        if bool(self.events) != (self.event is not None):
+            raise UserError(
+                "--event-column names the column of events, and --events those to keep: give both, "
+                "or neither"
+            )
 
     def find(self, path: Path, present: Sequence[str], *, lenient: bool) -> dict[str, str]:
-        """Role (user, item, timestamp, rating) -> the column of a table that plays it.
+        """Role (user, item, timestamp, rating, event) -> the column of a table that plays it.
 
         Args:
           path: the table, for messages.
@@ -43,6 +57,8 @@ class Columns:
             lenient and self.rating == Columns.rating and self.rating not in present
         ):
             wanted["rating"] = self.rating
+        if self.event is not None:
+            wanted["event"] = self.event
         untold = set(present) - set(wanted.values())
         if self.timestamp and not (lenient and self.timestamp == Columns.timestamp and not untold):
             wanted["timestamp"] = self.timestamp
@@ -68,5 +84,6 @@ _REMEDIES = {
     "item": "prepare it with `bert4rec prepare --item-column NAME`",
     "timestamp": "prepare it with `bert4rec prepare --timestamp-column NAME`, or None if the rows "
     "are in time order",
+    "event": "name the right one with --event-column",
     "rating": "prepare it with `bert4rec prepare --rating-column NAME`, or None if there are none",
 }

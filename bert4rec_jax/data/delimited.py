@@ -6,15 +6,18 @@ line, so once something is wrong the file is read again, line by line, to find t
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import itertools
 import lzma
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +26,12 @@ import pyarrow.csv as pa_csv
 from bert4rec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
+UNPACKED: dict[str, Callable[[BinaryIO], Any]] = {
+    ".xz": lzma.open,
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+}
+"""Suffixes of files that are unpacked while they are read."""
 _NOT_A_DELIMITER = "\x01"  # keeps a line in one piece
 
 
@@ -46,20 +55,35 @@ class Form:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, unpacking `.xz`; failures while it is open become a UserError that names it."""
+    """Open a file, unpacking those of `UNPACKED`; failures while it is open become a UserError that
+    names it."""
     try:
         with path.open("rb") as stream:
-            if path.suffix == ".xz":
-                with lzma.open(stream) as unpacked:
-                    yield cast(BinaryIO, unpacked)
-            else:
+            unpack = UNPACKED.get(path.suffix.lower())
+            if unpack is None:
                 yield stream
+            else:
+                with unpack(stream) as unpacked:
+                    yield cast(BinaryIO, unpacked)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (EOFError, lzma.LZMAError):
-        raise UserError(f"{path} is cut off or damaged; get a whole copy of it") from None
+    except (EOFError, lzma.LZMAError, zlib.error):
+        raise _damaged(path) from None
     except OSError as error:
+        if error.errno is None:  # of gzip and bz2, not of the system
+            raise _damaged(path) from None
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is cut off or damaged; get a whole copy of it")
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that tells a file's format, in lower case: `.csv` of `log.csv.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = len(suffixes) > 1 and suffixes[-1] in UNPACKED
+    return suffixes[-2] if packed else path.suffix.lower()
 
 
 def records(path: Path, form: Form) -> Iterator[tuple[int, list[str]]]:
@@ -118,7 +142,7 @@ def stream(path: Path, form: Form, columns: Mapping[str, str]) -> Iterator[dict[
     """The wanted columns as text, block by block.
 
     Args:
-      path: the file; `.xz` is unpacked on the way.
+      path: the file; those of `UNPACKED` are unpacked on the way.
       form: how to cut its lines.
       columns: the key under which a column is returned -> its name in the file.
 

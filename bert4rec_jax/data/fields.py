@@ -6,7 +6,8 @@ UserError for the first row that it cannot accept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert4rec_jax.data.delimited import shorten
+from bert4rec_jax.data.options import TimeUnit
 from bert4rec_jax.errors import UserError
 
 Where = Callable[[int], str]
 Parse = Callable[[pa.Array], npt.NDArray[Any]]
 
 LATEST = 4_133_980_799  # the last second of the year 2100
-_FINER_UNITS = (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9))
+_PARTS_OF_A_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_NAMES_OF_UNITS: dict[TimeUnit, str] = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+}
 
 
 def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
@@ -46,29 +54,45 @@ def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(encoded.indices, names)
 
 
-def timestamps(column: pa.Array, where: Where) -> npt.NDArray[np.int64]:
-    """Seconds since 1970 from numbers of seconds, dates, or text with either.
+def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> npt.NDArray[np.int64]:
+    """Seconds since 1970 from numbers in a unit, dates, or text with either.
 
     Fractions of a second are dropped; times without a zone are UTC.
     """
+    parts = _PARTS_OF_A_SECOND[unit]
     column = _decoded(column)
     kind = column.type
-    expected = "seconds since 1970, or a date such as 2024-05-31 18:00:00"
+    expected = f"{_NAMES_OF_UNITS[unit]} since 1970, or a date such as 2024-05-31 18:00:00"
     if column.null_count:
         raise _invalid(column, _first(column.is_null()), "timestamp", expected, where)
     if _is_text(kind):
-        parse: Parse = _seconds_of_text
+        parse: Parse = partial(_seconds_of_text, parts)
     elif pa.types.is_integer(kind):
-        parse = _seconds_of_integers
+        parse = partial(_seconds_of_integers, parts)
     elif pa.types.is_floating(kind):
-        parse = _seconds_of_floats
+        parse = partial(_seconds_of_floats, parts)
     elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         parse = _seconds_of_dates
     else:
         raise _wrong_type(column, "timestamp", expected, where)
     seconds = _parsed(column, parse, "timestamp", expected, where)
-    _refuse_absurd(seconds, column, where)
+    _refuse_absurd(seconds, column, where, unit)
     return seconds
+
+
+def chosen(
+    column: pa.Array, wanted: Sequence[str], where: Where
+) -> tuple[pa.BooleanArray, dict[str, int]]:
+    """Which rows hold one of some events, and how many rows each event has; text or whole numbers.
+
+    A row without an event is none of them.
+    """
+    column = _decoded(column)
+    if not (_is_text(column.type) or pa.types.is_integer(column.type)):
+        raise _wrong_type(column, "event", "text or whole numbers", where)
+    names = column.cast(pa.string()).fill_null("")
+    counts = {x["values"]: x["counts"] for x in pc.value_counts(names).to_pylist()}
+    return pc.is_in(names, pa.array(wanted, pa.string())), counts
 
 
 def ratings(column: pa.Array, where: Where, *, may_be_empty: bool) -> npt.NDArray[np.float32]:
@@ -130,37 +154,41 @@ def _invalid(column: pa.Array, row: int, what: str, expected: str, where: Where)
     raise UserError(f"{where(row)}: the {what} {came}; expected {expected}: fix or remove the row")
 
 
-def _refuse_absurd(seconds: npt.NDArray[np.int64], column: pa.Array, where: Where) -> None:
+def _refuse_absurd(
+    seconds: npt.NDArray[np.int64], column: pa.Array, where: Where, unit: TimeUnit
+) -> None:
     absurd = (seconds < 0) | (seconds > LATEST)
     if not absurd.any():
         return
     row = int(absurd.argmax())
-    value = int(seconds[row])
+    value, expected = int(seconds[row]), _NAMES_OF_UNITS[unit]
     came = f"{where(row)}: the timestamp {shorten(column[row].as_py())}"
     if value < 0:
-        raise UserError(f"{came} lies before 1970; expected seconds since 1970: fix the row")
-    finer = next((u for u, factor in _FINER_UNITS if value <= LATEST * factor), "another unit")
-    factor = dict(_FINER_UNITS).get(finer)
-    remedy = f"divide the column by {factor:,}" if factor else "convert the column"
-    raise UserError(
-        f"{came} lies beyond the year 2100; expected seconds since 1970: if these are {finer}, "
-        f"{remedy}"
+        raise UserError(f"{came} lies before 1970; expected {expected} since 1970: fix the row")
+    parts = value * _PARTS_OF_A_SECOND[unit]
+    finer = [u for u, factor in _PARTS_OF_A_SECOND.items() if parts <= LATEST * factor]
+    remedy = (
+        f"if these are {_NAMES_OF_UNITS[finer[0]]}, prepare the log with --timestamp-unit "
+        f"{finer[0]}"
+        if finer
+        else "convert the column"
     )
+    raise UserError(f"{came} lies beyond the year 2100; expected {expected} since 1970: {remedy}")
 
 
 def _first(marks: pa.BooleanArray) -> int:
     return int(pc.index(marks, pa.scalar(True)).as_py())
 
 
-def _seconds_of_text(column: pa.StringArray) -> npt.NDArray[np.int64]:
+def _seconds_of_text(parts: int, column: pa.StringArray) -> npt.NDArray[np.int64]:
     try:
-        return _seconds_of_integers(column)
+        return _seconds_of_integers(parts, column)
     except pa.ArrowInvalid:
         pass
     is_number = pc.match_substring_regex(column, r"^-?\d+(\.\d*)?$")
     rows = is_number.to_numpy(zero_copy_only=False)
     seconds = np.empty(len(column), np.int64)
-    seconds[rows] = _seconds_of_floats(column.filter(is_number).cast(pa.float64()))
+    seconds[rows] = _seconds_of_floats(parts, column.filter(is_number).cast(pa.float64()))
     seconds[~rows] = _seconds_of_dates(_dates(column.filter(pc.invert(is_number))))
     return seconds
 
@@ -179,12 +207,13 @@ def _seconds_of_dates(column: pa.Array) -> npt.NDArray[np.int64]:
     return _numpy(moments.cast(pa.int64()))
 
 
-def _seconds_of_integers(column: pa.Array) -> npt.NDArray[np.int64]:
-    return _numpy(column.cast(pa.int64()))
+def _seconds_of_integers(parts: int, column: pa.Array) -> npt.NDArray[np.int64]:
+    values: npt.NDArray[np.int64] = _numpy(column.cast(pa.int64()))
+    return values // parts
 
 
-def _seconds_of_floats(column: pa.Array) -> npt.NDArray[np.int64]:
-    values = _numpy(column)
+def _seconds_of_floats(parts: int, column: pa.Array) -> npt.NDArray[np.int64]:
+    values = _numpy(column) / parts
     if not np.isfinite(values).all():
         raise pa.ArrowInvalid("not finite")
     seconds: npt.NDArray[np.int64] = np.clip(np.floor(values), -1, 2**62).astype(np.int64)

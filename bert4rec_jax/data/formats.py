@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bert4rec_jax.data.delimited import Form, first_line, open_bytes, shorten
+from bert4rec_jax.data.delimited import UNPACKED, Form, first_line, open_bytes, shorten, suffix_of
 from bert4rec_jax.data.options import FORMATS, Format
 from bert4rec_jax.errors import UserError
 
@@ -21,17 +21,18 @@ FORMS: dict[Format, Form] = {
 
 _IN_A_FOLDER: dict[str, tuple[Format, ...]] = {
     "ratings.dat": ("movielens-dat",),
-    "ratings.dat.xz": ("movielens-dat",),
     "u.data": ("movielens-100k",),
     "ratings.csv": ("movielens-csv", "csv"),
 }
 _TITLE_NAMES: dict[Format, tuple[str, ...]] = {
-    "movielens-dat": ("movies.dat", "movies.dat.xz"),
+    "movielens-dat": ("movies.dat",),
     "movielens-100k": ("u.item",),
     "movielens-csv": ("movies.csv",),
 }
 _MOVIELENS_HEADER = ["userId", "movieId", "rating", "timestamp"]
-_PACKED = (".gz", ".bz2", ".zst", ".zip", ".7z", ".tar")
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+_PACKED = (".zst", ".zip", ".7z", ".tar", ".tgz")
+_ENDINGS = ("", *UNPACKED)
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ class LogFiles:
 def locate(path: Path, format: Format | None = None) -> LogFiles:
     """Find the log in a file or folder, and its format unless that is given.
 
-    In a folder: `ratings.dat` (`.xz`), `u.data` or `ratings.csv`, or else all `*.parquet` in the
-    order of their names, but for names that begin with `_` or a dot. A file may have any name:
+    In a folder: `ratings.dat`, `u.data` or `ratings.csv`, or else all `*.parquet` in the order of
+    their names, but for names that begin with `_` or a dot. All but Parquet may be packed, with
+    `.gz`, `.bz2` or `.xz` behind the name. A file may have any name:
     ratings with `::` between the fields are `movielens-dat`, four columns of numbers between tabs
     `movielens-100k`, the header `userId,movieId,rating,timestamp` is `movielens-csv`, two words on
-    a line are `pairs`; other tables are told by `.csv`, `.tsv` and `.parquet`.
+    a line are `pairs`, a JSON object on each line is `jsonl`; other tables are told by `.csv`,
+    `.tsv` and `.parquet`.
 
     Raises:
       UserError: there is nothing to read, or nothing that could be told apart.
@@ -65,21 +68,26 @@ def locate(path: Path, format: Format | None = None) -> LogFiles:
         raise UserError(f"{path} does not exist; give a log file, a folder or a data set's name")
     parts = _parts(path, format) if path.is_dir() else (path,)
     for part in parts:
-        if part.suffix in _PACKED:
+        if {part.suffix, suffix_of(part)} & set(_PACKED):
             raise UserError(f"{part} is packed; unpack it and give the file or folder inside")
         if not part.stat().st_size:
             raise UserError(f"{part} is empty")
     found = format or _format_of(parts[0])
-    beside = (parts[0].with_name(name) for name in _TITLE_NAMES.get(found, ()))
+    beside = (
+        parts[0].with_name(name + ending)
+        for name in _TITLE_NAMES.get(found, ())
+        for ending in _ENDINGS
+    )
     return LogFiles(found, parts, next((file for file in beside if file.is_file()), None))
 
 
 def _parts(folder: Path, format: Format | None) -> tuple[Path, ...]:
     """The log files in a folder."""
     logs = [
-        folder / name
+        folder / (name + ending)
         for name, formats in _IN_A_FOLDER.items()
-        if format in (None, *formats) and (folder / name).is_file()
+        for ending in _ENDINGS
+        if format in (None, *formats) and (folder / (name + ending)).is_file()
     ]
     tables = tuple(sorted(filter(_is_shard, folder.iterdir())))
     tables = tables if format in (None, "parquet") else ()
@@ -103,12 +111,14 @@ def _is_shard(file: Path) -> bool:
 
 
 def _format_of(file: Path) -> Format:
-    named = _IN_A_FOLDER.get(file.name, ())
+    packed = file.suffix.lower() in UNPACKED
+    named = _IN_A_FOLDER.get(file.stem if packed else file.name, ())
+    suffix = suffix_of(file)
     if len(named) == 1:
         return named[0]
     with open_bytes(file) as stream:
         start = stream.read(4)
-    if file.suffix == ".parquet" or start == b"PAR1":
+    if suffix == ".parquet" or start == b"PAR1":
         return "parquet"
     line = first_line(file)
     fields = line.split("\t")
@@ -116,10 +126,12 @@ def _format_of(file: Path) -> Format:
         return "movielens-dat"
     if line.split(",") == _MOVIELENS_HEADER:
         return "movielens-csv"
-    if file.suffix == ".csv":
+    if suffix == ".csv":
         return "csv"
-    if file.suffix == ".tsv":
+    if suffix == ".tsv":
         return "tsv"
+    if suffix in _JSON_LINES or line.startswith("{"):
+        return "jsonl"
     if len(fields) == len(_ROLES) and all(field.isdecimal() for field in fields):
         return "movielens-100k"
     if len(line.split()) == 2:

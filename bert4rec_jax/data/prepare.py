@@ -45,6 +45,9 @@ class Report:
       time_range: first and last second in the store; None without times.
       titled: items in the store that have a title.
       empty_histories: rows of a grouped log without an item, which hold no interaction.
+      other_events: rows that were left out for their event.
+      users_left_out: users of the log with too few interactions.
+      items_left_out: items of the log with too few.
     """
 
     read: int
@@ -58,6 +61,9 @@ class Report:
     time_range: tuple[int, int] | None
     titled: int
     empty_histories: int = 0
+    other_events: int = 0
+    users_left_out: int = 0
+    items_left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,9 @@ def prepare(
     times = _Range()
     with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
         found = _in_time_order(log, folder / "read", ordered, rows_in_memory)
-        keep = k_core(lambda: ordered.pairs(rows_in_memory), *ordered.sizes, **minima)
-        about = {
+        users, items = ordered.sizes
+        keep = k_core(lambda: ordered.pairs(rows_in_memory), users, items, **minima)
+        about: dict[str, Any] = {
             "name": _name(source),
             "format": log.format,
             "files": [{"name": name, "sha256": checksum} for name, checksum in log.checksums],
@@ -147,6 +154,8 @@ def prepare(
             "duplicates": found.read - len(ordered),
             "max_rating": found.ratings.found and found.ratings.found[1],
         }
+        if columns is not None and columns.events:
+            about["events"] = list(columns.events)
         pieces = _kept(ordered.pieces(rows_in_memory), keep, times)
         fill_store(folder, pieces, titles=log.titles, source=about)
     store = SequenceStore.open(output.resolve())
@@ -163,6 +172,9 @@ def prepare(
         time_range=times.found if store.timed else None,
         titled=sum(item_id in log.titles for item_id in store.catalog.item_ids),
         empty_histories=found.empty_histories,
+        other_events=found.other_events,
+        users_left_out=users - store.num_users,
+        items_left_out=items - len(store.catalog),
     )
     return PreparedStore(store, report)
 
@@ -188,21 +200,23 @@ class _Read:
 
     read: int
     empty_histories: int
+    other_events: int
     ratings: _Range
 
 
 def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Read:
     """Sort a log into rows on disk, with a folder for what it was read to in between."""
-    empty, ratings = 0, _Range()
+    empty, others, ratings = 0, 0, _Range()
     with Rows(scratch) as read:
         runs = Runs(read)
         for block in log.blocks(rows):
             runs.append(block.interactions)
             ratings.widen(block.interactions.ratings)
             empty += block.empty_histories
+            others += sum(block.events.values()) - len(block.interactions) if block.events else 0
         for piece in runs.in_time_order(rows):
             ordered.append(piece)
-        return _Read(len(read), empty, ratings)
+        return _Read(len(read), empty, others, ratings)
 
 
 def _kept(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bert4rec_jax.data import delimited, fields, parquet
+from bert4rec_jax.data import delimited, fields, jsonlines, parquet
 from bert4rec_jax.data.columns import MOVIELENS, Columns
 from bert4rec_jax.data.formats import FORMS, LogFiles, locate
 from bert4rec_jax.data.grouped import exploded, is_list
@@ -21,7 +22,7 @@ from bert4rec_jax.data.store import sha256
 from bert4rec_jax.data.titles import Titles, read_titles
 from bert4rec_jax.errors import UserError
 
-_TABLES = ("csv", "tsv", "parquet")
+_TABLES = ("csv", "tsv", "jsonl", "parquet")
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,13 @@ class Block:
         one have all ids. `timed` is False and the timestamps are row numbers where the log has no
         times.
       empty_histories: rows of a grouped log, among those read for this block, without an item.
+      events: how many rows each event had, among those read for this block, where events are
+        chosen.
     """
 
     interactions: Interactions
     empty_histories: int
+    events: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,16 @@ class RawLog:
           UserError: a line or value that cannot be accepted, or no interaction at all.
         """
         users = items = pa.array([], pa.string())
+        events: Counter[str] = Counter()
         first = 0
         for chunks in _together((c for part in self.parts for c in part.chunks()), rows):
             block = _block(chunks, users, items, first)
             users, items = block.interactions.user_ids, block.interactions.item_ids
             first += len(block.interactions)
+            events.update(block.events)
             yield block
+        for part in self.parts[:1]:
+            part.require_events(events)
         if not first:
             raise UserError(f"{self.parts[0].path} is empty: it holds no interaction")
 
@@ -87,7 +95,7 @@ def read_log(
     Args:
       path: see `formats.locate`.
       format: how to read it; None tells it by name and content.
-      columns: of `csv`, `tsv` and `parquet` tables; None takes the default names.
+      columns: of `csv`, `tsv`, `jsonl` and `parquet` tables; None takes the default names.
       titles: see `titles.read_titles`; None takes the titles file beside the log, if any.
 
     Raises:
@@ -119,6 +127,7 @@ class _Chunk:
     timestamps: npt.NDArray[np.int64] | None
     ratings: npt.NDArray[np.float32] | None
     empty_histories: int
+    events: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -128,14 +137,16 @@ class Part:
     Attributes:
       path: the file.
       format: how it is read.
-      names: the columns to read by role: user, item, timestamp, rating.
+      names: the columns to read by role: user, item, timestamp, rating, event.
       grouped: a row is a user with lists.
+      columns: what the columns hold.
     """
 
     path: Path
     format: Format
     names: dict[str, str]
     grouped: bool
+    columns: Columns
 
     def chunks(self) -> Iterator[_Chunk]:
         """The file, checked, a piece at a time."""
@@ -147,26 +158,52 @@ class Part:
             where: fields.Where = partial(self._place, first)
             if self.grouped:
                 batch, where, empty = exploded(batch, where)
+            events: dict[str, int] = {}
+            if "event" in batch:
+                batch, where, events = _of_events(batch, self.columns.events, where)
+            times = batch.get("timestamp")
             yield _Chunk(
                 fields.ids(batch["user"], "user", where),
                 fields.ids(batch["item"], "item", where),
-                fields.timestamps(batch["timestamp"], where) if "timestamp" in batch else None,
+                None if times is None else fields.timestamps(times, where, self.columns.unit),
                 fields.ratings(batch["rating"], where, may_be_empty=self.format in _TABLES)
                 if "rating" in batch
                 else None,
                 empty,
+                events,
             )
             first += count
+
+    def require_events(self, found: Mapping[str, int]) -> None:
+        """Refuse a log without a row of an event that is wanted.
+
+        Args:
+          found: event -> rows of the log.
+
+        Raises:
+          UserError: names the first one.
+        """
+        for event in self.columns.events:
+            if not found.get(event):
+                known = ", ".join(f"{name!r} ({n:,} rows)" for name, n in list(found.items())[:10])
+                raise UserError(
+                    f"{self.path}: no row has the event {event!r} in {self.columns.event!r}; there "
+                    f"are {known}: name some of these with --events"
+                )
 
     def _batches(self) -> Iterator[dict[str, pa.Array]]:
         if self.format == "parquet":
             return parquet.stream(self.path, self.names)
+        if self.format == "jsonl":
+            return jsonlines.stream(self.path, self.names)
         return delimited.stream(self.path, FORMS[self.format], self.names)
 
     def _place(self, first: int, row: int) -> str:
         """Where row `first + row` of the file stands, as messages say it."""
         if self.format == "parquet":
             return f"{self.path}, row {first + row + 1}"
+        if self.format == "jsonl":
+            return f"{self.path}, line {jsonlines.line_of(self.path, first + row)}"
         return f"{self.path}, line {delimited.line_of(self.path, FORMS[self.format], first + row)}"
 
 
@@ -189,17 +226,17 @@ def _parts(log: LogFiles, columns: Columns) -> tuple[Part, ...]:
 
 
 def _part(path: Path, format: Format, columns: Columns) -> Part:
-    if format == "parquet":
-        schema = parquet.schema(path)
+    if format in ("parquet", "jsonl"):
+        schema = (parquet if format == "parquet" else jsonlines).schema(path)
         names = columns.find(path, schema.names, lenient=True)
-        return Part(path, format, names, _is_grouped(path, schema, names))
+        return Part(path, format, names, _is_grouped(path, schema, names), columns)
     form = FORMS[format]
     if not form.headed:
-        return Part(path, format, {name: name for name in form.names}, False)
+        return Part(path, format, {name: name for name in form.names}, False, columns)
     present = delimited.header(path, form)
     if format == "movielens-csv":
-        return Part(path, format, MOVIELENS.find(path, present, lenient=False), False)
-    return Part(path, format, columns.find(path, present, lenient=True), False)
+        return Part(path, format, MOVIELENS.find(path, present, lenient=False), False, MOVIELENS)
+    return Part(path, format, columns.find(path, present, lenient=True), False, columns)
 
 
 def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:
@@ -216,6 +253,16 @@ def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:
                 f"name another column with --{role}-column"
             )
     return True
+
+
+def _of_events(
+    batch: Mapping[str, pa.Array], wanted: Sequence[str], where: fields.Where
+) -> tuple[dict[str, pa.Array], fields.Where, dict[str, int]]:
+    """The rows of some events, what names their places, and how many rows each event has."""
+    kept, counts = fields.chosen(batch["event"], wanted, where)
+    rows = np.flatnonzero(kept.to_numpy(zero_copy_only=False))
+    chosen = {role: column.filter(kept) for role, column in batch.items()}
+    return chosen, lambda row: where(int(rows[row])), counts
 
 
 def _together(chunks: Iterable[_Chunk], rows: int) -> Iterator[list[_Chunk]]:
@@ -249,7 +296,10 @@ def _block(
         item_ids=item_ids,
         timed=bool(times),
     )
-    return Block(interactions, sum(chunk.empty_histories for chunk in chunks))
+    events: Counter[str] = Counter()
+    for chunk in chunks:
+        events.update(chunk.events)
+    return Block(interactions, sum(chunk.empty_histories for chunk in chunks), events)
 
 
 def _coded(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert4rec_jax.data import delimited, parquet
-from bert4rec_jax.data.delimited import Form, open_bytes, shorten
+from bert4rec_jax.data.delimited import Form, open_bytes, shorten, suffix_of
 from bert4rec_jax.errors import UserError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -30,8 +30,8 @@ def read_records(
 ) -> Iterator[Record]:
     """Rows of a Parquet, CSV, TSV or JSON file, one by one.
 
-    The suffix tells the format; `.xz` behind it is unpacked. A `.json` file holds one object per
-    line or one array of objects.
+    The suffix tells the format; `.gz`, `.bz2` or `.xz` behind it is unpacked. A `.json` file holds
+    one object per line or one array of objects.
 
     Args:
       path: the file.
@@ -41,7 +41,7 @@ def read_records(
     Raises:
       UserError: the file is missing, of no known format, empty or broken, with the line.
     """
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix == ".parquet":
         rows = _of_parquet(path, wanted)
     elif suffix in _SEPARATORS:
@@ -62,7 +62,7 @@ def read_records(
 
 def has_types(path: Path) -> bool:
     """Whether values of a table have types of their own; in CSV and TSV all are text."""
-    return _suffix(path) not in _SEPARATORS
+    return suffix_of(path) not in _SEPARATORS
 
 
 def column_names(path: Path) -> list[str] | None:
@@ -72,11 +72,6 @@ def column_names(path: Path) -> list[str] | None:
       UserError: the file is no whole Parquet file.
     """
     return parquet.column_names(path) if path.suffix.lower() == ".parquet" else None
-
-
-def _suffix(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return suffixes[-2] if suffixes[-1:] == [".xz"] and len(suffixes) > 1 else path.suffix.lower()
 
 
 def _of_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Record]:

@@ -1,5 +1,7 @@
 """Every kind of broken log, and the one message that it ends in."""
 
+import bz2
+import gzip
 import lzma
 
 import pyarrow as pa
@@ -105,11 +107,11 @@ def test_bytes_that_are_not_utf8_are_shown_with_their_line(tmp_path, name):
         ("", "timestamp is empty; expected seconds since 1970"),
         ("-5", "timestamp '-5' lies before 1970; expected seconds since 1970"),
         ("978300760000", "timestamp '978300760000' lies beyond the year 2100; expected seconds "
-         "since 1970: if these are milliseconds, divide the column by 1,000"),
-        ("978300760000000", "if these are microseconds, divide the column by 1,000,000"),
-        ("978300760000000000", "if these are nanoseconds, divide the column by 1,000,000,000"),
+         "since 1970: if these are milliseconds, prepare the log with --timestamp-unit ms"),
+        ("978300760000000", "if these are microseconds, prepare the log with --timestamp-unit us"),
+        ("978300760000000000", "if these are nanoseconds, prepare the log with --timestamp-unit "),
         ("4133980800", "timestamp '4133980800' lies beyond the year 2100; expected seconds"),
-        ("9" * 30, "lies beyond the year 2100; expected seconds since 1970: if these are another "),
+        ("9" * 30, "lies beyond the year 2100; expected seconds since 1970: convert the column"),
         ("1969-12-31", "timestamp '1969-12-31' lies before 1970"),
         ("2024-13-01", "timestamp '2024-13-01' is not valid"),
         ("2101-01-01", "timestamp '2101-01-01' lies beyond the year 2100"),
@@ -221,10 +223,13 @@ def test_column_names_of_a_format_that_has_its_own(tmp_path):
     assert message.startswith(" is read as movielens-dat, whose columns are known; leave out")
 
 
-def test_a_cut_off_xz_file(tmp_path):
-    whole = lzma.compress("".join(f"{i}::7::4::5\n" for i in range(20_000)).encode())
-    for content in (whole[: len(whole) // 2], whole[:-4], b"not xz at all"):
-        message = refused(tmp_path / "ratings.dat.xz", content)
+@pytest.mark.parametrize(
+    ("ending", "pack"), [("xz", lzma.compress), ("gz", gzip.compress), ("bz2", bz2.compress)]
+)
+def test_a_cut_off_packed_file(tmp_path, ending, pack):
+    whole = pack("".join(f"{i}::7::4::5\n" for i in range(20_000)).encode())
+    for content in (whole[: len(whole) // 2], whole[:-4], b"not packed at all"):
+        message = refused(tmp_path / f"ratings.dat.{ending}", content)
         assert message == " is cut off or damaged; get a whole copy of it"
 
 

@@ -91,11 +91,11 @@ def test_an_unknown_first_line_is_shown(tmp_path):
 
 
 def test_missing_empty_and_packed_files(tmp_path):
-    put(tmp_path, {"empty.csv": "", "blank.csv": "\n\n", "log.csv.gz": "x"})
+    put(tmp_path, {"empty.csv": "", "blank.csv": "\n\n", "log.csv.zst": "x"})
     with pytest.raises(UserError, match=r"absent\.csv does not exist; give a log file"):
         locate(tmp_path / "absent.csv")
     for name in ("empty.csv", "blank.csv"):
         with pytest.raises(UserError, match=f"{name} is empty"):
             locate(tmp_path / name)
-    with pytest.raises(UserError, match=r"log\.csv\.gz is packed; unpack it and give"):
-        locate(tmp_path / "log.csv.gz")
+    with pytest.raises(UserError, match=r"log\.csv\.zst is packed; unpack it and give"):
+        locate(tmp_path / "log.csv.zst")

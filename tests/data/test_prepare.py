@@ -53,6 +53,8 @@ def test_movietweetings_has_its_known_counts(movietweetings):
         rating_range=(0.0, 10.0),
         time_range=(1_362_062_838, 1_383_696_025),
         titled=3_119,
+        users_left_out=21_081 - 5_973,
+        items_left_out=12_611 - 3_119,
     )
     store = movietweetings.store
     assert (store.num_users, len(store.catalog), store.num_interactions) == (5_973, 3_119, 102_461)
@@ -83,6 +85,7 @@ def test_a_log_by_hand(log, tmp_path):
         rating_range=(1.0, 5.0),
         time_range=(3, 9),
         titled=0,
+        users_left_out=1,
     )
 
 

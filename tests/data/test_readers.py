@@ -1,4 +1,6 @@
+import bz2
 import datetime
+import gzip
 import lzma
 from importlib import resources
 
@@ -11,6 +13,7 @@ from sample import whole
 from bert4rec_jax.data import delimited, parquet
 from bert4rec_jax.data.columns import Columns
 from bert4rec_jax.data.readers import read_log
+from bert4rec_jax.errors import UserError
 
 WHEN = 1_714_500_000  # 2024-04-30 18:00:00 UTC
 
@@ -70,11 +73,93 @@ def test_a_file_of_many_blocks_is_one_log(tmp_path, monkeypatch):
     assert log.user_ids.to_pylist() == [f"u{i}" for i in range(7)]
 
 
-def test_xz_is_unpacked_on_the_way(tmp_path):
-    (tmp_path / "ratings.dat.xz").write_bytes(lzma.compress(b"7::x::0::3\n"))
-    (tmp_path / "movies.dat.xz").write_bytes(lzma.compress("x::Ü::War\n".encode()))
+PACKED = {"xz": lzma.compress, "gz": gzip.compress, "bz2": bz2.compress}
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_packed_files_are_unpacked_on_the_way(tmp_path, ending):
+    pack = PACKED[ending]
+    (tmp_path / f"ratings.dat.{ending}").write_bytes(pack(b"7::x::0::3\n"))
+    (tmp_path / f"movies.dat.{ending}").write_bytes(pack("x::Ü::War\n".encode()))
     assert rows(whole(tmp_path)) == [("7", "x", 3, 0.0)]
     assert read_log(tmp_path).titles == {"x": ("Ü", "War")}
+    table = tmp_path / f"log.csv.{ending}"
+    table.write_bytes(pack(b"user_id,item_id,timestamp\n7,x,3\n"))
+    assert read_log(table).format == "csv"
+    assert rows(whole(table)) == [("7", "x", 3, None)]
+
+
+TIMES = {
+    "s": ("1714500000", "1714500000.9", "2024-04-30 18:00:00"),
+    "ms": ("1714500000999", "1714500000123.5", "2024-04-30 18:00:00"),
+    "us": ("1714500000999999", "1714500000123456", "2024-04-30T18:00:00Z"),
+    "ns": ("1714500000100000000", "1714500000123456789", "2024-04-30"),
+}
+
+
+@pytest.mark.parametrize("unit", TIMES)
+def test_times_in_other_units(tmp_path, unit):
+    text = "".join(f"u,i{n},{time}\n" for n, time in enumerate(TIMES[unit]))
+    table = put(tmp_path / "log.csv", f"user_id,item_id,timestamp\n{text}")
+    read = whole(table, columns=Columns(unit=unit)).timestamps.tolist()
+    assert read == [WHEN, WHEN, WHEN if unit != "ns" else WHEN - 18 * 3600]
+    factor = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
+    numbers = pa.array([int(WHEN * factor)], pa.int64())
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "timestamp": numbers}), path)
+    assert whole(path, columns=Columns(unit=unit)).timestamps.tolist() == [WHEN]
+
+
+EVENTS = """\
+visitorid,itemid,timestamp,event
+1,a,5,view
+1,b,6,addtocart
+2,a,x,transaction
+2,b,8,
+1,a,9,view
+"""
+
+
+def test_rows_of_other_events_are_left_out(tmp_path):
+    table = put(tmp_path / "log.csv", EVENTS)
+    columns = Columns("visitorid", "itemid", event="event", events=("view", "addtocart"))
+    (block,) = read_log(table, columns=columns).blocks(1 << 40)
+    # What is wrong with a row that is left out does not matter.
+    assert rows(block.interactions) == [
+        ("1", "a", 5, None), ("1", "b", 6, None), ("1", "a", 9, None),
+    ]  # fmt: skip
+    assert block.events == {"view": 2, "addtocart": 1, "transaction": 1, "": 1}
+
+
+def test_a_bad_row_among_chosen_ones_is_named_by_its_line(tmp_path):
+    table = put(tmp_path / "log.csv", EVENTS)
+    columns = Columns("visitorid", "itemid", event="event", events=("transaction",))
+    with pytest.raises(UserError, match=r"log\.csv, line 4: the timestamp 'x' is not valid"):
+        whole(table, columns=columns)
+
+
+def test_events_in_lists_and_as_numbers(tmp_path):
+    pq.write_table(
+        pa.table({"user_id": ["u", "v"], "item_id": [["a", "b"], ["c"]],
+                  "timestamp": [[1, 2], [3]], "kind": [[1, 2], [2]]}),
+        tmp_path / "log.parquet",
+    )  # fmt: skip
+    log = whole(tmp_path / "log.parquet", columns=Columns(event="kind", events=("2",)))
+    assert rows(log) == [("u", "b", 2, None), ("v", "c", 3, None)]
+
+
+def test_an_event_that_no_row_has(tmp_path):
+    table = put(tmp_path / "log.csv", EVENTS)
+    columns = Columns("visitorid", "itemid", event="event", events=("view", "buy"))
+    log = read_log(table, columns=columns)
+    with pytest.raises(UserError, match=r"no row has the event 'buy' in 'event'; there are 'view'"):
+        list(log.blocks(1 << 40))
+
+
+@pytest.mark.parametrize("given", [{"event": "event"}, {"events": ("view",)}])
+def test_events_need_their_column(given):
+    with pytest.raises(UserError, match="--event-column names the column of events, and --events"):
+        Columns(**given)
 
 
 def test_titles_come_from_beside_the_log_or_from_the_file_given(tmp_path):

@@ -1,0 +1,128 @@
+"""JSON Lines: logs with one JSON object per line, block by block."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pa_json
+
+from bert4rec_jax.data.delimited import Form, open_bytes, records, shorten
+from bert4rec_jax.errors import UserError
+
+_BLOCK_BYTES = 8 << 20
+_SAMPLE = 100  # lines that tell the columns and their types
+_LINE = Form("\x01", ("line",))  # keeps a line in one piece
+_KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
+
+
+def schema(path: Path) -> pa.Schema:
+    """The columns of the first lines and their types; numbers are whole where all of these are.
+
+    Raises:
+      UserError: the file is empty, or a line is no JSON object.
+    """
+    found: dict[str, list[Any]] = {}
+    for line, text in itertools.islice(_lines(path), _SAMPLE):
+        for name, value in _object(path, line, text).items():
+            found.setdefault(name, []).append(value)
+    if not found:
+        raise UserError(f"{path} is empty")
+    return pa.schema([(name, _type(values)) for name, values in found.items()])
+
+
+def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Array]]:
+    """The wanted columns in the types of `schema`, batch by batch; a field may be missing.
+
+    Args:
+      path: the file, unpacked on the way.
+      columns: the key under which a column is returned -> its name in the file.
+
+    Raises:
+      UserError: a line is no JSON object, or holds a value of another type than those before.
+    """
+    types = schema(path)
+    wanted = pa.schema([types.field(name) for name in dict.fromkeys(columns.values())])
+    try:
+        with open_bytes(path) as binary:
+            for batch in pa_json.open_json(
+                binary,
+                read_options=pa_json.ReadOptions(block_size=_BLOCK_BYTES),
+                parse_options=pa_json.ParseOptions(
+                    explicit_schema=wanted, unexpected_field_behavior="ignore"
+                ),
+            ):
+                yield {key: batch[name] for key, name in columns.items()}
+    except pa.ArrowInvalid as error:
+        raise _explanation(path, wanted, error) from None
+
+
+def line_of(path: Path, row: int) -> int:
+    """The number of the line that holds row `row` (from 0)."""
+    line, _ = next(itertools.islice(_lines(path), row, None))
+    return line
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    return ((line, text) for line, (text,) in records(path, _LINE) if text.strip())
+
+
+def _object(path: Path, line: int, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(
+            f"{path}, line {line}: {shorten(text)} is not JSON ({error}); expected one object per "
+            "line: fix or remove the line"
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path}, line {line}: {shorten(text)} is no object; expected one JSON object per line,"
+            ' such as {"user_id": 7, "item_id": 42}'
+        )
+    return value
+
+
+def _type(values: list[Any]) -> pa.DataType:
+    """The type of the values of a column; null where none is given or they differ in kind."""
+    given = [value for value in values if value is not None]
+    kinds = {type(value) for value in given}
+    if kinds == {list}:
+        return pa.list_(_type(list(itertools.chain.from_iterable(given))))
+    if kinds and kinds <= {int, float}:
+        whole = kinds == {int} and all(-(2**63) <= value < 2**63 for value in given)
+        return pa.int64() if whole else pa.float64()
+    return {frozenset({str}): pa.string(), frozenset({bool}): pa.bool_()}.get(
+        frozenset(kinds), pa.null()
+    )
+
+
+def _explanation(path: Path, wanted: pa.Schema, error: pa.ArrowInvalid) -> UserError:
+    """What is wrong with a file that pyarrow could not read."""
+    for line, text in _lines(path):
+        values = _object(path, line, text)
+        for field in wanted:
+            value = values.get(field.name)
+            if value is not None and not _fits(value, field.type):
+                kind = _KINDS.get(type(value), "an object")
+                return UserError(
+                    f"{path}, line {line}: {field.name} is {shorten(value)}, {kind}, "
+                    "and of another kind in the first lines; expected the same kind in all lines: "
+                    "convert the column"
+                )
+    return UserError(f"{path} cannot be read as JSON lines ({error})")
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return all(entry is None or _fits(entry, kind.value_type) for entry in value)
+    try:
+        return pa.scalar(value, kind).as_py() == value and isinstance(value, bool) == (
+            pa.types.is_boolean(kind)
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return False

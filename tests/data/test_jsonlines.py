@@ -1,0 +1,98 @@
+"""JSON Lines: the same rows as from any other table, and messages that name the line."""
+
+import gzip
+import json
+
+import pytest
+from sample import whole
+from test_readers import rows
+
+from bert4rec_jax.data import jsonlines
+from bert4rec_jax.data.columns import Columns
+from bert4rec_jax.data.prepare import prepare
+from bert4rec_jax.data.readers import read_log
+from bert4rec_jax.errors import UserError
+
+ROWS = [
+    {"user_id": "7", "item_id": "0054890", "rating": 9, "timestamp": 5, "note": {"x": [1]}},
+    {"item_id": "54890", "user_id": "8", "timestamp": 4.9, "rating": 2.5, "more": None},
+    {"user_id": "7", "item_id": "x", "rating": None, "timestamp": 3},
+]
+
+
+def write(path, objects):
+    path.write_text("\n\n".join(map(json.dumps, objects)) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.ndjson", "log.json", "log.txt"])
+def test_an_object_per_line(tmp_path, name):
+    path = write(tmp_path / name, ROWS)
+    assert read_log(path).format == "jsonl"
+    assert rows(whole(path)) == [
+        ("7", "0054890", 5, 9.0), ("8", "54890", 4, 2.5), ("7", "x", 3, None),
+    ]  # fmt: skip
+
+
+def test_ids_that_are_numbers_and_names_of_columns(tmp_path):
+    objects = [{"reviewer": 2**53 + 1, "asin": 12, "unixTime": 5000}] * 2
+    path = tmp_path / "log.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, objects)).encode()))
+    columns = Columns("reviewer", "asin", "unixTime", None, unit="ms")
+    assert rows(whole(path, columns=columns)) == [(str(2**53 + 1), "12", 5, None)] * 2
+
+
+def test_a_row_per_user(tmp_path):
+    path = write(
+        tmp_path / "log.jsonl",
+        [{"user_id": "a", "item_id": ["x", "y"], "timestamp": [1, 2]},
+         {"user_id": "b", "item_id": [], "timestamp": []}],
+    )  # fmt: skip
+    assert rows(whole(path)) == [("a", "x", 1, None), ("a", "y", 2, None)]
+
+
+def test_many_blocks_give_the_store_of_one(tmp_path, monkeypatch):
+    objects = [{"user_id": f"u{i % 9}", "item_id": f"i{i % 7}", "timestamp": i} for i in range(300)]
+    path = write(tmp_path / "log.jsonl", objects)
+    expected = whole(path)
+    monkeypatch.setattr(jsonlines, "_BLOCK_BYTES", 256)
+    assert rows(whole(path)) == rows(expected)
+    store = prepare(path, tmp_path / "store").store
+    assert (store.num_users, store.num_interactions) == (9, 300)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"user_id": "a", "item_id": 3, "timestamp": 1}',
+         "line 203: item_id is 3, a number, and of another kind in the first lines"),
+        ('{"user_id": "a", "item_id": "x", "timestamp": "soon"}',
+         "line 203: timestamp is 'soon', text, and of another kind"),
+        ('{"user_id": "a", "item_id": "x", "timestamp": -1}',
+         "line 203: the timestamp -1.0 lies before 1970"),
+        ('{"user_id": "a", "timestamp": 1}', "line 203: the item id is empty"),
+        ('{"user_id": "a", "item_id": "x"}', "line 203: the timestamp is empty"),
+        ('{"user_id": "a",', "line 203: '{\"user_id\": \"a\",' is not JSON"),
+        ("[1, 2]", r"line 203: '\[1, 2\]' is no object; expected one JSON object per line"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_line(tmp_path, line, message):
+    good = json.dumps({"user_id": "a", "item_id": "x", "timestamp": 1.5})
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join([good, "", *[good] * 200, line]) + "\n")
+    with pytest.raises(UserError, match=message):
+        whole(path)
+
+
+def test_one_array_is_no_log(tmp_path):
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps(ROWS))
+    with pytest.raises(UserError, match="expected one JSON object per line"):
+        whole(path)
+
+
+def test_an_empty_file(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n\n")
+    with pytest.raises(UserError, match="is empty"):
+        whole(path)
