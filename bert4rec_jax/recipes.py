@@ -39,8 +39,19 @@ class Recipe:
     about: str
 
 
+def shipped() -> Path:
+    """The recipes that come with the package, or beside it where it is installed as a source."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
 def parse(
-    arguments: list[str], folder: Path, *, console: Console | None = None
+    arguments: list[str],
+    folder: Path,
+    *,
+    prog: str = "train.py",
+    console: Console | None = None,
 ) -> tuple[str, Config]:
     """Split `[RECIPE] [--section.field value ...]` into the recipe's name and its config.
 
@@ -49,6 +60,7 @@ def parse(
     Args:
       arguments: the command line without the program.
       folder: where recipes are looked up by name.
+      prog: what the command is called in its help.
       console: told what a recipe found in the data.
 
     Raises:
@@ -64,7 +76,7 @@ def parse(
             Config,
             default=default,
             args=arguments[1:] if named else arguments,
-            prog="train.py [RECIPE]",
+            prog=f"{prog} [RECIPE]",
             description=f"Train BERT4Rec. Recipes: {known}.\n\n"
             f"Defaults below: {recipe.name}. {recipe.about}",
         )
@@ -106,12 +118,13 @@ def _as_earlier(config: Config) -> Config:
     )
 
 
-def load(recipe: str, folder: Path) -> Recipe:
-    """The recipe of a name in `folder`, or of a path.
+def load(recipe: str, folder: Path | None = None) -> Recipe:
+    """The recipe of a name in `folder` (None: those of the package), or of a path.
 
     Raises:
       UserError: there is no such file, or it defines no `config`.
     """
+    folder = folder or shipped()
     path = Path(recipe) if recipe.endswith(".py") else folder / f"{recipe}.py"
     if not path.is_file():
         raise UserError(

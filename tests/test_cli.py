@@ -104,3 +104,16 @@ def test_a_wrong_command_line_has_status_2(monkeypatch, capsys, arguments):
 def test_help(monkeypatch, capsys):
     assert run(monkeypatch, "prepare", "--help") == 0
     assert "SOURCE" in capsys.readouterr().out
+
+
+def test_train_is_a_command_with_the_settings_of_its_recipe(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "train", "ml_1m_two_tower", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "usage: bert4rec train [RECIPE]" in shown
+    assert "runs/ml_1m_two_tower" in shown
+    assert run(monkeypatch, "train", "no_such_recipe") == 2
+    assert "there is no recipe 'no_such_recipe'; known are general" in capsys.readouterr().err
+    missing = tmp_path / "none.csv"
+    assert run(monkeypatch, "train", "--data.path", missing, "--workdir", tmp_path / "run") == 2
+    assert f"{missing} does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

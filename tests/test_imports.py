@@ -52,8 +52,10 @@ ALLOWED = {
     },
     "explore": {"data", "serving"},
     "cli": {
-        "data", "entry", "experiment", "explore", "features", "outputs", "report", "serving",
+        "data", "entry", "experiment", "explore", "features", "outputs", "recipes", "report",
+        "serving",
     },
+    "configs": {"config", "data"},  # where the package was built
     "__init__": {"config", "data", "experiment", "serving"},
 }  # fmt: skip
 

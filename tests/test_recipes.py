@@ -39,6 +39,13 @@ def test_every_recipe_is_a_config_with_a_line_about_it(name):
 
 
 @in_repository
+def test_recipes_come_with_the_package():
+    """In the package where it was built, beside it where it is installed as a source."""
+    assert recipes.names(recipes.shipped()) == recipes.names(FOLDER)
+    assert recipes.load("general").config == recipes.load("general", FOLDER).config
+
+
+@in_repository
 def test_an_unknown_recipe_names_those_that_exist():
     with pytest.raises(UserError, match=r"no recipe 'no_such_recipe'.*movietweetings"):
         recipes.parse(["no_such_recipe"], FOLDER)

@@ -4,6 +4,8 @@ To add a command, write its file and name its function below. Commands import wh
 `bert4rec prepare` starts without jax.
 """
 
+import sys
+
 import tyro
 
 from bert4rec_jax.cli.add_items import add_items
@@ -18,11 +20,13 @@ from bert4rec_jax.cli.rank import rank
 from bert4rec_jax.cli.recommend import recommend
 from bert4rec_jax.cli.report import report
 from bert4rec_jax.cli.similar import similar
+from bert4rec_jax.cli.train import train, train_command
 from bert4rec_jax.entry import run_command
 
 _app = tyro.extras.SubcommandApp()
 for _command in (
     prepare,
+    train,
     evaluate,
     features,
     export,
@@ -40,4 +44,7 @@ for _command in (
 
 def main() -> None:
     """Run `bert4rec` with the arguments of the process; see `entry.run_command` for its status."""
+    if sys.argv[1:2] == ["train"]:  # its options are those of a config, with a recipe's defaults
+        run_command(lambda: train_command(sys.argv[2:]))
+        return
     run_command(lambda: _app.cli(prog="bert4rec", description="BERT4Rec for movies."))
