@@ -51,9 +51,9 @@ def main(
             say); choose the numbers without this.
     """
     data = SequenceStore.open(store)
-    split = leave_one_out(data)
-    cases = split.validation if test is None else split.test["test"]
     bundle = Bundle.open(ranker).behind(Bundle.open(retriever), max(candidates))
+    split = leave_one_out(data, repeats=bundle.repeats)
+    cases = split.validation if test is None else split.test["test"]
     scorer = Scorer(bundle, batch_size=256)
     assert isinstance(scorer.answering, TwoStages)
     whole = ndcg(rank_cases(scorer, data, cases), 10)

@@ -60,6 +60,9 @@ class DataConfig:
     targets: Literal["any", "liked"] = "any"
     """Targets of validation and test: the last items of any kind, or the last liked ones (thumbs
     up; the history then ends before the target)."""
+    repeats: bool = False
+    """Items can be chosen again, as songs or groceries are: targets and lists may hold items of the
+    history. Requires masking.own-negatives."""
     window: Literal["recent", "tiles", "random-prefix"] = "recent"
     """How a training history becomes rows: its last L items; all of it, cut into windows of L; or
     the L items before a random point, drawn anew each epoch."""
@@ -207,7 +210,7 @@ class MaskingConfig:
     """Weight of unrated items in the loss."""
     own_negatives: bool = True
     """When predicting an item, let the other items of the same history compete with it in the
-    softmax. With training.in_batch_negatives they never do."""
+    softmax. With training.in_batch_negatives they do with data.repeats only."""
 
     def __post_init__(self) -> None:
         _require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")

@@ -306,6 +306,7 @@ def _test(
             lambda scorer, cases: evaluator.rank_scorer(scorer, cases).ranks,
             content=setting.content,
             request_time=config.model.times,
+            repeats=config.data.repeats,
         )
     for name, choice in tuned.items():
         validation[name] = {

@@ -90,8 +90,12 @@ def _require_minima(store: SequenceStore, config: DataConfig) -> None:
             )
 
 
-def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Split]:
+def open_cold_items(
+    store: SequenceStore, path: Path, *, repeats: bool = False
+) -> tuple[SequenceStore, Split]:
     """The rows of a store without its cold items, kept in `path`, and the questions about them.
+
+    With `repeats`, warm items may be asked for that are in the history already.
 
     Raises:
       UserError: see `arrange` and `write_arranged`.
@@ -112,7 +116,7 @@ def open_cold_items(store: SequenceStore, path: Path) -> tuple[SequenceStore, Sp
         )
     barrier("cold items are held out")
     arranged = SequenceStore.open(path)
-    return arranged, cold_items(arranged, arrangement, cold)
+    return arranged, cold_items(arranged, arrangement, cold, repeats=repeats)
 
 
 def open_content(

@@ -234,15 +234,27 @@ def open_setting(config: Config, console: Console) -> Setting:
             f"model.times is on, but {store.path} has no timestamps; prepare the log with its "
             "column of times, or leave it off"
         )
+    repeats = config.data.repeats
+    if repeats and not (config.masking.own_negatives or config.training.in_batch_negatives):
+        raise UserError(
+            "masking.own_negatives is False; expected True with data.repeats: an item of the "
+            "history can be the answer, so it has to compete in training (--masking.own-negatives)"
+        )
+    if repeats and config.evaluation.sampled:
+        raise UserError(
+            "evaluation.sampled is True; expected False with data.repeats: the published protocol "
+            "draws among items that were not seen"
+        )
     thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
     if config.data.split == "cold-items":
-        store, split = open_cold_items(store, workdir / "without_cold_items")
+        folder = workdir / "without_cold_items"
+        store, split = open_cold_items(store, folder, repeats=repeats)
     elif config.data.split == "global-time":
-        split = global_time(store, quantile=config.data.time_quantile)
+        split = global_time(store, quantile=config.data.time_quantile, repeats=repeats)
     elif config.data.targets == "liked":
-        split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP)
+        split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP, repeats=repeats)
     else:
-        split = leave_one_out(store)
+        split = leave_one_out(store, repeats=repeats)
     like = None
     if config.data.content == "catalog" and config.init_from:
         made = _kept_encoding(config, ENCODING, lambda setting: setting.encoding, console)
@@ -263,6 +275,7 @@ def open_setting(config: Config, console: Console) -> Setting:
         evaluation.item_chunk,
         thumbs,
         None if users is None else users.matrix,
+        repeats,
     )
     days = first_days(store, split.refit_stop) if config.model.times else None
     return Setting(config, mesh, source, store, split, thumbs, content, evaluator, days, users)

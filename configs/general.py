@@ -66,7 +66,7 @@ def adapt(config: Config, store: SequenceStore) -> Config:
         config,
         data=replace(config.data, max_length=max_length),
         model=replace(config.model, layers=2 if large else 1, dropout=dropout),
-        masking=replace(config.masking, objective=objective),
+        masking=replace(config.masking, objective=objective, own_negatives=config.data.repeats),
         optimizer=replace(config.optimizer, weight_decay=0.05 if large else 0.1),
         training=replace(
             config.training,

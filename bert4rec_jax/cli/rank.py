@@ -47,7 +47,7 @@ def rank(
         years: Only list items whose title ends in a year of this range.
         only: Only list items of this file: text, one item id per line.
         top: Maximum length of a list. None: all candidates, or the best 100 of the catalog.
-        keep_seen: Also list items of the history.
+        keep_seen: Also list items of the history; a model with data.repeats does so anyway.
         batch_size: Histories per device and batch.
         shard_rows: Requests per output file; also the number held in memory.
         engine: local: this process and all its devices. ray: actors of a Ray cluster.
@@ -71,7 +71,7 @@ def rank(
     if engine == "ray" and is_store(requests):
         raise UserError("--engine ray needs a Parquet file of requests that every machine can read")
     filters = Filters(genres, years, only.resolve() if only else None)
-    options = Options(top, keep_seen, batch_size, shard_rows, filters)
+    options = Options(top, keep_seen or None, batch_size, shard_rows, filters)
     with (
         chosen_bundle(bundle, retriever, ranker, candidates, blend) as opened,
         request_file(requests) as asked,

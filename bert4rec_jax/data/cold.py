@@ -125,7 +125,9 @@ def arrange(store: SequenceStore, cold: ColdItems) -> Arrangement:
     )
 
 
-def cold_items(store: SequenceStore, arrangement: Arrangement, cold: ColdItems) -> Split:
+def cold_items(
+    store: SequenceStore, arrangement: Arrangement, cold: ColdItems, *, repeats: bool = False
+) -> Split:
     """The questions about cold items, and leave-one-out about the warm ones.
 
     Selection looks at warm targets; `cold_validation` is for what warm targets say nothing about.
@@ -136,9 +138,10 @@ def cold_items(store: SequenceStore, arrangement: Arrangement, cold: ColdItems) 
       store: the arranged rows.
       arrangement: how they were arranged.
       cold: which items are cold.
+      repeats: also ask for warm items that are in the history already.
     """
     first = len(arrangement.users) - sum(arrangement.asked)
-    warm = leave_one_out(store, users=first)
+    warm = leave_one_out(store, users=first, repeats=repeats)
     questions = np.arange(first, store.num_users)
     rows = np.asarray(store.offsets[1:])[first:] - 1
     middle = arrangement.asked[0]

@@ -74,7 +74,11 @@ class Split:
 
 
 def leave_one_out(
-    store: SequenceStore, liked: npt.NDArray[np.bool_] | None = None, *, users: int | None = None
+    store: SequenceStore,
+    liked: npt.NDArray[np.bool_] | None = None,
+    *,
+    users: int | None = None,
+    repeats: bool = False,
 ) -> Split:
     """Each user's last interaction is the test target, the one before it the validation target.
 
@@ -86,13 +90,14 @@ def leave_one_out(
       liked: `[N]`, rows that may be asked for: then the targets are the last two liked items, each
         with everything before it as history; users without two are trained on and not asked.
       users: only the first so many users are trained on and asked, not with `liked`; None for all.
+      repeats: also ask for items that are in the history already.
 
     Raises:
       UserError: no user has three interactions, or two liked items after the first.
     """
     starts, stops = store.offsets[:-1], store.offsets[1:]
     if liked is not None:
-        return _last_two_liked(store, liked)
+        return _last_two_liked(store, liked, repeats)
     first = np.arange(store.num_users) < (store.num_users if users is None else users)
     long_enough = (stops - starts >= 3) & first
     if not long_enough.any():
@@ -107,12 +112,12 @@ def leave_one_out(
         name="leave_one_out",
         train_stop=train_stop,
         refit_stop=train_stop,
-        validation=_cases(store, asked, stops[asked] - 2, short),
-        test={"test": _cases(store, asked, stops[asked] - 1, short)},
+        validation=_cases(store, asked, stops[asked] - 2, short, repeats=repeats),
+        test={"test": _cases(store, asked, stops[asked] - 1, short, repeats=repeats)},
     )
 
 
-def _last_two_liked(store: SequenceStore, liked: npt.NDArray[np.bool_]) -> Split:
+def _last_two_liked(store: SequenceStore, liked: npt.NDArray[np.bool_], repeats: bool) -> Split:
     starts, stops = store.offsets[:-1], store.offsets[1:]
     test_rows = last_row(liked, starts, stops)
     validation_rows = last_row(liked, starts, np.maximum(test_rows, starts))
@@ -130,8 +135,8 @@ def _last_two_liked(store: SequenceStore, liked: npt.NDArray[np.bool_]) -> Split
         name="leave_one_out_liked",
         train_stop=train_stop,
         refit_stop=train_stop,
-        validation=_cases(store, users, validation_rows[users], missing, why),
-        test={"test": _cases(store, users, test_rows[users], missing, why)},
+        validation=_cases(store, users, validation_rows[users], missing, why, repeats=repeats),
+        test={"test": _cases(store, users, test_rows[users], missing, why, repeats=repeats)},
     )
 
 
@@ -144,14 +149,14 @@ def last_row(
     return np.where(found >= starts, found, -1)
 
 
-def global_time(store: SequenceStore, *, quantile: float = 0.9) -> Split:
+def global_time(store: SequenceStore, *, quantile: float = 0.9, repeats: bool = False) -> Split:
     """Train on what happened up to a moment T, ask about what came after.
 
     T is the `quantile` of all timestamps; T_val is the same quantile of the rows up to T.
     Selection trains on t ≤ T_val and validates on each user's last event in (T_val, T]; the tested
     model is refitted on t ≤ T. `test` asks for a user's last event after T (the form of published
     numbers), `test_first` for the first one (the form of deployment). Histories hold everything
-    before the target, also what came after T.
+    before the target, also what came after T. With `repeats` the target may be in the history.
 
     Raises:
       UserError: the log has no timestamps, or no user has an event in a test period.
@@ -180,10 +185,10 @@ def global_time(store: SequenceStore, *, quantile: float = 0.9) -> Split:
         name="global_time",
         train_stop=train_stop,
         refit_stop=refit_stop,
-        validation=_cases(store, validated, refit_stop[validated] - 1, 0),
+        validation=_cases(store, validated, refit_stop[validated] - 1, 0, repeats=repeats),
         test={
-            "test": _cases(store, tested, stops[tested] - 1, 0),
-            "test_first": _cases(store, tested, refit_stop[tested], 0),
+            "test": _cases(store, tested, stops[tested] - 1, 0, repeats=repeats),
+            "test_first": _cases(store, tested, refit_stop[tested], 0, repeats=repeats),
         },
     )
 
@@ -220,17 +225,18 @@ def _cases(
     rows: npt.NDArray[np.int64],
     too_short: int,
     why_too_short: str = "fewer than 3 interactions",
+    *,
+    repeats: bool,
 ) -> Cases:
-    """Cases for the given rows, without those whose question is empty or already answered."""
+    """Cases for the given rows, without those whose question is empty or, unless items can be
+    chosen again, already answered."""
     has_history = rows > store.offsets[users]
-    repeated = np.fromiter(
-        (
+    repeated = np.zeros(len(rows), bool)
+    if not repeats:
+        repeated[:] = [
             target in store.tokens[start:row]
             for target, start, row in zip(store.tokens[rows], store.offsets[users], rows)
-        ),
-        bool,
-        len(rows),
-    )
+        ]
     keep = has_history & ~repeated
     dropped = {
         why_too_short: too_short,

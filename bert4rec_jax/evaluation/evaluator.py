@@ -45,7 +45,8 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Full ranking with seen items excluded, the same for every model.
+    """Full ranking with seen items excluded, the same for every model; unless items can be chosen
+    again, when none is.
 
     Attributes:
       mesh: devices; batches lie over it by rows, the catalog by items.
@@ -54,6 +55,7 @@ class Evaluator:
       item_chunk: items scored at once, per device; changes no result.
       thumbs: rating thresholds, for models that read thumbs.
       users: `[U + 1, G]` what is known of user u in row u + 1, for models that read it, or None.
+      repeats: whether items can be chosen again.
     """
 
     mesh: Mesh
@@ -62,6 +64,7 @@ class Evaluator:
     item_chunk: int
     thumbs: tuple[float, float]
     users: npt.NDArray[np.float32] | None = None
+    repeats: bool = False
 
     def rank_model(
         self,
@@ -103,7 +106,7 @@ class Evaluator:
                 self._raised(variables[COLLECTION], block.seen) if COLLECTION in variables else None
             )
             return self._rank_vectors(
-                user, vectors, bias, block.targets, block.seen, self._is_item, known_items,
+                user, vectors, bias, block.targets, block.excluded, self._is_item, known_items,
                 block.among, boosts=boosts,
             )  # fmt: skip
 
@@ -137,7 +140,7 @@ class Evaluator:
         def answer(block: _Block) -> Ranked:
             scores = put(self.mesh, Along.ROWS_BY_ITEMS, scorer.scores(block.cases, self.store))
             return self._rank_scores(
-                scores, block.targets, block.seen, self._is_item, everything, block.among
+                scores, block.targets, block.excluded, self._is_item, everything, block.among
             )
 
         return self._ask(cases, among, answer)
@@ -172,6 +175,7 @@ class Evaluator:
                 cases=block,
                 targets=put(self.mesh, Along.ROWS, self.store.tokens[block.rows]),
                 seen=put(self.mesh, Along.ROWS, seen),
+                excluded=put(self.mesh, Along.ROWS, seen[:, :1] * 0 if self.repeats else seen),
                 among=None if among is None else put(self.mesh, Along.ROWS, among[filled]),
             )
 
@@ -261,6 +265,7 @@ class _Block(NamedTuple):
     cases: Cases
     targets: jax.Array
     seen: jax.Array
+    excluded: jax.Array
     among: jax.Array | None
 
 

@@ -27,6 +27,7 @@ from bert4rec_jax.evaluation.content_knn import ContentKNN
 from bert4rec_jax.evaluation.item_knn import ItemKNN
 from bert4rec_jax.evaluation.markov import Markov
 from bert4rec_jax.evaluation.metrics import ndcg
+from bert4rec_jax.evaluation.own_history import OwnHistory
 
 Rank = Callable[[Baseline, Cases], npt.NDArray[np.integer]]
 Grid = Callable[[SequenceStore, Stop], Iterator[Baseline]]
@@ -35,6 +36,7 @@ SELECTED_AT = 10
 DAYS = (1, 3, 7, 14, 30)
 UNTIL: tuple[Until, ...] = ("end of training", "last event")
 DECAYS = (0.6, 0.7, 0.8, 0.9)
+OWN_DECAYS = (0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99)
 SMOOTHING = (0, 5, 20, 50)
 SKIP_DISTANCE = 9
 
@@ -100,10 +102,12 @@ def tune_all(
     names: Iterable[str] | None = None,
     content: npt.NDArray[np.float32] | None = None,
     request_time: bool = False,
+    repeats: bool = False,
 ) -> dict[str, TunedBaseline]:
     """Tune the named baselines, by default all that the log allows, in the order of `GRIDS`.
 
-    Where the time of a request is known, recent popularity at that time comes after them.
+    Where the time of a request is known, recent popularity at that time comes after them, and where
+    items can be chosen again, the own history.
     With the items' content `[V, F]` content-kNN comes last. Where the split holds items out,
     it is chosen by the validation cases about these: they are what it is for.
 
@@ -123,6 +127,9 @@ def tune_all(
     if request_time:
         candidates = _recent_popular_at_request(store, split.train_stop)
         found["recent-popular-at-request"] = tune(candidates, store=store, split=split, rank=rank)
+    if repeats:
+        candidates = _own_history(store, split.train_stop)
+        found["own-history"] = tune(candidates, store=store, split=split, rank=rank)
     if content is not None:
         by_cold = replace(split, validation=split.cold_validation or split.validation)
         candidates = _content_knn(store, split.train_stop, content)
@@ -145,6 +152,12 @@ def _recent_popular_at_request(store: SequenceStore, stop: Stop) -> Iterator[Bas
     fitted = RecentPopular.fit(store, stop, days=DAYS[0], until="request")
     for days in DAYS:
         yield replace(fitted, days=days)
+
+
+def _own_history(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
+    fitted = OwnHistory.fit(store, stop, decay=OWN_DECAYS[0])
+    for decay in OWN_DECAYS:
+        yield replace(fitted, decay=decay)
 
 
 def _markov_1(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:

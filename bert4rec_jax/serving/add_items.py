@@ -144,7 +144,7 @@ def read_bundle(path: Path) -> TrainedModel:
             f"bundle in float32, with --dtype {dtype} to have them rounded again"
         )
     config = Config(
-        data=DataConfig(max_length=bundle.max_length),
+        data=DataConfig(max_length=bundle.max_length, repeats=bundle.repeats),
         model=ModelConfig(**manifest["model"]),
         masking=MaskingConfig(objective=manifest["objective"]),
     )

@@ -110,6 +110,13 @@ class Bundle:
                 f"than the ranker {self.path} ({ours['items']:,} items); export both from runs on "
                 "the same data"
             )
+        if retriever.repeats != self.repeats:
+            kinds = ("leaves out", "lists")
+            raise UserError(
+                f"the retriever {retriever.path} {kinds[retriever.repeats]} items of the history, "
+                f"and the ranker {self.path} {kinds[self.repeats]} them; train both with "
+                "--data.repeats, or neither"
+            )
         if probes:
             retriever.require_vectors_alone()
         return replace(self, retriever=retriever, candidates=candidates, probes=probes, blend=blend)
@@ -140,6 +147,11 @@ class Bundle:
     def max_length(self) -> int:
         """Positions L of the model: it reads the last L - 1 items of a history."""
         return int(self.manifest["max_length"])
+
+    @property
+    def repeats(self) -> bool:
+        """Whether lists may hold items of the history; see `data.repeats`."""
+        return bool(self.manifest.get("repeats", False))  # earlier versions do not say
 
     @property
     def thumbs(self) -> tuple[float, float]:

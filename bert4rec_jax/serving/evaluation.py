@@ -30,7 +30,9 @@ _BLOCK = 1024  # cases ranked at once
 def rank_cases(
     scorer: Scorer, store: SequenceStore, cases: Cases, *, users: KnownUsers | None = None
 ) -> npt.NDArray[np.int64]:
-    """`[M]` ranks of the targets among the whole catalog, seen items excluded; 1 is best.
+    """`[M]` ranks of the targets among the whole catalog; 1 is best.
+
+    Seen items are excluded, unless the model was trained to repeat them.
 
     Metrics of these ranks are those of the exported model:
     `evaluation.metrics.summary(rank_cases(...))`. Raises as `answer_cases`.
@@ -102,7 +104,7 @@ def answer_cases(
             functions.vectors,
             functions.bias,
             store.tokens[cases.rows[filled]],
-            histories,
+            histories[:, :1] * 0 if bundle.repeats else histories,
             store.catalog.is_item(),
             bundle.known,
             *(() if among is None else (among[filled],)),
@@ -139,8 +141,9 @@ def two_stage_ranks(
     for start in range(0, len(cases), _BLOCK):
         block = cases[np.arange(start, min(start + _BLOCK, len(cases)))]
         requests = _requests(scorer, store, block, users)
-        found = stages.first.rank(requests, top=max(cuts))
-        lists = stages.ordered(requests, found)
+        keep = scorer.bundle.repeats
+        found = stages.first.rank(requests, top=max(cuts), keep_seen=keep)
+        lists = stages.ordered(requests, found, keep_seen=keep)
         places = found.items.places[found.items.find(lists.items)]
         rows, targets = lists.items.rows, store.tokens[block.rows]
         is_target = lists.items.values == targets[rows]

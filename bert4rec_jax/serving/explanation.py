@@ -276,7 +276,8 @@ def _scores(
 def _barred(scorer: Scorer, seen: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     """`[V]`: what may not be listed."""
     barred = ~scorer.bundle.known
-    barred[seen] = True
+    if not scorer.bundle.repeats:
+        barred[seen] = True
     return barred
 
 

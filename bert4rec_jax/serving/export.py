@@ -190,6 +190,7 @@ def write_bundle(
         "objective": config.masking.objective,
         "reads": "causal" if causal else "masked",
         "max_length": max_length,
+        "repeats": config.data.repeats,
         "thumbs": list(trained.thumbs),
         "items": len(trained.catalog),
         "known_items": int(trained.known.sum()),

@@ -90,7 +90,9 @@ class ItemVectors:
 class Scorer:
     """Scores and lists for histories of any length, oldest item first.
 
-    The model reads the last L - 1 items that the catalog has; the whole history counts as seen.
+    The model reads the last L - 1 items that the catalog has; the whole history counts as seen, and
+    is not listed, unless the model was trained to repeat items (`data.repeats`) or `keep_seen` says
+    so.
     Ratings are on the scale of the training data, NaN for none. Every method raises `UserError` for
     arguments that cannot be meant. `ranker` is the bundle's own model, `answering` what makes
     lists: the same, or both stages of a pipeline.
@@ -124,9 +126,10 @@ class Scorer:
         """External ids and titles."""
         return self.bundle.catalog
 
-    def lists(self, requests: Requests, *, top: int | None, keep_seen: bool = False) -> Lists:
+    def lists(self, requests: Requests, *, top: int | None, keep_seen: bool | None = None) -> Lists:
         """A list for every request, in tokens; see `Ranker.rank` and `TwoStages.rank`."""
-        return self.answering.rank(requests, top=top, keep_seen=keep_seen)
+        keep = self.bundle.repeats if keep_seen is None else keep_seen
+        return self.answering.rank(requests, top=top, keep_seen=keep)
 
     def rank(
         self,
@@ -136,7 +139,7 @@ class Scorer:
         exclude: Sequence[Ids] | None = None,
         ratings: Sequence[Sequence[float]] | None = None,
         k: int | None = None,
-        keep_seen: bool = False,
+        keep_seen: bool | None = None,
         users: Sequence[Facts] | None = None,
     ) -> list[Answer]:
         """Order each history's candidates.
@@ -150,7 +153,7 @@ class Scorer:
           exclude: ids that may not be listed, for each.
           ratings: one per item of each history.
           k: the longest list; None for all.
-          keep_seen: also list items of the history.
+          keep_seen: also list items of the history. None: if the model was trained to.
           users: what is known of each user, for a model that reads it.
         """
         return self._answer(histories, candidates, exclude, ratings, k, keep_seen, users)
@@ -162,7 +165,7 @@ class Scorer:
         exclude: Ids = (),
         *,
         ratings: Sequence[float] | None = None,
-        keep_seen: bool = False,
+        keep_seen: bool | None = None,
         user: Facts | None = None,
     ) -> Answer:
         """The best items of the whole catalog for one history, which may be empty."""
@@ -182,7 +185,7 @@ class Scorer:
         exclude: Sequence[Ids] | None = None,
         *,
         ratings: Sequence[Sequence[float]] | None = None,
-        keep_seen: bool = False,
+        keep_seen: bool | None = None,
         users: Sequence[Facts] | None = None,
     ) -> list[Answer]:
         """The best items of the whole catalog for each history."""
@@ -247,7 +250,7 @@ class Scorer:
         exclude: Sequence[Ids] | None,
         ratings: Sequence[Sequence[float]] | None,
         k: int | None,
-        keep_seen: bool,
+        keep_seen: bool | None,
         users: Sequence[Facts] | None,
     ) -> list[Answer]:
         if k is not None:

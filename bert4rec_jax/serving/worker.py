@@ -29,14 +29,14 @@ class Options:
 
     Attributes:
       top: the longest list; None for all candidates, or `job.CATALOG_TOP` of the whole catalog.
-      keep_seen: also list items of the history.
+      keep_seen: also list items of the history; None if the model was trained to.
       batch_size: histories computed at once by one device.
       shard_rows: requests per file of the output, and held in memory.
       filters: which items may be listed.
     """
 
     top: int | None = None
-    keep_seen: bool = False
+    keep_seen: bool | None = None
     batch_size: int = 256
     shard_rows: int = 16_384
     filters: Filters = EVERYTHING

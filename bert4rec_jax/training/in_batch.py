@@ -9,7 +9,8 @@ expected among the negatives, fixes that (Yi et al., "Sampling-Bias-Corrected Ne
 Large Corpus Item Recommendations", RecSys 2019; the logQ correction). Negatives may be joined by
 items drawn uniformly from the catalog, which the correction then counts in (Yang et al., "Mixed
 Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020). An item of
-the history at hand, its target included, is no negative of it: an accidental hit.
+the history at hand, its target included, is no negative of it: an accidental hit. Where items can
+be chosen again, only the target is one.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class InBatch:
       negatives: the most targets of the batch that are negatives, shared by all slots.
       uniform: items of the catalog that join them.
       max_segments: histories that a row of the batch can hold.
+      own: whether other items of the history at hand are negatives too.
     """
 
     negatives: int
     uniform: int
     max_segments: int
+    own: bool = False
 
 
 class Asked(NamedTuple):
@@ -94,14 +97,17 @@ def in_batch_cross_entropy(
     offset = bias - jnp.log(jnp.maximum(expected, 1e-30))
     candidate_vectors, candidate_offset = vectors[candidates], offset[candidates]
     candidate_offset = jnp.where(in_use, candidate_offset, _NONE)
-    own = _held(asked, candidates, how.max_segments)
+    held = None if how.own else _held(asked, candidates, how.max_segments)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def losses(slots: tuple[jax.Array, ...]) -> jax.Array:
         hidden, labels, segments = slots  # [n, B, ...]
         label_logit = (hidden * vectors[labels]).sum(-1) + offset[labels]
         logits = jnp.einsum("nbd,cd->nbc", hidden, candidate_vectors) + candidate_offset
-        hit = jnp.take_along_axis(own[None], segments[:, :, None, None] - 1, axis=2)[:, :, 0]
+        if held is None:
+            hit = labels[:, :, None] == candidates
+        else:
+            hit = jnp.take_along_axis(held[None], segments[:, :, None, None] - 1, axis=2)[:, :, 0]
         logits = jnp.where(hit, _NONE, logits)
         normaliser = jnp.logaddexp(jax.nn.logsumexp(logits, axis=-1), label_logit)
         return normaliser - label_logit

@@ -82,6 +82,7 @@ class Parts:
             training.in_batch_negatives,
             training.uniform_negatives,
             self.config.data.segments_per_row,
+            own=self.config.data.repeats,
         )
 
     def new_state(self) -> TrainState:

@@ -44,10 +44,13 @@ def arrays(seed=0):
     return vectors, generator.normal(size=V).astype(np.float32), generator
 
 
-def loss(asked, vectors, bias, share, *, negatives=V, uniform=0, drawable=None, segments=1, key=0):
+def loss(
+    asked, vectors, bias, share, *,
+    negatives=V, uniform=0, drawable=None, segments=1, key=0, own=False,
+):  # fmt: skip
     drawable = np.ones(V, bool) if drawable is None else drawable
     given = jax.tree.map(jnp.asarray, (asked, vectors, bias, share, drawable))
-    how = InBatch(negatives, uniform, segments)
+    how = InBatch(negatives, uniform, segments, own)
     return _loss(jax.random.key(key), *given, how)
 
 
@@ -75,6 +78,21 @@ def test_uniform_negatives_are_counted_in_by_hand():
     # Four negatives of odds 8 / 4 each, the target's odds 3 / 1: p = 3 / (3 + 8).
     found = loss(asked, vectors, bias, share, uniform=4, drawable=np.arange(V) == 5)
     np.testing.assert_allclose(found, -np.log(3 / 11), rtol=1e-6)
+
+
+def test_items_of_the_own_history_are_negatives_where_they_can_be_chosen_again():
+    """One history a b, both targets, drawn both; odds a 3, b 1 and Q 1/2 each, so E = 1."""
+    vectors, bias = np.zeros((V, D), np.float32), np.zeros(V, np.float32)
+    bias[2] = np.log(3.0)
+    share = np.zeros(V, np.float32)
+    share[2:4] = 0.5
+    items, ones = np.array([[2, 3]], np.int32), np.ones((1, 2), np.int32)
+    asked = Asked(
+        np.zeros((1, 2, D), np.float32), items, ones.astype(np.float32), ones, items, ones
+    )
+    np.testing.assert_allclose(loss(asked, vectors, bias, share), 0, atol=1e-6)
+    expected = -(np.log(3 / 4) + np.log(1 / 4)) / 2
+    np.testing.assert_allclose(loss(asked, vectors, bias, share, own=True), expected, rtol=1e-6)
 
 
 def test_equals_the_full_softmax_where_each_item_is_a_target_once_and_q_is_uniform():
