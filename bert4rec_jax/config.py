@@ -10,22 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bert4rec_jax.errors import UserError
-
-
-class ConfigError(UserError, ValueError):
-    """A value that no run could use."""
-
-
-def _require(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ConfigError(f"{name} is {value!r}; expected {expected}")
-
-
-def _as_texts(config: Any, *names: str) -> None:
-    """Paths as text, which a config is kept as."""
-    for name in names:
-        object.__setattr__(config, name, str(getattr(config, name)))
+from bert4rec_jax.checks import ConfigError, fit_types, require
 
 
 @dataclass(frozen=True)
@@ -77,22 +62,22 @@ class DataConfig:
         return self.max_segments if self.pack else 1
 
     def __post_init__(self) -> None:
-        _as_texts(self, "path", "content", "users")
-        _require(bool(self.path), "data.path", self.path, "a data set's name or a path")
+        fit_types(self, "data")
+        require(bool(self.path), "data.path", self.path, "a data set's name or a path")
         for name in ("min_user_interactions", "min_item_interactions", "max_segments"):
             value = getattr(self, name)
-            _require(value >= 1, f"data.{name}", value, "at least 1")
-        _require(0 < self.time_quantile < 1, "data.time_quantile", self.time_quantile, "in (0, 1)")
-        _require(self.max_length >= 2, "data.max_length", self.max_length, "at least 2")
+            require(value >= 1, f"data.{name}", value, "at least 1")
+        require(0 < self.time_quantile < 1, "data.time_quantile", self.time_quantile, "in (0, 1)")
+        require(self.max_length >= 2, "data.max_length", self.max_length, "at least 2")
         if self.thumbs is not None:
             up, two_up = self.thumbs
-            _require(
+            require(
                 math.isfinite(up) and up <= two_up < math.inf,
                 "data.thumbs",
                 self.thumbs,
                 "two finite ratings, the first not above the second",
             )
-        _require(
+        require(
             self.targets == "any" or self.split == "leave-one-out",
             "data.targets",
             self.targets,
@@ -149,15 +134,16 @@ class ModelConfig:
     """Type of the activations. Parameters, softmax and loss stay in float32."""
 
     def __post_init__(self) -> None:
+        fit_types(self, "model")
         for name in ("dim", "heads", "ffn_dim"):
             value = getattr(self, name)
-            _require(value >= 1, f"model.{name}", value, "at least 1")
-        _require(
+            require(value >= 1, f"model.{name}", value, "at least 1")
+        require(
             not self.times or self.kind == "bert4rec", "model.times", True, "False for two towers"
         )
         fewest = 1 if self.kind == "bert4rec" else 0
-        _require(self.layers >= fewest, "model.layers", self.layers, f"at least {fewest}")
-        _require(
+        require(self.layers >= fewest, "model.layers", self.layers, f"at least {fewest}")
+        require(
             self.dim % self.heads == 0,
             "model.heads",
             self.heads,
@@ -165,17 +151,17 @@ class ModelConfig:
         )
         for name in ("dropout", "attention_dropout", "unknown_rate"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"model.{name}", value, "in [0, 1)")
+            require(0 <= value < 1, f"model.{name}", value, "in [0, 1)")
         fusible = self.dtype == "bfloat16" and not self.attention_dropout and not self.position_bias
-        _require(
+        require(
             self.attention == "plain" or fusible,
             "model.attention",
             self.attention,
             "plain: fused needs model.dtype bfloat16, model.attention-dropout 0 and no "
             "model.position-bias",
         )
-        _require(0 < self.init_scale < math.inf, "model.init_scale", self.init_scale, "above 0")
-        _require(
+        require(0 < self.init_scale < math.inf, "model.init_scale", self.init_scale, "above 0")
+        require(
             0 <= self.temperature < math.inf, "model.temperature", self.temperature, "at least 0"
         )
 
@@ -213,15 +199,16 @@ class MaskingConfig:
     softmax. With training.in_batch_negatives they do with data.repeats only."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")
-        _require(0 <= self.last_only <= 1, "masking.last_only", self.last_only, "in [0, 1]")
+        fit_types(self, "masking")
+        require(0 < self.rate < 1, "masking.rate", self.rate, "in (0, 1)")
+        require(0 <= self.last_only <= 1, "masking.last_only", self.last_only, "in [0, 1]")
         for name in ("weight_down", "weight_up", "weight_two_up", "weight_none"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"masking.{name}", value, "above 0 and finite")
+            require(0 < value < math.inf, f"masking.{name}", value, "above 0 and finite")
         for name in ("loss_down", "loss_up", "loss_two_up", "loss_none"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, f"masking.{name}", value, "at least 0 and finite")
-        _require(any(self.loss_weights), "masking.loss_*", self.loss_weights, "one above 0")
+            require(0 <= value < math.inf, f"masking.{name}", value, "at least 0 and finite")
+        require(any(self.loss_weights), "masking.loss_*", self.loss_weights, "one above 0")
 
     @property
     def next_item(self) -> float:
@@ -264,19 +251,20 @@ class OptimizerConfig:
     """Adam's epsilon."""
 
     def __post_init__(self) -> None:
+        fit_types(self, "optimizer")
         for name in ("peak_lr", "noam_scale", "clip_norm", "eps"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"optimizer.{name}", value, "above 0 and finite")
-        _require(
+            require(0 < value < math.inf, f"optimizer.{name}", value, "above 0 and finite")
+        require(
             0 <= self.weight_decay < math.inf,
             "optimizer.weight_decay",
             self.weight_decay,
             "at least 0",
         )
-        _require(self.warmup_steps >= 1, "optimizer.warmup_steps", self.warmup_steps, "at least 1")
+        require(self.warmup_steps >= 1, "optimizer.warmup_steps", self.warmup_steps, "at least 1")
         for name in ("b1", "b2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"optimizer.{name}", value, "in [0, 1)")
+            require(0 <= value < 1, f"optimizer.{name}", value, "in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -318,16 +306,17 @@ class TrainingConfig:
     in_batch_negatives."""
 
     def __post_init__(self) -> None:
+        fit_types(self, "training")
         names = ("epochs", "batch_size", "evaluate_every", "patience", "save_every", "keep",
                  "log_every", "loss_chunk")  # fmt: skip
         for name in names:
             value = getattr(self, name)
-            _require(value >= 1, f"training.{name}", value, "at least 1")
-        _require(0 <= self.seed < 2**31, "training.seed", self.seed, "in [0, 2^31)")
+            require(value >= 1, f"training.{name}", value, "at least 1")
+        require(0 <= self.seed < 2**31, "training.seed", self.seed, "in [0, 2^31)")
         for name in ("in_batch_negatives", "uniform_negatives"):
             value = getattr(self, name)
-            _require(value >= 0, f"training.{name}", value, "at least 0")
-        _require(
+            require(value >= 0, f"training.{name}", value, "at least 0")
+        require(
             self.uniform_negatives == 0 or self.in_batch_negatives > 0,
             "training.uniform_negatives",
             self.uniform_negatives,
@@ -345,8 +334,9 @@ class MeshConfig:
     """Devices along the item table."""
 
     def __post_init__(self) -> None:
-        _require(self.data == -1 or self.data >= 1, "mesh.data", self.data, "-1 or at least 1")
-        _require(self.model >= 1, "mesh.model", self.model, "at least 1")
+        fit_types(self, "mesh")
+        require(self.data == -1 or self.data >= 1, "mesh.data", self.data, "-1 or at least 1")
+        require(self.model >= 1, "mesh.model", self.model, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -369,10 +359,11 @@ class EvaluationConfig:
     it only to compare with published figures."""
 
     def __post_init__(self) -> None:
+        fit_types(self, "evaluation")
         for name in ("batch_size", "item_chunk"):
             value = getattr(self, name)
-            _require(value >= 1, f"evaluation.{name}", value, "at least 1")
-        _require(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
+            require(value >= 1, f"evaluation.{name}", value, "at least 1")
+        require(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
 
 
 @dataclass(frozen=True)
@@ -384,6 +375,9 @@ class CalibrationConfig:
     """Add co-visitation counts: raise items that followed the last items of a history in other
     users' histories. Helps on sparse logs. BERT4Rec only; exported with the model."""
 
+    def __post_init__(self) -> None:
+        fit_types(self, "calibration")
+
 
 @dataclass(frozen=True)
 class LogConfig:
@@ -391,6 +385,9 @@ class LogConfig:
 
     wandb: str = ""
     """Weights & Biases project to log to (extra: wandb). Empty: none."""
+
+    def __post_init__(self) -> None:
+        fit_types(self, "log")
 
 
 @dataclass(frozen=True)
@@ -417,27 +414,27 @@ class Config:
     on for a finished run."""
 
     def __post_init__(self) -> None:
-        _as_texts(self, "workdir", "init_from")
-        _require(bool(self.workdir), "workdir", self.workdir, "a folder")
-        _require(
+        fit_types(self)
+        require(bool(self.workdir), "workdir", self.workdir, "a folder")
+        require(
             not self.final_fit or (self.data.split != "cold-items" and not self.model.times),
             "final_fit",
             self.final_fit,
             "False: with data.split cold-items or model.times there is no model to serve",
         )
-        _require(
+        require(
             self.model.kind == "bert4rec" or self.masking.objective == "next",
             "masking.objective",
             self.masking.objective,
             "next: two towers read a history from the left",
         )
-        _require(
+        require(
             self.model.kind == "bert4rec" or not self.calibration.covisitation,
             "calibration.covisitation",
             True,
             "False: candidates of two towers are found by dot products alone",
         )
-        _require(
+        require(
             self.model.kind == "two-tower" or not self.data.users,
             "data.users",
             self.data.users,
@@ -445,8 +442,12 @@ class Config:
         )
 
 
-# These may change between two starts of the same run.
+# These may change between two starts of the same run: sections, and single fields.
 _MAY_DIFFER = ("workdir", "mesh", "calibration", "evaluation", "log", "final_fit")
+_FIELDS_MAY_DIFFER = (
+    "training.patience", "training.save_every", "training.keep", "training.log_every",
+    "training.steps_at_once",
+)  # fmt: skip
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -463,21 +464,16 @@ def from_json(values: dict[str, Any]) -> Config:
     Raises:
       ConfigError: it has fields that this version does not know, or impossible values.
     """
-    sections = {f.name: f.default_factory for f in dataclasses.fields(Config)}
     try:
-        built = {
-            name: sections[name](**_tupled(value)) if isinstance(value, dict) else value  # type: ignore[operator]
-            for name, value in values.items()
-        }
-        return Config(**built)
-    except (KeyError, TypeError) as error:
+        return Config(**values)
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"the saved configuration is of another version ({error})") from None
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The fields in which two configs in JSON form differ, as `name: saved -> current`.
 
-    Sections that may change between two starts of a run are not compared.
+    What may change between two starts of a run is not compared.
     """
     found = []
     for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):
@@ -486,14 +482,10 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
             old, new = ({section: value} for value in (old, new))
         for name in sorted(old.keys() | new.keys()):
             before, after = old.get(name, "absent"), new.get(name, "absent")
-            if before != after:
-                place = section if section == name else f"{section}.{name}"
+            place = section if section == name else f"{section}.{name}"
+            if before != after and place not in _FIELDS_MAY_DIFFER:
                 found.append(f"{place}: {before!r} -> {after!r}")
     return found
-
-
-def _tupled(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def _listed(values: dict[str, Any]) -> dict[str, Any]:

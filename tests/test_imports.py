@@ -10,10 +10,11 @@ import pytest
 import bert4rec_jax
 
 ROOT = Path(bert4rec_jax.__file__).parent
-BASE = {"bert4rec_jax", "errors"}
+BASE = {"bert4rec_jax", "checks", "errors"}
 # What each part may import of ours, besides itself and BASE.
 ALLOWED = {
     "errors": set(),
+    "checks": {"errors"},
     "entry": set(),
     "config": set(),
     "sharding": set(),

@@ -22,7 +22,8 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from bert4rec_jax.config import ConfigError, differences, from_json, to_json
+from bert4rec_jax.checks import ConfigError
+from bert4rec_jax.config import differences, from_json, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
@@ -298,7 +299,8 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Pa
         listed = "\n  ".join(changed)
         raise UserError(
             f"{folder} holds a run with another configuration:\n  {listed}\n"
-            "use the same settings to continue it, or another --workdir"
+            "use the same settings to continue it, or another --workdir (with --init-from "
+            f"{folder} it begins from the parameters of this one)"
         )
 
 

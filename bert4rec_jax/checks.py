@@ -1,0 +1,130 @@
+"""Checks: values of a config against the types of its fields, with errors that say what fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import operator
+from collections.abc import Mapping
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from bert4rec_jax.errors import UserError
+
+
+class ConfigError(UserError, ValueError):
+    """A value that no run could use."""
+
+
+def require(valid: bool, name: str, value: object, expected: str) -> None:
+    """Refuse a value.
+
+    Raises:
+      ConfigError: it is not valid.
+    """
+    if not valid:
+        raise ConfigError(f"{name} is {value!r}; expected {expected}")
+
+
+def fit_types(config: Any, section: str = "") -> None:
+    """Refuse values of a frozen dataclass that are not of their field's type.
+
+    Numbers of NumPy, paths, lists and mappings become what the field is annotated with, so that a
+    config reads back from JSON as it was.
+
+    Args:
+      config: an instance, in its `__post_init__`.
+      section: what precedes the names of its fields in messages.
+
+    Raises:
+      ConfigError: names the first one.
+    """
+    made: Any = type(config)
+    for name, kind in _kinds(made).items():
+        place = f"{section}.{name}" if section else name
+        object.__setattr__(config, name, _fitted(place, getattr(config, name), kind))
+
+
+@cache
+def _kinds(section: Any) -> dict[str, Any]:
+    """The fields of a dataclass and what they are annotated with."""
+    hints = get_type_hints(section)
+    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
+
+
+def _fitted(name: str, value: Any, kind: Any) -> Any:
+    """A value as its field has it."""
+    if get_origin(kind) is Literal:
+        return _chosen(name, value, get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (part for part in get_args(kind) if part is not NoneType)
+        return None if value is None else _fitted(name, value, kind)
+    if get_origin(kind) is tuple:
+        return _pair(name, value, get_args(kind))
+    if dataclasses.is_dataclass(kind):
+        return _section(name, value, kind)
+    if kind is bool:
+        require(isinstance(value, bool), name, value, "True or False")
+        return value
+    if kind is str:
+        require(hasattr(value, "__fspath__") or isinstance(value, str), name, value, "text")
+        return str(value)
+    whole = _whole(value)
+    if kind is int:
+        require(whole is not None, name, value, "a whole number")
+        return whole
+    number = whole if whole is not None else _float(value)
+    require(number is not None, name, value, "a number")
+    return float(number) if number is not None else None
+
+
+def _chosen(name: str, value: Any, options: tuple[Any, ...]) -> Any:
+    if not isinstance(value, bool):
+        for option in options:
+            if option == value:
+                return option
+    shown = ", ".join(map(str, options))
+    text = str(value).lower().replace("_", "-")
+    close = difflib.get_close_matches(text, map(str, options), n=1)
+    raise ConfigError(
+        f"{name} is {value!r}; expected one of {shown}"
+        + (f" (did you mean {close[0]}?)" if close else "")
+    )
+
+
+def _pair(name: str, value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    fits = isinstance(value, list | tuple) and len(value) == len(kinds)
+    require(fits, name, value, f"{len(kinds)} values")
+    return tuple(_fitted(name, part, kind) for part, kind in zip(value, kinds))
+
+
+def _section(name: str, value: Any, kind: Any) -> Any:
+    if not isinstance(value, Mapping):
+        require(isinstance(value, kind), name, value, f"a {kind.__name__}, or a dict of its fields")
+        return value
+    known = list(_kinds(kind))
+    for key in value:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            raise ConfigError(
+                f"{name} has no field {key!r}; its fields are {', '.join(known)}"
+                + (f" (did you mean {close[0]}?)" if close else "")
+            )
+    return kind(**value)
+
+
+def _whole(value: Any) -> int | None:
+    """An integer of Python or NumPy, but no truth value."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _float(value: Any) -> float | None:
+    """A float of Python or NumPy; text is none."""
+    scalar = isinstance(value, float) or getattr(value, "ndim", None) == 0
+    return float(value) if scalar and not isinstance(value, bool) else None
