@@ -413,6 +413,13 @@ class Config:
     many steps as validation selected. `bert4rec export` then exports that model. It may be switched
     on for a finished run."""
 
+    @property
+    def reads_thumbs(self) -> bool:
+        """Whether any result depends on thumbs."""
+        masking = self.masking
+        uneven = any(len(set(x)) > 1 for x in (masking.thumb_weights, masking.loss_weights))
+        return self.model.thumbs or self.data.targets == "liked" or uneven
+
     def __post_init__(self) -> None:
         fit_types(self)
         require(bool(self.workdir), "workdir", self.workdir, "a folder")

@@ -245,7 +245,9 @@ def open_setting(config: Config, console: Console) -> Setting:
             "evaluation.sampled is True; expected False with data.repeats: the published protocol "
             "draws among items that were not seen"
         )
-    thumbs = config.data.thumbs or default_thresholds(store.manifest["source"].get("max_rating"))
+    thumbs = config.data.thumbs or default_thresholds(
+        store.manifest["source"].get("max_rating"), read=config.reads_thumbs
+    )
     if config.data.split == "cold-items":
         folder = workdir / "without_cold_items"
         store, split = open_cold_items(store, folder, repeats=repeats)

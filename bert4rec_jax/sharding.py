@@ -148,7 +148,8 @@ def check_divides(mesh: Mesh, *, batch_size: int, num_rows: int) -> None:
     if batch_size % mesh.shape[_DATA]:
         raise UserError(
             f"a batch of {batch_size} rows does not split over {mesh.shape[_DATA]} devices along "
-            "the batch; choose training.batch-size and evaluation.batch-size as multiples of it"
+            "the batch; choose training.batch-size and evaluation.batch-size as multiples of it "
+            "(on a CPU, the first run of a process sets the number of devices for all)"
         )
     if num_rows % mesh.shape[_MODEL]:
         raise UserError(

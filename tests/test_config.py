@@ -79,3 +79,14 @@ def test_settings_that_change_no_result_may_change_between_two_starts():
     assert differences(saved, to_json(more)) == []
     longer = Config(training=TrainingConfig(epochs=7, log_every=7))
     assert differences(saved, to_json(longer)) == ["training.epochs: 200 -> 7"]
+
+
+def test_what_reads_thumbs():
+    assert not Config().reads_thumbs
+    for more in (
+        Config(model=ModelConfig(thumbs=True)),
+        Config(data=DataConfig(targets="liked")),
+        Config(masking=MaskingConfig(weight_up=2)),
+        Config(masking=MaskingConfig(loss_down=0)),
+    ):
+        assert more.reads_thumbs

@@ -207,7 +207,7 @@ def _explanation(path: Path, form: Form) -> UserError:
         for line, fields in lines:
             expected = expected or fields
             joined = separator.join(fields)
-            if not _is_utf8(joined):
+            if not is_utf8(joined):
                 return UserError(
                     f"{path}, line {line}: {shorten(joined.encode(errors='surrogateescape'))} is "
                     "not UTF-8 text; convert the file to UTF-8"
@@ -238,7 +238,8 @@ def _explanation(path: Path, form: Form) -> UserError:
     )
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written; bytes that were none are read as lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

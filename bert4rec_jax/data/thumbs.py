@@ -31,10 +31,15 @@ def to_thumbs(
     return np.where(np.isnan(ratings), np.int8(NONE), rated).astype(np.int8)
 
 
-def default_thresholds(max_rating: float | None) -> tuple[float, float]:
+def default_thresholds(max_rating: float | None, *, read: bool = True) -> tuple[float, float]:
     """Thresholds by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is thumbs up.
 
     Without ratings (None) every thumb is NONE, whatever the thresholds.
+
+    Args:
+      max_rating: the highest of the log.
+      read: whether anything depends on thumbs. If not, ratings above 10, such as play counts, get
+        thresholds in proportion, so that thumbs can be shown.
 
     Raises:
       UserError: ratings above 10 have no default.
@@ -47,7 +52,10 @@ def default_thresholds(max_rating: float | None) -> tuple[float, float]:
         return 3.0, 4.5
     if max_rating <= 10:
         return 6.0, 9.0
+    if not read:
+        return 0.6 * max_rating, 0.9 * max_rating
     raise UserError(
         f"the highest rating is {max_rating:g}, and thumbs have default thresholds only for "
-        "ratings up to 5 or 10; set data.thumbs to the ratings at which thumbs turn up and two up"
+        "ratings up to 5 or 10; set data.thumbs to the ratings at which thumbs turn up and two up, "
+        "or prepare the log without ratings if these are something else (--rating-column None)"
     )

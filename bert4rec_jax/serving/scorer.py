@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.delimited import is_utf8, shorten
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.features.user_encoding import UserEncoding
@@ -27,6 +29,7 @@ from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
 
 Ids = Sequence[str | int]
+Ratings = Sequence[float | None]  # None and NaN are no rating
 Facts = Mapping[str, Any]  # about a user: name -> value; what is not there is not known
 
 
@@ -137,7 +140,7 @@ class Scorer:
         candidates: Sequence[Ids],
         *,
         exclude: Sequence[Ids] | None = None,
-        ratings: Sequence[Sequence[float]] | None = None,
+        ratings: Sequence[Ratings] | None = None,
         k: int | None = None,
         keep_seen: bool | None = None,
         users: Sequence[Facts] | None = None,
@@ -164,7 +167,7 @@ class Scorer:
         k: int = 10,
         exclude: Ids = (),
         *,
-        ratings: Sequence[float] | None = None,
+        ratings: Ratings | None = None,
         keep_seen: bool | None = None,
         user: Facts | None = None,
     ) -> Answer:
@@ -184,7 +187,7 @@ class Scorer:
         k: int = 10,
         exclude: Sequence[Ids] | None = None,
         *,
-        ratings: Sequence[Sequence[float]] | None = None,
+        ratings: Sequence[Ratings] | None = None,
         keep_seen: bool | None = None,
         users: Sequence[Facts] | None = None,
     ) -> list[Answer]:
@@ -209,21 +212,21 @@ class Scorer:
         self,
         histories: Sequence[Ids],
         *,
-        ratings: Sequence[Sequence[float]] | None = None,
+        ratings: Sequence[Ratings] | None = None,
         users: Sequence[Facts] | None = None,
     ) -> npt.NDArray[np.float32]:
         """`[N, D]`: what the model makes of each history; see `item_vectors`."""
         requests, _ = self._requests(histories, None, None, ratings, users)
         return self.ranker.user_vectors(requests)
 
-    def similar(self, item: str, k: int = 10) -> Answer:
+    def similar(self, item: str | int, k: int = 10) -> Answer:
         """The items whose vectors have the largest cosine with that of one item.
 
         Raises:
           UserError: the catalog does not have the item, or it was not trained on.
         """
         _require_positive(k)
-        token = self.catalog.token(item)
+        token = self.catalog.token(str(item))
         if not self.bundle.known[token]:
             raise UserError(
                 f"item {item!r} ({self.catalog.title(token)}) has no training event, so the model "
@@ -248,7 +251,7 @@ class Scorer:
         histories: Sequence[Ids],
         candidates: Sequence[Ids] | None,
         exclude: Sequence[Ids] | None,
-        ratings: Sequence[Sequence[float]] | None,
+        ratings: Sequence[Ratings] | None,
         k: int | None,
         keep_seen: bool | None,
         users: Sequence[Facts] | None,
@@ -263,7 +266,7 @@ class Scorer:
         histories: Sequence[Ids],
         candidates: Sequence[Ids] | None,
         exclude: Sequence[Ids] | None,
-        ratings: Sequence[Sequence[float]] | None,
+        ratings: Sequence[Ratings] | None,
         users: Sequence[Facts] | None,
     ) -> tuple[Requests, list[list[str]]]:
         """Requests, and all ids that each names."""
@@ -273,7 +276,7 @@ class Scorer:
             for name, lists in (("candidates", candidates), ("exclude", exclude))
             if lists is not None
         }
-        numbers = None if ratings is None else [list(map(float, row)) for row in ratings]
+        numbers = None if ratings is None else _rating_lists(ratings)
         if numbers is not None and len(numbers) != len(asked):
             raise UserError(
                 f"{len(numbers)} ratings for {len(asked)} histories; give one list each"
@@ -335,9 +338,25 @@ def _id_lists(name: str, lists: Sequence[Ids], count: int) -> list[list[str]]:
                     f"{name}[{row}] holds {item!r} of type {type(item).__name__}; item ids are "
                     "texts, as in the catalog, or whole numbers"
                 )
+            if isinstance(item, str) and not item.isascii() and not is_utf8(item):
+                raise UserError(f"{name}[{row}] holds {item!r}, which is not valid Unicode text")
     return [[str(item) for item in ids] for ids in lists]
 
 
+def _rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
+    """Ratings as numbers, NaN for none."""
+    lists = []
+    for row, given in enumerate(ratings):
+        try:
+            lists.append([math.nan if value is None else float(value) for value in given])
+        except (TypeError, ValueError):
+            raise UserError(
+                f"ratings[{row}] is {shorten(given)}; expected a list of numbers, None or NaN "
+                "where an item is not rated"
+            ) from None
+    return lists
+
+
 def _require_positive(k: int) -> None:
-    if k < 1:
-        raise UserError(f"k is {k}; expected at least 1")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise UserError(f"k is {k!r}; expected a whole number, at least 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 
 import jax
@@ -22,13 +23,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """While entered, remembers SIGINT and SIGTERM; a second Ctrl-C interrupts at once."""
+    """While entered, remembers SIGINT and SIGTERM; a second Ctrl-C interrupts at once.
+
+    Outside of a process's main thread, which alone may handle signals, there are none to remember.
+    """
 
     def __init__(self) -> None:
         self._received = 0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._receive)
         return self

@@ -31,3 +31,8 @@ def test_a_scale_above_ten_needs_thresholds():
         UserError, match=r"highest rating is 100, .* up to 5 or 10; set data\.thumbs"
     ):
         default_thresholds(100.0)
+
+
+def test_thresholds_that_nothing_reads_are_in_proportion():
+    assert default_thresholds(59.0, read=False) == (0.6 * 59, 0.9 * 59)
+    assert default_thresholds(5.0, read=False) == (3.0, 4.5)

@@ -112,6 +112,7 @@ def test_a_score_that_is_not_a_number_is_an_error(bundle, tmp_path, ids):
 
 def test_whole_numbers_are_ids_too(scorer):
     assert scorer.recommend([3, np.int64(5)]) == scorer.recommend(["3", "5"])
+    assert scorer.similar(3) == scorer.similar("3")
 
 
 def test_vectors_give_the_scores_that_are_listed(scorer, ids):
@@ -155,6 +156,7 @@ def test_ratings_become_thumbs(scorer, ids):
     liked = scorer.recommend(ids[:2], 3, ratings=[10.0, missing])
     assert liked.scores != unrated.scores
     assert scorer.recommend(ids[:2], 3, ratings=[9.0, missing]) == liked
+    assert scorer.recommend(ids[:2], 3, ratings=[9, None]) == liked
     with pytest.raises(UserError, match="the question, row 0: 1 ratings for 2 items in history"):
         scorer.recommend(ids[:2], 3, ratings=[10.0])
 
@@ -162,7 +164,18 @@ def test_ratings_become_thumbs(scorer, ids):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda s: s.recommend(["1"], k=0), "k is 0; expected at least 1"),
+        (lambda s: s.recommend(["1"], k=0), "k is 0; expected a whole number, at least 1"),
+        (lambda s: s.recommend(["1"], k=2.5), "k is 2.5; expected a whole number"),
+        (lambda s: s.recommend(["1"], k="3"), "k is '3'; expected a whole number"),
+        (
+            lambda s: s.recommend(["1"], ratings=["good"]),
+            r"ratings\[0\] is \['good'\]; expected a l",
+        ),
+        (
+            lambda s: s.recommend(["1"], ratings=[[1]]),
+            r"ratings\[0\] is \[\[1\]\]; expected a list",
+        ),
+        (lambda s: s.recommend(["\ud800"]), r"histories\[0\] holds .* is not valid Unicode"),
         (lambda s: s.similar("1", k=-1), "k is -1"),
         (lambda s: s.similar("no such item"), "item 'no such item' is not among the 40 items"),
         (lambda s: s.recommend("1"), "histories holds a text where a list of item ids"),

@@ -1,6 +1,7 @@
 """The loop's order, early stopping, and what stops it."""
 
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -166,3 +167,20 @@ def test_a_signal_saves_and_stops_between_two_steps():
         run(recorder, raise_at=5)
     assert stopped.value.exit_code == 143
     assert recorder.events[-2:] == ["log 5", "save 5"]
+
+
+def test_training_works_outside_of_the_main_thread():
+    """Where signals cannot be handled: in the worker of a sweep or of a web service."""
+    recorder, failed = Recorder(), []
+
+    def work():
+        try:
+            run(recorder)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failed
+    assert recorder.saved
