@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Columns:
 
         Args:
           path: the table, for messages.
-          present: the columns it has.
+          present: the columns it has; a name may carry its type, as RecBole's `user_id:token` does.
           lenient: ratings under their default name may be missing, and so may timestamps where no
             other column could hold the time. An order taken from the rows by mistake would spoil
             every history.
@@ -52,6 +53,9 @@ class Columns:
         Raises:
           UserError: a column is missing, or there are two of that name.
         """
+        whole = list(present)
+        present = [name if name in self._named else _TYPE.sub("", name) for name in whole]
+        full = dict(zip(present, whole))
         wanted = {"user": self.user, "item": self.item}
         if self.rating and not (
             lenient and self.rating == Columns.rating and self.rating not in present
@@ -70,13 +74,20 @@ class Columns:
         for role, name in wanted.items():
             if present.count(name) != 1:
                 count = "two columns" if name in present else "no column"
+                unnamed = any(name.replace(".", "", 1).isdigit() for name in present)
                 raise UserError(
                     f"{path} has {count} {name!r} for the {role}; its columns are "
                     f"{', '.join(map(repr, present))}: {_REMEDIES[role]}"
+                    + ("; or put a line with names before the first row, if that is one" * unnamed)
                 )
-        return wanted
+        return {role: full[name] for role, name in wanted.items()}
+
+    @property
+    def _named(self) -> tuple[str | None, ...]:
+        return self.user, self.item, self.timestamp, self.rating, self.event
 
 
+_TYPE = re.compile(r":(token|float)(_seq)?$")  # RecBole writes `user_id:token`
 MOVIELENS = Columns("userId", "movieId", "timestamp", "rating")
 
 _REMEDIES = {

@@ -12,12 +12,12 @@ import gzip
 import itertools
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,7 @@ import pyarrow.csv as pa_csv
 
 from bert4rec_jax.errors import UserError
 
+Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL and csv.QUOTE_NONE
 _BLOCK_BYTES = 8 << 20
 UNPACKED: dict[str, Callable[[BinaryIO], Any]] = {
     ".xz": lzma.open,
@@ -32,6 +33,7 @@ UNPACKED: dict[str, Callable[[BinaryIO], Any]] = {
     ".bz2": bz2.open,
 }
 """Suffixes of files that are unpacked while they are read."""
+_SAMPLE = 1000  # lines that tell whether quotes count
 _NOT_A_DELIMITER = "\x01"  # keeps a line in one piece
 
 
@@ -41,7 +43,8 @@ class Form:
 
     Attributes:
       separator: between two fields; the empty string stands for any white space.
-      names: of the fields. Empty: the first line names them, and fields may be quoted.
+      names: of the fields. Empty: the first line names them, and fields may be quoted; see
+        `quoting`.
     """
 
     separator: str
@@ -51,6 +54,10 @@ class Form:
     def headed(self) -> bool:
         """Whether the first line names the columns."""
         return not self.names
+
+
+LINES = Form(_NOT_A_DELIMITER, ("line",))
+"""A line in one piece."""
 
 
 @contextmanager
@@ -95,7 +102,8 @@ def records(path: Path, form: Form) -> Iterator[tuple[int, list[str]]]:
     with open_bytes(path) as binary:
         text = TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
         if form.headed:
-            reader = csv.reader(text, delimiter=form.separator)
+            quotes = _quoting(path, form)
+            reader = csv.reader(text, delimiter=form.separator, quoting=quotes)
             line = 1
             for fields in reader:
                 if fields:
@@ -114,9 +122,27 @@ def first_line(path: Path) -> str:
     Raises:
       UserError: the file is empty.
     """
-    for _, (line,) in records(path, Form(_NOT_A_DELIMITER, ("line",))):
+    for _, (line,) in records(path, LINES):
         return line
     raise UserError(f"{path} is empty")
+
+
+def quoting(lines: Iterable[str], form: Form) -> Quoting:
+    """Whether quotes hold a field of a headed file together, by its first lines.
+
+    Between tabs they are often signs like others, as in the title `"Heroes`, which would swallow
+    rows up to the next quote. So there they count only where the names of the columns have quotes
+    too, or where lines have other numbers of fields without them.
+    """
+    first = list(itertools.islice(lines, _SAMPLE))
+    if form.separator != "\t" or (first and first[0].startswith('"')):
+        return csv.QUOTE_MINIMAL
+    even = len({line.count(form.separator) for line in first}) < 2
+    return csv.QUOTE_NONE if even else csv.QUOTE_MINIMAL
+
+
+def _quoting(path: Path, form: Form) -> Quoting:
+    return quoting((line for _, (line,) in records(path, LINES)), form)
 
 
 def header(path: Path, form: Form) -> list[str]:
@@ -126,7 +152,8 @@ def header(path: Path, form: Form) -> list[str]:
       UserError: the file is empty.
     """
     try:
-        return next(csv.reader([first_line(path)], delimiter=form.separator))
+        quotes = _quoting(path, form)
+        return next(csv.reader([first_line(path)], delimiter=form.separator, quoting=quotes))
     except csv.Error as error:
         raise UserError(f"{path}: cannot cut the first line into columns ({error})") from None
 
@@ -151,7 +178,8 @@ def stream(path: Path, form: Form, columns: Mapping[str, str]) -> Iterator[dict[
     """
     try:
         with open_bytes(path) as binary:
-            for batch in _open_csv(binary, form, columns):
+            quotes = form.headed and _quoting(path, form) != csv.QUOTE_NONE
+            for batch in _open_csv(binary, form, columns, quotes=quotes):
                 if form.separator:
                     yield {key: batch[name] for key, name in columns.items()}
                 else:
@@ -162,7 +190,7 @@ def stream(path: Path, form: Form, columns: Mapping[str, str]) -> Iterator[dict[
 
 
 def _open_csv(
-    binary: BinaryIO, form: Form, columns: Mapping[str, str]
+    binary: BinaryIO, form: Form, columns: Mapping[str, str], *, quotes: bool
 ) -> pa_csv.CSVStreamingReader:
     names: list[str] | None = list(form.names) or None
     types = {name: pa.string() for name in columns.values()}
@@ -178,8 +206,8 @@ def _open_csv(
         read_options=pa_csv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES),
         parse_options=pa_csv.ParseOptions(
             delimiter=form.separator[:1] or _NOT_A_DELIMITER,
-            quote_char='"' if form.headed else False,
-            newlines_in_values=form.headed,
+            quote_char='"' if quotes else False,
+            newlines_in_values=quotes,
         ),
         convert_options=pa_csv.ConvertOptions(
             include_columns=list(types),

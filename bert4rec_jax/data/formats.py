@@ -128,7 +128,7 @@ def _format_of(file: Path) -> Format:
         return "movielens-csv"
     if suffix == ".csv":
         return "csv"
-    if suffix == ".tsv":
+    if suffix in (".tsv", ".inter"):  # RecBole's; see Columns.find
         return "tsv"
     if suffix in _JSON_LINES or line.startswith("{"):
         return "jsonl"

@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from bert4rec_jax.data.delimited import Form, open_bytes, records, shorten
+from bert4rec_jax.data.delimited import LINES, open_bytes, records, shorten
 from bert4rec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
 _SAMPLE = 100  # lines that tell the columns and their types
-_LINE = Form("\x01", ("line",))  # keeps a line in one piece
 _KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
 
 
@@ -68,7 +67,7 @@ def line_of(path: Path, row: int) -> int:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    return ((line, text) for line, (text,) in records(path, _LINE) if text.strip())
+    return ((line, text) for line, (text,) in records(path, LINES) if text.strip())
 
 
 def _object(path: Path, line: int, text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
-from bert4rec_jax.data.delimited import open_bytes, shorten
+from bert4rec_jax.data.delimited import Form, open_bytes, quoting, shorten, suffix_of
 from bert4rec_jax.errors import UserError
 
 Titles = dict[str, tuple[str, str]]
@@ -78,9 +78,9 @@ def _of_item_file(path: Path, lines: list[str]) -> Iterator[tuple[str, str, str]
 
 
 def _of_table(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
-    reader = csv.reader(
-        StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ","
-    )
+    form = Form("\t" if suffix_of(path) == ".tsv" else ",")
+    quotes = quoting(filter(None, text.split("\n")), form)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=form.separator, quoting=quotes)
     rows = filter(None, reader)
     names = next(_whole(path, rows))
     id_column = next((name for name in _ID_COLUMNS if name in names), None)

@@ -286,3 +286,40 @@ def test_shipped_movietweetings_is_what_it_says():
     assert set(log.item_ids.to_pylist()) <= titles.keys()
     assert rows(log)[0] == ("1", "0054890", 1_381_945_744, 9.0)
     assert titles["0002844"] == ("Fantômas - À l'ombre de la guillotine (1913)", "Crime|Drama")
+
+
+HEADER = "user_id\titem_id\ttimestamp\ttitle\n"
+
+
+def test_quotes_between_tabs_are_signs_like_others(tmp_path):
+    """Two titles begin with a quote that is never closed; no row between them is swallowed."""
+    titles = ['"Heroes' if n in (2, 7) else "Low" for n in range(10)]
+    lines = [f"u{n % 3}\ti{n}\t{n}\t{title}\n" for n, title in enumerate(titles)]
+    log = whole(put(tmp_path / "log.tsv", HEADER + "".join(lines)))
+    assert [row[:3] for row in rows(log)] == [(f"u{n % 3}", f"i{n}", n) for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("header", "title"),
+    [(HEADER, '"two\nlines"'), (HEADER, '"a\ttab"'),
+     ('"user_id"\t"item_id"\t"timestamp"\t"title"\n', '"Low"')],
+)  # fmt: skip
+def test_quotes_between_tabs_that_hold_fields_together(tmp_path, header, title):
+    log = whole(put(tmp_path / "log.tsv", f'{header}u\t"i"\t5\t{title}\nv\tj\t6\tx\n'))
+    assert rows(log) == [("u", "i", 5, None), ("v", "j", 6, None)]
+
+
+@pytest.mark.parametrize("name", ["ml.inter", "ml.tsv"])
+def test_names_of_columns_with_their_types(tmp_path, name):
+    content = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu\ti\t3.5\t7\n"
+    path = put(tmp_path / name, content)
+    assert read_log(path).format == "tsv"
+    assert rows(whole(path)) == [("u", "i", 7, 3.5)]
+    columns = Columns("user_id:token", "item_id", rating=None)
+    assert rows(whole(path, columns=columns)) == [("u", "i", 7, None)]
+
+
+def test_a_table_without_a_line_of_names(tmp_path):
+    path = put(tmp_path / "log.csv", "17,42,1714500000\n17,43,1714500001\n")
+    with pytest.raises(UserError, match="put a line with names before the first row, if that is"):
+        read_log(path)
