@@ -1,6 +1,7 @@
 """BERT4Rec in JAX: a bidirectional sequence model for movie recommendation.
 
-From Python: `prepare` a log, `train` a `Config`, `evaluate` and `export` its run, `load` a bundle.
+From Python: `prepare` a log, `train` a `Config` or what a `recipe` makes of the log, `evaluate` and
+`export` its run, `load` a bundle.
 Each is imported when it is first used; importing the package loads nothing else.
 """
 
@@ -9,17 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert4rec_jax.config import Config
+    from bert4rec_jax.data.columns import Columns
     from bert4rec_jax.data.prepare import prepare
     from bert4rec_jax.experiment import evaluate
     from bert4rec_jax.experiment import run as train
+    from bert4rec_jax.recipes import recipe
     from bert4rec_jax.serving.export import export
     from bert4rec_jax.serving.scorer import load
 
 __version__ = "0.1.0"
-__all__ = ["Config", "__version__", "evaluate", "export", "load", "prepare", "train"]
+__all__ = [
+    "Columns", "Config", "__version__", "evaluate", "export", "load", "prepare", "recipe", "train",
+]  # fmt: skip
 
 _WHERE = {
+    "Columns": ("data.columns", "Columns"),
     "Config": ("config", "Config"),
+    "recipe": ("recipes", "recipe"),
     "prepare": ("data.prepare", "prepare"),
     "train": ("experiment", "run"),
     "evaluate": ("experiment", "evaluate"),

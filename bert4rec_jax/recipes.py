@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
 
+from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, differences, from_json, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
@@ -81,9 +84,60 @@ def parse(
             f"Defaults below: {recipe.name}. {recipe.about}",
         )
 
+    return recipe.name, _resolved(recipe, overridden, console)
+
+
+def recipe(
+    name: str = DEFAULT,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    console: Console | None = None,
+) -> Config:
+    """The config of a recipe with changes, as `train.py NAME --section.field VALUE ...` runs it.
+
+    Settings that a recipe finds in the data are found here, so the data is prepared if need be; a
+    change goes before them.
+
+    Args:
+      name: of a recipe, or the path of its file.
+      changes: values by `section.field`, such as `{"data.path": "data/mine"}`.
+      console: told what a recipe found in the data. None: nobody.
+
+    Raises:
+      UserError: see `load` and `open_data`.
+      ConfigError: there is no such field, or a value is impossible.
+    """
+    console = console or Console(quiet=True)
+    return _resolved(load(name), lambda config: _changed(config, changes or {}), console)
+
+
+def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    values: dict[str, Any] = to_json(config)
+    for name, value in changes.items():
+        section, _, field = name.rpartition(".")
+        fields = values.get(section, {}) if section else values
+        if field not in fields or isinstance(fields[field], dict):
+            close = difflib.get_close_matches(name, _names(values), n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"a config has no field {name!r}{hint}; expected section.field")
+        fields[field] = value
+    return Config(**values)
+
+
+def _names(values: Mapping[str, Any]) -> list[str]:
+    """`section.field` of all settings."""
+    sections = ((name, x) for name, x in values.items() if isinstance(x, dict))
+    single = [name for name, x in values.items() if not isinstance(x, dict)]
+    return single + [f"{section}.{field}" for section, x in sections for field in x]
+
+
+def _resolved(
+    recipe: Recipe, overridden: Callable[[Config], Config], console: Console | None
+) -> Config:
+    """A recipe's config with overrides, which go before what it finds in the data."""
     config = overridden(recipe.config)
     if recipe.adapt is None and not config.init_from:
-        return recipe.name, config
+        return config
     start_processes()
     cores_as_devices(
         config.training.batch_size,
@@ -100,7 +154,7 @@ def parse(
     console.print(f"[bold]{recipe.name}[/]: settings that follow from {found}", highlight=False)
     for change in differences(to_json(config), to_json(adapted)):
         console.print(f"  {change}", highlight=False)
-    return recipe.name, adapted
+    return adapted
 
 
 def _as_earlier(config: Config) -> Config:

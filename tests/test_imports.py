@@ -57,7 +57,7 @@ ALLOWED = {
         "serving",
     },
     "configs": {"config", "data"},  # where the package was built
-    "__init__": {"config", "data", "experiment", "serving"},
+    "__init__": {"config", "data", "experiment", "recipes", "serving"},
 }  # fmt: skip
 
 

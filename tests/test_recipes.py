@@ -11,6 +11,7 @@ from rich.console import Console
 from test_end_to_end import TRAIN
 
 from bert4rec_jax import recipes
+from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, DataConfig, ModelConfig, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
@@ -181,3 +182,28 @@ def test_a_recipe_without_a_config_is_one_clear_error(tmp_path):
     path.write_text("config = 3\n")
     with pytest.raises(UserError, match=r"has to define `config = Config"):
         recipes.parse([str(path)], FOLDER)
+
+
+@in_repository
+def test_a_recipe_from_python_is_that_of_the_command_line(store, tmp_path):
+    arguments = ["general", "--data.path", str(store.path), "--data.content", "",
+                 "--training.epochs", "3", "--final-fit", "--workdir", str(tmp_path)]  # fmt: skip
+    changes = {"data.path": store.path, "data.content": "", "training.epochs": 3,
+               "final_fit": True, "workdir": tmp_path}  # fmt: skip
+    _, config = recipes.parse(arguments, FOLDER)
+    assert recipes.recipe("general", changes) == config
+    assert recipes.recipe("ml_1m") == recipes.load("ml_1m", FOLDER).config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.epoch": 3}, r"no field 'training\.epoch' \(did you mean training\.epochs\?\)"),
+        ({"data": {}}, "no field 'data'"),
+        ({"workdirs": "x"}, r"no field 'workdirs' \(did you mean workdir\?\)"),
+        ({"data.split": "time"}, r"data\.split is 'time'; expected one of"),
+    ],
+)
+def test_changes_that_no_config_has(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        recipes.recipe("movietweetings", changes)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bert4rec_jax.data.options import TimeUnit
 from bert4rec_jax.errors import UserError
@@ -85,6 +87,19 @@ class Columns:
     @property
     def _named(self) -> tuple[str | None, ...]:
         return self.user, self.item, self.timestamp, self.rating, self.event
+
+
+def columns_of(values: Mapping[str, Any]) -> Columns:
+    """The columns that a dict describes.
+
+    Raises:
+      UserError: it has another key than the attributes of `Columns`.
+    """
+    known = [field.name for field in dataclasses.fields(Columns)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"columns has the key {key!r}; expected some of {', '.join(known)}")
+    return Columns(**values)
 
 
 _TYPE = re.compile(r":(token|float)(_seq)?$")  # RecBole writes `user_id:token`

@@ -114,7 +114,9 @@ def ratings(column: pa.Array, where: Where, *, may_be_empty: bool) -> npt.NDArra
 
 
 def _decoded(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -64,6 +64,8 @@ def locate(path: Path, format: Format | None = None) -> LogFiles:
     Raises:
       UserError: there is nothing to read, or nothing that could be told apart.
     """
+    if format is not None and format not in FORMATS:
+        raise UserError(f"the format is {format!r}; expected one of {', '.join(FORMATS)}")
     if not path.exists():
         raise UserError(f"{path} does not exist; give a log file, a folder or a data set's name")
     parts = _parts(path, format) if path.is_dir() else (path,)

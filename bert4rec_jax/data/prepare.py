@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bert4rec_jax.data import download
-from bert4rec_jax.data.columns import Columns
+from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.core import Marks, k_core
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
@@ -27,6 +30,7 @@ from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
 NAMES = (MOVIETWEETINGS, *download.NAMES)
+_TABLE = "table"  # what the source is called where it is no file
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,22 @@ class PreparedStore:
     report: Report
 
 
+class ArrowTable(Protocol):
+    """A data frame of pandas or polars, a table of pyarrow, and whatever else Arrow can read."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """See the Arrow PyCapsule interface."""
+        ...
+
+
 def prepare(
-    source: str | Path,
+    source: str | Path | ArrowTable,
     output: str | Path,
     *,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
     format: Format | None = None,
-    columns: Columns | None = None,
+    columns: Columns | Mapping[str, Any] | None = None,
     titles: str | Path | None = None,
     cache: str | Path | None = None,
     mirror: str | None = None,
@@ -99,12 +111,13 @@ def prepare(
     without ratings), from which the thresholds of thumbs follow.
 
     Args:
-      source: one of `NAMES`, or the path of a log; `./ml-1m` is a path, `ml-1m` is the name.
+      source: one of `NAMES`, the path of a log (`./ml-1m` is a path, `ml-1m` is the name), or a
+        table, such as a data frame of pandas or polars.
       output: the folder to make, or an earlier store to replace.
       min_user_interactions: users with fewer are left out, together with
       min_item_interactions: items with fewer, until neither is left.
       format: see `readers.read_log`; for paths only.
-      columns: see `readers.read_log`; for paths only.
+      columns: see `readers.read_log`, also as a dict; for paths and tables.
       titles: a file of titles, see `titles.read_titles`; None takes those of the data set.
       cache: where downloads lie, see `download.fetch`.
       mirror: where they come from, see `download.fetch`.
@@ -117,12 +130,17 @@ def prepare(
       UserError: anything the user can fix; nothing is half-written.
     """
     output = Path(output)
+    if isinstance(columns, Mapping):
+        columns = columns_of(columns)
     titles, cache = (None if path is None else Path(path) for path in (titles, cache))
     require_replaceable(output)
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
     opened: AbstractContextManager[RawLog]
-    if source in NAMES:
+    if not isinstance(source, str | Path):
+        opened = _of_table(source, output, format, columns, titles)
+        source = _TABLE
+    elif source in NAMES:
         if format or columns:
             raise UserError(
                 f"the format of {source} is known; leave out the format and the column names, or "
@@ -177,6 +195,29 @@ def prepare(
         items_left_out=items - len(store.catalog),
     )
     return PreparedStore(store, report)
+
+
+@contextmanager
+def _of_table(
+    table: ArrowTable,
+    output: Path,
+    format: Format | None,
+    columns: Columns | None,
+    titles: Path | None,
+) -> Iterator[RawLog]:
+    """Open a table, which lies on disk for as long as the context is open."""
+    if not hasattr(table, "__arrow_c_stream__"):
+        raise UserError(
+            f"the log is of type {type(table).__name__}; expected a path, the name of a data set, "
+            "or a table that Arrow can read, such as a data frame of pandas (from 2.2) or polars"
+        )
+    if format is not None:
+        raise UserError(f"the log is a table, and the format {format!r} is one of files; leave it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        file = Path(folder) / f"{_TABLE}.parquet"
+        pq.write_table(pa.table(table), file)
+        yield read_log(file, columns=columns, titles=titles)
 
 
 class _Range:

@@ -318,3 +318,49 @@ def test_a_stop_anywhere_keeps_the_earlier_store(
         prepare(log, tmp_path / "out", **options)
     assert snapshot(tmp_path / "out") == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["log.csv", "out"]
+
+
+class Frame:
+    """A data frame of some library: what Arrow can read."""
+
+    def __init__(self, **columns):
+        self.table = pa.table(columns)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+def test_a_data_frame_is_a_log(tmp_path):
+    when = np.array(["2024-01-01", "2024-01-03", "2024-01-02"], "datetime64[ns]")
+    ids = pa.array(["u", "u", "u"]).cast(pa.string_view())
+    frame = Frame(who=ids, what=pa.array(["a", "b", "c"]).dictionary_encode(), when=when)
+    columns = {"user": "who", "item": "what", "timestamp": "when"}
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    store = prepare(frame, tmp_path / "store", columns=columns, **minima).store
+    histories = [store.catalog.item_id(int(token)) for token in store.tokens]
+    assert (store.user_ids(), histories) == (["u"], ["a", "c", "b"])
+    assert store.manifest["source"]["name"] == "table"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    prepare(pa.table({"user_id": ["u"], "item_id": ["a"]}), tmp_path / "more", **minima)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (3, {}, "the log is of type int; expected a path, the name of a data set, or a table"),
+        (Frame(user_id=["u"]), {}, "no column 'item_id' for the item"),
+        (Frame(user_id=["u"]), {"format": "csv"}, "the format 'csv' is one of files"),
+        (
+            Frame(user_id=["u"]),
+            {"columns": {"users": "u"}},
+            "columns has the key 'users'; expected",
+        ),
+        ("log.csv", {"format": "parqet"}, "the format is 'parqet'; expected one of movielens-dat"),
+    ],
+)
+def test_sources_that_are_no_log(tmp_path, monkeypatch, source, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text("user_id,item_id\nu,i\n")
+    with pytest.raises(UserError, match=message):
+        prepare(source, tmp_path / "store", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
