@@ -145,6 +145,11 @@ def _offset(asked: _Questions, console: Console) -> dict[str, Any]:
     console.print("Calibrating the offset of items without a training event ...")
     found = choose_offset(lambda offset: (asked.warm(offset=offset), asked.cold(offset)))
     asked.offset = found.chosen.offset
+    console.print(
+        f"  offset {found.chosen.offset:g}: validation NDCG@10 {found.chosen.warm:.4f} of trained "
+        f"targets, {found.chosen.cold:.4f} of the others",
+        highlight=False,
+    )
     return found.to_json()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 OFFSETS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+HIGHEST = 30.0  # scores are logits: beyond this only cold items would be listed
 FINER = (0.25, 0.0625)  # steps, three of each
 KEPT = 0.97  # of the NDCG@10 that trained targets have where no untrained item is in the way
 
@@ -44,7 +45,9 @@ def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
     """The offset at which untrained targets fare best while trained ones keep `KEPT` of theirs.
 
     The mean over all targets would weigh the two by how many of each the split happens to ask.
-    Searched in steps of 1, then of a quarter above the best, then of a sixteenth.
+    Searched in steps of 1, upwards for as long as trained targets bear it, then of a quarter above
+    the best, then of a sixteenth. How far that is depends on the scale of the scores, which
+    covisitation and a temperature stretch.
 
     Args:
       ask: from an offset to NDCG@10 of trained and of untrained validation targets.
@@ -54,6 +57,8 @@ def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
         return [OffsetTrial(offset, *ask(offset)) for offset in offsets]
 
     trials = tried(OFFSETS)
+    while trials[-1].offset < HIGHEST and trials[-1].warm >= _least(trials):
+        trials += tried([trials[-1].offset + 1])
     for step in FINER:
         best = _best(trials).offset
         trials += tried(best + number * step for number in (1, 2, 3))
@@ -62,9 +67,14 @@ def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
 
 
 def _best(trials: list[OffsetTrial]) -> OffsetTrial:
-    """The best for untrained targets of those that trained ones can bear; of equals the lowest."""
-    least = KEPT * max(trial.warm for trial in trials)
+    """The best for untrained targets of those that trained ones can bear; of equals the smallest,
+    so that where no offset gains anything there is none."""
+    least = _least(trials)
     return max(
         (trial for trial in trials if trial.warm >= least),
-        key=lambda trial: (trial.cold, -trial.offset),
+        key=lambda trial: (trial.cold, -abs(trial.offset)),
     )
+
+
+def _least(trials: list[OffsetTrial]) -> float:
+    return KEPT * max(trial.warm for trial in trials)

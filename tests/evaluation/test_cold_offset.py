@@ -23,7 +23,25 @@ def test_an_offset_that_gains_nothing_is_not_taken():
     assert choose_offset(lambda offset: (0.1, 0.05 if offset >= 0 else 0.01)).chosen.offset == 0
 
 
+def test_the_search_goes_on_for_as_long_as_trained_targets_bear_it():
+    """Where scores are large, cold items enter the lists at 6 only, and trained ones bear 8.36."""
+
+    def ask(offset):
+        return 0.13 - 0.00165 * max(offset - 6, 0), 0.002 * max(offset - 6, 0)
+
+    found = choose_offset(ask)
+    assert found.chosen.offset == 8.3125
+    assert [trial.offset for trial in found.trials if trial.offset == int(trial.offset)] == [
+        *OFFSETS, 4, 5, 6, 7, 8, 9,
+    ]  # fmt: skip
+
+
+def test_where_no_offset_gains_there_is_none():
+    assert choose_offset(lambda offset: (0.1 if offset < 5 else 0.09, 0.0)).chosen.offset == 0
+
+
 def test_what_is_kept():
-    values = choose_offset(lambda offset: (0.5, offset / 100)).to_json()
-    assert values["offset"] == values["trials"][-1]["offset"] == 3.9375
-    assert (values["warm_ndcg@10"], values["cold_ndcg@10"]) == (0.5, 0.039375)
+    values = choose_offset(lambda offset: (0.5, min(offset, 30) / 100)).to_json()
+    assert values["offset"] == 30
+    assert values["trials"][-1]["offset"] == 30.75
+    assert (values["warm_ndcg@10"], values["cold_ndcg@10"]) == (0.5, 0.3)
