@@ -240,7 +240,8 @@ class OptimizerConfig:
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     weight_decay: float = 0.01
-    """Decoupled weight decay. Layer norms and the biases of layers and items have none."""
+    """Decoupled weight decay. Layer norms, the biases of layers and those of items have none; what
+    content adds to the biases of items has."""
     clip_norm: float = 5.0
     """Clip gradients to this global norm."""
     b1: float = 0.9

@@ -41,7 +41,14 @@ from bert4rec_jax.processes import is_first
 from bert4rec_jax.programs import keep_programs
 from bert4rec_jax.sharding import Along, check_divides, fits, make_mesh, platform, put
 from bert4rec_jax.training.checkpoints import Checkpoint, check_same_config, read_config
-from bert4rec_jax.training.fit import Features, TrainingData, catalog_constants, load_best
+from bert4rec_jax.training.fit import (
+    Features,
+    TrainingData,
+    catalog_constants,
+    load_best,
+    make_plan,
+    trained_items,
+)
 from bert4rec_jax.training.parts import build_model
 
 ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
@@ -129,8 +136,8 @@ class Setting:
         )
 
     def trained(self, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """`[V]`: the items with an event in the rows `offsets[u]:stop[u]`."""
-        return train_counts(self.store, stop) > 0
+        """`[V]`: the items that a model trained on the rows `offsets[u]:stop[u]` has met."""
+        return trained_items(make_plan(self.config, self.store, stop), self.store)
 
     def scored(self, trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """`[V]`: the items that a model can score: trained on, or known by their content."""

@@ -116,6 +116,13 @@ class Plan:
         )
         return EpochPlan(spans, first_span)
 
+    def reached(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Start and stop of all rows of the store that some epoch trains on, as ranges."""
+        if self.window == "random-prefix":  # prefixes of all lengths are drawn
+            long_enough = self.stops - self.starts >= _SHORTEST
+            return self.starts[long_enough], self.stops[long_enough]
+        return self._examples(np.random.default_rng(0))
+
     def step(self, epoch_plan: EpochPlan, step: int, *, host: int = 0, hosts: int = 1) -> Spans:
         """The spans of one host's share of a step's rows; `epoch_plan` is that step's epoch."""
         share = self.batch_size // hosts

@@ -18,7 +18,6 @@ from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.plan import Plan
-from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
@@ -127,24 +126,46 @@ def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64])
     )
 
 
+def trained_items(plan: Plan, store: SequenceStore) -> npt.NDArray[np.bool_]:
+    """`[V]`: the items that some epoch reads or asks for.
+
+    An item that lies before the last L of all histories it occurs in, where no more is read, is
+    none of them: as a negative in every step its score would only sink.
+    """
+    starts, stops = plan.reached()
+    edges = np.zeros(store.num_interactions + 1, np.int32)
+    np.add.at(edges, starts, 1)
+    np.subtract.at(edges, stops, 1)
+    trained = np.zeros(store.catalog.num_rows, bool)
+    trained[store.tokens[np.cumsum(edges[:-1]) > 0]] = True
+    return trained
+
+
 def target_share(
     config: Config, plan: Plan, store: SequenceStore, thumbs: tuple[float, float]
 ) -> npt.NDArray[np.float32]:
     """`[V]`: how often each item is a target of training, as a share of all targets.
 
-    Counted in the first epoch: every item of a history with a weight in the loss, but for the first
-    one where next items are asked for. An item that it does not ask for counts once.
+    Expected over the masks of the first epoch, for items with a weight in the loss; of one that is
+    not asked for, as if it were once.
     """
-    spans = plan.epoch(0).spans
-    first = np.repeat(spans.starts, spans.lengths)
-    within = np.arange(len(first)) - np.repeat(
-        np.cumsum(spans.lengths) - spans.lengths, spans.lengths
-    )
-    rows = (first + within)[(within > 0) | (config.masking.objective != "next")]
-    weights = np.asarray(config.masking.loss_weights)
-    rows = rows[weights[to_thumbs(store.ratings[rows], thumbs)] > 0]
-    counts = np.bincount(store.tokens[rows], minlength=store.catalog.num_rows)
-    shares: npt.NDArray[np.float32] = (np.maximum(counts, 1) / len(rows)).astype(np.float32)
+    masking, spans = config.masking, plan.epoch(0).spans
+    lengths = np.repeat(spans.lengths, spans.lengths)
+    ends = np.cumsum(spans.lengths)
+    within = np.arange(len(lengths)) - np.repeat(ends - spans.lengths, spans.lengths)
+    rows = np.repeat(spans.starts, spans.lengths) + within
+    thumb = to_thumbs(store.ratings[rows], thumbs)
+
+    weight = np.asarray(masking.thumb_weights)[thumb]
+    weights_of_history = np.repeat(np.add.reduceat(weight, ends - spans.lengths), spans.lengths)
+    count = np.clip(np.round(masking.rate * lengths), 1, lengths - 1)
+    anywhere = np.minimum(count * weight / weights_of_history, 1)
+    masked = masking.last_only * (within == lengths - 1) + (1 - masking.last_only) * anywhere
+    asked = masking.next_item * (within > 0) + (1 - masking.next_item) * masked
+    asked *= np.asarray(masking.loss_weights)[thumb] > 0
+    counts = np.bincount(store.tokens[rows], asked, minlength=store.catalog.num_rows)
+    least = asked[asked > 0].min()
+    shares: npt.NDArray[np.float32] = (np.maximum(counts, least) / asked.sum()).astype(np.float32)
     return shares
 
 
@@ -198,7 +219,7 @@ def fit(
         if found is None:
             state = parts.create_state(mesh)
             found = Checkpoint(0, initial(state) if initial else state, record)
-        trained = train_counts(store, stop) > 0
+        trained = trained_items(plan, store)
         share = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
         constants = Constants(
             put(mesh, Along.ITEMS, trained),

@@ -20,9 +20,10 @@ from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.sharding import Along, global_rows, put
-from bert4rec_jax.training.fit import make_plan, target_share
+from bert4rec_jax.training.fit import make_plan, target_share, trained_items
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import cross_entropy
+from bert4rec_jax.training.masking import mask_items
 from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import Constants, create_state, make_train_step
 
@@ -181,6 +182,58 @@ def test_target_shares_leave_out_the_first_item(store):
     disliked = MaskingConfig(objective="next", loss_down=0.0)
     liked = target_share(Config(data=config.data, masking=disliked), plan, store, (6.0, 9.0))
     assert not np.allclose(liked, shares)
+
+
+@pytest.mark.parametrize(
+    "masking",
+    [MaskingConfig(rate=0.3, last_only=0.0), MaskingConfig(rate=0.3, last_only=1.0),
+     MaskingConfig(rate=0.2, last_only=0.3, weight_two_up=8.0, weight_down=0.2),
+     MaskingConfig(objective="mixed", rate=0.4, last_only=0.1, loss_down=0.0)],
+)  # fmt: skip
+def test_target_shares_are_those_of_the_masks(store, masking):
+    """Labels of many draws of masks, over all histories of the store."""
+    whole = Config(data=DataConfig(path="x", max_length=30), masking=masking)
+    plan = make_plan(whole, store, store.offsets[1:])
+    shares = target_share(whole, plan, store, (6.0, 9.0))
+    batch = StepToBatch(plan, store, (6.0, 9.0))(0)
+    draw = jax.jit(
+        lambda key: mask_items(
+            key, batch, rate=masking.rate, last_only=masking.last_only, slots=29,
+            thumb_weights=masking.thumb_weights, loss_weights=masking.loss_weights,
+            next_item=masking.next_item,
+        )
+    )  # fmt: skip
+    found = np.zeros(len(shares))
+    for key in jax.random.split(jax.random.key(0), 400):
+        masked = draw(key)
+        asked = np.asarray(masked.weights) > 0
+        found += np.bincount(np.asarray(masked.labels)[asked], minlength=len(shares))
+    often = found > 100
+    assert often.sum() > 20
+    # Weights change slightly as items are drawn without replacement; else only chance is left.
+    np.testing.assert_allclose(shares[often], (found / found.sum())[often], rtol=0.25)
+    bias = np.log(shares[often] * found.sum() / found[often])
+    assert abs(np.average(bias, weights=found[often])) < 0.02
+
+
+def test_items_outside_of_all_windows_are_not_trained(store):
+    """What only the beginnings of histories hold is in no row, where the last five are read."""
+    stop = store.offsets[1:]
+    starts = store.offsets[:-1]
+    for window, first in (("recent", np.maximum(starts, stop - 5)), ("tiles", starts)):
+        config = Config(data=DataConfig(path="x", max_length=5, window=window))
+        plan = make_plan(config, store, stop)
+        rows = [np.arange(a, b) for a, b in zip(first, stop)]
+        if window == "tiles":  # a tile of one item has nothing to see
+            rows = [r[1:] if len(r) % 5 == 1 else r for r in rows]
+        held = np.zeros(store.catalog.num_rows, bool)
+        held[store.tokens[np.concatenate(rows)]] = True
+        np.testing.assert_array_equal(trained_items(plan, store), held)
+    short = Config(data=DataConfig(path="x", max_length=2, window="recent"))
+    assert trained_items(make_plan(short, store, stop), store).sum() < held.sum()
+    prefixes = Config(data=DataConfig(path="x", max_length=2, window="random-prefix"))
+    every = train_counts(store, stop) > 0
+    np.testing.assert_array_equal(trained_items(make_plan(prefixes, store, stop), store), every)
 
 
 def trained_on(store, shape):
