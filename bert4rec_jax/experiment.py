@@ -240,7 +240,13 @@ def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
       UserError: the earlier run cannot be read, or its model is another one.
     """
     config = setting.config
-    earlier = as_served(open_finished(Path(config.init_from), console), console)
+    try:
+        earlier = as_served(open_finished(Path(config.init_from), console), console)
+    except UserError as error:
+        raise UserError(
+            f"cannot begin from {config.init_from}: {error}. An earlier run is opened with the "
+            "data and the content that it was trained on, so keep these in folders of their own"
+        ) from None
     then = earlier.setting.config
     as_then = replace(config, model=then.model)
     as_then = replace(as_then, data=replace(config.data, max_length=then.data.max_length))

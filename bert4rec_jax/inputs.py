@@ -41,23 +41,28 @@ class KnownContent:
     names: Catalog | None = None
 
 
-def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceStore:
+def open_data(
+    config: DataConfig, workdir: Path, console: Console, *, finished: bool = False
+) -> SequenceStore:
     """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
+
+    What a run has kept is what a `finished` one was trained on, whatever has become of the log.
 
     Raises:
       UserError: the workdir holds a run on other data; or see `prepare` and `SequenceStore.open`.
     """
-    given = Path(config.path)
+    given, path = Path(config.path), workdir / "data"
     if is_store(given):
         store = SequenceStore.open(given)
         _require_minima(store, config)
         return store
+    if finished and is_store(path):
+        return SequenceStore.open(path)
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # before its data are replaced
         prepared = ("path", "min_user_interactions", "min_item_interactions")
         wanted = {name: getattr(config, name) for name in prepared}
         check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
-    path = workdir / "data"
     users, items = config.min_user_interactions, config.min_item_interactions
     if is_first() and not is_prepared_from(
         path, config.path, min_user_interactions=users, min_item_interactions=items

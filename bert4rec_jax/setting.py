@@ -16,6 +16,7 @@ from rich.console import Console
 from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
 from bert4rec_jax.corrections import Corrections, read_corrections
 from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.prepare import NAMES
 from bert4rec_jax.data.split import (
     Cases,
     Split,
@@ -24,7 +25,7 @@ from bert4rec_jax.data.split import (
     leave_one_out,
     train_counts,
 )
-from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
@@ -219,8 +220,10 @@ class Setting:
         return sets
 
 
-def open_setting(config: Config, console: Console) -> Setting:
+def open_setting(config: Config, console: Console, *, finished: bool = False) -> Setting:
     """Everything before the work: devices, data, questions. Refuses what cannot go on.
+
+    The data of a `finished` run are those it has kept, whatever has become of its log.
 
     Raises:
       UserError: the workdir holds another run, the devices do not fit, or see `open_data`,
@@ -233,7 +236,7 @@ def open_setting(config: Config, console: Console) -> Setting:
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # before anything in the folder is touched
         check_same_config(saved, to_json(config), workdir)
-    source = store = open_data(config.data, workdir, console)
+    source = store = open_data(config.data, workdir, console, finished=finished)
     for batch_size in (config.training.batch_size, config.evaluation.batch_size):
         check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
     if config.model.times and not store.timed:
@@ -364,7 +367,8 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
     config = replace(from_json(values), workdir=str(workdir))
     if not fits(config.mesh.data, config.mesh.model):
         config = replace(config, mesh=MeshConfig())  # trained on other devices than these
-    setting = open_setting(config, console)
+    _require_inputs(config, workdir)
+    setting = open_setting(config, console, finished=True)
 
     split = setting.split
     selected = load_selected(setting, console)
@@ -384,6 +388,24 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
         selected.record.validations,
         corrections or Corrections(),
     )
+
+
+def _require_inputs(config: Config, workdir: Path) -> None:
+    """Refuse to look for a run's inputs from another folder than it was trained in.
+
+    Raises:
+      UserError: one that was given relative to that folder is not there.
+    """
+    kept = {"path": is_store(workdir / "data") or config.data.path in NAMES}
+    kept["content"] = config.data.content == "catalog"
+    for name in ("path", "content", "users"):
+        given = str(getattr(config.data, name))
+        if given and not (kept.get(name) or Path(given).exists()):
+            raise UserError(
+                f"{workdir} was trained with data.{name} {given}, which does not exist as seen "
+                f"from {Path.cwd()}; run this in the folder that the training ran in, or put it "
+                "back"
+            )
 
 
 def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:

@@ -1,5 +1,6 @@
 """Settings: what a run finds out about its items before it starts."""
 
+import dataclasses
 import io
 import json
 
@@ -17,12 +18,13 @@ from bert4rec_jax.config import (
     TrainingConfig,
     to_json,
 )
+from bert4rec_jax.data.prepare import prepare
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.build import build
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.inputs import open_content, open_data
-from bert4rec_jax.setting import open_setting
+from bert4rec_jax.setting import open_finished, open_setting
 
 
 def store_of(path, titles):
@@ -130,3 +132,63 @@ def test_new_items_and_new_users_after_t_are_sets_of_their_own(tmp_path, said):
     assert found["test"] == []
     assert found["test_new_items"] == ["first", "second"]
     assert found["test_new_users"] == ["new"]
+
+
+def tiny(path, workdir):
+    """A run of one step."""
+    return Config(
+        data=DataConfig(path=str(path), max_length=8, min_user_interactions=1,
+                        min_item_interactions=1),
+        model=ModelConfig(dim=8, heads=2, layers=1, ffn_dim=8),
+        training=TrainingConfig(epochs=1, batch_size=8, evaluate_every=1),
+        evaluation=EvaluationConfig(batch_size=8, bootstrap=100, baselines=False),
+        workdir=str(workdir),
+    )  # fmt: skip
+
+
+def write_log(path, items="abcde"):
+    rows = [f"u{user},{item},{n}" for user in range(3) for n, item in enumerate(items)]
+    path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_a_finished_run_is_opened_with_the_data_that_it_kept(tmp_path, said):
+    """Its log has grown since; to train on would be to continue on other data."""
+    log = write_log(tmp_path / "log.csv")
+    config = tiny(log, tmp_path / "run")
+    experiment.run(config, console=said)
+    write_log(log, "abcdefg")
+    finished = open_finished(tmp_path / "run", said)
+    assert len(finished.setting.store.catalog) == 5
+    with pytest.raises(UserError, match=r"log\.csv has changed since the run in"):
+        experiment.run(config, console=said)
+
+
+def test_a_run_whose_inputs_are_elsewhere_says_where_it_looked(tmp_path, said, monkeypatch):
+    """Paths are kept as they were given."""
+    monkeypatch.chdir(tmp_path)
+    store_path = tmp_path / "store"
+    prepare(write_log(tmp_path / "log.csv"), store_path, min_user_interactions=1,
+            min_item_interactions=1)  # fmt: skip
+    experiment.run(tiny("store", "run"), console=said)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=r"trained with data\.path store, which does not exist as s"
+    ):
+        open_finished(tmp_path / "run", said)
+    monkeypatch.chdir(tmp_path)
+    assert open_finished(tmp_path / "run", said).best.step >= 1
+
+
+def test_an_earlier_run_without_its_data_is_named(tmp_path, said):
+    first, store = tiny(tmp_path / "store", tmp_path / "first"), tmp_path / "store"
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    prepare(write_log(tmp_path / "log.csv"), store, **minima)
+    experiment.run(first, console=said)
+    prepare(write_log(tmp_path / "log.csv", "abcdef"), store, **minima)
+    more = dataclasses.replace(
+        first, workdir=str(tmp_path / "more"), init_from=str(tmp_path / "first")
+    )
+    with pytest.raises(UserError, match=r"cannot begin from .*first: the catalog does not match"):
+        experiment.run(more, console=said)

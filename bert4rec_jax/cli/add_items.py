@@ -57,9 +57,9 @@ def add_items(
         console=console,
         notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
     )
+    added = manifest.get("added_items", 0)
     Console().print(
-        f"{bundle}: {manifest['items']:,} items, {manifest['added_items']:,} of them added after "
-        "training",
+        f"{bundle}: {manifest['items']:,} items, {added:,} of them added after training",
         highlight=False,
         soft_wrap=True,
     )

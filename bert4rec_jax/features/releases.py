@@ -42,7 +42,8 @@ def read_releases(
         catalog; where none knows any, `usual_column`, or the first.
       usual_column: by which the items of the catalog were found in a table, if they were.
       ids: the only movies to take, in the table's form or the catalog's; empty for all.
-      skip_known: leave out movies that the catalog has already, instead of refusing them.
+      skip_known: leave out movies that the catalog has already, instead of refusing them; there
+        may be no others.
       separator: between the names of a list in one text.
       others: columns to read besides those of movies.
 
@@ -84,8 +85,6 @@ def read_releases(
             movie_of(values, where, separator=separator, names=others.names, numbers=others.numbers)
         )
     require_columns(path, others, columns)
-    if not places and own:
-        raise UserError(f"{path} has no movie that the catalog does not have already")
     missing = sorted(
         item_id for item_id in wanted - places.keys() if imdb_number(item_id) not in own
     )

@@ -61,7 +61,8 @@ def add_items(
       output: the bundle to make; an earlier bundle there is replaced, also `source` itself.
       sources: a table of the new movies, their embeddings, or both.
       ids: the only movies of the table to add; or, without a table, those of the embeddings.
-      skip_known: leave out movies of the table that the model has, instead of refusing them.
+      skip_known: leave out movies of the table that the model has, instead of refusing them; where
+        there are no others, `output` is `source` as it is.
       offset: added to the bias of all items without a training event. None: as calibrated.
       dtype: how the weights of `output` are stored; see `serving.weights`.
       text_model: the folder of the model that embedded the texts, where it was one.
@@ -92,6 +93,9 @@ def add_items(
             others=others,
         )
         sources = replace(sources, id_column=column)
+        if not len(new):
+            notify(f"nothing to add: {source} knows all movies of {sources.metadata} already")
+            return write_bundle(trained, output, dtype=dtype)
     elif not ids:
         raise UserError("which items to add? Give a table with --metadata, or their --ids")
     else:

@@ -82,13 +82,15 @@ class Filters:
     def _named(self, file: Path, catalog: Catalog) -> npt.NDArray[np.bool_]:
         self.described()
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").split("\n")  # ids may hold other breaks
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{file} is not UTF-8 text (byte {error.start:,}); expected an item id per line: "
                 "save it as UTF-8"
             ) from None
-        ids = {line.strip() for line in lines} - {""}
+        ids = {line.rstrip("\r") for line in lines}
+        ids |= {line.strip() for line in lines}
+        ids -= {""}
         passing = np.array([item_id in ids for item_id in catalog.item_ids])
         if ids and not passing.any():
             raise UserError(

@@ -318,7 +318,8 @@ def _check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
         raise UserError(
             f"the catalog does not match the checkpoints in {folder} (fingerprint "
             f"{saved.catalog[:12]} there, {current.catalog[:12]} in the data): items would get "
-            "each other's vectors. Use the data of that run, or another --workdir"
+            "each other's vectors. Use the data of that run (prepare newer logs into folders of "
+            "their own), or another --workdir"
         )
     if saved.data != current.data:
         raise UserError(

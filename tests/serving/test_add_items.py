@@ -135,6 +135,12 @@ def test_a_table_of_movies(trained, tmp_path):
     rows = grown.variables["catalog"]["item_table"]["features"]
     np.testing.assert_array_equal(rows[4], rows[3])  # Sci-Fi and Drama of 2000, as Stars
     assert notes and "matches 1 of 1 items" in notes[0]
+    # A night without releases: the bundle is passed on.
+    add_items(tmp_path / "more", tmp_path / "same", sources=Sources(metadata=table),
+              skip_known=True, ids=["0000003"], notify=notes.append)  # fmt: skip
+    assert notes[-1].startswith("nothing to add: ")
+    passed = open_source(tmp_path / "same", console=QUIET)
+    assert passed.catalog.item_ids == grown.catalog.item_ids
     for ids, message in (
         (("0000004",), "nothing is known about 1 of 1 items to add, such as '0000004'"),
         (("0000009",), "has no imdb_id '0000009'"),
@@ -164,8 +170,8 @@ def test_the_column_of_ids_is_the_one_that_the_catalog_knows(tmp_path):
     column, new = read_releases(table, old, ids=["3"])
     assert (column, new.item_ids) == ("movieId", ("3",))
     assert read_releases(table, old, skip_known=True)[1] == new
-    with pytest.raises(UserError, match="has no movie that the catalog does not have already"):
-        read_releases(table, Catalog(("1", "3"), ("A", "C"), ("", "")), skip_known=True)
+    known = Catalog(("1", "3"), ("A", "C"), ("", ""))
+    assert len(read_releases(table, known, skip_known=True)[1]) == 0
     table.write_text("imdb_id,movieId,title\ntt0000009,3,C\n")  # nothing tells which is meant
     assert read_releases(table, old)[0] == "imdb_id"
     column, new = read_releases(table, old, usual_column="movieId")
