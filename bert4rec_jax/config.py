@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from bert4rec_jax.checks import ConfigError, fit_types, require
@@ -30,6 +31,9 @@ class DataConfig:
     of the items, removed from all histories, plus the last other item of each user."""
     time_quantile: float = 0.9
     """Split point of the global-time split, as a quantile of all timestamps."""
+    test_from: str = ""
+    """Split point of the global-time split, as a date (2024-05-31, or 2024-05-31 18:00) instead:
+    the test asks about events from then on. UTC unless it names a zone."""
     thumbs: tuple[float, float] | None = None
     """Rating thresholds: at or above the first is thumbs up, at or above the second two thumbs up,
     below is down. None chooses by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is
@@ -68,6 +72,14 @@ class DataConfig:
             value = getattr(self, name)
             require(value >= 1, f"data.{name}", value, "at least 1")
         require(0 < self.time_quantile < 1, "data.time_quantile", self.time_quantile, "in (0, 1)")
+        require(
+            not self.test_from or self.split == "global-time",
+            "data.test_from",
+            self.test_from,
+            "nothing: only data.split global-time has a split point",
+        )
+        if self.test_from:
+            seconds_of(self.test_from)
         require(self.max_length >= 2, "data.max_length", self.max_length, "at least 2")
         if self.thumbs is not None:
             up, two_up = self.thumbs
@@ -83,6 +95,21 @@ class DataConfig:
             self.targets,
             "any: only the leave-one-out split asks for liked items alone",
         )
+
+
+def seconds_of(date: str) -> int:
+    """The seconds since 1970 of a date, with or without a time; UTC unless it names a zone.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(date)
+    except ValueError:
+        raise ConfigError(
+            f"the split point is {date!r}; expected a date such as 2024-05-31 or 2024-05-31 18:00"
+        ) from None
+    return math.ceil((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 @dataclass(frozen=True)

@@ -172,11 +172,14 @@ def _refuse_leak(content: Content, config: DataConfig) -> None:
     made = content.manifest
     split = made.get("split")
     same = split == config.split and (
-        split != "global-time" or made.get("time_quantile") == config.time_quantile
+        split != "global-time"
+        or (made.get("time_quantile"), made.get("test_from") or "")
+        == (config.time_quantile, config.test_from)
     )
     if same or split is None or config.split == "leave-one-out" or "like" in made:
         return
     quantile = f" --time-quantile {config.time_quantile}" if config.split == "global-time" else ""
+    quantile += f" --test-from {config.test_from!r}" if config.test_from else ""
     raise UserError(
         f"the content in {content.path} was fitted on the training part of the {split} split, "
         f"which holds items of the test under {config.split}; make it for this split: "

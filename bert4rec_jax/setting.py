@@ -13,7 +13,7 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
 
-from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
+from bert4rec_jax.config import Config, MeshConfig, from_json, seconds_of, to_json
 from bert4rec_jax.corrections import Corrections, read_corrections
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.prepare import NAMES
@@ -262,7 +262,12 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
         folder = workdir / "without_cold_items"
         store, split = open_cold_items(store, folder, repeats=repeats)
     elif config.data.split == "global-time":
-        split = global_time(store, quantile=config.data.time_quantile, repeats=repeats)
+        split = global_time(
+            store,
+            quantile=config.data.time_quantile,
+            test_from=seconds_of(config.data.test_from) if config.data.test_from else None,
+            repeats=repeats,
+        )
     elif config.data.targets == "liked":
         split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP, repeats=repeats)
     else:

@@ -19,6 +19,7 @@ from bert4rec_jax.config import (
     TrainingConfig,
     differences,
     from_json,
+    seconds_of,
     to_json,
 )
 
@@ -90,3 +91,15 @@ def test_what_reads_thumbs():
         Config(masking=MaskingConfig(loss_down=0)),
     ):
         assert more.reads_thumbs
+
+
+def test_dates_of_a_split_point():
+    assert seconds_of("1970-01-02") == 86_400
+    assert seconds_of("1970-01-01 01:00") == seconds_of("1970-01-01T02:00+01:00") == 3600
+    assert DataConfig(split="global-time", test_from="2013-10-01").test_from == "2013-10-01"
+    with pytest.raises(ConfigError, match="the split point is 'May'; expected a date such as 2024"):
+        DataConfig(split="global-time", test_from="May")
+    with pytest.raises(
+        ConfigError, match=r"data\.test_from is '2013-10-01'; expected nothing: only"
+    ):
+        DataConfig(test_from="2013-10-01")

@@ -53,8 +53,8 @@ ALLOWED = {
     },
     "explore": {"data", "serving"},
     "cli": {
-        "data", "entry", "experiment", "explore", "features", "outputs", "recipes", "report",
-        "serving",
+        "config", "data", "entry", "experiment", "explore", "features", "outputs", "recipes",
+        "report", "serving",
     },
     "configs": {"config", "data"},  # where the package was built
     "__init__": {"config", "data", "experiment", "recipes", "serving"},

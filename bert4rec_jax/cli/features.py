@@ -33,6 +33,7 @@ def features(
     leaky_columns: bool = False,
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
     time_quantile: float = 0.9,
+    test_from: str = "",
     text: bool = False,
     text_model: str | None = None,
     text_revision: str | None = None,
@@ -67,6 +68,7 @@ def features(
         leaky_columns: Also use popularity, votes and revenue, which leak the future.
         split: Fit vocabularies and scales on the training part of this split.
         time_quantile: Split point of the global-time split.
+        test_from: Split point of the global-time split as a date, as data.test-from of training.
         text: Embed titles, taglines and overviews with a language model (extra: text).
         text_model: Name or folder of that model; turns `text` on. None: google/embeddinggemma-300m.
         text_revision: Commit or tag of the model. None: the newest.
@@ -77,6 +79,7 @@ def features(
         embeddings: Precomputed embeddings (.npy in the store's item order, or Parquet with ids).
         like: Make the same columns as this earlier content, to continue a model on newer data.
     """
+    from bert4rec_jax.config import seconds_of
     from bert4rec_jax.data.store import SequenceStore
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.features.build import build, training_items
@@ -102,6 +105,7 @@ def features(
         ("cast", cast != Options().cast, "--blocks ... cast", "cast" in blocks),
         ("name-columns", name_columns, "--metadata", metadata),
         ("number-columns", number_columns, "--metadata", metadata),
+        ("test-from", test_from, "--split global-time", split == "global-time"),
         ("crew", crew != Options().crew, "--blocks ... crew", "crew" in blocks),
     ):
         if given and not there:
@@ -115,7 +119,12 @@ def features(
         built = build(
             read,
             output,
-            fitted=training_items(read, split, time_quantile=time_quantile),
+            fitted=training_items(
+                read,
+                split,
+                time_quantile=time_quantile,
+                test_from=seconds_of(test_from) if test_from else None,
+            ),
             sources=Sources(metadata, id_column, id_map, separator, embeddings),
             options=options,
             like=read_encoding(like) if like else None,
@@ -123,7 +132,9 @@ def features(
             if model
             else None,
             cache=cache,
-            about=made_for(like) if like else {"split": split, "time_quantile": time_quantile},
+            about=made_for(like)
+            if like
+            else {"split": split, "time_quantile": time_quantile, "test_from": test_from},
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -149,10 +150,17 @@ def last_row(
     return np.where(found >= starts, found, -1)
 
 
-def global_time(store: SequenceStore, *, quantile: float = 0.9, repeats: bool = False) -> Split:
+def global_time(
+    store: SequenceStore,
+    *,
+    quantile: float = 0.9,
+    test_from: int | None = None,
+    repeats: bool = False,
+) -> Split:
     """Train on what happened up to a moment T, ask about what came after.
 
-    T is the `quantile` of all timestamps; T_val is the same quantile of the rows up to T.
+    T is the `quantile` of all timestamps, or the second before `test_from` (seconds since 1970);
+    T_val is that quantile of the rows up to T.
     Selection trains on t ≤ T_val and validates on each user's last event in (T_val, T]; the tested
     model is refitted on t ≤ T. `test` asks for a user's last event after T (the form of published
     numbers), `test_first` for the first one (the form of deployment). Histories hold everything
@@ -167,7 +175,14 @@ def global_time(store: SequenceStore, *, quantile: float = 0.9, repeats: bool = 
             "--data.split leave-one-out"
         )
     times = np.asarray(store.timestamps)
-    t_test = _quantile(times, quantile)
+    t_test = _quantile(times, quantile) if test_from is None else test_from - 1
+    if test_from is not None and not times.min() <= t_test < times.max():
+        first, last = (f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d}" for t in
+                       (int(times.min()), int(times.max())))  # fmt: skip
+        raise UserError(
+            f"the log of {store.path} goes from {first} to {last}, so no test begins at "
+            f"{datetime.fromtimestamp(t_test + 1, UTC):%Y-%m-%d %H:%M}; choose a date in between"
+        )
     t_validation = _quantile(times[times <= t_test], quantile)
     # Rows are sorted by time within a user, so counting is enough to find each boundary.
     train_stop = _boundary(store, times <= t_validation)

@@ -50,13 +50,14 @@ def training_items(
     split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
     *,
     time_quantile: float = 0.9,
+    test_from: int | None = None,
 ) -> npt.NDArray[np.bool_]:
     """`[len(catalog)]`: items with an interaction in the part that selection trains on.
 
     Of the cold-items split: those of leave-one-out that are not held out.
     """
     chosen = (
-        global_time(store, quantile=time_quantile)
+        global_time(store, quantile=time_quantile, test_from=test_from)
         if split == "global-time"
         else leave_one_out(store)
     )

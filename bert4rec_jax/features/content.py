@@ -140,7 +140,9 @@ def made_for(path: Path) -> dict[str, Any]:
       UserError: see `read_encoding`.
     """
     manifest = _manifest(path)
-    fitted = {name: manifest.get(name) for name in ("split", "time_quantile", "fitted_items")}
+    fitted = {
+        name: manifest.get(name) for name in ("split", "time_quantile", "test_from", "fitted_items")
+    }
     return {**fitted, "like": True}
 
 

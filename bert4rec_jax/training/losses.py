@@ -80,9 +80,8 @@ def cross_entropy(
       labels: `[N]` int, rows of `vectors`.
       weights: `[N]` float32, 0 at slots that are not in use.
       in_softmax: `[V]` bool, false for PAD, MASK, padded rows and items without a training event.
-      histories: those of the slots, whose items (every label is one of its own history's) are out
-        of the softmax but for the label; None
-        leaves them in.
+      histories: those of the slots, whose items are out of the softmax but for the label, which
+        has to be one of them; None leaves them in.
       chunk: the most items worked on at once, per device.
       max_segments: histories that a row can hold.
       blocks: into how many the slots of a device are cut; of several, only those in use are worked

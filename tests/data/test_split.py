@@ -123,6 +123,25 @@ def test_global_time_asks_for_the_last_and_separately_for_the_first_event(tmp_pa
     assert split.test["test_first"].dropped == {"no history before the target": 1}
 
 
+def test_global_time_from_a_moment(tmp_path):
+    """The test begins at 6: as with T = 5 in the test above."""
+    timeline = {
+        "u": [("a", 1), ("b", 4), ("c", 6), ("d", 8), ("e", 10)],
+        "cold": [("a", 7), ("b", 9)],
+        "v": [("a", 2), ("b", 3), ("c", 5)],
+    }
+    store = make(tmp_path, timeline)
+    by_moment, by_quantile = (
+        global_time(store, quantile=0.5, test_from=6),
+        global_time(store, quantile=0.5),
+    )
+    np.testing.assert_array_equal(by_moment.refit_stop, by_quantile.refit_stop)
+    np.testing.assert_array_equal(by_moment.train_stop, by_quantile.train_stop)
+    for moment in (1, 11):
+        with pytest.raises(UserError, match=r"goes from 1970-01-01 to 1970-01-01, so no test begi"):
+            global_time(store, test_from=moment)
+
+
 def test_global_time_drops_targets_seen_before(tmp_path):
     timeline = {**TIMELINE, "tested": [("a", 6), ("c", 7), ("b", 8), ("a", 10)]}
     split = global_time(make(tmp_path, timeline))
