@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from bert4rec_jax.cli.recommend import facts
+
 
 def explain(
     bundle: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")],
@@ -15,6 +17,7 @@ def explain(
     item: str | None = None,
     masked: str | None = None,
     picture: Path | None = None,
+    user: tuple[str, ...] = (),
 ) -> None:
     """Show why a movie is recommended: the influence and attention of each movie in a history.
 
@@ -25,7 +28,10 @@ def explain(
         masked: A movie of the history to mask and predict, with and without the movies after it.
             None: the middle one.
         picture: SVG file to write.
+        user: User features, for a model that reads them, such as gender=F age=35; repeat a name for
+            a list: tags=a tags=b.
     """
     from bert4rec_jax.serving.explanation_display import show_explanation
 
-    show_explanation(bundle, history, item, masked, picture)
+    known = facts(user) if user else None
+    show_explanation(bundle, history, item, masked, picture, known)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
-from bert4rec_jax.serving.scorer import Answer, Scorer
+from bert4rec_jax.serving.scorer import Answer, Facts, Scorer
 
 Floats = npt.NDArray[np.float64]
 
@@ -104,6 +104,7 @@ def explain(
     item: str | None = None,
     *,
     ratings: Sequence[float] | None = None,
+    user: Facts | None = None,
 ) -> Explanation:
     """Why `item` comes where it does after `history`.
 
@@ -112,6 +113,7 @@ def explain(
       history: external ids, oldest first, at least one.
       item: external id; None for the movie that is recommended first.
       ratings: one per movie of the history, NaN for none.
+      user: what is known of the user, for a model that reads it.
 
     Raises:
       UserError: the history is empty, an id is unknown, the model cannot score the item, or the
@@ -126,6 +128,8 @@ def explain(
     kept = [np.arange(len(near))]
     kept += [np.delete(kept[0], place - start) for place in range(first, len(tokens))]
     requests = _requests([near[which] for which in kept], [near_thumbs[which] for which in kept])
+    if user is not None:
+        requests = replace(requests, users=scorer.user_rows([user] * len(kept), len(kept)))
     hidden = scorer.ranker.user_vectors(requests)
     scores, log_probabilities = _scores(scorer, hidden, requests.histories)
     barred = _barred(scorer, tokens)
@@ -147,7 +151,10 @@ def explain(
     causal = _causal(scorer)
     read = tokens[first:] if causal else np.append(tokens[first:], MASK)
     seen = thumbs[first:] if causal else np.append(thumbs[first:], NONE)
-    _, attention = _attend(scorer, read, seen, len(read) - 1)
+    encoding = scorer.bundle.user_encoding
+    known = None if encoding is None else requests.users.get(encoding)
+    users = None if known is None else known[:1]
+    _, attention = _attend(scorer, read, seen, len(read) - 1, users)
     return Explanation(
         *_named(scorer, target),
         score=float(own[0]),
@@ -238,7 +245,11 @@ def _requests(
 
 
 def _attend(
-    scorer: Scorer, rows: npt.NDArray[Any], thumbs: npt.NDArray[np.int8], slot: int
+    scorer: Scorer,
+    rows: npt.NDArray[Any],
+    thumbs: npt.NDArray[np.int8],
+    slot: int,
+    users: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """`[D]` and `[layers, H, n]` of one history of n columns asked at one of them."""
     length = scorer.bundle.max_length
@@ -249,7 +260,7 @@ def _attend(
     its_thumbs = np.full((1, width), NONE, np.int8)
     its_thumbs[0, : len(rows)] = thumbs
     hidden, weights = scorer.ranker.functions.attend(
-        padded, its_thumbs, np.array([[slot]], np.int32)
+        padded, its_thumbs, np.array([[slot]], np.int32), users
     )
     return np.asarray(hidden)[0], np.asarray(weights)[0, :, :, : len(rows)]
 

@@ -15,7 +15,7 @@ from bert4rec_jax.outputs import whole_file
 from bert4rec_jax.serving.explanation import BothSides, Explanation, both_sides, explain
 from bert4rec_jax.serving.lookup import find_item
 from bert4rec_jax.serving.picture import picture
-from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.serving.scorer import Facts, load
 
 
 def show_explanation(
@@ -24,6 +24,7 @@ def show_explanation(
     item: str | None,
     masked: str | None,
     output: Path | None,
+    user: Facts | None = None,
 ) -> None:
     """Print why a movie is recommended, and what a hidden one looks like from both sides.
 
@@ -33,6 +34,7 @@ def show_explanation(
       item: title or id of the movie to explain; None for the first recommendation.
       masked: the movie of the history to hide; None for the middle one of those that are read.
       output: SVG file of the picture; None for none.
+      user: what is known of the user, for a model that reads it.
 
     Raises:
       UserError: see `Bundle.open`, `find_item`, `explain` and `both_sides`.
@@ -48,7 +50,7 @@ def show_explanation(
         if hidden not in seen:
             raise UserError(f"{masked!r} is not in the history; --masked hides one of its movies")
         place = seen.index(hidden)
-    explanation = explain(scorer, seen, wanted)
+    explanation = explain(scorer, seen, wanted, user=user)
     console = Console()
     console.print(explanation_table(explanation))
     if explanation.reads_mask and (masked is not None or len(seen) >= 3):

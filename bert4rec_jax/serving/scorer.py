@@ -284,13 +284,17 @@ class Scorer:
         table = table_of(asked, ratings=numbers, **others)
         requests = self.reader.read(table, source="the question")
         if users is not None:
-            requests = replace(requests, users=self._users(users, len(asked)))
+            requests = replace(requests, users=self.user_rows(users, len(asked)))
         return requests, [[*chain(*rows)] for rows in zip(asked, *others.values())]
 
-    def _users(
+    def user_rows(
         self, users: Sequence[Facts], count: int
     ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
-        """What is known of the users, or what is wrong with it."""
+        """`[N, G]` by encoding: what is known of N users, as `Requests.users` has it.
+
+        Raises:
+          UserError: they are not N, or a fact is of a name or kind that the model does not read.
+        """
         if len(users) != count:
             raise UserError(f"{len(users)} users for {count} histories; give one each")
         columns = self.reader.user_columns

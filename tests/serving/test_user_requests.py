@@ -107,11 +107,22 @@ def test_what_is_not_known_is_missing(served, histories):
     assert [one.item_ids for one in ranked] == [one.item_ids for one in found]
 
 
-@pytest.mark.slow
-def test_explanations_ask_as_if_nothing_were_known(served, histories):
-    found, best = explain(served[1], histories[0]), served[1].recommend(histories[0], 1)
+@pytest.mark.parametrize("user", [None, FACTS[0], FACTS[2]])
+def test_explanations_are_of_the_list_that_a_user_gets(served, histories, user):
+    history, scorer = histories[0], served[1]
+    found, best = explain(scorer, history, user=user), scorer.recommend(history, 1, user=user)
     assert found.item_id == best.item_ids[0]
     np.testing.assert_allclose(found.score, best.scores[0], rtol=1e-5)
+    # Without its newest movie the same user gets this score.
+    less = scorer.rank([history[:-1]], [[found.item_id]], users=user and [user])[0].scores[0]
+    np.testing.assert_allclose(found.score - found.influences[-1].score, less, rtol=1e-4, atol=1e-4)
+
+
+def test_explanations_refuse_facts_that_the_model_does_not_read(served, scorer, histories):
+    with pytest.raises(UserError, match="reads gender, age, tags; leave out height"):
+        explain(served[1], histories[0], user={"height": 3})
+    with pytest.raises(UserError, match="reads nothing of users; leave out age"):
+        explain(scorer, histories[0], user={"age": 3})
 
 
 def test_users_that_cannot_be_meant_are_refused(served, towers, histories):
