@@ -203,6 +203,36 @@ def test_what_one_process_cannot_read_no_process_takes(opened, warnings, monkeyp
     assert "checkpoint 2" in warnings[0] and "another process could not read it" in warnings[0]
 
 
+def test_a_reader_changes_nothing_where_a_training_writes(opened, tmp_path, warnings):
+    checkpoints = opened()
+    for step in (1, 2):
+        checkpoints.save(state_at(step), record())
+        checkpoints.wait()
+    folder = tmp_path / "checkpoints"
+    (folder / "3.orbax-checkpoint-tmp").mkdir()  # what the next one is written to
+    damage(folder / "2", "truncated files")
+    before = sorted(folder.rglob("*"))
+    reader = Checkpoints(folder, metric=METRIC, keep=None, warn=warnings.append)
+    found = reader.restore_latest(state_at(0), mesh_of((1, 1)), record())
+    assert found.step == 1 and "checkpoint 2" in warnings[0]
+    damage(folder / "1", "truncated files")
+    with pytest.raises(UserError, match=r"none of the 2 .* if a training is writing there, try"):
+        reader.restore_latest(state_at(0), mesh_of((1, 1)), record())
+    reader.close()
+    assert sorted(folder.rglob("*")) == before
+    opened()
+    assert not (folder / "3.orbax-checkpoint-tmp").exists()  # as of a training that was killed
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(opened, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager", refuse)
+    with pytest.raises(UserError, match=r"cannot open .*checkpoints: Permission denied; change"):
+        opened()
+
+
 def test_only_damaged_checkpoints_are_an_error(opened, tmp_path):
     checkpoints = opened()
     checkpoints.save(state_at(1), record())
