@@ -22,7 +22,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Run a command and end the process: 0, 2 for a user's mistake, 128 + n after signal n."""
+    """Run a command and end the process: 0, a `UserError`'s status, 128 + n after signal n."""
     tune_memory()
     # Orbax and asyncio log what is reported in one clear error, or concerns no user.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -32,7 +32,7 @@ def run_command(command: Callable[[], None]) -> None:
         command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt as interrupt:
         print(interrupt or "interrupted", file=sys.stderr)
         sys.exit(getattr(interrupt, "exit_code", 130))

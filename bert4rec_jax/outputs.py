@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     that ends last stays.
 
     Raises:
-      UserError: it cannot be written.
+      TemporaryError: it cannot be written.
     """
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:
@@ -33,7 +33,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise TemporaryError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     An earlier folder there goes only once the new one stands. The caller has made sure that it may.
 
     Raises:
-      UserError: it cannot be written; nothing was changed.
+      TemporaryError: it cannot be written; nothing was changed.
     """
     path = path.resolve()
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
@@ -53,7 +53,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield partial
         _replace(partial, path)
     except OSError as error:
-        raise UserError(
+        raise TemporaryError(
             f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
             "(nothing was changed)"
         ) from error
@@ -82,7 +82,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write plain values as JSON.
 
     Raises:
-      UserError: it cannot be written.
+      TemporaryError: it cannot be written.
     """
     with whole_file(path) as file:
         file.write((json.dumps(values, indent=2) + "\n").encode())
@@ -92,7 +92,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write named arrays as a compressed `.npz`.
 
     Raises:
-      UserError: it cannot be written.
+      TemporaryError: it cannot be written.
     """
     with whole_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

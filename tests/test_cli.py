@@ -66,6 +66,16 @@ def test_a_mistake_is_one_paragraph_and_status_2(log, tmp_path, monkeypatch, cap
     assert error.startswith(f"error: {log} has no column 'user_id' for the user")
 
 
+def test_what_the_machine_refuses_has_status_75(log, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    status = run(
+        monkeypatch, "prepare", log, "--output", tmp_path / "file" / "out", "--user-column", "who",
+        "--item-column", "what", "--timestamp-column", "when", "--rating-column", "stars",
+    )  # fmt: skip
+    assert status == 75
+    assert "out: Not a directory; make room" in capsys.readouterr().err
+
+
 def test_a_download_shows_its_progress(tmp_path, monkeypatch, capsys):
     def fetch(name, *, cache, base_url, progress, notify):
         assert (name, cache, base_url) == ("ml-100k", tmp_path, "https://mirror.example")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bert4rec_jax.data.split import Cases
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.evaluation.comparison import Comparison
 from bert4rec_jax.outputs import write_arrays
 
@@ -41,7 +41,7 @@ def record(
       about: what else identifies the test: command, data, parameters, versions.
 
     Raises:
-      UserError: the folder cannot be written.
+      TemporaryError: the folder cannot be written.
     """
     figures = {
         name: {model.name: model.metrics["ndcg@10"] for model in models}
@@ -71,7 +71,7 @@ def append(
       sets, about: as for `record`.
 
     Raises:
-      UserError: the folder cannot be written.
+      TemporaryError: the folder cannot be written.
     """
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,7 +89,9 @@ def append(
         with (folder / LEDGER).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write {folder / LEDGER}: {error.strerror or error}") from error
+        raise TemporaryError(
+            f"cannot write {folder / LEDGER}: {error.strerror or error}"
+        ) from error
 
 
 def fingerprint(cases: Cases) -> str:

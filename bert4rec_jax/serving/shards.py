@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.outputs import whole_file, write_json
 
 MANIFEST = "_manifest.json"
@@ -93,12 +93,14 @@ class Shards:
         """Make the folder, or continue the one of an interrupted job.
 
         Raises:
-          UserError: it cannot be written.
+          TemporaryError: it cannot be written.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write {self._folder}: {error.strerror or error}") from error
+            raise TemporaryError(
+                f"cannot write {self._folder}: {error.strerror or error}"
+            ) from error
         if not (self._folder / MANIFEST).exists():
             write_json(self._folder / MANIFEST, {"job": self._job, "finished": False})
 
@@ -120,15 +122,15 @@ class Shards:
         """Write one shard.
 
         Raises:
-          UserError: it cannot be written; finished shards stay.
+          TemporaryError: it cannot be written; finished shards stay.
         """
         described = json.dumps({"job": self._job, "counts": made.counts, "by": made.by})
         table = table.replace_schema_metadata({_KEY: described.encode()})
         try:
             with whole_file(self._folder / _part(made.number)) as file:
                 pq.write_table(table, file, compression="zstd")
-        except UserError as error:
-            raise UserError(
+        except TemporaryError as error:
+            raise TemporaryError(
                 f"{error}; make room and run the same command: finished shards stay"
             ) from error
 
@@ -136,7 +138,7 @@ class Shards:
         """Write the last manifest and give the folder its name.
 
         Raises:
-          UserError: it cannot be written.
+          TemporaryError: it cannot be written.
         """
         manifest = {"job": self._job, "finished": True, **results}
         write_json(self._folder / MANIFEST, manifest)
@@ -145,7 +147,7 @@ class Shards:
         try:
             self._folder.rename(self.output)
         except OSError as error:
-            raise UserError(
+            raise TemporaryError(
                 f"cannot rename {self._folder} to {self.output}: {error.strerror or error}"
             ) from error
         return manifest

@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from bert4rec_jax.config import ConfigError, differences, from_json, to_json
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
 from bert4rec_jax.training.step import TrainState
@@ -258,7 +258,7 @@ class Checkpoints:
         try:
             return ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
-            raise UserError(
+            raise TemporaryError(
                 f"cannot open the checkpoints in {self._folder}: {error.strerror or error}; "
                 "change its permissions or choose another workdir"
             ) from error
@@ -287,7 +287,7 @@ class Checkpoints:
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             good = self.steps()
             last = f"the last good one is step {good[-1]}" if good else "there is no earlier one"
-            raise UserError(
+            raise TemporaryError(
                 f"{what} could not be saved in {self._folder}: {_first_line(error)}; {last}. Make "
                 "room or choose another workdir, then run the same command to continue"
             ) from error
