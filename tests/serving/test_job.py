@@ -1,6 +1,7 @@
 """A batch job: whole, killed and continued, with wrong input."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.serving.job import rank_file
+from bert4rec_jax.serving.job import local, rank_file
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.shards import Shard, Shards
 from bert4rec_jax.serving.store_requests import request_file
@@ -158,6 +159,19 @@ def test_a_part_that_was_lost_since_is_named(bundle, requests, tmp_path, damage)
     (tmp_path / "out").rename(tmp_path / "out.partial")
     rank_file(bundle, requests, tmp_path / "out", SMALL)
     assert contents(tmp_path / "out") == expected
+
+
+def test_a_bundle_that_is_replaced_while_a_job_begins(bundle, rare, requests, tmp_path):
+    rank_file(bundle, requests, tmp_path / "expected", SMALL)
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+
+    def replace_and_work(plan, opened, missing):
+        shutil.rmtree(copy)
+        shutil.copytree(rare.bundle.path, copy)
+        return local(plan, opened, missing)
+
+    rank_file(copy, requests, tmp_path / "out", SMALL, engine=replace_and_work)
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
 
 
 def test_a_worker_refuses_another_bundle_than_that_of_the_job(bundle, requests, tmp_path):
