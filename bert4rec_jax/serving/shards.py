@@ -110,7 +110,10 @@ class Shards:
 
     def _made(self, folder: Path, number: int, rows: int) -> Shard | None:
         try:
-            metadata = pq.read_metadata(folder / _part(number))
+            with pq.ParquetFile(folder / _part(number), page_checksum_verification=True) as file:
+                for _ in file.iter_batches():  # pages of earlier versions have no checksum
+                    pass
+                metadata = file.metadata
             found = json.loads(metadata.metadata[_KEY])
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             return None
@@ -128,7 +131,7 @@ class Shards:
         table = table.replace_schema_metadata({_KEY: described.encode()})
         try:
             with whole_file(self._folder / _part(made.number)) as file:
-                pq.write_table(table, file, compression="zstd")
+                pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         except TemporaryError as error:
             raise TemporaryError(
                 f"{error}; make room and run the same command: finished shards stay"

@@ -174,6 +174,21 @@ def test_a_bundle_that_is_replaced_while_a_job_begins(bundle, rare, requests, tm
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
 
 
+@pytest.mark.parametrize("damage", ["changed", "cut off"])
+def test_damaged_parts_are_found_and_made_again(bundle, requests, tmp_path, damage):
+    rank_file(bundle, requests, tmp_path / "out", SMALL)
+    expected = contents(tmp_path / "out")
+    part = tmp_path / "out" / "part-000001.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 4] ^= 1
+    part.write_bytes(content if damage == "changed" else content[:-1])
+    with pytest.raises(UserError, match=r"part-000001.parquet is missing, damaged or unreadable"):
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+    (tmp_path / "out").rename(tmp_path / "out.partial")
+    rank_file(bundle, requests, tmp_path / "out", SMALL)
+    assert contents(tmp_path / "out") == expected
+
+
 def test_a_worker_refuses_another_bundle_than_that_of_the_job(bundle, requests, tmp_path):
     plan = Plan(bundle, "f" * 64, RequestFile.open(requests), job(tmp_path / "out"), SMALL)
     with pytest.raises(UserError, match="is another bundle on this machine than where the job"):
