@@ -8,17 +8,24 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from bert4rec_jax.errors import UserError
 
 # glibc's mallopt parameters (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception: what is open is cleaned up on its way."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 def run_command(command: Callable[[], None]) -> None:
@@ -28,6 +35,7 @@ def run_command(command: Callable[[], None]) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _hide_echoes()
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         command()
     except UserError as error:
@@ -39,6 +47,13 @@ def run_command(command: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one may not stop the cleaning up
+    raise Terminated("stopped by SIGTERM")
 
 
 def _hide_echoes() -> None:

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -104,6 +105,28 @@ def test_an_interruption_has_status_130(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bert4rec_jax.data.prepare.prepare", interrupt)
     assert run(monkeypatch, "prepare", "movietweetings", "--output", tmp_path / "out") == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+TERMINATED = """
+import os, signal, sys, tempfile, time
+from pathlib import Path
+from bert4rec_jax.entry import run_command
+from bert4rec_jax.outputs import whole_file, whole_folder
+def command():
+    with whole_folder(Path(sys.argv[1]) / "out"), whole_file(Path(sys.argv[1]) / "a.json"):
+        with tempfile.TemporaryDirectory(dir=sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+run_command(command)
+"""
+
+
+def test_sigterm_leaves_nothing_behind_and_has_status_143(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, tmp_path], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [(), ("prepare",), ("prepare", "x", "--format", "xls")])
