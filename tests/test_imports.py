@@ -28,8 +28,8 @@ ALLOWED = {
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.
     "serving": {
-        "config", "data", "evaluation", "experiment", "features", "figures", "models", "outputs",
-        "setting",
+        "config", "data", "evaluation", "experiment", "features", "figures", "locks", "models",
+        "outputs", "setting",
         "sharding", "training",
     },
     "recipes": {"config", "data", "inputs", "processes", "sharding", "training"},

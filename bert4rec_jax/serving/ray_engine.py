@@ -153,7 +153,6 @@ def _everywhere(plan: Plan) -> Plan:
         plan,
         bundle=plan.bundle.resolve(),
         requests=replace(asked, files=files),
-        shards=plan.shards.resolved(),
     )
 
 
