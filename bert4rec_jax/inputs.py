@@ -45,12 +45,14 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
     """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
 
     Raises:
-      UserError: the workdir holds a run on other data; or see `prepare` and `SequenceStore.open`.
+      UserError: the workdir holds a run on other data; or see `prepare`, `SequenceStore.open` and
+        its `verify`.
     """
     given = Path(config.path)
     if is_store(given):
         store = SequenceStore.open(given)
         _require_minima(store, config)
+        store.verify()
         return store
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # before its data are replaced
@@ -75,7 +77,9 @@ def open_data(config: DataConfig, workdir: Path, console: Console) -> SequenceSt
             notify=lambda sentence: console.print(sentence, highlight=False),
         )
     barrier("data is prepared")
-    return SequenceStore.open(path)
+    store = SequenceStore.open(path)
+    store.verify()
+    return store
 
 
 def _require_minima(store: SequenceStore, config: DataConfig) -> None:
@@ -98,7 +102,7 @@ def open_cold_items(
     With `repeats`, warm items may be asked for that are in the history already.
 
     Raises:
-      UserError: see `arrange` and `write_arranged`.
+      UserError: see `arrange`, `write_arranged` and `SequenceStore.verify`.
     """
     cold = choose_cold(store)
     arrangement = arrange(store, cold)
@@ -116,6 +120,7 @@ def open_cold_items(
         )
     barrier("cold items are held out")
     arranged = SequenceStore.open(path)
+    arranged.verify()
     return arranged, cold_items(arranged, arrangement, cold, repeats=repeats)
 
 

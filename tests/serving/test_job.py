@@ -20,7 +20,7 @@ from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.serving.job import local, rank_file
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.shards import Shard, Shards
-from bert4rec_jax.serving.store_requests import request_file
+from bert4rec_jax.serving.store_requests import request_file, write_requests
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SMALL = Options(top=5, batch_size=16, shard_rows=40)
@@ -101,6 +101,27 @@ def test_all_users_of_a_prepared_log_are_requests(bundle, scorer, store, tmp_pat
     assert tuple(rows[7]["item_ids"]) == answer.item_ids
     with request_file(tmp_path / "in.parquet") as same:
         assert same == tmp_path / "in.parquet"
+
+
+def test_the_users_of_a_damaged_log_are_refused(store, tmp_path):
+    damaged = shutil.copytree(store.path, tmp_path / "store")
+    with (damaged / "tokens.npy").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\xff\xff\xff\x7f")
+    with (
+        pytest.raises(UserError, match=r"tokens\.npy does not match its checksum .* prepare the"),
+        request_file(damaged),
+    ):
+        pass
+
+
+def test_a_full_disk_for_the_users_of_a_log_is_one_clear_error(store, tmp_path, full_disk):
+    with (
+        full_disk(512),
+        pytest.raises(TemporaryError, match=r"cannot write .*in\.parquet: File too"),
+    ):
+        write_requests(store, tmp_path / "in.parquet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_requests_are_an_empty_table(bundle, tmp_path):
