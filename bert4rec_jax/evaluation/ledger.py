@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,20 @@ from bert4rec_jax.outputs import write_arrays
 
 LEDGER = "ledger.jsonl"
 RANKS = "ranks.npz"
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder whose ledger cannot be written, before anything is tested.
+
+    Raises:
+      TemporaryError: names the place.
+    """
+    for place in (folder, folder / LEDGER):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise TemporaryError(
+                f"{place} may not be written to, and a test leaves a line in the ledger of its "
+                "run; change its permissions, or copy the run and test the copy"
+            )
 
 
 def record(
