@@ -255,13 +255,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         options = _reading() if self._keep is None else self._training(self._keep)
-        try:
-            return ocp.CheckpointManager(self._folder, options=options)
-        except OSError as error:
-            raise TemporaryError(
-                f"cannot open the checkpoints in {self._folder}: {error.strerror or error}; "
-                "change its permissions or choose another workdir"
-            ) from error
+        return _manager(self._folder, options)
 
     def _training(self, keep: int) -> ocp.CheckpointManagerOptions:
         best = BestN(get_metric_fn=self._of, n=1, keep_checkpoints_without_metrics=False)
@@ -294,15 +288,29 @@ class Checkpoints:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The config of the run whose checkpoints lie in `folder`, in JSON form; None without any."""
+    """The config of the run whose checkpoints lie in `folder`, in JSON form; None without any.
+
+    Raises:
+      TemporaryError: the folder cannot be read.
+    """
     if not folder.is_dir():
         return None
-    with ocp.CheckpointManager(folder.resolve(), options=_reading()) as manager:
+    with _manager(folder.resolve(), _reading()) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             with contextlib.suppress(Exception):
                 args = ocp.args.Composite(record=ocp.args.JsonRestore())
                 return dict(manager.restore(step, args=args)["record"]["config"])
     return None
+
+
+def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    try:
+        return ocp.CheckpointManager(folder, options=options)
+    except OSError as error:
+        raise TemporaryError(
+            f"cannot open the checkpoints in {folder}: {error.strerror or error}; change its "
+            "permissions or choose another workdir"
+        ) from error
 
 
 def _reading() -> ocp.CheckpointManagerOptions:

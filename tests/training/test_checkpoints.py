@@ -14,7 +14,7 @@ from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.sharding import make_mesh, place_state
-from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord, checksum
+from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord, checksum, read_config
 from bert4rec_jax.training.step import TrainState
 
 METRIC = "ndcg@10"
@@ -229,8 +229,11 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(opened, tmp_path, monke
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager", refuse)
-    with pytest.raises(UserError, match=r"cannot open .*checkpoints: Permission denied; change"):
+    error = r"cannot open .*: Permission denied; change its permissions"
+    with pytest.raises(UserError, match=error):
         opened()
+    with pytest.raises(UserError, match=error):
+        read_config(tmp_path)
 
 
 def test_only_damaged_checkpoints_are_an_error(opened, tmp_path):
