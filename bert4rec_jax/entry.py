@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from bert4rec_jax.errors import UserError
 
@@ -21,24 +22,38 @@ from bert4rec_jax.errors import UserError
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an exception: what is open is cleaned up on its way."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
 def run_command(command: Callable[[], None]) -> None:
-    """Run a command and end the process: 0, 2 for a user's mistake, 128 + n after signal n."""
+    """Run a command and end the process: 0, a `UserError`'s status, 128 + n after signal n."""
     tune_memory()
     # Orbax and asyncio log what is reported in one clear error, or concerns no user.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _hide_echoes()
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt as interrupt:
         print(interrupt or "interrupted", file=sys.stderr)
         sys.exit(getattr(interrupt, "exit_code", 130))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one may not stop the cleaning up
+    raise Terminated("stopped by SIGTERM")
 
 
 def _hide_echoes() -> None:

@@ -139,10 +139,12 @@ def evaluate(
       console: where tables go.
 
     Raises:
-      UserError: the folder holds no checkpoint that can be read.
+      UserError: the folder holds no checkpoint that can be read, or may not be written to.
     """
     start_processes()
     console = console or Console(quiet=not is_first())
+    if is_first():
+        ledger.require_writable(Path(workdir))
     finished = open_finished(Path(workdir), console)
     setting, best = finished.setting, finished.best
     tested = _test(

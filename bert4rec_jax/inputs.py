@@ -49,12 +49,14 @@ def open_data(
     What a run has kept is what a `finished` one was trained on, whatever has become of the log.
 
     Raises:
-      UserError: the workdir holds a run on other data; or see `prepare` and `SequenceStore.open`.
+      UserError: the workdir holds a run on other data; or see `prepare`, `SequenceStore.open` and
+        its `verify`.
     """
     given, path = Path(config.path), workdir / "data"
     if is_store(given):
         store = SequenceStore.open(given)
         _require_minima(store, config)
+        store.verify()
         return store
     if finished and is_store(path):
         return SequenceStore.open(path)
@@ -80,7 +82,9 @@ def open_data(
             notify=lambda sentence: console.print(sentence, highlight=False),
         )
     barrier("data is prepared")
-    return SequenceStore.open(path)
+    store = SequenceStore.open(path)
+    store.verify()
+    return store
 
 
 def _require_minima(store: SequenceStore, config: DataConfig) -> None:
@@ -103,7 +107,7 @@ def open_cold_items(
     With `repeats`, warm items may be asked for that are in the history already.
 
     Raises:
-      UserError: see `arrange` and `write_arranged`.
+      UserError: see `arrange`, `write_arranged` and `SequenceStore.verify`.
     """
     cold = choose_cold(store)
     arrangement = arrange(store, cold)
@@ -121,6 +125,7 @@ def open_cold_items(
         )
     barrier("cold items are held out")
     arranged = SequenceStore.open(path)
+    arranged.verify()
     return arranged, cold_items(arranged, arrangement, cold, repeats=repeats)
 
 

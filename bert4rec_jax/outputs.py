@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -13,7 +17,11 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.locks import locked
+
+_PARTIAL, _OLD = ".partial", ".old"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's fcntl.h and fs.h
 
 
 @contextmanager
@@ -24,7 +32,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     that ends last stays.
 
     Raises:
-      UserError: it cannot be written.
+      TemporaryError: it cannot be written.
     """
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:
@@ -32,8 +40,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise TemporaryError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 @contextmanager
@@ -41,19 +51,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes its place when the block ends well.
 
     An earlier folder there goes only once the new one stands. The caller has made sure that it may.
+    What killed processes left of theirs is removed, or put back where it was the only one.
 
     Raises:
-      UserError: it cannot be written; nothing was changed.
+      TemporaryError: it cannot be written; nothing was changed.
     """
     path = path.resolve()
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}{_PARTIAL}")
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        _replace(partial, path)
+        with ExitStack() as held:
+            _clear(path)
+            partial.mkdir(parents=True)
+            with suppress(OSError):  # without locks nobody clears
+                held.enter_context(locked(partial))
+            yield partial
+            _replace(partial, path)
     except OSError as error:
-        raise UserError(
+        raise TemporaryError(
             f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
             "(nothing was changed)"
         ) from error
@@ -64,25 +79,46 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
+def _clear(path: Path) -> None:
+    """Put back or remove what processes left beside `path` that are dead by now."""
+    for kind in (_OLD, _PARTIAL):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.????????{kind}"):
+            with suppress(OSError), locked(left):
+                if kind == _OLD and not path.exists():
+                    left.rename(path)
+                else:
+                    shutil.rmtree(left)
+
+
 def _replace(new: Path, path: Path) -> None:
+    """Put a folder in the place of another, which is then the caller's to remove, as `new`."""
     if not path.exists():
         new.rename(path)
-        return
-    old = path.with_name(f".{path.name}.{uuid4().hex[:8]}.old")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    elif not _exchange(new, path):
+        old = new.with_suffix(_OLD)
+        path.rename(old)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places at once; False where the system cannot, and nothing is done."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    places = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other)
+    return rename is not None and rename(*places, _RENAME_EXCHANGE) == 0
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write plain values as JSON.
 
     Raises:
-      UserError: it cannot be written.
+      TemporaryError: it cannot be written.
     """
     with whole_file(path) as file:
         file.write((json.dumps(values, indent=2) + "\n").encode())
@@ -92,7 +128,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write named arrays as a compressed `.npz`.
 
     Raises:
-      UserError: it cannot be written.
+      TemporaryError: it cannot be written.
     """
     with whole_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

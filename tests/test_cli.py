@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -66,6 +67,16 @@ def test_a_mistake_is_one_paragraph_and_status_2(log, tmp_path, monkeypatch, cap
     assert error.startswith(f"error: {log} has no column 'user_id' for the user")
 
 
+def test_what_the_machine_refuses_has_status_75(log, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    status = run(
+        monkeypatch, "prepare", log, "--output", tmp_path / "file" / "out", "--user-column", "who",
+        "--item-column", "what", "--timestamp-column", "when", "--rating-column", "stars",
+    )  # fmt: skip
+    assert status == 75
+    assert "out: Not a directory; make room" in capsys.readouterr().err
+
+
 def test_a_download_shows_its_progress(tmp_path, monkeypatch, capsys):
     def fetch(name, *, cache, base_url, progress, notify):
         assert (name, cache, base_url) == ("ml-100k", tmp_path, "https://mirror.example")
@@ -94,6 +105,28 @@ def test_an_interruption_has_status_130(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bert4rec_jax.data.prepare.prepare", interrupt)
     assert run(monkeypatch, "prepare", "movietweetings", "--output", tmp_path / "out") == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+TERMINATED = """
+import os, signal, sys, tempfile, time
+from pathlib import Path
+from bert4rec_jax.entry import run_command
+from bert4rec_jax.outputs import whole_file, whole_folder
+def command():
+    with whole_folder(Path(sys.argv[1]) / "out"), whole_file(Path(sys.argv[1]) / "a.json"):
+        with tempfile.TemporaryDirectory(dir=sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+run_command(command)
+"""
+
+
+def test_sigterm_leaves_nothing_behind_and_has_status_143(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, tmp_path], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [(), ("prepare",), ("prepare", "x", "--format", "xls")])

@@ -19,7 +19,8 @@ ALLOWED = {
     "config": set(),
     "sharding": set(),
     "figures": set(),
-    "outputs": set(),
+    "outputs": {"locks"},
+    "locks": set(),
     "processes": set(),
     "data": {"config", "outputs"},
     "features": {"config", "data", "outputs"},
@@ -28,8 +29,8 @@ ALLOWED = {
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.
     "serving": {
-        "config", "data", "evaluation", "experiment", "features", "figures", "models", "outputs",
-        "setting",
+        "config", "data", "evaluation", "experiment", "features", "figures", "locks", "models",
+        "outputs", "setting",
         "sharding", "training",
     },
     "recipes": {"config", "data", "inputs", "processes", "sharding", "training"},

@@ -1,6 +1,9 @@
 """Outputs appear whole or not at all."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -49,6 +52,57 @@ def test_two_at_once_do_not_touch_each_other(tmp_path):
             (second / "x").write_text("second")
         assert (tmp_path / "a" / "x").read_text() == "second"
     assert (tmp_path / "a" / "x").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bert4rec_jax import outputs
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+def kill_at_the_second(path, target, rename=Path.rename, renamed=[]):
+    renamed.append(path)
+    kill() if len(renamed) == 2 else rename(path, target)
+if sys.argv[1] == "between":
+    outputs._exchange = lambda one, other: False
+    Path.rename = kill_at_the_second
+else:
+    outputs._replace = kill
+with outputs.whole_folder(Path(sys.argv[2])) as partial:
+    (partial / "x").write_text("new")
+"""
+
+
+def killed(path, moment):
+    """A process that is killed before it replaces `path`, or between two renames."""
+    command = [sys.executable, "-c", KILLED, moment, str(path)]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("moment", ["before", "between"])
+def test_what_killed_processes_left_is_cleared_and_the_earlier_folder_is_back(tmp_path, moment):
+    path = tmp_path / "a[1]"
+    with whole_folder(path) as partial:
+        (partial / "x").write_text("first")
+    killed(path, moment)
+    assert len(list(tmp_path.iterdir())) == 2 and path.exists() == (moment == "before")
+    with pytest.raises(KeyError), whole_folder(path):
+        assert (path / "x").read_text() == "first"
+        raise KeyError
+    assert (path / "x").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["a[1]"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a call of Linux")
+def test_there_is_no_moment_without_the_folder(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    with whole_folder(path) as partial:
+        (partial / "x").write_text("first")
+    with whole_folder(path) as partial:
+        (partial / "x").write_text("second")
+        monkeypatch.delattr("pathlib.Path.rename")
+    assert (path / "x").read_text() == "second"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 

@@ -37,6 +37,15 @@ def said():
     return Console(file=io.StringIO(), width=200)
 
 
+def test_data_that_changed_since_they_were_prepared_are_refused(tmp_path, said):
+    store = store_of(tmp_path / "store", {})
+    with (store.path / "tokens.npy").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\x02\0\0\0")  # an item of the catalog, but another one
+    with pytest.raises(UserError, match=r"tokens\.npy does not match its checksum .* prepare the"):
+        open_data(DataConfig(path=str(store.path)), tmp_path / "run", said)
+
+
 def test_items_are_known_by_what_came_with_their_titles(tmp_path, said):
     titles = {"a": ("A (1990)", "Drama|War"), "b": ("B (2000)", "Drama"), "c": ("c", "")}
     store = store_of(tmp_path / "store", titles)

@@ -111,6 +111,7 @@ def features(
         if given and not there:
             raise UserError(f"--{name} has no effect without {needed}; add that, or leave it out")
     read = SequenceStore.open(store)
+    read.verify()
     model = text_model or (DEFAULT_MODEL if text else None)
     console = Console(stderr=True)
     bar = Progress(TextColumn("texts"), BarColumn(), MofNCompleteColumn(), console=console)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -117,9 +118,9 @@ class Catalog:
         )
 
     @classmethod
-    def read(cls, path: Path) -> Catalog:
+    def read(cls, file: Path | BinaryIO) -> Catalog:
         """Read what `write` wrote."""
-        table = pq.read_table(path)
+        table = pq.read_table(file)
         return cls(*(_strings(table[name]) for name in ("item_id", "title", "genres")))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 
 NAMES = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m")
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
@@ -80,7 +80,7 @@ def fetch(
         _unpack(archive, folder)
         archive.unlink()
     except OSError as error:
-        raise UserError(
+        raise TemporaryError(
             f"cannot write {error.filename or folder.parent}: {error.strerror or error}; make room "
             "or choose another cache folder"
         ) from error

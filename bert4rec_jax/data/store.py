@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,14 @@ class SequenceStore:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog that gives the tokens their meaning."""
-        return Catalog.read(self.path / _CATALOG)
+        with _reading(self.path / _CATALOG) as file:
+            return Catalog.read(file)
 
     def user_ids(self) -> list[str]:
         """External user ids, in row order."""
-        ids: list[str] = pq.read_table(self.path / _USERS)["user_id"].to_pylist()
-        return ids
+        with _reading(self.path / _USERS) as file:
+            ids: list[str] = pq.read_table(file)["user_id"].to_pylist()
+            return ids
 
     @property
     def num_users(self) -> int:
@@ -109,27 +111,28 @@ class SequenceStore:
         return self.tokens[self.offsets[user] : self.offsets[user + 1]]
 
     def verify(self) -> None:
-        """Compare every file with its checksum.
+        """Compare every file with its checksum, about a second per GB (60 million interactions).
+
+        A file that has not changed since this process compared it is not read again. The arrays
+        are opened first, so that they stay the ones that were compared.
 
         Raises:
-          UserError: a file is missing or has changed.
+          UserError: a file is missing, cannot be read or has changed.
         """
+        for name in ARRAYS:
+            getattr(self, name)
         for name, expected in self.manifest["checksums"].items():
-            file = self.path / name
-            if not file.is_file():
-                raise UserError(f"{file} is missing; prepare the data again")
-            if sha256(file) != expected:
+            with _reading(self.path / name) as file:
+                as_found = _checksum(file, file.stat().st_mtime_ns)
+            if as_found != expected:
                 raise UserError(
                     f"{file} does not match its checksum in {MANIFEST}; prepare the data again"
                 )
 
     def _array(self, name: str) -> npt.NDArray[Any]:
-        file = self.path / f"{name}.npy"
-        try:
+        with _reading(self.path / f"{name}.npy") as file:
             array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {file} ({error}); prepare the data again") from None
-        return array
+            return array
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self.manifest}
@@ -139,7 +142,7 @@ class SequenceStore:
         """Open a folder that `write_store` made.
 
         Raises:
-          UserError: the folder holds no store, or one of another schema.
+          UserError: the folder holds no store, one of another schema, or may not be read.
         """
         path = Path(path)
         manifest_path = path / MANIFEST
@@ -150,6 +153,10 @@ class SequenceStore:
                 f"{path} holds no prepared data ({MANIFEST} is missing); make it with "
                 "`bert4rec prepare SOURCE --output DIR`"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"cannot read {manifest_path}: {error.strerror}; change its permissions"
+            ) from error
         except ValueError as error:
             raise UserError(f"cannot read {manifest_path} ({error}); prepare again") from None
         found = manifest.get("schema_version") if isinstance(manifest, dict) else None
@@ -321,6 +328,23 @@ def _give_tokens(items: npt.NDArray[np.int32], token_of: npt.NDArray[np.int32]) 
     codes, first_rows = np.unique(items[token_of[items] == 0], return_index=True)
     given = np.count_nonzero(token_of)
     token_of[codes[np.argsort(first_rows)]] = FIRST_ITEM + given + np.arange(len(codes))
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[Path]:
+    """A file of a store, or what is wrong with it."""
+    try:
+        yield file
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing; prepare the data again") from None
+    except (OSError, ValueError, KeyError) as error:  # Arrow's are among them
+        raise UserError(f"cannot read {file} ({error}); prepare the data again") from error
+
+
+@cache
+def _checksum(file: Path, changed: int) -> str:
+    """SHA-256 of a file, whose content is the same as long as its time is."""
+    return sha256(file)
 
 
 def sha256(file: Path) -> str:

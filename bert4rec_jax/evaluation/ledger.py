@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,26 @@ from typing import Any
 import numpy as np
 
 from bert4rec_jax.data.split import Cases
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.evaluation.comparison import Comparison
 from bert4rec_jax.outputs import write_arrays
 
 LEDGER = "ledger.jsonl"
 RANKS = "ranks.npz"
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder whose ledger cannot be written, before anything is tested.
+
+    Raises:
+      TemporaryError: names the place.
+    """
+    for place in (folder, folder / LEDGER):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise TemporaryError(
+                f"{place} may not be written to, and a test leaves a line in the ledger of its "
+                "run; change its permissions, or copy the run and test the copy"
+            )
 
 
 def record(
@@ -41,7 +56,7 @@ def record(
       about: what else identifies the test: command, data, parameters, versions.
 
     Raises:
-      UserError: the folder cannot be written.
+      TemporaryError: the folder cannot be written.
     """
     figures = {
         name: {model.name: model.metrics["ndcg@10"] for model in models}
@@ -71,7 +86,7 @@ def append(
       sets, about: as for `record`.
 
     Raises:
-      UserError: the folder cannot be written.
+      TemporaryError: the folder cannot be written.
     """
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,7 +104,9 @@ def append(
         with (folder / LEDGER).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write {folder / LEDGER}: {error.strerror or error}") from error
+        raise TemporaryError(
+            f"cannot write {folder / LEDGER}: {error.strerror or error}"
+        ) from error
 
 
 def fingerprint(cases: Cases) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.delimited import shorten
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.features.text import Embedder
 from bert4rec_jax.outputs import write_arrays
 
@@ -112,7 +112,7 @@ def _write(place: Path, keys: list[str], vectors: npt.NDArray[np.float32]) -> No
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
+        raise TemporaryError(
             f"cannot write {place}: {error.strerror or error}; choose another --cache"
         ) from error
     write_arrays(place / name, {"keys": np.array(keys), "vectors": vectors})

@@ -168,7 +168,7 @@ def read_bundle(path: Path) -> TrainedModel:
 def _encoding(bundle: Bundle) -> Encoding | None:
     if ENCODING not in bundle.manifest["checksums"]:
         return None
-    return Encoding.from_json(json.loads((bundle.path / ENCODING).read_text(encoding="utf-8")))
+    return Encoding.from_json(json.loads(bundle.files.read(ENCODING)))
 
 
 def _model(config: Config, parameters: Mapping[str, Any]) -> BERT4Rec | TwoTower:

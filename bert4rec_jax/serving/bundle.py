@@ -15,9 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,11 @@ import pyarrow.parquet as pq
 from jax import export
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
-from bert4rec_jax.data.store import sha256
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving import weights
+from bert4rec_jax.serving.bundle_files import EXPORT_AGAIN, BundleFiles
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -43,16 +45,23 @@ USER_ENCODING = "user_encoding.json"
 STAGES = "stages"  # in the manifest of a pipeline
 STAGE_FOLDERS = ("retriever", "ranker")
 FUNCTIONS = ("item_vectors", "encode", "score", "top_k", "attend")
-_AGAIN = "export it again with `bert4rec export RUN BUNDLE`"
+_ATTEMPTS, _PAUSE = 3, 0.2  # to open a bundle while it is replaced; seconds between them
+
+
+class _ReplacedError(Exception):
+    """The stages of a pipeline may be of different versions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """An opened bundle: all files are whole, and this version of JAX can read its functions.
 
+    It stays what it was when another bundle takes its place in the folder.
+
     Attributes:
       path: the folder.
       manifest: the content of `manifest.json`.
+      files: the others, of the same version.
       retriever: of a pipeline, the bundle that finds what this one orders.
       candidates: of a pipeline, how many items that one hands on.
       probes: of a pipeline, groups of items that are looked into; 0 for all items. See `clusters`.
@@ -61,6 +70,7 @@ class Bundle:
 
     path: Path
     manifest: dict[str, Any]
+    files: BundleFiles
     retriever: Bundle | None = None
     candidates: int = 0
     probes: int = 0
@@ -76,16 +86,34 @@ class Bundle:
 
         Raises:
           UserError: it is no bundle, of another schema, damaged, its functions cannot be read by
-            this JAX, or the parts of a pipeline do not fit together.
+            this JAX, the parts of a pipeline do not fit together, or it is being replaced time and
+            again.
         """
-        manifest = _read_manifest(path)
+        for _ in range(_ATTEMPTS):
+            manifest = _read_manifest(path)
+            try:
+                return cls._read(path, manifest, today or datetime.now(UTC).date())
+            except _ReplacedError:
+                pass
+            except UserError:
+                if _holds(path, manifest):
+                    raise
+            time.sleep(_PAUSE)
+        raise TemporaryError(
+            f"{path} was replaced each of the {_ATTEMPTS} times that it was opened; open it again "
+            "once it stays as it is"
+        )
+
+    @classmethod
+    def _read(cls, path: Path, manifest: dict[str, Any], today: date) -> Bundle:
         if STAGES in manifest:
             retriever, ranker = (cls.open(path / name, today=today) for name in STAGE_FOLDERS)
+            found = [(part.path, part.manifest) for part in (retriever, ranker)]
+            if not all(_holds(*each) for each in [(path, manifest), *found]):
+                raise _ReplacedError
             return ranker.behind(retriever, **manifest[STAGES])
-        bundle = cls(path, manifest)
-        bundle._check_jax(today or datetime.now(UTC).date())
-        bundle._check_files()
-        return bundle
+        _check_jax(path, manifest, today)
+        return cls(path, manifest, BundleFiles(path, manifest["checksums"]))
 
     def behind(
         self, retriever: Bundle, candidates: int, probes: int = 0, blend: float = 0.0
@@ -135,7 +163,7 @@ class Bundle:
         Raises:
           UserError: covisitation is added to the scores.
         """
-        names = weights.names(self.path / PARAMETERS)
+        names = weights.names(self.files.stream(PARAMETERS))
         if any(name.startswith(f"{COLLECTION}/") for name in names):
             raise UserError(
                 f"{self.path} adds covisitation to its scores, and groups of items are found by "
@@ -162,12 +190,12 @@ class Bundle:
     @cached_property
     def catalog(self) -> Catalog:
         """External ids, titles and genres."""
-        return Catalog.read(self.path / CATALOG)
+        return Catalog.read(BytesIO(self.files.read(CATALOG)))
 
     @cached_property
     def known(self) -> npt.NDArray[np.bool_]:
         """`[V]`: items that can be listed: with a training event, or with content."""
-        column = pq.read_table(self.path / CATALOG, columns=["known"])["known"]
+        column = pq.read_table(BytesIO(self.files.read(CATALOG)), columns=["known"])["known"]
         known = np.zeros(self.catalog.num_rows, bool)
         known[FIRST_ITEM : self.catalog.num_tokens] = column.to_numpy()
         return known
@@ -177,7 +205,7 @@ class Bundle:
         """What makes rows of what is known of users; None for a model that does not read it."""
         if USER_ENCODING not in self.manifest["checksums"]:
             return None
-        return UserEncoding.from_json(_read_json(self.path / USER_ENCODING))
+        return UserEncoding.from_json(json.loads(self.files.read(USER_ENCODING)))
 
     @property
     def user_encodings(self) -> tuple[UserEncoding, ...]:
@@ -187,7 +215,7 @@ class Bundle:
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         """The parameters by path, as they are stored; see `serving.weights`."""
-        return weights.read(self.path / PARAMETERS)
+        return weights.read(self.files.read(PARAMETERS))
 
     def has(self, name: str) -> bool:
         """Whether there is this one of FUNCTIONS; a bundle may be older than it."""
@@ -202,7 +230,7 @@ class Bundle:
         if not self.has(name):
             raise UserError(
                 f"{self.path} has no function {name!r}: bert4rec-jax "
-                f"{self.manifest['bert4rec_jax']} made it without; {_AGAIN}"
+                f"{self.manifest['bert4rec_jax']} made it without; {EXPORT_AGAIN}"
             )
 
     def function(self, name: str) -> export.Exported:
@@ -212,44 +240,15 @@ class Bundle:
           UserError: this JAX cannot read it, or the bundle was made before there was one.
         """
         self.require(name)
-        file = self.path / function_file(name)
+        file = function_file(name)
+        content = bytearray(self.files.read(file))
         try:
-            return export.deserialize(bytearray(file.read_bytes()))
+            return export.deserialize(content)
         except Exception as error:  # whatever JAX raises for bytes that it does not understand
             raise UserError(
-                f"{file} was exported by JAX {self.manifest['jax']} and cannot be read by JAX "
-                f"{jax.__version__} ({str(error).splitlines()[0][:200]}); {_AGAIN}"
+                f"{self.path / file} was exported by JAX {self.manifest['jax']} and cannot be read "
+                f"by JAX {jax.__version__} ({str(error).splitlines()[0][:200]}); {EXPORT_AGAIN}"
             ) from error
-
-    def _check_jax(self, today: date) -> None:
-        """Whether JAX promises to read this export.
-
-        It reads exports of the same version always, of older ones for six months, of newer ones
-        not for long: https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees.
-        """
-        made, here = self.manifest["jax"], jax.__version__
-        if _minor(made) > _minor(here):
-            raise UserError(
-                f"{self.path} was exported by JAX {made}, and this is JAX {here}, which may not "
-                f"read it; install JAX {made} or later, or {_AGAIN} under JAX {here}"
-            )
-        until = date.fromisoformat(self.manifest["readable_until"])
-        if today > until and _minor(made) < _minor(here):
-            raise UserError(
-                f"{self.path} was exported by JAX {made} and could be read by later versions until "
-                f"{until}; this is JAX {here}: {_AGAIN}, or install JAX {made}"
-            )
-
-    def _check_files(self) -> None:
-        for name, expected in self.manifest["checksums"].items():
-            file = self.path / name
-            if not file.is_file():
-                raise UserError(f"{file} is missing; copy the whole bundle again, or {_AGAIN}")
-            if sha256(file) != expected:
-                raise UserError(
-                    f"{file} does not match its checksum in {MANIFEST}: it was changed or cut off; "
-                    f"copy the bundle again, or {_AGAIN}"
-                )
 
 
 def is_bundle(path: Path) -> bool:
@@ -288,7 +287,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); {_AGAIN}") from None
+        raise UserError(f"{file} is damaged ({error}); {EXPORT_AGAIN}") from None
     schema = manifest.get("bundle_schema") if isinstance(manifest, dict) else None
     if schema is None:
         raise UserError(
@@ -298,13 +297,41 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if schema != SCHEMA_VERSION:
         raise UserError(
             f"{path} is a bundle of schema {schema}, and this version reads {SCHEMA_VERSION}; "
-            f"install the version that wrote it ({manifest.get('bert4rec_jax')}), or {_AGAIN}"
+            f"install the version that wrote it ({manifest.get('bert4rec_jax')}), or {EXPORT_AGAIN}"
         )
     return manifest
 
 
 def _read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _holds(path: Path, manifest: dict[str, Any]) -> bool:
+    """Whether a folder still holds the bundle of this manifest."""
+    try:
+        return _read_manifest(path) == manifest
+    except UserError:  # between an old bundle and a new one
+        return False
+
+
+def _check_jax(path: Path, manifest: dict[str, Any], today: date) -> None:
+    """Whether JAX promises to read this export.
+
+    It reads exports of the same version always, of older ones for six months, of newer ones not for
+    long: https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees.
+    """
+    made, here = manifest["jax"], jax.__version__
+    if _minor(made) > _minor(here):
+        raise UserError(
+            f"{path} was exported by JAX {made}, and this is JAX {here}, which may not read it; "
+            f"install JAX {made} or later, or {EXPORT_AGAIN} under JAX {here}"
+        )
+    until = date.fromisoformat(manifest["readable_until"])
+    if today > until and _minor(made) < _minor(here):
+        raise UserError(
+            f"{path} was exported by JAX {made} and could be read by later versions until {until}; "
+            f"this is JAX {here}: {EXPORT_AGAIN}, or install JAX {made}"
+        )
 
 
 def _minor(version: str) -> tuple[int, ...]:

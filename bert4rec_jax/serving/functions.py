@@ -51,7 +51,6 @@ class Functions:
         self._turns = cycle(self.devices)
         self._bundle = bundle
         self.user_encoding = bundle.user_encoding
-        # All are read now: a bundle may be replaced by a newer one while this one still answers.
         self._functions = {
             name: jax.jit(bundle.function(name).call) for name in FUNCTIONS if bundle.has(name)
         }

@@ -81,22 +81,15 @@ def rank_file(
     }
     shards = Shards(output, job)
     finished = shards.finished()
-    if finished is not None:
-        shards.require_whole(_sizes(asked.rows, options.shard_rows))
-        progress(asked.rows, asked.rows)
-        return finished
-    shards.begin()
-    plan = Plan(bundle, opened.fingerprint, asked, shards, options)
-    made = _work(plan, opened, engine, progress)
-    counts: Counter[str] = Counter()
-    for shard in made:
-        counts.update(shard.counts)
-    return shards.finish(
-        {
-            "counts": {**counts, "duplicate_users": asked.duplicate_users},
-            "made_by": sorted({shard.by for shard in made}),
-        }
-    )
+    if finished is None:
+        with shards.held():
+            finished = shards.finished()  # by another process, meanwhile
+            if finished is None:
+                plan = Plan(bundle, opened.fingerprint, asked, shards, options)
+                return _to_the_end(plan, opened, engine, progress)
+    shards.require_whole(_sizes(asked.rows, options.shard_rows))
+    progress(asked.rows, asked.rows)
+    return finished
 
 
 def spans(numbers: list[int], longest: int) -> list[range]:
@@ -108,6 +101,21 @@ def spans(numbers: list[int], longest: int) -> list[range]:
         else:
             runs.append(range(number, number + 1))
     return runs
+
+
+def _to_the_end(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> dict[str, Any]:
+    """Make what is missing; the manifest of the whole."""
+    plan.shards.begin()
+    made = _work(plan, bundle, engine, progress)
+    counts: Counter[str] = Counter()
+    for shard in made:
+        counts.update(shard.counts)
+    return plan.shards.finish(
+        {
+            "counts": {**counts, "duplicate_users": plan.requests.duplicate_users},
+            "made_by": sorted({shard.by for shard in made}),
+        }
+    )
 
 
 def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Shard]:

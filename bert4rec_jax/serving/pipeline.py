@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.outputs import whole_folder
 from bert4rec_jax.serving.bundle import (
     MANIFEST,
@@ -94,11 +94,16 @@ def write_pipeline(
         be written.
     """
     require_replaceable(pipeline)
-    Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
+    both = Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
     with whole_folder(pipeline) as partial:
         for name, folder in zip(STAGE_FOLDERS, (retriever, ranker)):
             shutil.copytree(folder, partial / name)
         _write_manifest(partial, candidates, probes, blend)
+        if Bundle.open(partial).fingerprint != both.fingerprint:
+            raise TemporaryError(
+                f"{retriever} or {ranker} was replaced while it was copied; run the same command "
+                "again"
+            )
 
 
 @contextmanager

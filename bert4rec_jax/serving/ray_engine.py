@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.job import spans
 from bert4rec_jax.serving.shards import Shard
@@ -66,12 +66,14 @@ class RayEngine:
             except ray.exceptions.RayTaskError:
                 raise  # a mistake of ours in an actor, with its traceback
             except ray.exceptions.RayError as error:
-                raise UserError(
+                raise TemporaryError(
                     f"Ray gave up ({_first_line(error)}); run the same command to continue: "
                     "finished shards stay"
                 ) from error
         if left:
-            raise UserError(f"Ray left out {len(left):,} shards; run the same command to continue")
+            raise TemporaryError(
+                f"Ray left out {len(left):,} shards; run the same command to continue"
+            )
 
     def _made(self, ray: Any, plan: Plan, missing: list[int]) -> Iterator[Shard]:
         actors, resources = self._placement(ray)
@@ -91,7 +93,8 @@ class RayEngine:
         ):
             for report in map(json.loads, batch["report"].to_pylist()):
                 if "error" in report:
-                    raise UserError(report["error"])
+                    kind = TemporaryError if report["temporary"] else UserError
+                    raise kind(report["error"])
                 yield Shard(**{**report, "counts": Counter(report["counts"])})
 
     def _placement(self, ray: Any) -> tuple[int, dict[str, float]]:
@@ -137,7 +140,8 @@ class _Actor:
             try:
                 reports.extend(map(vars, self._worker.make(range(start, stop))))
             except UserError as error:
-                reports.append({"error": str(error)})
+                temporary = isinstance(error, TemporaryError)
+                reports.append({"error": str(error), "temporary": temporary})
         return pa.table({"report": list(map(json.dumps, reports))})
 
 
@@ -149,7 +153,6 @@ def _everywhere(plan: Plan) -> Plan:
         plan,
         bundle=plan.bundle.resolve(),
         requests=replace(asked, files=files),
-        shards=plan.shards.resolved(),
     )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.locks import locked
 from bert4rec_jax.outputs import whole_file, write_json
 
 MANIFEST = "_manifest.json"
@@ -48,16 +50,17 @@ class Shards:
     Args:
       output: the folder that appears at the end.
       job: JSON values that determine every byte of it; another job's shards are refused.
+
+    Raises:
+      UserError: `output` names no folder of its own.
     """
 
     def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
-        self.output = output
-        self._folder = output.with_name(output.name + _UNFINISHED)
+        if output.name in ("", ".."):
+            raise UserError(f"--output is {str(output)!r}; expected the name of a folder to make")
+        self.output = output.resolve()  # a link stays; and other processes start elsewhere
+        self._folder = self.output.with_name(self.output.name + _UNFINISHED)
         self._job = dict(job)
-
-    def resolved(self) -> Shards:
-        """The same, for processes that started in another folder."""
-        return Shards(self.output.resolve(), self._job)
 
     def finished(self) -> dict[str, Any] | None:
         """The manifest, if the whole output of this job is there; None if there is work to do.
@@ -89,16 +92,41 @@ class Shards:
                     "command"
                 )
 
-    def begin(self) -> None:
-        """Make the folder, or continue the one of an interrupted job.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, or take that of an interrupted job; nobody else does meanwhile.
+
+        Whether the output was finished is only sure in here, and asked again.
 
         Raises:
-          UserError: it cannot be written.
+          TemporaryError: it cannot be written, or another process holds it.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write {self._folder}: {error.strerror or error}") from error
+            raise TemporaryError(
+                f"cannot write {self._folder}: {error.strerror or error}"
+            ) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._folder))
+            except BlockingIOError:
+                raise TemporaryError(
+                    f"another process is making {self.output}; run the same command again once it "
+                    "has ended, or choose another --output"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
+        with suppress(OSError):  # it holds shards, or is the output by now
+            self._folder.rmdir()
+
+    def begin(self) -> None:
+        """Say whose folder it is.
+
+        Raises:
+          TemporaryError: it cannot be written.
+        """
         if not (self._folder / MANIFEST).exists():
             write_json(self._folder / MANIFEST, {"job": self._job, "finished": False})
 
@@ -108,7 +136,10 @@ class Shards:
 
     def _made(self, folder: Path, number: int, rows: int) -> Shard | None:
         try:
-            metadata = pq.read_metadata(folder / _part(number))
+            with pq.ParquetFile(folder / _part(number), page_checksum_verification=True) as file:
+                for _ in file.iter_batches():  # pages of earlier versions have no checksum
+                    pass
+                metadata = file.metadata
             found = json.loads(metadata.metadata[_KEY])
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
             return None
@@ -120,15 +151,15 @@ class Shards:
         """Write one shard.
 
         Raises:
-          UserError: it cannot be written; finished shards stay.
+          TemporaryError: it cannot be written; finished shards stay.
         """
         described = json.dumps({"job": self._job, "counts": made.counts, "by": made.by})
         table = table.replace_schema_metadata({_KEY: described.encode()})
         try:
             with whole_file(self._folder / _part(made.number)) as file:
-                pq.write_table(table, file, compression="zstd")
-        except UserError as error:
-            raise UserError(
+                pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        except TemporaryError as error:
+            raise TemporaryError(
                 f"{error}; make room and run the same command: finished shards stay"
             ) from error
 
@@ -136,7 +167,7 @@ class Shards:
         """Write the last manifest and give the folder its name.
 
         Raises:
-          UserError: it cannot be written.
+          TemporaryError: it cannot be written.
         """
         manifest = {"job": self._job, "finished": True, **results}
         write_json(self._folder / MANIFEST, manifest)
@@ -145,7 +176,7 @@ class Shards:
         try:
             self._folder.rename(self.output)
         except OSError as error:
-            raise UserError(
+            raise TemporaryError(
                 f"cannot rename {self._folder} to {self.output}: {error.strerror or error}"
             ) from error
         return manifest

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.data.store import SequenceStore, is_store
+from bert4rec_jax.outputs import whole_file
 from bert4rec_jax.serving.requests import HISTORY, RATINGS, USER
 
 _USERS = 65_536  # in memory at once
@@ -23,19 +24,25 @@ def request_file(path: Path) -> Iterator[Path]:
     """A file of requests: the one at `path`, or that of the store there while the context is open.
 
     Raises:
-      UserError: the store cannot be read.
+      UserError: the store cannot be read or has changed, or there is no room for the file.
     """
     if not is_store(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="requests-") as folder:
         file = Path(folder) / f"{path.resolve().name}.parquet"
-        write_requests(SequenceStore.open(path), file)
+        store = SequenceStore.open(path)
+        store.verify()
+        write_requests(store, file)
         yield file
 
 
 def write_requests(store: SequenceStore, file: Path) -> None:
-    """Write a request per user, in the order of the store, with ratings where the log has any."""
+    """Write a request per user, in the order of the store, with ratings where the log has any.
+
+    Raises:
+      TemporaryError: it cannot be written.
+    """
     users = pa.array(store.user_ids(), pa.string())
     item_ids = pa.array(store.catalog.item_ids, pa.string())
     rated = any(
@@ -44,7 +51,7 @@ def write_requests(store: SequenceStore, file: Path) -> None:
     )
     fields = [(USER, pa.string()), (HISTORY, pa.list_(pa.string()))]
     schema = pa.schema(fields + ([(RATINGS, pa.list_(pa.float32()))] if rated else []))
-    with pq.ParquetWriter(file, schema) as writer:
+    with whole_file(file) as stream, pq.ParquetWriter(stream, schema) as writer:
         for first in range(0, store.num_users, _USERS):
             stop = min(first + _USERS, store.num_users)
             bounds = store.offsets[first : stop + 1]

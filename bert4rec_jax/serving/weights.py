@@ -12,15 +12,15 @@ on device as the weights are stored, and are made float32 where they are read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from safetensors import deserialize, safe_open
+from safetensors import deserialize
 
 from bert4rec_jax.evaluation.lift import COLLECTION, Boosts, boosts_of
 
@@ -122,19 +122,19 @@ def _one_by_one(hidden: jax.Array, table: jax.Array, items: jax.Array) -> jax.Ar
     return found
 
 
-def names(file: Path) -> list[str]:
-    """The names of the arrays of a safetensors file."""
-    with safe_open(file, framework="numpy") as opened:
-        return list(opened.keys())
+def names(stream: BinaryIO) -> list[str]:
+    """The names of the arrays of a safetensors file, which its header lists."""
+    size = int.from_bytes(stream.read(8), "little")
+    return [name for name in json.loads(stream.read(size)) if name != "__metadata__"]
 
 
-def read(file: Path) -> dict[str, npt.NDArray[Any]]:
+def read(content: bytes) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a safetensors file, whose NumPy reader does not know bfloat16."""
     return {
         name: np.frombuffer(array["data"], jnp.dtype(_TYPES[array["dtype"]])).reshape(
             array["shape"]
         )
-        for name, array in deserialize(file.read_bytes())  # type: ignore[no-untyped-call]
+        for name, array in deserialize(content)  # type: ignore[no-untyped-call]
     }
 
 

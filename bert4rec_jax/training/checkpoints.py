@@ -24,7 +24,7 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import differences, from_json, to_json
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
 from bert4rec_jax.training.step import TrainState
@@ -69,14 +69,18 @@ class Checkpoints:
     """The checkpoints of one run in one folder.
 
     Args:
-      folder: where they are; made when the first one is saved.
+      folder: where they are; made where a training begins.
       metric: the validation metric that makes a checkpoint the best.
-      keep: how many of the newest stay, beside the best.
+      keep: how many of the newest stay, beside the best. None to read only: nothing in the folder
+        is made, renamed or removed, for a training may be writing there.
       warn: told of every checkpoint that had to be passed over.
+
+    Raises:
+      UserError: the folder cannot be made or read.
     """
 
     def __init__(
-        self, folder: Path, *, metric: str, keep: int, warn: Callable[[str], None]
+        self, folder: Path, *, metric: str, keep: int | None, warn: Callable[[str], None]
     ) -> None:
         self._folder = folder.resolve()
         self._metric = metric
@@ -147,7 +151,8 @@ class Checkpoints:
     ) -> Checkpoint | None:
         """The newest checkpoint that can be read, laid out over the mesh; None without any.
 
-        One that cannot be read is renamed to `STEP.corrupt`, and the one before it is taken.
+        Where one cannot be read, the one before it is taken; a training renames it to
+        `STEP.corrupt`.
 
         Args:
           abstract: shapes and types of the state.
@@ -162,11 +167,15 @@ class Checkpoints:
             restored = self._try(step, abstract, mesh, current)
             if restored is not None:
                 return restored
-            self._set_aside(step)
+            if self._keep is not None:
+                self._set_aside(step)
         if steps:
+            state = f"they are kept as *{_CORRUPT}"
+            if self._keep is None:
+                state = "if a training is writing there, try again"
             raise UserError(
-                f"none of the {len(steps)} checkpoints in {self._folder} can be read; they are "
-                f"kept as *{_CORRUPT}. Start again in another workdir, or move this one away"
+                f"none of the {len(steps)} checkpoints in {self._folder} can be read; {state}. "
+                "Start again in another workdir, or move this one away"
             )
         return None
 
@@ -246,15 +255,18 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        options = _reading() if self._keep is None else self._training(self._keep)
+        return _manager(self._folder, options)
+
+    def _training(self, keep: int) -> ocp.CheckpointManagerOptions:
         best = BestN(get_metric_fn=self._of, n=1, keep_checkpoints_without_metrics=False)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(self._keep), best]),
+        return ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
             best_fn=self._of,
             best_mode="max",
             create=True,
             cleanup_tmp_directories=True,
         )
-        return ocp.CheckpointManager(self._folder, options=options)
 
     def _of(self, metrics: dict[str, float]) -> float:
         return metrics[self._metric]
@@ -270,22 +282,41 @@ class Checkpoints:
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             good = self.steps()
             last = f"the last good one is step {good[-1]}" if good else "there is no earlier one"
-            raise UserError(
+            raise TemporaryError(
                 f"{what} could not be saved in {self._folder}: {_first_line(error)}; {last}. Make "
                 "room or choose another workdir, then run the same command to continue"
             ) from error
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The config of the run whose checkpoints lie in `folder`, in JSON form; None without any."""
+    """The config of the run whose checkpoints lie in `folder`, in JSON form; None without any.
+
+    Raises:
+      TemporaryError: the folder cannot be read.
+    """
     if not folder.is_dir():
         return None
-    with ocp.CheckpointManager(folder.resolve()) as manager:
+    with _manager(folder.resolve(), _reading()) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             with contextlib.suppress(Exception):
                 args = ocp.args.Composite(record=ocp.args.JsonRestore())
                 return dict(manager.restore(step, args=args)["record"]["config"])
     return None
+
+
+def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    try:
+        return ocp.CheckpointManager(folder, options=options)
+    except OSError as error:
+        raise TemporaryError(
+            f"cannot open the checkpoints in {folder}: {error.strerror or error}; change its "
+            "permissions or choose another workdir"
+        ) from error
+
+
+def _reading() -> ocp.CheckpointManagerOptions:
+    """Nothing in the folder is made or removed."""
+    return ocp.CheckpointManagerOptions(create=False)
 
 
 def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:

@@ -212,6 +212,7 @@ def fit(
     checkpoints = open_checkpoints(
         config,
         folder,
+        keep=training.keep,
         warn=lambda text: console.print(f"[yellow]{text}; taking the one before it"),
     )
     try:
@@ -320,7 +321,7 @@ def load_best(
     parts = make_parts(config, data.sizes, total_steps=1)  # the schedule holds no state
     abstract = jax.eval_shape(parts.new_state)
     record = make_record(config, data)
-    checkpoints = open_checkpoints(config, folder, warn=warn)
+    checkpoints = open_checkpoints(config, folder, keep=None, warn=warn)
     try:
         newest = checkpoints.restore_latest(abstract, mesh, record)
         if newest is None:
@@ -330,12 +331,14 @@ def load_best(
         checkpoints.close()
 
 
-def open_checkpoints(config: Config, folder: Path, warn: Callable[[str], None]) -> Checkpoints:
-    """The checkpoints of a run in its folder."""
+def open_checkpoints(
+    config: Config, folder: Path, *, keep: int | None, warn: Callable[[str], None]
+) -> Checkpoints:
+    """The checkpoints of a run in its folder, to train (`keep`) or to read; see `Checkpoints`."""
     return Checkpoints(
         folder / "checkpoints",
         metric=config.training.metric,
-        keep=config.training.keep,
+        keep=keep,
         warn=warn,
     )
 

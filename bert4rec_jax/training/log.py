@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.training.wandb_run import open_run
 
 _THUMBS = ("none", "down", "up", "two_up")
@@ -128,7 +128,7 @@ class TrainingLog:
         try:
             yield
         except OSError as error:
-            raise UserError(
+            raise TemporaryError(
                 f"cannot write the training log in {self._path.parent}: {error.strerror or error}; "
                 "make room and start the same command again"
             ) from error

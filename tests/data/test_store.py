@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import pickle
 
 import numpy as np
@@ -115,6 +116,7 @@ def test_a_full_disk_leaves_the_earlier_store_as_it_was(tmp_path, monkeypatch, p
 
 def test_a_failing_rename_puts_the_earlier_store_back(tmp_path, monkeypatch):
     before = snapshot(write(tmp_path / "store").path)
+    monkeypatch.setattr("bert4rec_jax.outputs._exchange", lambda one, other: False)
     rename = type(tmp_path).rename
 
     def fail_once(path, target):
@@ -164,3 +166,41 @@ def test_a_cut_off_array_is_an_error_that_names_it(tmp_path):
     tokens.write_bytes(tokens.read_bytes()[:100])
     with pytest.raises(UserError, match=r"cannot read .*tokens\.npy .*; prepare the data again"):
         store.history(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("users.parquet", lambda store: store.user_ids()), ("catalog.parquet", lambda s: s.catalog)],
+)
+def test_a_cut_off_table_is_an_error_that_names_it(tmp_path, name, read):
+    file = write(tmp_path / "store").path / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=rf"cannot read .*{name} .*; prepare the data again"):
+        read(SequenceStore.open(tmp_path / "store"))
+
+
+def test_a_manifest_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied")
+
+    write(tmp_path / "store")
+    monkeypatch.setattr(type(tmp_path), "read_text", refuse)
+    with pytest.raises(UserError, match=r"cannot read .*manifest\.json: Permission denied; change"):
+        SequenceStore.open(tmp_path / "store")
+
+
+def test_what_was_compared_is_not_read_again_until_it_changes(tmp_path, monkeypatch):
+    store = write(tmp_path / "store")
+    store.verify()
+    monkeypatch.setattr("bert4rec_jax.data.store.sha256", lambda file: "read")
+    store.verify()
+    os.utime(store.path / "tokens.npy")
+    with pytest.raises(UserError, match=r"tokens\.npy does not match its checksum"):
+        store.verify()
+
+
+def test_compared_arrays_stay_when_the_store_is_replaced(tmp_path):
+    store = write(tmp_path / "store")
+    store.verify()
+    write(tmp_path / "store", LOG.take(np.arange(3)))
+    assert store.tokens.tolist() == [2, 3, 4, 4, 3]

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from bert4rec_jax import experiment
 from bert4rec_jax.data.split import Cases, leave_one_out, train_counts
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.comparison import compare
 from bert4rec_jax.evaluation.evaluator import Ranking
-from bert4rec_jax.evaluation.ledger import fingerprint, record
+from bert4rec_jax.evaluation.ledger import LEDGER, fingerprint, record
 
 
 @pytest.fixture
@@ -46,3 +48,13 @@ def test_the_fingerprint_follows_users_and_rows():
     assert fingerprint(cases) == fingerprint(same)
     assert fingerprint(cases) != fingerprint(Cases(np.array([0, 1]), np.array([3, 8]), {}))
     assert fingerprint(cases) != fingerprint(Cases(np.array([1, 0]), np.array([3, 9]), {}))
+
+
+@pytest.mark.parametrize("name", ["run", "ledger.jsonl"])
+def test_a_run_that_may_not_be_written_to_is_refused_before_its_test(tmp_path, monkeypatch, name):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / LEDGER).touch()
+    monkeypatch.setattr("os.access", lambda place, mode: place.name != name)
+    with pytest.raises(UserError, match=rf"{name} may not be written to, .* copy the run"):
+        experiment.evaluate(folder)

@@ -16,7 +16,7 @@ PAGE = sorted((ROOT.parent / "explore").glob("*.py"))
 # Of ours: what the answering half may import. data.pipeline alone imports Grain.
 OURS = {
     "data", "errors", "evaluation.lift", "evaluation.ranks", "features.user_encoding", "figures",
-    "outputs", "serving", "sharding",
+    "locks", "outputs", "serving", "sharding",
 }  # fmt: skip
 THIRD = {"jax", "numpy", "pyarrow", "safetensors", "rich"}
 

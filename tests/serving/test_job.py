@@ -1,23 +1,26 @@
 """A batch job: whole, killed and continued, with wrong input."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bert4rec_jax.errors import UserError
-from bert4rec_jax.serving.job import rank_file
+from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.serving.job import local, rank_file
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.shards import Shard, Shards
-from bert4rec_jax.serving.store_requests import request_file
+from bert4rec_jax.serving.store_requests import request_file, write_requests
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SMALL = Options(top=5, batch_size=16, shard_rows=40)
@@ -100,6 +103,27 @@ def test_all_users_of_a_prepared_log_are_requests(bundle, scorer, store, tmp_pat
         assert same == tmp_path / "in.parquet"
 
 
+def test_the_users_of_a_damaged_log_are_refused(store, tmp_path):
+    damaged = shutil.copytree(store.path, tmp_path / "store")
+    with (damaged / "tokens.npy").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\xff\xff\xff\x7f")
+    with (
+        pytest.raises(UserError, match=r"tokens\.npy does not match its checksum .* prepare the"),
+        request_file(damaged),
+    ):
+        pass
+
+
+def test_a_full_disk_for_the_users_of_a_log_is_one_clear_error(store, tmp_path, full_disk):
+    with (
+        full_disk(512),
+        pytest.raises(TemporaryError, match=r"cannot write .*in\.parquet: File too"),
+    ):
+        write_requests(store, tmp_path / "in.parquet")
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_requests_are_an_empty_table(bundle, tmp_path):
     empty = pa.table(
         {"user_id": pa.array([], pa.string()), "history": pa.array([], pa.list_(pa.string()))}
@@ -160,6 +184,76 @@ def test_a_part_that_was_lost_since_is_named(bundle, requests, tmp_path, damage)
     assert contents(tmp_path / "out") == expected
 
 
+def test_a_bundle_that_is_replaced_while_a_job_begins(bundle, rare, requests, tmp_path):
+    rank_file(bundle, requests, tmp_path / "expected", SMALL)
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+
+    def replace_and_work(plan, opened, missing):
+        shutil.rmtree(copy)
+        shutil.copytree(rare.bundle.path, copy)
+        return local(plan, opened, missing)
+
+    rank_file(copy, requests, tmp_path / "out", SMALL, engine=replace_and_work)
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut off"])
+def test_damaged_parts_are_found_and_made_again(bundle, requests, tmp_path, damage):
+    rank_file(bundle, requests, tmp_path / "out", SMALL)
+    expected = contents(tmp_path / "out")
+    part = tmp_path / "out" / "part-000001.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 4] ^= 1
+    part.write_bytes(content if damage == "changed" else content[:-1])
+    with pytest.raises(UserError, match=r"part-000001.parquet is missing, damaged or unreadable"):
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+    (tmp_path / "out").rename(tmp_path / "out.partial")
+    rank_file(bundle, requests, tmp_path / "out", SMALL)
+    assert contents(tmp_path / "out") == expected
+
+
+def test_only_one_process_makes_an_output(bundle, requests, tmp_path):
+    with (
+        job(tmp_path / "out").held(),
+        pytest.raises(TemporaryError, match=r"another process is making .*out; run the same comm"),
+    ):
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+    assert rank_file(bundle, requests, tmp_path / "out", SMALL)["finished"]
+
+
+def test_what_another_process_finished_meanwhile_is_there(bundle, requests, tmp_path, monkeypatch):
+    held = Shards.held
+
+    @contextmanager
+    def later(shards):
+        monkeypatch.setattr(Shards, "held", held)
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+        with held(shards):
+            yield
+
+    monkeypatch.setattr(Shards, "held", later)
+    nobody = None  # is asked to make anything
+    assert rank_file(bundle, requests, tmp_path / "out", SMALL, engine=nobody)["finished"]
+    assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_output_may_be_a_link(bundle, requests, tmp_path, there):
+    link, folder = tmp_path / "link", tmp_path / "disk" / "out"
+    if there:
+        folder.mkdir(parents=True)
+    link.symlink_to(folder)
+    rank_file(bundle, requests, link, SMALL)
+    assert link.is_symlink() and (folder / "part-000004.parquet").is_file()
+    assert rank_file(bundle, requests, link, SMALL)["finished"]
+
+
+@pytest.mark.parametrize("output", ["", ".", "/", "somewhere/.."])
+def test_an_output_without_a_name(output):
+    with pytest.raises(UserError, match=r"--output is .*; expected the name of a folder to make"):
+        job(Path(output))
+
+
 def test_a_worker_refuses_another_bundle_than_that_of_the_job(bundle, requests, tmp_path):
     plan = Plan(bundle, "f" * 64, RequestFile.open(requests), job(tmp_path / "out"), SMALL)
     with pytest.raises(UserError, match="is another bundle on this machine than where the job"):
@@ -181,9 +275,10 @@ def job(output, **changes):
 )
 def test_the_output_of_another_job_is_refused(tmp_path, finished, changes, message):
     shards = job(tmp_path / "out")
-    shards.begin()
-    if finished:
-        shards.finish({})
+    with shards.held():
+        shards.begin()
+        if finished:
+            shards.finish({})
     with pytest.raises(UserError, match=f"belongs to another job:\n  {message}(.|\n)*--output"):
         job(tmp_path / "out", **changes).finished()
 
@@ -203,7 +298,9 @@ def test_an_empty_folder_is_taken(bundle, requests, tmp_path):
 
 
 def test_what_another_job_left_is_refused_beside_an_empty_folder_too(tmp_path):
-    job(tmp_path / "out").begin()
+    left = job(tmp_path / "out")
+    with left.held():
+        left.begin()
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"out\.partial belongs to another job:\n  top: 5 there"):
         job(tmp_path / "out", top=7).finished()
@@ -211,10 +308,11 @@ def test_what_another_job_left_is_refused_beside_an_empty_folder_too(tmp_path):
 
 def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_disk):
     shards = job(tmp_path / "out")
-    shards.begin()
     table = pa.table({"user_id": np.random.default_rng(0).integers(0, 1 << 60, 4000)})
     whole = Shard(0, 4000, Counter(requests=4000), "JAX 0.0, cpu")
-    shards.write(whole, table)
+    with shards.held():
+        shards.begin()
+        shards.write(whole, table)
     with full_disk(8192), pytest.raises(UserError, match=r"cannot write .*part-000001.* make room"):
         shards.write(replace(whole, number=1), table)
     assert shards.made(0, 4000) == whole

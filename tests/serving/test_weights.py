@@ -63,7 +63,7 @@ def test_what_is_written_is_read(tmp_path):
         "d": RANDOM > 0, "e": np.array(2, np.float32), "f": np.zeros((0, 3), np.float32),
     }  # fmt: skip
     Path(tmp_path / "file").write_bytes(save(arrays))
-    found = weights.read(tmp_path / "file")
+    found = weights.read((tmp_path / "file").read_bytes())
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
@@ -124,7 +124,7 @@ def test_a_small_bundle_is_a_model_of_rounded_weights(plain, store, tmp_path, dt
 def test_fewer_bytes(trained, bundle, tmp_path):
     """Also with content, whose columns have a scale each."""
     write_bundle(trained, tmp_path / "int8", dtype="int8")
-    stored = weights.read(tmp_path / "int8" / "params.safetensors")
+    stored = weights.read((tmp_path / "int8" / "params.safetensors").read_bytes())
     features = stored["catalog/item_table/features"]
     assert features.dtype == np.int8
     assert stored["catalog/item_table/features_scale"].shape == (1, features.shape[1])

@@ -14,7 +14,7 @@ from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.sharding import make_mesh, place_state
-from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord, checksum
+from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord, checksum, read_config
 from bert4rec_jax.training.step import TrainState
 
 METRIC = "ndcg@10"
@@ -201,6 +201,41 @@ def test_what_one_process_cannot_read_no_process_takes(opened, warnings, monkeyp
     found = opened().restore_latest(state_at(0), mesh_of((1, 1)), record())
     assert found.step == 1
     assert "checkpoint 2" in warnings[0] and "another process could not read it" in warnings[0]
+
+
+def test_a_reader_changes_nothing_where_a_training_writes(opened, tmp_path, warnings):
+    checkpoints = opened()
+    for step in (1, 2):
+        checkpoints.save(state_at(step), record())
+        checkpoints.wait()
+    folder = tmp_path / "checkpoints"
+    (folder / "3.orbax-checkpoint-tmp").mkdir()  # what the next one is written to
+    damage(folder / "2", "truncated files")
+    before = sorted(folder.rglob("*"))
+    reader = Checkpoints(folder, metric=METRIC, keep=None, warn=warnings.append)
+    found = reader.restore_latest(state_at(0), mesh_of((1, 1)), record())
+    assert found.step == 1 and "checkpoint 2" in warnings[0]
+    damage(folder / "1", "truncated files")
+    with pytest.raises(UserError, match=r"none of the 2 .* if a training is writing there, try"):
+        reader.restore_latest(state_at(0), mesh_of((1, 1)), record())
+    reader.close()
+    assert sorted(folder.rglob("*")) == before
+    again = opened()
+    again.wait()
+    again.close()  # by then what a training left that was killed is gone
+    assert not (folder / "3.orbax-checkpoint-tmp").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(opened, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager", refuse)
+    error = r"cannot open .*: Permission denied; change its permissions"
+    with pytest.raises(UserError, match=error):
+        opened()
+    with pytest.raises(UserError, match=error):
+        read_config(tmp_path)
 
 
 def test_only_damaged_checkpoints_are_an_error(opened, tmp_path):
