@@ -343,7 +343,6 @@ def _test(
         store,
         counts=counts,
         resamples=config.evaluation.bootstrap,
-        seed=config.training.seed,
         sampled_lists=lists,
         within=setting.split.within,
     )

@@ -20,7 +20,7 @@ def compared(store):
     models = {"first": lambda cases, among=None: Ranking(ranks, top)}
     comparison = compare(
         models, {"test": cases}, store, counts=train_counts(store, split.train_stop),
-        resamples=100, seed=0, sampled_lists={},
+        resamples=100, sampled_lists={},
     )  # fmt: skip
     return comparison, cases, ranks
 
