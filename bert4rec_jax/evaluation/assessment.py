@@ -42,7 +42,7 @@ class Assessment:
     groups: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded to 6 places."""
+        """Plain values, rounded to 6 places; `lead` and its intervals are empty for the first."""
 
         def ends(found: Mapping[str, Interval]) -> dict[str, list[float]]:
             return {name: [round(i.low, 6), round(i.high, 6)] for name, i in found.items()}
@@ -50,6 +50,7 @@ class Assessment:
         return {
             **{name: round(value, 6) for name, value in self.metrics.items()},
             "interval_95": ends(self.intervals),
+            "lead": {name: round(i.mean, 6) for name, i in self.lead.items()},
             "lead_interval_95": ends(self.lead),
             "by_popularity": {
                 group: {name: round(value, 6) for name, value in values.items()}
