@@ -30,6 +30,7 @@ from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
+from bert4rec_jax.evaluation.rank_file import RankFile, cases_sha256, check_names
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import TunedBaseline, tune_all
 from bert4rec_jax.outputs import write_arrays, write_json
@@ -111,11 +112,13 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
             "tested": digest(fitted.params),
             "after_last_step": fitted.last_digest,
         },
+        "corrections_sha256": corrections.digest,
         **tested.to_json(),
     }
     if is_first():
         path = Path(config.workdir) / "metrics.json"
-        _record(setting, tested, "train", results["parameters_sha256"]["tested"])
+        parameters = results["parameters_sha256"]["tested"]
+        _record(setting, tested, "train", parameters, corrections)
         write_json(path, results)
         _show(setting, tested, console)
         console.print(f"Written: {path}", highlight=False)
@@ -157,11 +160,12 @@ def evaluate(
     )
     parameters = digest(best.state.params)
     if is_first():
-        _record(setting, tested, "evaluate", parameters)
+        _record(setting, tested, "evaluate", parameters, finished.corrections)
         _show(setting, tested, console)
     return {
         "steps": {"tested": best.step},
         "parameters_sha256": {"tested": parameters},
+        "corrections_sha256": finished.corrections.digest,
         **tested.to_json(),
     }
 
@@ -328,6 +332,7 @@ def _test(
     }
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
+    check_names(models)
     sets = setting.tested()
     for name in [name for name, cases in sets.items() if not len(cases)]:
         console.print(f"  {name}: no case is left to ask", highlight=False)
@@ -349,9 +354,24 @@ def _test(
     return _Tested(comparison, validation)
 
 
-def _record(setting: Setting, tested: _Tested, command: str, parameters: str) -> None:
+def _record(
+    setting: Setting, tested: _Tested, command: str, parameters: str, corrections: Corrections
+) -> None:
     """Leave a trace of having read the test split."""
     if tested.comparison.assessments:
+        sets = setting.tested()
+        ranks = RankFile.of(
+            {
+                name: {model: answer.ranks for model, answer in answers.items()}
+                for name, answers in tested.comparison.rankings.items()
+            },
+            sets,
+            setting.store,
+            within=setting.split.within,
+            repeats=setting.config.data.repeats,
+            parameters=parameters,
+            corrections=corrections.digest,
+        )
         about = {
             "command": command,
             "split": setting.split.name,
@@ -359,8 +379,7 @@ def _record(setting: Setting, tested: _Tested, command: str, parameters: str) ->
             "parameters_sha256": parameters,
             "device": environment.describe(setting.mesh),
         }
-        sets = setting.tested()
-        ledger.record(Path(setting.config.workdir), tested.comparison, sets, about=about)
+        ledger.record(Path(setting.config.workdir), tested.comparison, sets, ranks, about=about)
 
 
 def _introduce(setting: Setting, recipe: str, console: Console) -> None:
@@ -387,8 +406,13 @@ def _introduce(setting: Setting, recipe: str, console: Console) -> None:
 def _describe(setting: Setting) -> dict[str, Any]:
     source, store, split = setting.source, setting.store, setting.split
 
-    def cases(found: Cases) -> dict[str, Any]:
-        return {"cases": len(found), "left_out": dict(found.dropped)}
+    def cases(found: Cases, name: str = "") -> dict[str, Any]:
+        among, repeats = split.within.get(name), setting.config.data.repeats
+        return {
+            "cases": len(found),
+            "left_out": dict(found.dropped),
+            "cases_sha256": cases_sha256(found, store, within=among, repeats=repeats),
+        }
 
     return {
         "fingerprint": store.fingerprint,
@@ -399,7 +423,7 @@ def _describe(setting: Setting) -> dict[str, Any]:
         "interactions": source.num_interactions,
         "split": split.name,
         "validation": cases(split.validation),
-        **{name: cases(found) for name, found in setting.tested().items()},
+        **{name: cases(found, name) for name, found in setting.tested().items()},
     }
 
 
