@@ -30,6 +30,7 @@ from bert4rec_jax.evaluation import ledger, sampled
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
+from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics
 from bert4rec_jax.evaluation.rank_file import RankFile, cases_sha256, check_names
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.evaluation.tuning import TunedBaseline, tune_all
@@ -59,6 +60,9 @@ NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and met
 def run(config: Config, *, recipe: str = "run", console: Console | None = None) -> dict[str, Any]:
     """Run a config to its end, or continue where an earlier run of it in the same workdir stopped.
 
+    A finished run is evaluated again; what earlier commands found out about the same parameters,
+    corrections and cases stays beside what this one finds.
+
     Args:
       config: all settings.
       recipe: what the run is called in its output and in `metrics.json`.
@@ -80,6 +84,8 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
     )
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)
+    path = Path(config.workdir) / METRICS
+    earlier = read_metrics(path)  # by all processes, before one writes
     _introduce(setting, recipe, console)
     started = time.monotonic()
     fitted = _train(setting, console)
@@ -115,8 +121,8 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
         "corrections_sha256": corrections.digest,
         **tested.to_json(),
     }
+    results = joined(results, earlier)
     if is_first():
-        path = Path(config.workdir) / "metrics.json"
         parameters = results["parameters_sha256"]["tested"]
         _record(setting, tested, "train", parameters, corrections)
         write_json(path, results)
