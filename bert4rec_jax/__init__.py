@@ -1,6 +1,7 @@
 """BERT4Rec in JAX: a bidirectional sequence model for movie recommendation.
 
-From Python: `prepare` a log, `train` a `Config`, `evaluate` and `export` its run, `load` a bundle.
+From Python: `prepare` a log, `train` a `Config`, `evaluate` and `export` its run, `compare`
+several, `load` a bundle.
 Each is imported when it is first used; importing the package loads nothing else.
 """
 
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bert4rec_jax.config import Config
     from bert4rec_jax.data.prepare import prepare
+    from bert4rec_jax.evaluation.run_comparison import compare_runs as compare
     from bert4rec_jax.experiment import evaluate
     from bert4rec_jax.experiment import run as train
     from bert4rec_jax.serving.export import export
     from bert4rec_jax.serving.scorer import load
 
 __version__ = "0.1.0"
-__all__ = ["Config", "__version__", "evaluate", "export", "load", "prepare", "train"]
+__all__ = ["Config", "__version__", "compare", "evaluate", "export", "load", "prepare", "train"]
 
 _WHERE = {
     "Config": ("config", "Config"),
     "prepare": ("data.prepare", "prepare"),
     "train": ("experiment", "run"),
+    "compare": ("evaluation.run_comparison", "compare_runs"),
     "evaluate": ("experiment", "evaluate"),
     "export": ("serving.export", "export"),
     "load": ("serving.scorer", "load"),

@@ -52,11 +52,11 @@ ALLOWED = {
     },
     "explore": {"data", "serving"},
     "cli": {
-        "data", "entry", "experiment", "explore", "features", "outputs", "recipes", "report",
-        "serving",
+        "data", "entry", "evaluation", "experiment", "explore", "features", "outputs", "recipes",
+        "report", "serving",
     },
     "configs": {"config", "data"},  # where the package was built
-    "__init__": {"config", "data", "experiment", "serving"},
+    "__init__": {"config", "data", "evaluation", "experiment", "serving"},
 }  # fmt: skip
 
 
