@@ -27,13 +27,21 @@ from bert4rec_jax.corrections import Corrections
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
+from bert4rec_jax.evaluation.baselines import Baseline
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics
 from bert4rec_jax.evaluation.rank_file import RankFile, cases_sha256, check_names
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
-from bert4rec_jax.evaluation.tuning import TunedBaseline, tune_all
+from bert4rec_jax.evaluation.tuning import (
+    GRIDS,
+    SPECIAL,
+    Grid,
+    TunedBaseline,
+    tune,
+    tune_all,
+)
 from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.setting import (
@@ -57,7 +65,13 @@ _FEW_CASES = 100  # below, a user is told
 NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and metrics.json, by kind
 
 
-def run(config: Config, *, recipe: str = "run", console: Console | None = None) -> dict[str, Any]:
+def run(
+    config: Config,
+    *,
+    recipe: str = "run",
+    console: Console | None = None,
+    baselines: Mapping[str, Grid] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run a config to its end, or continue where an earlier run of it in the same workdir stopped.
 
     A finished run is evaluated again; what earlier commands found out about the same parameters,
@@ -67,6 +81,8 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
       config: all settings.
       recipe: what the run is called in its output and in `metrics.json`.
       console: shows progress and tables; None for the terminal, `Console(quiet=True)` for nothing.
+      baselines: name -> grid of one that is tuned and tested beside the usual ones, also where
+        the config leaves these out.
 
     Returns:
       What is written to `WORKDIR/metrics.json`.
@@ -75,6 +91,7 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
       UserError: anything the user can fix.
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
+    _check_own(baselines)
     start_processes()
     cores_as_devices(
         config.training.batch_size,
@@ -99,6 +116,7 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
         fitted.validations,
         console,
         test=config.evaluation.test,
+        baselines=baselines,
     )
     results = {
         "recipe": recipe,
@@ -138,6 +156,7 @@ def evaluate(
     *,
     exported: Mapping[str, Callable[..., Ranking]] | None = None,
     console: Console | None = None,
+    baselines: Mapping[str, Grid] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Test the best checkpoint of a run, finished or not, and show the same tables.
 
@@ -146,10 +165,12 @@ def evaluate(
       exported: name -> another form of the model to test beside it, asked with the store before the
         arguments of `comparison.Ask`.
       console: where tables go.
+      baselines: as for `run`.
 
     Raises:
-      UserError: the folder holds no checkpoint that can be read.
+      UserError: the folder holds no checkpoint that can be read; or a baseline's name is taken.
     """
+    _check_own(baselines)
     start_processes()
     console = console or Console(quiet=not is_first())
     finished = open_finished(Path(workdir), console)
@@ -163,6 +184,7 @@ def evaluate(
         console,
         test=True,
         exported=exported or {},
+        baselines=baselines,
     )
     parameters = digest(best.state.params)
     if is_first():
@@ -292,6 +314,7 @@ def _test(
     console: Console,
     *,
     test: bool,
+    baselines: Mapping[str, Grid],
     exported: Mapping[str, Callable[..., Ranking]] = MappingProxyType({}),
 ) -> _Tested:
     """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
@@ -308,16 +331,7 @@ def _test(
         if corrections.moves and corrections.validation is not None:
             validation[model] = {name: round(v, 6) for name, v in corrections.validation.items()}
             validation[f"{model} alone"] = alone
-    tuned: Mapping[str, TunedBaseline] = {}
-    if config.evaluation.baselines:
-        tuned = tune_all(
-            store,
-            setting.split,
-            lambda scorer, cases: evaluator.rank_scorer(scorer, cases).ranks,
-            content=setting.content,
-            request_time=config.model.times,
-            repeats=config.data.repeats,
-        )
+    tuned = _tuned(setting, baselines)
     for name, choice in tuned.items():
         validation[name] = {
             "ndcg@10": round(choice.chosen.ndcg, 6),
@@ -358,6 +372,37 @@ def _test(
         within=setting.split.within,
     )
     return _Tested(comparison, validation)
+
+
+def _tuned(setting: Setting, own: Mapping[str, Grid]) -> dict[str, TunedBaseline]:
+    """The usual baselines, unless the config leaves them out, and those that were given."""
+    config, store, split = setting.config, setting.store, setting.split
+
+    def rank(baseline: Baseline, cases: Cases) -> npt.NDArray[np.int64]:
+        return setting.evaluator.rank_scorer(baseline, cases).ranks
+
+    found: dict[str, TunedBaseline] = {}
+    if config.evaluation.baselines:
+        found = tune_all(
+            store,
+            split,
+            rank,
+            content=setting.content,
+            request_time=config.model.times,
+            repeats=config.data.repeats,
+        )
+    for name, grid in own.items():
+        found[name] = tune(grid(store, split.train_stop), store=store, split=split, rank=rank)
+    return found
+
+
+def _check_own(baselines: Mapping[str, Grid]) -> None:
+    """Refuse names that a results table has already, before any work is done."""
+    check_names(baselines)
+    models = [name for kind in NAMES.values() for name in (kind, f"{kind} alone")]
+    for name in baselines:
+        if name in (*models, *GRIDS, *SPECIAL):
+            raise UserError(f"baseline {name!r} is there already; give yours another name")
 
 
 def _record(

@@ -46,6 +46,7 @@ GOES_ON_FROM = {
     "watching": "quickstart",
     "cold_start": "README",
     "scaling": "quickstart",
+    "extending": "quickstart",
 }
 # What the reader of a page has typed before, where no other page says it.
 TYPED_BEFORE = {
