@@ -47,6 +47,7 @@ GOES_ON_FROM = {
     "cold_start": "README",
     "scaling": "quickstart",
     "extending": "quickstart",
+    "evaluation": "quickstart",
 }
 # What the reader of a page has typed before, where no other page says it.
 TYPED_BEFORE = {
