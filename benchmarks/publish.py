@@ -3,7 +3,7 @@
     python benchmarks/publish.py runs/movietweetings results/movietweetings/seed_0 \\
         --command "python train.py" --commit 683bff9
 
-Writes DESTINATION.json and DESTINATION.npz, for `compare_ranks.py` and for whoever doubts.
+Writes DESTINATION.json and DESTINATION.npz, for `bert4rec compare` and for whoever doubts.
 """
 
 from __future__ import annotations

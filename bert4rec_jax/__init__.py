@@ -1,7 +1,7 @@
 """BERT4Rec in JAX: a bidirectional sequence model for movie recommendation.
 
 From Python: `prepare` a log, `train` a `Config` or what a `recipe` makes of the log, `evaluate` and
-`export` its run, `load` a bundle.
+`export` its run, `compare` several, `load` a bundle.
 Each is imported when it is first used; importing the package loads nothing else.
 """
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bert4rec_jax.config import Config
     from bert4rec_jax.data.columns import Columns
     from bert4rec_jax.data.prepare import prepare
+    from bert4rec_jax.evaluation.run_comparison import compare_runs as compare
     from bert4rec_jax.experiment import evaluate
     from bert4rec_jax.experiment import run as train
     from bert4rec_jax.recipes import recipe
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Columns", "Config", "__version__", "evaluate", "export", "load", "prepare", "recipe", "train",
-]  # fmt: skip
+    "Columns",
+    "Config",
+    "__version__",
+    "compare",
+    "evaluate",
+    "export",
+    "load",
+    "prepare",
+    "recipe",
+    "train",
+]
 
 _WHERE = {
     "Columns": ("data.columns", "Columns"),
@@ -29,6 +39,7 @@ _WHERE = {
     "recipe": ("recipes", "recipe"),
     "prepare": ("data.prepare", "prepare"),
     "train": ("experiment", "run"),
+    "compare": ("evaluation.run_comparison", "compare_runs"),
     "evaluate": ("experiment", "evaluate"),
     "export": ("serving.export", "export"),
     "load": ("serving.scorer", "load"),

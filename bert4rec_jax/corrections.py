@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,17 @@ class Corrections:
     def moves(self) -> bool:
         """Whether scores of trained items change, beside each other."""
         return self.shift is not None or self.covisitation is not None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that is added: equal digests, equal scores of the same parameters."""
+        sha = hashlib.sha256(f"{self.offset} {self.offset_alone}".encode())
+        arrays = {"shift": self.shift, **(self.covisitation or {})}
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name]) if arrays[name] is not None else np.zeros(0)
+            sha.update(f"{name} {array.shape} {array.dtype}\n".encode())
+            sha.update(array.tobytes())
+        return sha.hexdigest()
 
 
 def read_corrections(

@@ -27,11 +27,21 @@ from bert4rec_jax.corrections import Corrections
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger, sampled
+from bert4rec_jax.evaluation.baselines import Baseline
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
+from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics
+from bert4rec_jax.evaluation.rank_file import RankFile, cases_sha256, check_names
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
-from bert4rec_jax.evaluation.tuning import TunedBaseline, tune_all
+from bert4rec_jax.evaluation.tuning import (
+    GRIDS,
+    SPECIAL,
+    Grid,
+    TunedBaseline,
+    tune,
+    tune_all,
+)
 from bert4rec_jax.outputs import write_arrays, write_json
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.setting import (
@@ -55,13 +65,24 @@ _FEW_CASES = 100  # below, a user is told
 NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and metrics.json, by kind
 
 
-def run(config: Config, *, recipe: str = "run", console: Console | None = None) -> dict[str, Any]:
+def run(
+    config: Config,
+    *,
+    recipe: str = "run",
+    console: Console | None = None,
+    baselines: Mapping[str, Grid] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run a config to its end, or continue where an earlier run of it in the same workdir stopped.
+
+    A finished run is evaluated again; what earlier commands found out about the same parameters,
+    corrections and cases stays beside what this one finds.
 
     Args:
       config: all settings.
       recipe: what the run is called in its output and in `metrics.json`.
       console: shows progress and tables; None for the terminal, `Console(quiet=True)` for nothing.
+      baselines: name -> grid of one that is tuned and tested beside the usual ones, also where
+        the config leaves these out.
 
     Returns:
       What is written to `WORKDIR/metrics.json`.
@@ -70,6 +91,7 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
       UserError: anything the user can fix.
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
+    _check_own(baselines)
     start_processes()
     cores_as_devices(
         config.training.batch_size,
@@ -79,6 +101,8 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
     )
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)
+    path = Path(config.workdir) / METRICS
+    earlier = read_metrics(path)  # by all processes, before one writes
     _introduce(setting, recipe, console)
     started = time.monotonic()
     fitted = _train(setting, console)
@@ -92,6 +116,7 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
         fitted.validations,
         console,
         test=config.evaluation.test,
+        baselines=baselines,
     )
     results = {
         "recipe": recipe,
@@ -111,11 +136,13 @@ def run(config: Config, *, recipe: str = "run", console: Console | None = None) 
             "tested": digest(fitted.params),
             "after_last_step": fitted.last_digest,
         },
+        "corrections_sha256": corrections.digest,
         **tested.to_json(),
     }
+    results = joined(results, earlier)
     if is_first():
-        path = Path(config.workdir) / "metrics.json"
-        _record(setting, tested, "train", results["parameters_sha256"]["tested"])
+        parameters = results["parameters_sha256"]["tested"]
+        _record(setting, tested, "train", parameters, corrections)
         write_json(path, results)
         _show(setting, tested, console)
         console.print(f"Written: {path}", highlight=False)
@@ -129,6 +156,7 @@ def evaluate(
     *,
     exported: Mapping[str, Callable[..., Ranking]] | None = None,
     console: Console | None = None,
+    baselines: Mapping[str, Grid] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Test the best checkpoint of a run, finished or not, and show the same tables.
 
@@ -137,10 +165,13 @@ def evaluate(
       exported: name -> another form of the model to test beside it, asked with the store before the
         arguments of `comparison.Ask`.
       console: where tables go.
+      baselines: as for `run`.
 
     Raises:
-      UserError: the folder holds no checkpoint that can be read, or may not be written to.
+      UserError: the folder holds no checkpoint that can be read, or may not be written to; or a
+        baseline's name is taken.
     """
+    _check_own(baselines)
     start_processes()
     console = console or Console(quiet=not is_first())
     if is_first():
@@ -156,14 +187,16 @@ def evaluate(
         console,
         test=True,
         exported=exported or {},
+        baselines=baselines,
     )
     parameters = digest(best.state.params)
     if is_first():
-        _record(setting, tested, "evaluate", parameters)
+        _record(setting, tested, "evaluate", parameters, finished.corrections)
         _show(setting, tested, console)
     return {
         "steps": {"tested": best.step},
         "parameters_sha256": {"tested": parameters},
+        "corrections_sha256": finished.corrections.digest,
         **tested.to_json(),
     }
 
@@ -290,6 +323,7 @@ def _test(
     console: Console,
     *,
     test: bool,
+    baselines: Mapping[str, Grid],
     exported: Mapping[str, Callable[..., Ranking]] = MappingProxyType({}),
 ) -> _Tested:
     """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
@@ -306,16 +340,7 @@ def _test(
         if corrections.moves and corrections.validation is not None:
             validation[model] = {name: round(v, 6) for name, v in corrections.validation.items()}
             validation[f"{model} alone"] = alone
-    tuned: Mapping[str, TunedBaseline] = {}
-    if config.evaluation.baselines:
-        tuned = tune_all(
-            store,
-            setting.split,
-            lambda scorer, cases: evaluator.rank_scorer(scorer, cases).ranks,
-            content=setting.content,
-            request_time=config.model.times,
-            repeats=config.data.repeats,
-        )
+    tuned = _tuned(setting, baselines)
     for name, choice in tuned.items():
         validation[name] = {
             "ndcg@10": round(choice.chosen.ndcg, 6),
@@ -336,6 +361,7 @@ def _test(
     }
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
+    check_names(models)
     sets = setting.tested()
     for name in [name for name, cases in sets.items() if not len(cases)]:
         console.print(f"  {name}: no case is left to ask", highlight=False)
@@ -351,16 +377,61 @@ def _test(
         store,
         counts=counts,
         resamples=config.evaluation.bootstrap,
-        seed=config.training.seed,
         sampled_lists=lists,
         within=setting.split.within,
     )
     return _Tested(comparison, validation)
 
 
-def _record(setting: Setting, tested: _Tested, command: str, parameters: str) -> None:
+def _tuned(setting: Setting, own: Mapping[str, Grid]) -> dict[str, TunedBaseline]:
+    """The usual baselines, unless the config leaves them out, and those that were given."""
+    config, store, split = setting.config, setting.store, setting.split
+
+    def rank(baseline: Baseline, cases: Cases) -> npt.NDArray[np.int64]:
+        return setting.evaluator.rank_scorer(baseline, cases).ranks
+
+    found: dict[str, TunedBaseline] = {}
+    if config.evaluation.baselines:
+        found = tune_all(
+            store,
+            split,
+            rank,
+            content=setting.content,
+            request_time=config.model.times,
+            repeats=config.data.repeats,
+        )
+    for name, grid in own.items():
+        found[name] = tune(grid(store, split.train_stop), store=store, split=split, rank=rank)
+    return found
+
+
+def _check_own(baselines: Mapping[str, Grid]) -> None:
+    """Refuse names that a results table has already, before any work is done."""
+    check_names(baselines)
+    models = [name for kind in NAMES.values() for name in (kind, f"{kind} alone")]
+    for name in baselines:
+        if name in (*models, *GRIDS, *SPECIAL):
+            raise UserError(f"baseline {name!r} is there already; give yours another name")
+
+
+def _record(
+    setting: Setting, tested: _Tested, command: str, parameters: str, corrections: Corrections
+) -> None:
     """Leave a trace of having read the test split."""
     if tested.comparison.assessments:
+        sets = setting.tested()
+        ranks = RankFile.of(
+            {
+                name: {model: answer.ranks for model, answer in answers.items()}
+                for name, answers in tested.comparison.rankings.items()
+            },
+            sets,
+            setting.store,
+            within=setting.split.within,
+            repeats=setting.config.data.repeats,
+            parameters=parameters,
+            corrections=corrections.digest,
+        )
         about = {
             "command": command,
             "split": setting.split.name,
@@ -368,8 +439,7 @@ def _record(setting: Setting, tested: _Tested, command: str, parameters: str) ->
             "parameters_sha256": parameters,
             "device": environment.describe(setting.mesh),
         }
-        sets = setting.tested()
-        ledger.record(Path(setting.config.workdir), tested.comparison, sets, about=about)
+        ledger.record(Path(setting.config.workdir), tested.comparison, sets, ranks, about=about)
 
 
 def _introduce(setting: Setting, recipe: str, console: Console) -> None:
@@ -396,8 +466,13 @@ def _introduce(setting: Setting, recipe: str, console: Console) -> None:
 def _describe(setting: Setting) -> dict[str, Any]:
     source, store, split = setting.source, setting.store, setting.split
 
-    def cases(found: Cases) -> dict[str, Any]:
-        return {"cases": len(found), "left_out": dict(found.dropped)}
+    def cases(found: Cases, name: str = "") -> dict[str, Any]:
+        among, repeats = split.within.get(name), setting.config.data.repeats
+        return {
+            "cases": len(found),
+            "left_out": dict(found.dropped),
+            "cases_sha256": cases_sha256(found, store, within=among, repeats=repeats),
+        }
 
     return {
         "fingerprint": store.fingerprint,
@@ -408,7 +483,7 @@ def _describe(setting: Setting) -> dict[str, Any]:
         "interactions": source.num_interactions,
         "split": split.name,
         "validation": cases(split.validation),
-        **{name: cases(found) for name, found in setting.tested().items()},
+        **{name: cases(found, name) for name, found in setting.tested().items()},
     }
 
 

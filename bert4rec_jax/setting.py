@@ -286,13 +286,13 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
     users = _open_users(config, store, split, console) if config.data.users else None
     evaluation = config.evaluation
     evaluator = Evaluator(
-        mesh,
         store,
-        evaluation.batch_size,
-        evaluation.item_chunk,
-        thumbs,
-        None if users is None else users.matrix,
-        repeats,
+        mesh=mesh,
+        batch_size=evaluation.batch_size,
+        item_chunk=evaluation.item_chunk,
+        thumbs=thumbs,
+        users=None if users is None else users.matrix,
+        repeats=repeats,
     )
     days = first_days(store, split.refit_stop) if config.model.times else None
     return Setting(config, mesh, source, store, split, thumbs, content, evaluator, days, users)

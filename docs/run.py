@@ -46,6 +46,8 @@ GOES_ON_FROM = {
     "watching": "quickstart",
     "cold_start": "README",
     "scaling": "quickstart",
+    "extending": "quickstart",
+    "evaluation": "quickstart",
 }
 # What the reader of a page has typed before, where no other page says it.
 TYPED_BEFORE = {
@@ -82,7 +84,10 @@ SMALL = {
     "evaluation.no-baselines": "",
 }  # fmt: skip
 SHORTER = (
-    (r"^python train\.py(?!.*--help)", " ".join(f"--{k} {v}".strip() for k, v in SMALL.items())),
+    (
+        r"^(for .*; do )?python train\.py(?!.*--help)",
+        " ".join(f"--{k} {v}".strip() for k, v in SMALL.items()),
+    ),
     (r"^python benchmarks/incremental\.py", "--epochs 1 --more-epochs 1"),
 )
 USERS, MOVIES = 400, 80  # that are kept of the log which the quickstart writes
@@ -128,7 +133,8 @@ class Command:
                 said = set(re.findall(r"--([\w.-]+)", command))
                 names = re.findall(r"--(\S+)(?: ([^-]\S*))?", options)
                 more = [f"--{name} {value}".strip() for name, value in names if name not in said]
-                return " ".join([command.strip(), *more])
+                command, done, _ = command.strip().partition("; done")
+                return " ".join([command, *more]) + done
         return self.text
 
 

@@ -122,6 +122,9 @@ def test_trainings_are_short_unless_the_page_says_otherwise(docs_run):
     found = shortened("python train.py --model.dim 64  # wide")
     assert found.startswith("python train.py --model.dim 64 --data.max-length 12 --model.heads 2")
     assert found.endswith("--evaluation.no-baselines")
+    loop = shortened("for seed in 0 1; do python train.py --training.seed $seed; done")
+    assert loop.startswith("for seed in 0 1; do python train.py --training.seed $seed --data.")
+    assert loop.endswith("--evaluation.no-baselines; done")
     for text in ("python train.py --help", "bert4rec report runs/mine"):
         assert shortened(text) == text
 

@@ -116,7 +116,7 @@ def test_permuted_targets_leave_nothing_to_know(finished, store):
             self.tokens[cases.rows] = generator.permutation(self.tokens[cases.rows])
 
     permuted, generator = Permuted(), np.random.default_rng(0)
-    evaluator = Evaluator(mesh, permuted, 64, 256, (6, 9))
+    evaluator = Evaluator(permuted, mesh=mesh, batch_size=64, item_chunk=256, thumbs=(6, 9))
     model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=12)
     gains = []
     for _ in range(20):

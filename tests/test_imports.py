@@ -54,11 +54,11 @@ ALLOWED = {
     },
     "explore": {"data", "serving"},
     "cli": {
-        "config", "data", "entry", "experiment", "explore", "features", "outputs", "recipes",
-        "report", "serving",
+        "config", "data", "entry", "evaluation", "experiment", "explore", "features", "outputs",
+        "recipes", "report", "serving",
     },
     "configs": {"config", "data"},  # where the package was built
-    "__init__": {"config", "data", "experiment", "recipes", "serving"},
+    "__init__": {"config", "data", "evaluation", "experiment", "recipes", "serving"},
 }  # fmt: skip
 
 

@@ -206,7 +206,8 @@ def main() -> None:
                 best[name] = {**result, "weights": stem.with_suffix(".pt")}
     print({n: (r["trial"], r["best"]) for n, r in best.items()})
     if options.test:
-        ranks = {f"{s}/users": questions.arrays[f"{s}/users"] for s in questions.tests}
+        asked = [f"{s}/{key}" for s in questions.tests for key in ("users", "rows")]
+        ranks = {name: questions.arrays[name] for name in asked}
         for name, result in best.items():
             settings = GRID[result["trial"]]
             if questions.refits:

@@ -9,6 +9,7 @@ import sys
 import tyro
 
 from bert4rec_jax.cli.add_items import add_items
+from bert4rec_jax.cli.compare import compare
 from bert4rec_jax.cli.evaluate import evaluate
 from bert4rec_jax.cli.explain import explain
 from bert4rec_jax.cli.explore import explore
@@ -28,6 +29,7 @@ for _command in (
     prepare,
     train,
     evaluate,
+    compare,
     features,
     export,
     add_items,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.evaluation.bootstrap import Interval, differences, intervals
+from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import (
     by_popularity,
@@ -42,7 +42,7 @@ class Assessment:
     groups: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded to 6 places."""
+        """Plain values, rounded to 6 places; `lead` and its intervals are empty for the first."""
 
         def ends(found: Mapping[str, Interval]) -> dict[str, list[float]]:
             return {name: [round(i.low, 6), round(i.high, 6)] for name, i in found.items()}
@@ -50,6 +50,7 @@ class Assessment:
         return {
             **{name: round(value, 6) for name, value in self.metrics.items()},
             "interval_95": ends(self.intervals),
+            "lead": {name: round(i.mean, 6) for name, i in self.lead.items()},
             "lead_interval_95": ends(self.lead),
             "by_popularity": {
                 group: {name: round(value, 6) for name, value in values.items()}
@@ -65,7 +66,6 @@ def assess(
     *,
     counts: npt.NDArray[np.int64],
     resamples: int,
-    seed: int = 0,
 ) -> list[Assessment]:
     """Figures of every model over the same cases; the first model is compared with all others.
 
@@ -74,9 +74,10 @@ def assess(
       cases: what was asked.
       store: the data.
       counts: `[V]` training interactions per token.
-      resamples: of the bootstrap.
-      seed: of the bootstrap; all models see the same resamples.
+      resamples: of the bootstrap over users; all models see the same.
     """
+    ids = store.user_ids()
+    users = [ids[user] for user in cases.users]  # one may be asked several questions
     targets = store.tokens[cases.rows]
     items = len(store.catalog)
     first: Mapping[str, npt.NDArray[np.float64]] | None = None
@@ -87,8 +88,8 @@ def assess(
         if first is None:
             first = each
         else:
-            rng = np.random.default_rng(seed)
-            lead = differences(first, each, rng=rng, resamples=resamples)
+            rng = np.random.default_rng(SEED)
+            lead = differences(first, each, rng=rng, resamples=resamples, users=users)
         metrics = {
             **summary(ranking.ranks),
             "coverage@10": coverage(ranking.top, items),
@@ -96,13 +97,8 @@ def assess(
         }
         if metrics["coverage@10"]:  # ids alone have nothing to list among cold items
             metrics["novelty@10"] = novelty(ranking.top, counts, items)
-        found.append(
-            Assessment(
-                name,
-                metrics,
-                intervals(each, rng=np.random.default_rng(seed), resamples=resamples),
-                lead,
-                by_popularity(ranking.ranks, targets, counts),
-            )
-        )
+        rng = np.random.default_rng(SEED)
+        own = intervals(each, rng=rng, resamples=resamples, users=users)
+        groups = by_popularity(ranking.ranks, targets, counts)
+        found.append(Assessment(name, metrics, own, lead, groups))
     return found

@@ -2,12 +2,13 @@
 
 Percentile intervals (Efron, 1979): users are drawn with replacement, the mean is taken, and the
 interval holds the middle 95 % of such means. It says nothing of the spread over training seeds,
-which is reported apart.
+which is reported apart. A user who is asked several questions is drawn with all of them; the mean
+is over questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+SEED = 0  # of reported intervals: all models of all runs are read off the same drawn users
 _DRAWS_AT_ONCE = 1 << 22  # 32 MiB of indices, and as much of weights
 
 
@@ -33,16 +35,18 @@ def intervals(
     rng: np.random.Generator,
     resamples: int = 1000,
     level: float = 0.95,
+    users: Iterable[Hashable] | None = None,
 ) -> dict[str, Interval]:
-    """Percentile intervals of means over the same M users.
+    """Percentile intervals of means over the same M questions.
 
-    All columns see the same resamples; so do calls with equally seeded generators and equal M.
+    All columns see the same resamples; so do calls with equally seeded generators and equal users.
 
     Args:
-      values: name -> `[M]`, what each user adds, as `metrics.contributions` gives it.
+      values: name -> `[M]`, what each question adds, as `metrics.contributions` gives it.
       rng: draws the users.
-      resamples: how many times M users are drawn.
+      resamples: how many times as many users as there are are drawn.
       level: share of the resampled means inside the interval, in (0, 1).
+      users: `[M]`, who is asked each question; None where everyone is asked one.
 
     Raises:
       ValueError: there are no users, or the columns differ in length.
@@ -53,7 +57,10 @@ def intervals(
     if not values or lengths == {0}:
         raise ValueError("no user to draw; an interval needs at least one")
     columns = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
-    means = resampled_means(columns, rng=rng, resamples=resamples)
+    per_user = columns if users is None else _added_up(columns, users)
+    means = resampled_means(per_user, rng=rng, resamples=resamples)
+    if users is not None:
+        means = means[:, :-1] / means[:, -1:]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {
         name: Interval(float(mean), float(lower), float(upper))
@@ -68,15 +75,14 @@ def differences(
     rng: np.random.Generator,
     resamples: int = 1000,
     level: float = 0.95,
+    users: Iterable[Hashable] | None = None,
 ) -> dict[str, Interval]:
     """Intervals of `mean(values) - mean(baseline)`, paired: both are read off the same drawn users.
 
     Args:
       values: name -> `[M]`.
-      baseline: the same names and the same users, in the same order.
-      rng: draws the users.
-      resamples: how many times M users are drawn.
-      level: share of the resampled differences inside the interval.
+      baseline: the same names and the same questions, in the same order.
+      rng, resamples, level, users: as for `intervals`.
 
     Raises:
       ValueError: names or lengths differ, or there are no users.
@@ -91,7 +97,24 @@ def differences(
             )
     # Subtracting per user first makes equal models differ by exactly 0 in every resample.
     gaps = {name: values[name] - baseline[name] for name in values}
-    return intervals(gaps, rng=rng, resamples=resamples, level=level)
+    return intervals(gaps, rng=rng, resamples=resamples, level=level, users=users)
+
+
+def _added_up(columns: Floats, users: Iterable[Hashable]) -> Floats:
+    """`[U, S + 1]`: the sum of each column and the number of questions of each user, who are
+    numbered by their first question, so that one question each changes no draw.
+
+    Raises:
+      ValueError: the questions of `users` are not those of `columns`.
+    """
+    numbers: dict[Hashable, int] = {}
+    asked = np.array([numbers.setdefault(user, len(numbers)) for user in users])
+    if len(asked) != len(columns):
+        raise ValueError(
+            f"{len(asked)} users were asked {len(columns)} questions; expected one each"
+        )
+    sums = [np.bincount(asked, column) for column in (*columns.T, np.ones(len(columns)))]
+    return np.stack(sums, axis=1)
 
 
 def resampled_means(columns: Floats, *, rng: np.random.Generator, resamples: int) -> Floats:

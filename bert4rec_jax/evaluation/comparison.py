@@ -57,7 +57,6 @@ def compare(
     *,
     counts: npt.NDArray[np.int64],
     resamples: int,
-    seed: int,
     sampled_lists: Mapping[str, npt.NDArray[np.int32]],
     within: Mapping[str, npt.NDArray[np.int32]] = MappingProxyType({}),
 ) -> Comparison:
@@ -69,7 +68,6 @@ def compare(
       store: the data.
       counts: `[V]` training interactions per token.
       resamples: of the bootstrap.
-      seed: of the bootstrap.
       sampled_lists: variant -> `[draws, M, C]` candidates of the first set; may be empty.
       within: set of cases -> the only tokens that its targets are ranked among.
     """
@@ -79,7 +77,7 @@ def compare(
         among = None if tokens is None else np.broadcast_to(tokens, (len(cases), len(tokens)))
         rankings[name] = {model: ask(cases, among) for model, ask in models.items()}
     assessments = {
-        name: assess(answers, sets[name], store, counts=counts, resamples=resamples, seed=seed)
+        name: assess(answers, sets[name], store, counts=counts, resamples=resamples)
         for name, answers in rankings.items()
     }
     against_sampled = {

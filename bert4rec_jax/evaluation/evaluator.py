@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from bert4rec_jax.config import EvaluationConfig
 from bert4rec_jax.data.batch import inference_rows
+from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.data.thumbs import to_thumbs
+from bert4rec_jax.data.thumbs import default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import COLLECTION, boosts_of
 from bert4rec_jax.evaluation.ranks import Ranked, rank_by_scores, rank_by_vectors
 from bert4rec_jax.models.history import History
-from bert4rec_jax.sharding import Along, place, put, to_host
+from bert4rec_jax.sharding import Along, make_mesh, place, put, to_host
 
 TOP = 10
 # What is float32 is computed in it; GPUs and TPUs would round products to fewer bits by default.
@@ -39,7 +41,7 @@ class Scorer(Protocol):
     """Anything that scores the whole catalog for a block of cases, such as a baseline."""
 
     def scores(self, cases: Cases, store: SequenceStore) -> npt.NDArray[np.float32]:
-        """`[M, V]` finite scores."""
+        """`[M, V]` finite scores, V = `catalog.num_rows`: item i is column `FIRST_ITEM + i`."""
         ...
 
 
@@ -49,20 +51,21 @@ class Evaluator:
     again, when none is.
 
     Attributes:
-      mesh: devices; batches lie over it by rows, the catalog by items.
       store: where histories and targets are.
+      mesh: devices; batches lie over it by rows, the catalog by items.
       batch_size: cases asked at once; changes no result.
       item_chunk: items scored at once, per device; changes no result.
-      thumbs: rating thresholds, for models that read thumbs.
+      thumbs: rating thresholds, for models that read thumbs; None for those of the store's scale.
       users: `[U + 1, G]` what is known of user u in row u + 1, for models that read it, or None.
       repeats: whether items can be chosen again.
     """
 
-    mesh: Mesh
     store: SequenceStore
-    batch_size: int
-    item_chunk: int
-    thumbs: tuple[float, float]
+    _: KW_ONLY
+    mesh: Mesh = field(default_factory=make_mesh)
+    batch_size: int = EvaluationConfig.batch_size
+    item_chunk: int = EvaluationConfig.item_chunk
+    thumbs: tuple[float, float] | None = None
     users: npt.NDArray[np.float32] | None = None
     repeats: bool = False
 
@@ -110,7 +113,8 @@ class Evaluator:
                 block.among, boosts=boosts,
             )  # fmt: skip
 
-        return self._ask(cases, among, answer)
+        wrong = "a score is NaN or infinite; the model's parameters are broken"
+        return self._ask(cases, among, answer, wrong)
 
     def encode(
         self, model: nn.Module, variables: Any, cases: Cases, *, max_length: int, causal: bool
@@ -133,19 +137,37 @@ class Evaluator:
         """Rank by scores computed on the host, as baselines do; `among` as above.
 
         Raises:
-          UserError: a score is not finite.
+          UserError: the scores are not `[M, V]`, or that of an item is not finite.
         """
-        everything = put(self.mesh, Along.ITEMS, self.store.catalog.is_item())
+        name = getattr(scorer, "name", type(scorer).__name__)
 
         def answer(block: _Block) -> Ranked:
-            scores = put(self.mesh, Along.ROWS_BY_ITEMS, scorer.scores(block.cases, self.store))
+            found = np.asarray(scorer.scores(block.cases, self.store), np.float32)
+            self._check_shape(found, len(block.cases), name)
+            scores = put(self.mesh, Along.ROWS_BY_ITEMS, found)
             return self._rank_scores(
-                scores, block.targets, block.excluded, self._is_item, everything, block.among
+                scores, block.targets, block.excluded, self._is_item, self._is_item, block.among
             )
 
-        return self._ask(cases, among, answer)
+        wrong = (
+            f"{name} gave an item a score that is NaN or infinite; scores have to be finite (a "
+            "very low one, such as -1e30, keeps an item out of the lists)"
+        )
+        return self._ask(cases, among, answer, wrong)
 
-    def _ask(self, cases: Cases, among: npt.NDArray[np.int32] | None, answer: Any) -> Ranking:
+    def _check_shape(self, scores: npt.NDArray[np.float32], cases: int, name: str) -> None:
+        catalog = self.store.catalog
+        if scores.shape != (cases, catalog.num_rows):
+            raise UserError(
+                f"{name} gave scores of shape {scores.shape}; expected {(cases, catalog.num_rows)},"
+                f" (len(cases), catalog.num_rows): a row per case and a column per token, where "
+                f"item i of the {len(catalog):,} of the catalog is column FIRST_ITEM + i = "
+                f"{FIRST_ITEM} + i (columns of other tokens are not read)"
+            )
+
+    def _ask(
+        self, cases: Cases, among: npt.NDArray[np.int32] | None, answer: Any, wrong: str
+    ) -> Ranking:
         ranks = np.zeros(len(cases), np.int64)
         top = np.zeros((len(cases), TOP), np.int32)
         with jax.set_mesh(self.mesh), EXACT():
@@ -153,7 +175,7 @@ class Evaluator:
         for which, ranked in answers:
             real = slice(len(which))
             if to_host(ranked.broken)[real].any():
-                raise UserError("a score is NaN or infinite; the model's parameters are broken")
+                raise UserError(wrong)
             ranks[which] = to_host(ranked.ranks)[real]
             top[which] = to_host(ranked.top)[real]
         return Ranking(ranks, top)
@@ -187,7 +209,7 @@ class Evaluator:
             starts,
             cases.rows,
             self.store.tokens,
-            lambda rows: to_thumbs(self.store.ratings[rows], self.thumbs),
+            lambda rows: to_thumbs(self.store.ratings[rows], self._thresholds),
             max_length=max_length,
             width=min(_bucket(longest), max_length),
             timestamps=self.store.timestamps,
@@ -208,6 +230,10 @@ class Evaluator:
             users,
         )
         return jax.tree.map(partial(put, self.mesh, Along.ROWS), (history, slots))
+
+    @cached_property
+    def _thresholds(self) -> tuple[float, float]:
+        return self.thumbs or default_thresholds(self.store.manifest["source"].get("max_rating"))
 
     @cached_property
     def _is_item(self) -> jax.Array:

@@ -2,7 +2,8 @@
 
 Whoever reads test figures often, and keeps the best, overfits the test split without training on
 it. So reading it leaves a trace: in `ledger.jsonl`, which split (by hash), which parameters (by
-hash), which figures; in `ranks.npz`, the rank of every case, from which any figure follows.
+hash), which figures; in `ranks.npz`, the rank of every case, from which any figure follows (see
+`evaluation.rank_file`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,11 @@ from typing import Any
 import numpy as np
 
 from bert4rec_jax.data.split import Cases
-from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.evaluation.comparison import Comparison
-from bert4rec_jax.outputs import write_arrays
+from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
 
 LEDGER = "ledger.jsonl"
-RANKS = "ranks.npz"
 
 
 def require_writable(folder: Path) -> None:
@@ -44,15 +45,19 @@ def record(
     folder: Path,
     comparison: Comparison,
     sets: Mapping[str, Cases],
+    ranks: RankFile,
     *,
     about: Mapping[str, Any],
 ) -> None:
     """Append a line to the ledger of a run and write the ranks of its latest test.
 
+    Ranks of other models that were written before stay, where they are of the same test.
+
     Args:
       folder: of the run.
       comparison: what was found.
       sets: the cases that were asked, by the names in `comparison`.
+      ranks: of the same.
       about: what else identifies the test: command, data, parameters, versions.
 
     Raises:
@@ -63,12 +68,9 @@ def record(
         for name, models in comparison.assessments.items()
     }
     append(folder, figures, sets, about=about)
-    arrays = {}
-    for name, answers in comparison.rankings.items():
-        arrays[f"{name}/users"] = sets[name].users.astype(np.int32)
-        for model, ranking in answers.items():
-            arrays[f"{name}/{model}"] = ranking.ranks.astype(np.int32)
-    write_arrays(folder / RANKS, arrays)
+    with suppress(UserError):  # none yet, or one that cannot be read
+        ranks = ranks.joined(RankFile.read(folder / RANKS))
+    ranks.write(folder / RANKS)
 
 
 def append(

@@ -11,6 +11,7 @@ and a metric over cases is the mean. Everything is float64.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
 
 CUTOFFS = (1, 5, 10, 50, 100, 200)
 POPULARITY = ("cold", "tail", "middle", "head")
@@ -40,6 +42,27 @@ def ndcg(ranks: Ints, k: int) -> Floats:
 def reciprocal_rank(ranks: Ints) -> Floats:
     """`[M]`: `1 / r`."""
     return 1.0 / ranks
+
+
+def contribution(name: str, ranks: Ints) -> Floats:
+    """`[M]`: what each case adds to a metric, for any cut-off.
+
+    Args:
+      name: `hr@K`, `ndcg@K` or `mrr`.
+      ranks: `[M]`, 1 is best.
+
+    Raises:
+      UserError: there is no metric of this name.
+    """
+    if name == "mrr":
+        return reciprocal_rank(ranks)
+    found = re.fullmatch(r"(hr|ndcg)@([1-9]\d*)", name)
+    if found is None:
+        raise UserError(
+            f"{name!r} is no metric; expected hr@K or ndcg@K with a whole number K, such as "
+            "ndcg@10, or mrr"
+        )
+    return (hit_rate if found[1] == "hr" else ndcg)(ranks, int(found[2]))
 
 
 def contributions(ranks: Ints) -> dict[str, Floats]:

@@ -13,7 +13,10 @@ from bert4rec_jax.data.catalog import PAD, Catalog
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.assessment import Assessment
+from bert4rec_jax.evaluation.bootstrap import Interval
 from bert4rec_jax.evaluation.evaluator import Ranking
+from bert4rec_jax.evaluation.run_comparison import ComparedSet, Figure
+from bert4rec_jax.evaluation.seeds import label
 
 _COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
 
@@ -38,17 +41,54 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
             for interval in (model.intervals[name] for name in _COLUMNS)
         ]
         lead = model.lead.get("ndcg@10")
-        compared = ""
-        if lead:
-            compared = f"{lead.mean:+.4f}\n[dim]{_short(lead.low)} to {_short(lead.high)}[/]"
+        compared = _lead(lead) if lead else ""
         style = "bold" if number == 0 else ""
         table.add_row(model.name, *values, compared, style=style)
     return table
 
 
-def _short(share: float) -> str:
-    """Three places, without the zero before the point."""
-    return f"{share:.3f}".replace("0.", ".", 1)
+def comparison_table(name: str, compared: ComparedSet) -> Table:
+    """Metrics of models of several runs over their 95 % intervals, and the first row's leads."""
+    cases, users = compared.cases, compared.users
+    asked = f"{users:,} users" if users == cases else f"{cases:,} questions to {users:,} users"
+    labels = list(dict.fromkeys(label(row.runs) for row in compared.rows))
+    legend = [f"run {number}: {escape(path)}" for number, path in enumerate(labels, start=1)]
+    if any(len(row.runs) > 1 for row in compared.rows):
+        legend.append("±: standard deviation over seeds")
+    table = Table(
+        title=f"{name.replace('_', ' ')}: {asked}",
+        caption="\n".join(["below each value: 95 % bootstrap interval over users", *legend]),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("model", overflow="fold")
+    for metric in compared.rows[0].figures:
+        table.add_column(metric.upper(), justify="right", no_wrap=True)
+        table.add_column(f"first leads\n{metric.upper()} by", justify="right", no_wrap=True)
+    for number, row in enumerate(compared.rows):
+        cells = [cell for figure in row.figures.values() for cell in _compared(figure)]
+        title = f"{escape(row.model)}\n[dim]run {1 + labels.index(label(row.runs))}[/]"
+        table.add_row(title, *cells, style="bold" if number == 0 else "")
+    return table
+
+
+def _compared(figure: Figure) -> tuple[str, str]:
+    """A value and its lead, each over its interval."""
+    spread = "" if figure.deviation is None else f" ±{_short(figure.deviation, 4)}"
+    own, lead = figure.own, figure.lead
+    value = f"{own.mean:.4f}{spread}\n[dim]{_short(own.low)}-{_short(own.high)}[/]"
+    return value, _lead(lead) if lead else ""
+
+
+def _lead(lead: Interval) -> str:
+    return f"{lead.mean:+.4f}\n[dim]{_short(lead.low)} to {_short(lead.high)}[/]"
+
+
+def _short(share: float, places: int = 3) -> str:
+    """So many places, without the zero before the point."""
+    return f"{share:.{places}f}".replace("0.", ".", 1)
 
 
 def recommendations_table(

@@ -215,4 +215,5 @@ GRIDS: Mapping[str, Grid] = {
     "skip-gram-markov-recent": _skip_gram_markov_recent,
     "item-knn": _item_knn,
 }
+SPECIAL = ("recent-popular-at-request", "own-history", "content-knn")  # for some settings only
 NEEDS_TIME = ("recent-popular", "skip-gram-markov-recent")

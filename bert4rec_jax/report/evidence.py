@@ -21,7 +21,8 @@ from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.ledger import LEDGER, RANKS
+from bert4rec_jax.evaluation.ledger import LEDGER
+from bert4rec_jax.evaluation.rank_file import RANKS, RankedSet, RankFile
 from bert4rec_jax.serving.traced import Serving, by_path
 from bert4rec_jax.setting import FinishedRun, as_selected, open_finished
 from bert4rec_jax.sharding import to_host
@@ -121,10 +122,10 @@ def gather(run: Path, console: Console) -> Evidence:
         asked, cases = "validation", setting.split.validation
         finished = as_selected(finished, console)
     else:
-        asked, ranks = recorded
+        asked, found = recorded
         cases = setting.tested()[asked]
-        users = ranks.pop("users")
-        if not np.array_equal(users, cases.users):
+        ranks = dict(found.ranks)
+        if not np.array_equal(found.asked["users"], cases.users):
             raise UserError(
                 f"{run / RANKS} is about other users than the data of the run; run "
                 f"`bert4rec evaluate {run}` again"
@@ -198,23 +199,12 @@ def backwards(
     return np.where(inside[:, None, None], turned, 0), tokens
 
 
-def _recorded(run: Path, parameters: str) -> tuple[str, dict[str, Ints]] | None:
-    """The name of the first tested set and its arrays, if the ledger says they are of these."""
+def _recorded(run: Path, parameters: str) -> tuple[str, RankedSet] | None:
+    """The first tested set and its name, if the ledger says that its ranks are of these."""
     lines = _lines(run / LEDGER)
     if not lines or lines[-1].get("parameters_sha256") != parameters:
         return None
-    try:
-        with np.load(run / RANKS) as file:
-            first = file.files[0].partition("/")[0]
-            return first, {
-                name.partition("/")[2]: file[name]
-                for name in file.files
-                if name.startswith(f"{first}/")
-            }
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"cannot read {run / RANKS} ({error}); run `bert4rec evaluate {run}` to make it again"
-        ) from error
+    return next(iter(RankFile.read(run / RANKS).sets.items()))
 
 
 def _results(run: Path, parameters: str) -> Mapping[str, Any]:

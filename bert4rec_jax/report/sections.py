@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import FIRST_ITEM
-from bert4rec_jax.evaluation.bootstrap import Interval, differences, intervals
+from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
 from bert4rec_jax.evaluation.metrics import (
     POPULARITY,
     contributions,
@@ -92,7 +92,7 @@ def quality(evidence: Evidence) -> Section:
             gap = differences(
                 each[evidence.model],
                 values,
-                rng=np.random.default_rng(0),
+                rng=np.random.default_rng(SEED),
                 resamples=evidence.resamples,
             )["ndcg@10"]
             lead = measured(gap.mean, gap.low, gap.high, signed=True)
@@ -362,7 +362,7 @@ def _strongest(evidence: Evidence) -> str | None:
 def _intervals(
     evidence: Evidence, values: Mapping[str, npt.NDArray[np.float64]]
 ) -> dict[str, Interval]:
-    return intervals(values, rng=np.random.default_rng(0), resamples=evidence.resamples)
+    return intervals(values, rng=np.random.default_rng(SEED), resamples=evidence.resamples)
 
 
 def _measured(found: Interval, *, signed: bool = False) -> Html:

@@ -85,6 +85,38 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
     assert 0.91 <= covered / 400 <= 0.97
 
 
+def test_a_user_is_drawn_with_all_questions():
+    """Ann has 1 and 0, Bob 0.5, Cid 1, 1 and 0: a mean is over the questions of who is drawn."""
+    values = np.array([1.0, 0.5, 0.0, 1.0, 1.0, 0.0])
+    users = ["Ann", "Bob", "Ann", "Cid", "Cid", "Cid"]
+    sums, questions = {0: 1.0, 1: 0.5, 2: 2.0}, {0: 2, 1: 1, 2: 3}
+    drawn = rng().integers(0, 3, (1000, 3))
+    means = [sum(sums[u] for u in row) / sum(questions[u] for u in row) for row in drawn]
+    found = intervals({"mrr": values}, rng=rng(), users=users)["mrr"]
+    assert found.mean == pytest.approx(3.5 / 6)
+    assert found.low == pytest.approx(np.percentile(means, 2.5))
+    assert found.high == pytest.approx(np.percentile(means, 97.5))
+    assert differences({"mrr": values}, {"mrr": 0 * values}, rng=rng(), users=users)["mrr"] == found
+
+
+def test_copies_of_a_question_make_nothing_more_certain():
+    values = rng().random(40)
+    once = intervals({"mrr": values}, rng=rng())["mrr"]
+    copied = intervals({"mrr": np.repeat(values, 3)}, rng=rng(), users=np.arange(40).repeat(3))
+    assert astuple(copied["mrr"]) == pytest.approx(astuple(once))
+
+
+def test_one_question_each_changes_no_draw():
+    values = {"mrr": rng().random(40)}
+    named = intervals(values, rng=rng(), users=[f"user {40 - n}" for n in range(40)])
+    assert astuple(named["mrr"]) == pytest.approx(astuple(intervals(values, rng=rng())["mrr"]))
+
+
+def test_users_of_other_questions_are_an_error():
+    with pytest.raises(ValueError, match="2 users were asked 3 questions"):
+        intervals({"mrr": np.ones(3)}, rng=rng(), users=["a", "b"])
+
+
 def test_no_user_is_an_error():
     for values in ({}, {"mrr": np.array([])}):
         with pytest.raises(ValueError, match="no user to draw"):

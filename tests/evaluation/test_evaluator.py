@@ -10,6 +10,7 @@ from reference import rank_and_list
 from bert4rec_jax.config import ModelConfig
 from bert4rec_jax.data.batch import inference_rows
 from bert4rec_jax.data.split import leave_one_out, train_counts
+from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
@@ -22,7 +23,10 @@ L = 6  # shorter than most histories: what is seen must not be the window
 
 
 def evaluator_on(store, *, model=1, batch_size=16, item_chunk=64):
-    return Evaluator(make_mesh(model=model), store, batch_size, item_chunk, THUMBS)
+    return Evaluator(
+        store, mesh=make_mesh(model=model), batch_size=batch_size, item_chunk=item_chunk,
+        thumbs=THUMBS,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +138,61 @@ def test_broken_parameters_are_an_error(store, model):
             module, broken, leave_one_out(store).validation,
             known=np.ones(store.catalog.num_rows, bool), max_length=L, causal=False,
         )  # fmt: skip
+
+
+class Scores:
+    """The same scores for whoever asks, made from the number of cases."""
+
+    name = "mine"
+
+    def __init__(self, of):
+        self.of = of
+
+    def scores(self, cases, store):
+        return self.of(len(cases))
+
+
+@pytest.mark.parametrize("shape", [(40,), (3,), (), (41,), (0,)])
+def test_scores_of_another_shape_are_an_error_that_says_which(store, shape):
+    cases = leave_one_out(store).test["test"]
+    wrong = Scores(lambda count: np.zeros((count, *shape)))
+    with pytest.raises(
+        UserError, match=r"mine gave scores of shape \(16.*expected \(16, 256\), "
+    ) as e:
+        evaluator_on(store).rank_scorer(wrong, cases)
+    assert "item i of the 40 of the catalog is column FIRST_ITEM + i = 2 + i" in str(e.value)
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_a_scorer_has_to_be_finite_where_items_are(store, value):
+    cases = leave_one_out(store).test["test"]
+    scores = np.tile(np.arange(store.catalog.num_rows, dtype=np.float64), (16, 1))
+    scores[:, ~store.catalog.is_item()] = value  # not read
+    evaluator_on(store).rank_scorer(Scores(lambda _: scores), cases)
+    scores[3, 5] = value
+    with pytest.raises(UserError, match=r"mine gave an item a score .* such as -1e30, keeps"):
+        evaluator_on(store).rank_scorer(Scores(lambda _: scores), cases)
+
+
+def test_a_very_low_score_keeps_an_item_out(store):
+    cases = leave_one_out(store).test["test"]
+    scores = np.tile(np.arange(store.catalog.num_rows, dtype=np.float32), (16, 1))
+    scores[:, 7] = -1e30
+    ranking = evaluator_on(store).rank_scorer(Scores(lambda _: scores), cases)
+    assert (ranking.top != 7).all()
+
+
+def test_a_store_is_all_an_evaluator_needs(store, model):
+    module, variables = model
+    cases = leave_one_out(store).test["test"]
+    settings = {"known": store.catalog.is_item(), "max_length": L, "causal": False}
+    found = Evaluator(store).rank_model(module, variables, cases, **settings)
+    source = {**store.manifest["source"], "max_rating": 10}
+    rated = SequenceStore(store.path, {**store.manifest, "source": source})
+    by_scale = Evaluator(rated).rank_model(module, variables, cases, **settings)
+    expected = evaluator_on(store).rank_model(module, variables, cases, **settings)
+    np.testing.assert_array_equal(by_scale.ranks, expected.ranks)  # thumbs up from 6, not from 3
+    assert (found.ranks != expected.ranks).any()
 
 
 def test_ranks_among_candidates_count_only_them(store):

@@ -11,6 +11,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.comparison import compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.ledger import LEDGER, fingerprint, record
+from bert4rec_jax.evaluation.rank_file import RankFile
 
 
 @pytest.fixture
@@ -22,15 +23,16 @@ def compared(store):
     models = {"first": lambda cases, among=None: Ranking(ranks, top)}
     comparison = compare(
         models, {"test": cases}, store, counts=train_counts(store, split.train_stop),
-        resamples=100, seed=0, sampled_lists={},
+        resamples=100, sampled_lists={},
     )  # fmt: skip
     return comparison, cases, ranks
 
 
-def test_each_reading_adds_a_line_and_keeps_its_ranks(tmp_path, compared):
+def test_each_reading_adds_a_line_and_keeps_its_ranks(tmp_path, compared, store):
     comparison, cases, ranks = compared
+    found = RankFile.of({"test": {"first": ranks}}, {"test": cases}, store)
     for command in ("train", "evaluate"):
-        record(tmp_path, comparison, {"test": cases}, about={"command": command})
+        record(tmp_path, comparison, {"test": cases}, found, about={"command": command})
     lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert [line["command"] for line in lines] == ["train", "evaluate"]
     found = lines[0]["sets"]["test"]
@@ -40,6 +42,30 @@ def test_each_reading_adds_a_line_and_keeps_its_ranks(tmp_path, compared):
     arrays = np.load(tmp_path / "ranks.npz")
     assert arrays["test/first"].tolist() == ranks.tolist()
     assert arrays["test/users"].tolist() == cases.users.tolist()
+
+
+def test_ranks_of_other_models_stay_where_the_test_is_the_same(tmp_path, compared, store):
+    comparison, cases, ranks = compared
+
+    def models(**given):
+        settings = {"parameters": "p", "corrections": "c", **given}
+        cases_now = settings.pop("cases", cases)
+        names = settings.pop("models")
+        found = {"test": {name: ranks[: len(cases_now)] for name in names}}
+        file = RankFile.of(found, {"test": cases_now}, store, **settings)
+        record(tmp_path, comparison, {"test": cases}, file, about={})
+        return list(RankFile.read(tmp_path / "ranks.npz").sets["test"].ranks)
+
+    assert models(models=["model", "popular"]) == ["model", "popular"]
+    assert models(models=["model", "bundle"]) == ["model", "bundle", "popular"]
+    assert models(models=["model"], parameters="other") == ["model"]
+    assert models(models=["popular"], parameters="other") == ["popular", "model"]
+    assert models(models=["model"], parameters="other", corrections="d") == ["model"]
+    assert models(models=["popular"], parameters="other", corrections="d", cases=cases[:5]) == [
+        "popular"
+    ]
+    (tmp_path / "ranks.npz").write_bytes(b"damaged")
+    assert models(models=["model"]) == ["model"]
 
 
 def test_the_fingerprint_follows_users_and_rows():

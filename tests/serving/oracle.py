@@ -9,7 +9,6 @@ from bert4rec_jax.data.batch import inference_rows
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.models.history import History
-from bert4rec_jax.sharding import make_mesh
 
 
 def scores_in_process(trained, store, cases):
@@ -40,7 +39,7 @@ def item_vectors(trained):
 def evaluated(trained, store, cases):
     """The evaluator's ranks and lists."""
     config = trained.config
-    return Evaluator(make_mesh(), store, 32, 64, trained.thumbs).rank_model(
+    return Evaluator(store, batch_size=32, item_chunk=64, thumbs=trained.thumbs).rank_model(
         trained.model, trained.variables, cases, known=trained.known,
         max_length=config.data.max_length,
         causal=config.masking.objective == "next",

@@ -140,7 +140,7 @@ def test_what_was_not_tested_is_shown_on_validation(run, tmp_path):
 def test_files_that_contradict_the_run(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     with np.load(copy / "ranks.npz") as file:
-        arrays = {name: file[name][:-1] for name in file.files}
+        arrays = {name: file[name][:-1] for name in file.files if file[name].ndim}
     np.savez(copy / "ranks.npz", **arrays)
     with pytest.raises(UserError, match="is about other users than the data of the run"):
         gather(copy, QUIET)

@@ -30,7 +30,7 @@ from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.models.history import History
-from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
+from bert4rec_jax.sharding import Along, global_rows, put
 from bert4rec_jax.training.fit import digest
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.parts import build_model
@@ -198,7 +198,7 @@ def test_the_evaluator_gives_each_case_its_user(store, model):
     }  # fmt: skip
 
     def lists(features, cases=cases):
-        asked = Evaluator(make_mesh(), store, 16, 64, (6, 9), features)
+        asked = Evaluator(store, batch_size=16, item_chunk=64, thumbs=(6, 9), users=features)
         return asked.rank_model(module, {"params": params}, cases, **settings).top
 
     expected = lists(features)

@@ -1,0 +1,41 @@
+"""`bert4rec compare`: models of several runs on the same test cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+
+def compare(
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")],
+    *,
+    metric: tuple[str, ...] = ("hr@10", "ndcg@10"),
+    model: tuple[str, ...] = (),
+    output: Path | None = None,
+) -> None:
+    """Compare tested runs and seeds: metrics with intervals, and paired differences from the first.
+
+    Runs that differ in their seed alone are shown as one, with the standard deviation over seeds.
+
+    Args:
+        runs: Folders of runs, or ranks.npz files. The first model of the first one is compared with
+            all others.
+        metric: Metrics to show: hr@K, ndcg@K or mrr.
+        model: Models to show, by their names in results tables. None: all.
+        output: JSON file for the figures.
+    """
+    from bert4rec_jax.evaluation.run_comparison import compare_runs
+    from bert4rec_jax.evaluation.tables import comparison_table
+    from bert4rec_jax.outputs import write_json
+
+    compared = compare_runs(runs, metrics=metric, models=model)
+    console = Console()
+    for name, found in compared.items():
+        console.print(comparison_table(name, found))
+        for note in found.notes:
+            console.print(f"[yellow]{note}", highlight=False, soft_wrap=True)
+    if output:
+        write_json(output, {name: found.to_json() for name, found in compared.items()})

@@ -1,0 +1,243 @@
+"""Rank file: the rank of every test target, by every model, and what was asked.
+
+`ranks.npz` holds plain arrays, named SET/KEY for each set of M cases: what is known of the cases
+(`ASKED`) and, under its name, the ranks that a model gave. Any metric follows from these, and two
+files tell by themselves whether they are about the same cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.data.split import Cases
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.outputs import write_arrays
+
+RANKS = "ranks.npz"
+IDS = ("user_ids", "item_ids")  # the user's, and the target's
+ROWS = ("users", "rows", "targets")  # where they are in the store, and the target's token
+ASKED = (*ROWS, *IDS, "cases_sha256")
+_TESTED = ("parameters_sha256", "corrections_sha256")
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class RankedSet:
+    """One set of M cases.
+
+    Attributes:
+      asked: those of `ASKED` that are known, `[M]` each; `cases_sha256` is one text.
+      ranks: model -> `[M]`; 1 is best.
+    """
+
+    asked: Mapping[str, Array]
+    ranks: Mapping[str, Array]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.ranks.values())))
+
+    @property
+    def sha256(self) -> str:
+        """See `cases_sha256`; empty where it is not known."""
+        return str(self.asked.get("cases_sha256", ""))
+
+
+@dataclass(frozen=True, eq=False)
+class RankFile:
+    """What one command found out about a model and what it was compared with.
+
+    Attributes:
+      sets: by name.
+      parameters: SHA-256 of those that were tested; empty where it is not known.
+      corrections: SHA-256 of what was added to their scores; empty where it is not known.
+    """
+
+    sets: Mapping[str, RankedSet]
+    parameters: str = ""
+    corrections: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        ranks: Mapping[str, Mapping[str, npt.NDArray[np.integer]]],
+        sets: Mapping[str, Cases],
+        store: SequenceStore,
+        *,
+        within: Mapping[str, npt.NDArray[np.int32]] | None = None,
+        repeats: bool = False,
+        parameters: str = "",
+        corrections: str = "",
+    ) -> RankFile:
+        """Put together what models answered.
+
+        Args:
+          ranks: set of cases -> model -> `[M]`; 1 is best.
+          sets: name -> what was asked.
+          store: the data.
+          within: set of cases -> the only tokens that targets were ranked among.
+          repeats: whether items of the history were ranked too.
+          parameters, corrections: see above.
+
+        Raises:
+          UserError: a model has the name of something else that is kept.
+        """
+        ids = np.array(store.user_ids())
+        items = np.array(store.catalog.item_ids)
+        found = {}
+        for name, answers in ranks.items():
+            cases, among = sets[name], (within or {}).get(name)
+            check_names(answers)
+            targets = store.tokens[cases.rows]
+            asked: dict[str, Array] = {
+                "users": cases.users.astype(np.int32),
+                "rows": cases.rows,
+                "targets": targets,
+                "user_ids": ids[cases.users],
+                "item_ids": items[targets - FIRST_ITEM],
+                "cases_sha256": np.array(cases_sha256(cases, store, within=among, repeats=repeats)),
+            }
+            found[name] = RankedSet(asked, {m: r.astype(np.int32) for m, r in answers.items()})
+        return cls(found, parameters, corrections)
+
+    @classmethod
+    def read(cls, path: Path) -> RankFile:
+        """Read what `write` wrote, or what another program wrote in the same form.
+
+        Raises:
+          UserError: the file cannot be read, or holds something else.
+        """
+        again = f"`bert4rec evaluate {path.parent}` makes the file of a run again"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            sets = _sets(arrays)
+        except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            raise UserError(f"cannot read {path} ({error}); {again}") from None
+        if not sets:
+            raise UserError(
+                f"{path} holds no ranks; expected arrays named SET/MODEL, such as test/popular, "
+                f"beside SET/users or SET/user_ids; {again}"
+            )
+        for name, found in sets.items():
+            _check(path, name, found)
+        return cls(sets, *(str(arrays.get(name, "")) for name in _TESTED))
+
+    def write(self, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        arrays = {
+            f"{name}/{key}": values
+            for name, found in self.sets.items()
+            for key, values in {**found.asked, **found.ranks}.items()
+        }
+        tested = zip(_TESTED, (self.parameters, self.corrections))
+        write_arrays(path, {**arrays, **{name: np.array(value) for name, value in tested}})
+
+    def joined(self, earlier: RankFile) -> RankFile:
+        """With the other models of an earlier file, where parameters, corrections and cases are
+        the same."""
+        if (self.parameters, self.corrections) != (earlier.parameters, earlier.corrections):
+            return self
+        sets = {}
+        for name, found in self.sets.items():
+            before = earlier.sets.get(name)
+            same = before is not None and before.sha256 == found.sha256
+            kept = before.ranks if before is not None and same else {}
+            others = {model: ranks for model, ranks in kept.items() if model not in found.ranks}
+            sets[name] = replace(found, ranks={**found.ranks, **others})
+        return replace(self, sets=sets)
+
+
+def check_names(models: Mapping[str, Any]) -> None:
+    """Refuse names of models under which something else is kept.
+
+    Raises:
+      UserError: names the model.
+    """
+    for name in models:
+        if name in ASKED:
+            raise UserError(
+                f"a model is named {name!r}, under which {RANKS} keeps something else; choose a "
+                f"name other than {', '.join(ASKED)}"
+            )
+
+
+def cases_sha256(
+    cases: Cases,
+    store: SequenceStore,
+    *,
+    within: npt.NDArray[np.int32] | None = None,
+    repeats: bool = False,
+) -> str:
+    """SHA-256 over all that a rank depends on but the model: users, histories and targets, in
+    order, and the items that are ranked; all by their external ids, so that equal questions about
+    two stores have the same.
+
+    Args:
+      cases: M of them.
+      store: the data.
+      within: the only tokens that targets are ranked among; None for the whole catalog.
+      repeats: whether items of the history are ranked too.
+    """
+    catalog = store.catalog
+    hashes = np.zeros(catalog.num_rows, "<u8")
+    for token, item in enumerate(catalog.item_ids, start=FIRST_ITEM):
+        hashed = hashlib.blake2b(item.encode(), digest_size=8).digest()
+        hashes[token] = int.from_bytes(hashed, "little")
+    ranked = hashes[catalog.is_item()] if within is None else hashes[within]
+    sha = hashlib.sha256(b"repeats" if repeats else b"")
+    sha.update(np.sort(ranked).tobytes())
+    ids = store.user_ids()
+    for user, start, row in zip(cases.users, store.offsets[cases.users], cases.rows):
+        sha.update(f"{ids[user]}\0{row - start}\0".encode())
+        sha.update(hashes[store.tokens[start : row + 1]].tobytes())
+    return sha.hexdigest()
+
+
+def _sets(arrays: Mapping[str, Array]) -> dict[str, RankedSet]:
+    names = dict.fromkeys(name.partition("/")[0] for name in arrays if "/" in name)
+    sets = {}
+    for name in names:
+        own = {key.partition("/")[2]: arrays[key] for key in arrays if key.startswith(f"{name}/")}
+        asked = {
+            key: own[key].astype(str) if key in IDS else own[key] for key in ASKED if key in own
+        }
+        sets[name] = RankedSet(asked, {key: own[key] for key in own if key not in ASKED})
+    return sets
+
+
+def _check(path: Path, name: str, found: RankedSet) -> None:
+    """Refuse a set that is not what it has to be."""
+    known = {key: values for key, values in found.asked.items() if key in (*ROWS, *IDS)}
+    if not found.ranks or not known:
+        raise UserError(
+            f"{path} holds {', '.join((*found.asked, *found.ranks))} of {name!r}; expected the "
+            "ranks of a model, and users or user_ids"
+        )
+    for key, values in {**known, **found.ranks}.items():
+        if values.shape != (len(found),):
+            raise UserError(
+                f"{path}: {name}/{key} has shape {values.shape}; expected {(len(found),)}, a value "
+                "per case"
+            )
+    for model, ranks in found.ranks.items():
+        if ranks.dtype.kind not in "iu" or (len(ranks) and ranks.min() < 1):
+            raise UserError(
+                f"{path}: {name}/{model} holds {ranks.dtype} from {ranks.min()}; expected whole "
+                "ranks from 1, the best"
+            )

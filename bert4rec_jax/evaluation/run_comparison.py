@@ -1,0 +1,256 @@
+"""Comparison of runs: models of recorded runs over the same cases, from their ranks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
+from bert4rec_jax.evaluation.metrics import contribution
+from bert4rec_jax.evaluation.rank_file import IDS, ROWS, RankedSet
+from bert4rec_jax.evaluation.seeds import RecordedRun, groups, label, ranks_in
+
+Floats = npt.NDArray[np.float64]
+
+_OTHERS = {  # what it means that these arrays differ
+    "user_ids": "other users, or the same in another order",
+    "users": "other users, or the same in another order",
+    "item_ids": "other targets",
+    "targets": "other targets",
+    "rows": "other targets",
+}
+_TARGETS = {"item_ids", "targets", "rows"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one model.
+
+    Attributes:
+      own: mean over cases, and over seeds, with its interval over users.
+      of_seeds: mean over cases for each run.
+      lead: how much better the first row is, paired by user; None for the first row itself.
+    """
+
+    own: Interval
+    of_seeds: tuple[float, ...]
+    lead: Interval | None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds (of a sample); None for one run."""
+        return float(np.std(self.of_seeds, ddof=1)) if len(self.of_seeds) > 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded to 6 places."""
+        found: dict[str, Any] = {
+            "mean": round(self.own.mean, 6),
+            "interval_95": [round(self.own.low, 6), round(self.own.high, 6)],
+        }
+        if self.deviation is not None:
+            found["deviation"] = round(self.deviation, 6)
+            found["of_seeds"] = [round(mean, 6) for mean in self.of_seeds]
+        if self.lead is not None:
+            found["lead"] = round(self.lead.mean, 6)
+            found["lead_interval_95"] = [round(self.lead.low, 6), round(self.lead.high, 6)]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One model of one run, or of runs that differ in their seed alone.
+
+    Attributes:
+      model: its name in the runs.
+      runs: those that have it.
+      figures: by the names of metrics.
+    """
+
+    model: str
+    runs: tuple[RecordedRun, ...]
+    figures: Mapping[str, Figure]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "model": self.model,
+            "runs": [str(run.path) for run in self.runs],
+            "seeds": [run.seed for run in self.runs],
+            **{name: figure.to_json() for name, figure in self.figures.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedSet:
+    """All models over one set of cases.
+
+    Attributes:
+      cases, users: how many were asked; a user may be asked several questions.
+      rows: the first is the one that others are compared with.
+      notes: what could not be checked.
+    """
+
+    cases: int
+    users: int
+    rows: list[Row]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        rows = [row.to_json() for row in self.rows]
+        return {"cases": self.cases, "users": self.users, "notes": self.notes, "models": rows}
+
+
+def compare_runs(
+    paths: Sequence[str | PathLike[str]],
+    *,
+    metrics: Sequence[str] = ("hr@10", "ndcg@10"),
+    models: Sequence[str] = (),
+    resamples: int = 1000,
+) -> dict[str, ComparedSet]:
+    """Compare models of several runs on the test sets that all of them were asked.
+
+    Runs that differ in their seed alone are one group, whose models have the mean over seeds of
+    what each user adds to a metric.
+
+    Args:
+      paths: folders of runs, or `ranks.npz` files; the first model of the first one is compared
+        with all others.
+      metrics: `hr@K`, `ndcg@K` or `mrr`.
+      models: which ones, by their names in results tables; none for all.
+      resamples: of the bootstrap over users.
+
+    Raises:
+      UserError: ranks cannot be read, or are about other cases; no set is in all files; a model or
+        metric is unknown.
+    """
+    for name in metrics:
+        contribution(name, np.ones(1, np.int64))
+    runs = [RecordedRun.open(Path(path)) for path in paths]
+    _check_paths(runs)
+    _check_models(runs, models)
+    sets = {}
+    for name in _shared_sets(runs):
+        notes = [_check_same_cases(name, runs[0], run) for run in runs[1:]]
+        asked = runs[0].ranks.sets[name].asked
+        users = asked[IDS[0]] if IDS[0] in asked else asked[ROWS[0]]
+        rows = _rows(name, runs, users, metrics, models, resamples)
+        if rows:
+            found = ComparedSet(len(users), len(np.unique(users)), rows, [n for n in notes if n])
+            sets[name] = found
+    return sets
+
+
+def _rows(
+    name: str,
+    runs: Sequence[RecordedRun],
+    users: npt.NDArray[Any],
+    metrics: Sequence[str],
+    models: Sequence[str],
+    resamples: int,
+) -> list[Row]:
+    """Group by group, in the order of its first run's models."""
+    first: dict[str, Floats] | None = None
+    rows = []
+    for group in groups(runs):
+        named = dict.fromkeys(model for run in group for model in run.ranks.sets[name].ranks)
+        for model in [model for model in named if not models or model in models]:
+            having = [run for run in group if model in run.ranks.sets[name].ranks]
+            ranks = [run.ranks.sets[name].ranks[model] for run in having]
+            each = {m: np.stack([contribution(m, found) for found in ranks]) for m in metrics}
+            values = {metric: found.mean(axis=0) for metric, found in each.items()}
+            own = intervals(
+                values, rng=np.random.default_rng(SEED), resamples=resamples, users=users
+            )
+            lead: Mapping[str, Interval] = {}
+            if first is None:
+                first = values
+            else:
+                rng = np.random.default_rng(SEED)
+                lead = differences(first, values, rng=rng, resamples=resamples, users=users)
+            figures = {
+                metric: Figure(own[metric], tuple(each[metric].mean(axis=1)), lead.get(metric))
+                for metric in metrics
+            }
+            rows.append(Row(model, tuple(having), figures))
+    return rows
+
+
+def _check_paths(runs: Sequence[RecordedRun]) -> None:
+    if not runs:
+        raise UserError("no run to compare; give folders of runs, or ranks.npz files")
+    places = [ranks_in(run.path).resolve() for run in runs]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UserError(f"{runs[number].path} is given twice; leave one out")
+
+
+def _check_models(runs: Sequence[RecordedRun], models: Sequence[str]) -> None:
+    known = dict.fromkeys(
+        model for run in runs for found in run.ranks.sets.values() for model in found.ranks
+    )
+    for model in models:
+        if model not in known:
+            raise UserError(
+                f"no run has a model {model!r}; there are {', '.join(known)} (quote names with "
+                "spaces)"
+            )
+
+
+def _shared_sets(runs: Sequence[RecordedRun]) -> list[str]:
+    shared = [
+        name for name in runs[0].ranks.sets if all(name in run.ranks.sets for run in runs[1:])
+    ]
+    if not shared:
+        listed = "; ".join(f"{run.path}: {', '.join(run.ranks.sets)}" for run in runs)
+        raise UserError(
+            f"no test set is in all files ({listed}); compare runs with the same --data.split"
+        )
+    return shared
+
+
+def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
+    """What could not be checked; empty where all was.
+
+    Raises:
+      UserError: the runs were asked other questions.
+    """
+    here, there = first.ranks.sets[name], other.ranks.sets[name]
+    difference = _difference(here, there)
+    if difference:
+        raise UserError(
+            f"{other.path} was asked other questions than {first.path} in {name!r}: {difference}. "
+            "Compare runs on the same data and split"
+        )
+    if here.sha256 and there.sha256:
+        return ""
+    compared = here.asked.keys() & there.asked.keys()
+    if not compared:
+        raise UserError(
+            f"{other.path} says {', '.join(there.asked)} of its cases in {name!r}, {first.path} "
+            f"says {', '.join(here.asked)}: nothing to compare them by; write {' and '.join(IDS)}"
+        )
+    what = "users and targets were" if compared & _TARGETS else "users were"
+    return f"{label([other])}: only its {what} compared with those of {label([first])}"
+
+
+def _difference(here: RankedSet, there: RankedSet) -> str:
+    """How cases differ; empty where nothing is known to."""
+    if len(here) != len(there):
+        return f"{len(there):,} cases instead of {len(here):,}"
+    if here.sha256 and here.sha256 == there.sha256:
+        return ""
+    keys = [key for key in IDS if key in here.asked and key in there.asked]
+    if len(keys) < len(IDS):  # rows of the store, for files without ids
+        keys += [key for key in ROWS if key in here.asked and key in there.asked]
+    for key in keys:
+        if not np.array_equal(here.asked[key], there.asked[key]):
+            return _OTHERS[key]
+    return "other histories, or another catalog" if here.sha256 and there.sha256 else ""

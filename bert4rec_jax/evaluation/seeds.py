@@ -1,0 +1,109 @@
+"""Seeds: recorded runs, and groups of those that differ in nothing but their seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert4rec_jax.config import from_json, to_json
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
+from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
+
+# What changes no parameter and no rank; the data are told by their fingerprint.
+_OF_NO_EFFECT = ("workdir", "mesh", "evaluation", "log", "final_fit")
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedRun:
+    """The ranks of a run, and what is known of it.
+
+    Attributes:
+      path: as it was given.
+      ranks: of all test sets.
+      settings: the config in JSON form and the fingerprint of the data, without what has no effect;
+        None where no `metrics.json` lies beside the ranks.
+      seed: of training, or None.
+    """
+
+    path: Path
+    ranks: RankFile
+    settings: dict[str, Any] | None
+    seed: int | None
+
+    @classmethod
+    def open(cls, path: Path) -> RecordedRun:
+        """Open the folder of a run, or a file of ranks with `metrics.json` beside it.
+
+        Beside FILE.npz the metrics may also be named FILE.json.
+
+        Raises:
+          UserError: there are no ranks, or they cannot be read.
+        """
+        if not path.exists():
+            raise UserError(f"{path} is not there; give folders of runs, or {RANKS} files")
+        file = ranks_in(path)
+        if not file.is_file():
+            raise UserError(
+                f"{path} holds no {RANKS}; expected the folder of a run that was tested: "
+                f"`bert4rec evaluate {path}` tests it"
+            )
+        beside = file.with_name(METRICS) if file.name == RANKS else file.with_suffix(".json")
+        settings, seed = _settings(read_metrics(beside))
+        return cls(path, RankFile.read(file), settings, seed)
+
+
+def ranks_in(path: Path) -> Path:
+    """The file of ranks of a run's folder, or the file itself."""
+    return path / RANKS if path.is_dir() else path
+
+
+def groups(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
+    """Runs whose settings differ in the seed alone, in the order of each group's first.
+
+    A group has each seed once: of two runs with the same settings and seed, which another commit or
+    device may have trained, the second begins a group of its own.
+    """
+    found: list[list[RecordedRun]] = []
+    for run in runs:
+        for group in found:
+            same = run.settings is not None and run.settings == group[0].settings
+            if same and run.seed not in [member.seed for member in group]:
+                group.append(run)
+                break
+        else:
+            found.append([run])
+    return found
+
+
+def label(runs: Sequence[RecordedRun]) -> str:
+    """What a table calls a group: its path, or what its paths have in common, with the seeds."""
+    paths = [str(run.path) for run in runs]
+    if len(paths) == 1:
+        return paths[0]
+    shared = os.path.commonprefix(paths)  # noqa: RUF071, characters are meant
+    name = f"{shared}*" if shared else f"{paths[0]}, ..."
+    return f"{name} (seeds {', '.join(str(run.seed) for run in runs)})"
+
+
+def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
+    """What a run is, but for its seed; and the seed."""
+    try:
+        config = _completed(metrics["config"])
+        seed = config["training"].pop("seed")
+        config["data"].pop("path")
+        config["fingerprint"] = metrics["data"]["fingerprint"]
+    except (KeyError, TypeError, AttributeError):
+        return None, None
+    return {name: value for name, value in config.items() if name not in _OF_NO_EFFECT}, seed
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A copy with the defaults of fields that came since it was saved."""
+    try:
+        return to_json(from_json(config))
+    except UserError:  # of a version with other fields
+        return {name: dict(v) if isinstance(v, dict) else v for name, v in config.items()}

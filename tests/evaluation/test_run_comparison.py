@@ -1,0 +1,247 @@
+"""Comparison of runs: figures by hand, groups of seeds, and files that are about other cases."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert4rec_jax import cli
+from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.data.split import Cases
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.bootstrap import SEED, differences, intervals
+from bert4rec_jax.evaluation.rank_file import RankFile
+from bert4rec_jax.evaluation.run_comparison import compare_runs
+from bert4rec_jax.evaluation.seeds import RecordedRun, groups, label
+
+RESULTS = Path(__file__).parents[2] / "results"
+published = pytest.mark.skipif(not RESULTS.is_dir(), reason="results/ lies in the repository only")
+
+
+@pytest.fixture
+def make(five, tmp_path):
+    """`make(name, seed=, dim=, BERT4Rec=[...])`: the folder of a run that was tested on 3 cases."""
+
+    def recorded(name, *, seed=0, dim=8, sets=("test",), users=(0, 1, 2), back=1, **ranks):
+        folder = tmp_path / name
+        folder.mkdir()
+        cases = Cases(np.array(users), five.store.offsets[np.array(users) + 1] - back, {})
+        found = {model: np.array(answer) for model, answer in ranks.items()}
+        file = RankFile.of(dict.fromkeys(sets, found), dict.fromkeys(sets, cases), five.store)
+        file.write(folder / "ranks.npz")
+        config = to_json(Config(workdir=str(folder)))
+        config["training"]["seed"], config["model"]["dim"] = seed, dim
+        metrics = {"config": config, "data": {"fingerprint": "f"}}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        return folder
+
+    return recorded
+
+
+def test_figures_by_hand(make):
+    first = make("first", BERT4Rec=[1, 2, 11], popular=[2, 4, 1])
+    other = make("other", dim=16, BERT4Rec=[1, 1, 3])
+    found = compare_runs([first, other], metrics=["hr@2", "ndcg@3", "mrr"], resamples=200)["test"]
+    assert [row.model for row in found.rows] == ["BERT4Rec", "popular", "BERT4Rec"]
+    assert [row.runs[0].path for row in found.rows] == [first, first, other]
+    assert (found.cases, found.users, found.notes) == (3, 3, [])
+    own = [{name: figure.own.mean for name, figure in row.figures.items()} for row in found.rows]
+    assert own[0]["hr@2"] == own[1]["hr@2"] == own[2]["hr@2"] == pytest.approx(2 / 3)
+    assert own[0]["ndcg@3"] == pytest.approx((1 + 1 / np.log2(3)) / 3)
+    assert own[2]["mrr"] == pytest.approx((1 + 1 + 1 / 3) / 3)
+    leads = [row.figures["mrr"].lead for row in found.rows]
+    mine, theirs = {"mrr": 1 / np.array([1, 2, 11])}, {"mrr": 1 / np.array([1, 1, 3])}
+    rng = np.random.default_rng(SEED)
+    assert leads[0] is None and leads[2] == differences(mine, theirs, rng=rng, resamples=200)["mrr"]
+    assert found.rows[0].figures["mrr"].deviation is None
+
+
+def test_seeds_are_one_group_by_their_mean_over_each_user(make):
+    """Two seeds that are right about other users: their mean has no spread over users."""
+    seeds = [make(f"seed_{n}", seed=n, BERT4Rec=r) for n, r in enumerate([[1, 99, 1], [99, 1, 1]])]
+    other = make("other", dim=16, BERT4Rec=[99, 99, 99])
+    found = compare_runs([*seeds, other], metrics=["hr@1"])["test"]
+    model, rival = found.rows
+    assert [run.seed for run in model.runs] == [0, 1]
+    figure = model.figures["hr@1"]
+    assert figure.of_seeds == pytest.approx((2 / 3, 2 / 3)) and figure.deviation == 0
+    each = {"hr@1": np.array([0.5, 0.5, 1.0])}
+    rng = np.random.default_rng(SEED)
+    assert figure.own == intervals(each, rng=rng)["hr@1"]
+    lead = rival.figures["hr@1"].lead
+    assert (lead.mean, lead.low, lead.high) == (figure.own.mean, figure.own.low, figure.own.high)
+
+
+def test_the_deviation_is_that_of_a_sample(make):
+    seeds = [make(f"seed_{n}", seed=n, BERT4Rec=[1, 1, rank]) for n, rank in enumerate([1, 1, 99])]
+    (row,) = compare_runs(seeds, metrics=["hr@1"])["test"].rows
+    assert row.figures["hr@1"].deviation == pytest.approx(np.sqrt(3) / 9)  # of 1, 1 and 2/3
+
+
+def test_groups(make):
+    ranks = {"BERT4Rec": [1, 1, 1]}
+    paths = [
+        make(name, seed=seed, dim=dim, **ranks)
+        for name, seed, dim in [
+            ("a0", 0, 8), ("wide0", 0, 16), ("a1", 1, 8), ("again0", 0, 8), ("again1", 1, 8)
+        ]
+    ]  # fmt: skip
+    bare = make("bare", **ranks)
+    (bare / "metrics.json").unlink()
+    found = groups([RecordedRun.open(path) for path in [*paths, bare]])
+    names = [[run.path.name for run in group] for group in found]
+    assert names == [["a0", "a1"], ["wide0"], ["again0", "again1"], ["bare"]]
+    assert label(found[0]).endswith("/a* (seeds 0, 1)") and label(found[3]) == str(bare)
+
+
+def test_a_model_that_only_some_seeds_have(make):
+    first = make("seed_0", seed=0, BERT4Rec=[1, 1, 1], popular=[1, 2, 3])
+    second = make("seed_1", seed=1, BERT4Rec=[1, 1, 2])
+    rows = compare_runs([first, second], metrics=["mrr"])["test"].rows
+    assert [(row.model, len(row.runs)) for row in rows] == [("BERT4Rec", 2), ("popular", 1)]
+
+
+def test_a_copy_leads_by_exactly_nothing(make):
+    found = compare_runs([make("one", BERT4Rec=[1, 5, 9]), make("two", BERT4Rec=[1, 5, 9])])
+    lead = found["test"].rows[1].figures["ndcg@10"].lead
+    assert (lead.mean, lead.low, lead.high) == (0, 0, 0)
+
+
+def test_a_user_with_two_questions_is_drawn_with_both(make):
+    run = make("run", users=(0, 0, 1), BERT4Rec=[1, 99, 1])
+    found = compare_runs([run], metrics=["hr@1"])["test"]
+    assert (found.cases, found.users) == (3, 2)
+    each = {"hr@1": np.array([1.0, 0.0, 1.0])}
+    expected = intervals(each, rng=np.random.default_rng(SEED), users=[0, 0, 1])
+    assert found.rows[0].figures["hr@1"].own == expected["hr@1"]
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"users": (0, 1), "BERT4Rec": [1, 1]}, "2 cases instead of 3"),
+        ({"users": (1, 0, 2)}, "other users, or the same in another order"),
+        ({"back": 2}, "other targets"),
+    ],
+)
+def test_other_cases_are_refused(make, other, difference):
+    first = make("first", BERT4Rec=[1, 1, 1])
+    second = make("second", **{"BERT4Rec": [1, 1, 1], **other})
+    with pytest.raises(UserError, match=f"second was asked other questions .*'test': {difference}"):
+        compare_runs([first, second])
+
+
+def change(folder, **arrays):
+    """Write the ranks anew, with other arrays; None leaves one out."""
+    with np.load(folder / "ranks.npz") as file:
+        kept = {name: values for name, values in file.items()}
+    kept |= {f"test/{name}": values for name, values in arrays.items()}
+    np.savez(folder / "ranks.npz", **{n: v for n, v in kept.items() if v is not None})
+
+
+def test_other_histories_are_refused(make):
+    first, second = (make(name, BERT4Rec=[1, 1, 1]) for name in ("first", "second"))
+    change(second, cases_sha256=np.array("other"))
+    with pytest.raises(UserError, match="'test': other histories, or another catalog"):
+        compare_runs([first, second])
+
+
+def test_files_that_say_less_are_compared_by_what_they_say(make):
+    first, second = (make(name, BERT4Rec=[1, 1, 1]) for name in ("first", "second"))
+    gone = dict.fromkeys(("cases_sha256", "user_ids", "item_ids"))
+    change(second, **gone, users=np.arange(3))
+    (note,) = compare_runs([first, second])["test"].notes
+    assert "second: only its users and targets were compared with those of" in note
+    change(second, rows=np.arange(3))
+    with pytest.raises(UserError, match="'test': other targets"):
+        compare_runs([first, second])
+    change(second, rows=None, targets=None)
+    (note,) = compare_runs([first, second])["test"].notes
+    assert "second: only its users were compared with those of" in note
+    change(second, users=np.arange(3)[::-1])
+    with pytest.raises(UserError, match="'test': other users"):
+        compare_runs([first, second])
+
+
+def test_a_file_of_another_program_has_ids(make):
+    first, second = make("first", BERT4Rec=[1, 1, 1]), make("second", theirs=[2, 2, 2])
+    with np.load(second / "ranks.npz") as file:
+        kept = {name: file[f"test/{name}"] for name in ("user_ids", "item_ids", "theirs")}
+    named = {f"test/{name}": values for name, values in kept.items()}
+    named["test/user_ids"] = named["test/user_ids"].astype(int)
+    np.savez(second / "ranks.npz", **named)
+    found = compare_runs([first, second])["test"]
+    assert [row.model for row in found.rows] == ["BERT4Rec", "theirs"]
+    change(first, **dict.fromkeys(("user_ids", "item_ids", "cases_sha256")))
+    with pytest.raises(UserError, match="nothing to compare them by; write user_ids and item_ids"):
+        compare_runs([first, second])
+
+
+def test_only_shared_sets_are_compared(make):
+    first = make("first", sets=("test", "test_first"), BERT4Rec=[1, 1, 1])
+    second = make("second", sets=("test_first",), BERT4Rec=[1, 1, 1])
+    assert list(compare_runs([first, second])) == ["test_first"]
+    third = make("third", BERT4Rec=[1, 1, 1])
+    with pytest.raises(UserError, match=r"no test set is in all files \(.*second: test_first; "):
+        compare_runs([second, third])
+
+
+def test_what_is_asked_for_has_to_be_there(make, tmp_path):
+    run = make("run", BERT4Rec=[1, 1, 1])
+    for metric in ("recall@10", "ndcg", "hr@0", "hr@1.5"):
+        with pytest.raises(UserError, match=f"'{metric}' is no metric; expected hr@K or ndcg@K"):
+            compare_runs([run], metrics=[metric])
+    with pytest.raises(UserError, match="no run has a model 'popular'; there are BERT4Rec"):
+        compare_runs([run], models=["popular"])
+    with pytest.raises(UserError, match=r"ranks\.npz is given twice; leave one out"):
+        compare_runs([run, run / "ranks.npz"])
+    with pytest.raises(UserError, match="no run to compare"):
+        compare_runs([])
+    with pytest.raises(UserError, match="none is not there"):
+        compare_runs([tmp_path / "none"])
+    (run / "ranks.npz").unlink()
+    with pytest.raises(
+        UserError, match=r"run holds no ranks\.npz; .*bert4rec evaluate .*run` tests"
+    ):
+        compare_runs([run])
+
+
+def test_the_command_shows_tables_and_writes_json(make, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+    seeds = [make(f"seed_{n}", seed=n, BERT4Rec=[1, 1, 1 + n], popular=[9, 9, 9]) for n in (0, 1)]
+    other = make("other", dim=16, BERT4Rec=[2, 2, 2])
+    arguments = [*seeds, other, "--model", "BERT4Rec", "--metric", "mrr", "ndcg@3"]
+    output = tmp_path / "compared.json"
+    monkeypatch.setattr(
+        sys, "argv", ["bert4rec", "compare", *map(str, arguments), "--output", str(output)]
+    )
+    cli.main()
+    shown = capsys.readouterr().out
+    for part in ("test: 3 users", "MRR", "NDCG@3 by", "0.9167 ±.1179", "(seeds 0, 1)", "+0.4167"):
+        assert part in shown
+    assert "popular" not in shown
+    model, rival = json.loads(output.read_text())["test"]["models"]
+    assert model["seeds"] == [0, 1] and model["mrr"]["of_seeds"] == [1.0, 0.833333]
+    assert rival["runs"] == [str(other)] and rival["mrr"]["lead"] == 0.416667
+
+
+@published
+def test_the_published_comparison_with_another_library():
+    files = ["movietweetings/seed_0.npz", "rectools/leave_one_out.npz"]
+    found = compare_runs([RESULTS / name for name in files])["test"]
+    shown = {row.model: row.figures["ndcg@10"] for row in found.rows}
+    theirs, alone = shown["RecTools SASRec"], shown["BERT4Rec alone"]
+    assert theirs.own.mean == pytest.approx(0.139, abs=5e-4)
+    assert (theirs.own.low, theirs.own.high) == pytest.approx((0.132, 0.146), abs=5e-4)
+    assert (theirs.lead.low, theirs.lead.high) == pytest.approx((0.007, 0.017), abs=5e-4)
+    assert (alone.lead.low, alone.lead.high) == pytest.approx((0.005, 0.012), abs=5e-4)
+
+
+@published
+def test_the_published_seeds_are_one_group():
+    seeds = [RESULTS / f"movietweetings/seed_{seed}.npz" for seed in range(3)]
+    (row,) = compare_runs(seeds, models=["BERT4Rec"])["test"].rows
+    figure = row.figures["hr@10"]
+    assert (figure.own.mean, figure.deviation) == pytest.approx((0.263, 0.004), abs=5e-4)

@@ -1,0 +1,82 @@
+"""Commands on a finished run add to what is recorded, and take nothing of the same test away."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bert4rec_jax import experiment
+from bert4rec_jax.config import (
+    CalibrationConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    TrainingConfig,
+)
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def config(store, tmp_path_factory):
+    """Of a short run with baselines and the sampled protocol, which has ended."""
+    made = Config(
+        data=DataConfig(path=str(store.path), max_length=6, content=""),
+        model=ModelConfig(dim=8, heads=2, layers=1, ffn_dim=16),
+        training=TrainingConfig(epochs=1, batch_size=16, evaluate_every=1),
+        evaluation=EvaluationConfig(batch_size=64, bootstrap=100, sampled=True),
+        workdir=str(tmp_path_factory.mktemp("runs") / "run"),
+    )
+    experiment.run(made, console=QUIET)
+    return made
+
+
+def recorded(config):
+    """The metrics of a run, and the names of its ranks."""
+    with np.load(Path(config.workdir) / "ranks.npz") as file:
+        ranks = [name for name in file.files if name.startswith("test/")]
+    return json.loads((Path(config.workdir) / "metrics.json").read_text()), ranks
+
+
+def evaluated(config, **settings):
+    changed = replace(config, evaluation=replace(config.evaluation, **settings))
+    return experiment.run(changed, console=QUIET)
+
+
+def test_without_a_test_or_baselines_what_was_found_stays(config):
+    before, ranks = recorded(config)
+    assert {"popular", "item-knn"} <= before["test"].keys() and "test/item-knn" in ranks
+    assert before["data"]["test"]["cases_sha256"] != before["data"]["validation"]["cases_sha256"]
+    for settings in ({"test": False}, {"baselines": False, "sampled": False}):
+        returned = evaluated(config, **settings)
+        after, ranks_after = recorded(config)
+        assert returned == after
+        for section in ("validation", "test", "sampled"):
+            assert after[section] == before[section]
+        assert set(ranks_after) == set(ranks)
+    experiment.evaluate(config.workdir, console=QUIET)
+    assert set(recorded(config)[1]) == set(ranks)
+
+
+def test_with_other_corrections_nothing_stays(config):
+    calibrated = replace(config, calibration=CalibrationConfig(covisitation=True))
+    before, _ = recorded(config)
+    returned = evaluated(calibrated, baselines=False, sampled=False)
+    after, ranks = recorded(config)
+    assert after["parameters_sha256"] == before["parameters_sha256"]
+    assert after["corrections_sha256"] != before["corrections_sha256"]
+    assert returned["test"].keys() == {"BERT4Rec", "BERT4Rec alone"}
+    assert "sampled" not in after and "test/popular" not in ranks
+    assert after["test"]["BERT4Rec alone"]["mrr"] == before["test"]["BERT4Rec"]["mrr"]
+
+
+def test_intervals_of_a_baseline_are_the_same_for_all_seeds(config, tmp_path):
+    training = replace(config.training, seed=1)
+    other = replace(config, training=training, workdir=str(tmp_path / "run"))
+    experiment.run(other, console=QUIET)
+    first = evaluated(config)["test"]["popular"]
+    assert recorded(other)[0]["test"]["popular"]["interval_95"] == first["interval_95"]
