@@ -14,6 +14,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from io import TextIOWrapper
 from types import FrameType, TracebackType
 
 from bert4rec_jax.errors import UserError
@@ -35,6 +36,9 @@ def run_command(command: Callable[[], None]) -> None:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _hide_echoes()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a title is no reason to lose hours of work
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         command()

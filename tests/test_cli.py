@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -150,3 +151,17 @@ def test_train_is_a_command_with_the_settings_of_its_recipe(tmp_path, monkeypatc
     assert run(monkeypatch, "train", "--data.path", missing, "--workdir", tmp_path / "run") == 2
     assert f"{missing} does not exist" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_titles_that_the_terminal_cannot_show_are_no_error(tmp_path):
+    """A log of a nightly job is often plain ASCII."""
+    command = (
+        "from bert4rec_jax.entry import run_command; run_command(lambda: print('№ 9, Amélie'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "? 9, Am?lie\n"), done.stderr

@@ -7,6 +7,7 @@ newest and the best), and what happens when one cannot be read (the one before i
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -105,14 +106,15 @@ class Checkpoints:
                     return
                 # Saved on an interruption, validated since: the new one knows its metrics.
                 self._manager.delete(step)
-            saved = self._manager.save(
-                step,
-                metrics=metrics,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    record=ocp.args.JsonSave(asdict(signed)),
-                ),
-            )
+            with _without_warnings():  # of a checkpoint without metrics, which is meant
+                saved = self._manager.save(
+                    step,
+                    metrics=metrics,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(state),
+                        record=ocp.args.JsonSave(asdict(signed)),
+                    ),
+                )
         if not saved:
             raise UserError(
                 f"{self._folder} already holds a checkpoint later than step {step}; move the "
@@ -397,3 +399,15 @@ def _checksum(state: TrainState) -> jax.Array:
             place = place * jnp.uint32(0x9E3779B1) + index
         total += (bits * (2 * place + 1)).sum(dtype=jnp.uint32)
     return total
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without those that Orbax logs."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -6,8 +7,9 @@ import pytest
 from oracle import item_vectors, plain
 
 import bert4rec_jax
+from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.bundle import MANIFEST, PARAMETERS, Bundle
 from bert4rec_jax.serving.export import write_parameters
 from bert4rec_jax.serving.scorer import Scorer, load
 
@@ -87,8 +89,10 @@ def filled(bundle, folder, value):
     shutil.copytree(bundle, folder, dirs_exist_ok=True)
     opened = Bundle.open(folder)
     params = {path: np.full_like(old, value) for path, old in opened.parameters().items()}
-    write_parameters(params, folder / "params.safetensors")
-    return Scorer(opened, batch_size=16)
+    write_parameters(params, folder / PARAMETERS)
+    checksums = {**opened.manifest["checksums"], PARAMETERS: sha256(folder / PARAMETERS)}
+    (folder / MANIFEST).write_text(json.dumps({**opened.manifest, "checksums": checksums}))
+    return load(folder, batch_size=16)
 
 
 def test_equal_scores_come_in_the_order_of_the_catalog(bundle, tmp_path, ids):
