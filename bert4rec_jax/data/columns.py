@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bert4rec_jax.data.options import TimeUnit
 from bert4rec_jax.errors import UserError
@@ -36,6 +36,15 @@ class Columns:
     unit: TimeUnit = "s"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "events", tuple(map(str, self.events)))
+        if self.unit not in get_args(TimeUnit):
+            raise UserError(
+                f"the unit of times is {self.unit!r}; expected one of "
+                f"{', '.join(get_args(TimeUnit))}"
+            )
+        for name in self._named:
+            if name is not None and not isinstance(name, str):
+                raise UserError(f"the name of a column is {name!r}; expected text")
         if bool(self.events) != (self.event is not None):
             raise UserError(
                 "--event-column names the column of events, and --events those to keep: give both, "

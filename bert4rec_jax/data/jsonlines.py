@@ -16,11 +16,19 @@ from bert4rec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
 _SAMPLE = 100  # lines that tell the columns and their types
+_IDS = ("user", "item", "event")
 _KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
 
 
-def schema(path: Path) -> pa.Schema:
-    """The columns of the first lines and their types; numbers are whole where all of these are.
+def schema(path: Path, columns: Mapping[str, str | None]) -> pa.Schema:
+    """The columns of a file: those of its first lines, and the wanted ones that come later.
+
+    A column that is no id is of floats if it is one of numbers, whole or not; an id is whole or
+    text, as it is first.
+
+    Args:
+      path: the file, unpacked on the way.
+      columns: role (user, item, timestamp, rating, event) -> the wanted name, or None.
 
     Raises:
       UserError: the file is empty, or a line is no JSON object.
@@ -31,7 +39,13 @@ def schema(path: Path) -> pa.Schema:
             found.setdefault(name, []).append(value)
     if not found:
         raise UserError(f"{path} is empty")
-    return pa.schema([(name, _type(values)) for name, values in found.items()])
+    for wanted in filter(None, columns.values()):
+        if all(value is None for value in found.get(wanted, ())):
+            later = _first(path, wanted)
+            if later is not None:
+                found[wanted] = [later]
+    ids = {columns.get(role) for role in _IDS}
+    return pa.schema([(name, _type(values, name in ids)) for name, values in found.items()])
 
 
 def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Array]]:
@@ -39,12 +53,12 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
 
     Args:
       path: the file, unpacked on the way.
-      columns: the key under which a column is returned -> its name in the file.
+      columns: role, under which a column is returned -> its name in the file.
 
     Raises:
       UserError: a line is no JSON object, or holds a value of another type than those before.
     """
-    types = schema(path)
+    types = schema(path, columns)
     wanted = pa.schema([types.field(name) for name in dict.fromkeys(columns.values())])
     try:
         with open_bytes(path) as binary:
@@ -86,14 +100,25 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     return value
 
 
-def _type(values: list[Any]) -> pa.DataType:
+def _first(path: Path, name: str) -> Any:
+    """The first value of a column beyond the first lines; None if there is none."""
+    key = json.dumps(name)
+    for line, text in itertools.islice(_lines(path), _SAMPLE, None):
+        if key in text:
+            value = _object(path, line, text).get(name)
+            if value is not None:
+                return value
+    return None
+
+
+def _type(values: list[Any], is_id: bool) -> pa.DataType:
     """The type of the values of a column; null where none is given or they differ in kind."""
     given = [value for value in values if value is not None]
     kinds = {type(value) for value in given}
     if kinds == {list}:
-        return pa.list_(_type(list(itertools.chain.from_iterable(given))))
+        return pa.list_(_type(list(itertools.chain.from_iterable(given)), is_id))
     if kinds and kinds <= {int, float}:
-        whole = kinds == {int} and all(-(2**63) <= value < 2**63 for value in given)
+        whole = is_id and kinds == {int} and all(-(2**63) <= value < 2**63 for value in given)
         return pa.int64() if whole else pa.float64()
     return {frozenset({str}): pa.string(), frozenset({bool}): pa.bool_()}.get(
         frozenset(kinds), pa.null()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.core import Marks, k_core
+from bert4rec_jax.data.grouped import is_list
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
 from bert4rec_jax.data.readers import RawLog, read_log
@@ -216,8 +218,39 @@ def _of_table(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         file = Path(folder) / f"{_TABLE}.parquet"
-        pq.write_table(pa.table(table), file)
-        yield read_log(file, columns=columns, titles=titles)
+        try:
+            pq.write_table(_with_plain_text(pa.table(table)), file)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise UserError(
+                f"the table cannot be read as one ({error}); expected columns of one type each"
+            ) from None
+        try:
+            yield read_log(file, columns=columns, titles=titles)
+        except UserError as error:  # the file is no place that the caller knows
+            text = str(error).replace(str(file), "the table")
+            named = re.sub(r"`bert4rec prepare --(\w+)-column NAME`", r"columns={'\1': NAME}", text)
+            raise UserError(named) from None
+
+
+def _with_plain_text(table: pa.Table) -> pa.Table:
+    """A table whose text is of the type that all kernels know; polars has views."""
+    columns = {
+        name: pa.chunked_array(map(_plain, column.chunks)) if len(column) else pa.nulls(0)
+        for name, column in zip(table.column_names, table.columns)
+    }
+    return pa.table(columns)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Views as text, in lists too; dictionaries as their values."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _plain(column.dictionary).take(column.indices)
+    if is_list(kind) and not pa.types.is_fixed_size_list(kind):
+        made = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
+        values = _plain(column.values)
+        return made.from_arrays(column.offsets, values, mask=column.is_null())
+    return column.cast(pa.large_string()) if pa.types.is_string_view(kind) else column
 
 
 class _Range:

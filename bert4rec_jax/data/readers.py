@@ -23,6 +23,7 @@ from bert4rec_jax.data.titles import Titles, read_titles
 from bert4rec_jax.errors import UserError
 
 _TABLES = ("csv", "tsv", "jsonl", "parquet")
+_ROLES = ("user", "item", "timestamp", "rating", "event")
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _parts(log: LogFiles, columns: Columns) -> tuple[Part, ...]:
 
 def _part(path: Path, format: Format, columns: Columns) -> Part:
     if format in ("parquet", "jsonl"):
-        schema = (parquet if format == "parquet" else jsonlines).schema(path)
+        schema = parquet.schema(path) if format == "parquet" else _of_lines(path, columns)
         names = columns.find(path, schema.names, lenient=True)
         return Part(path, format, names, _is_grouped(path, schema, names), columns)
     form = FORMS[format]
@@ -237,6 +238,11 @@ def _part(path: Path, format: Format, columns: Columns) -> Part:
     if format == "movielens-csv":
         return Part(path, format, MOVIELENS.find(path, present, lenient=False), False, MOVIELENS)
     return Part(path, format, columns.find(path, present, lenient=True), False, columns)
+
+
+def _of_lines(path: Path, columns: Columns) -> pa.Schema:
+    names = (columns.user, columns.item, columns.timestamp, columns.rating, columns.event)
+    return jsonlines.schema(path, dict(zip(_ROLES, names)))
 
 
 def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:

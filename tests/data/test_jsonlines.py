@@ -96,3 +96,25 @@ def test_an_empty_file(tmp_path):
     path.write_text("\n\n")
     with pytest.raises(UserError, match="is empty"):
         whole(path)
+
+
+def test_what_the_first_lines_do_not_have(tmp_path):
+    """Writers leave out what is null, and write 4.0 as 4."""
+    objects = [{"user_id": f"u{n}", "item_id": "x"} for n in range(150)]
+    objects[120] |= {"rating": 4}
+    objects[130] |= {"rating": 4.5}
+    path = write(tmp_path / "log.jsonl", objects)
+    read = rows(whole(path))
+    assert [read[n][3] for n in (0, 120, 130)] == [None, 4.0, 4.5]
+    assert not whole(path).timed
+
+    whole_first = [
+        {"user_id": "u", "item_id": "x", "timestamp": n, "rating": None} for n in range(150)
+    ]
+    whole_first += [{"user_id": "u", "item_id": "y", "timestamp": 150.5, "rating": 3}]
+    assert rows(whole(write(path, whole_first)))[-1] == ("u", "y", 150, 3.0)
+
+    late = [{"user_id": "u", "item_id": "x", "note": 1} for _ in range(120)]
+    late += [{"user_id": "u", "item_id": "x", "timestamp": 7}]
+    with pytest.raises(UserError, match="line 1: the timestamp is empty"):
+        whole(write(path, late))

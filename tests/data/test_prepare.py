@@ -364,3 +364,31 @@ def test_sources_that_are_no_log(tmp_path, monkeypatch, source, options, message
     with pytest.raises(UserError, match=message):
         prepare(source, tmp_path / "store", **options)
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_text_of_polars(tmp_path):
+    """Its texts are views, also in lists and as values of categories."""
+    views = pa.array(["a", "b"], pa.string_view())
+    category = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.uint32()), views)
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    frame = Frame(user_id=category, item_id=category, timestamp=[1, 2, 3])
+    assert prepare(frame, tmp_path / "one", **minima).store.user_ids() == ["a", "b"]
+    lists = pa.LargeListArray.from_arrays(pa.array([0, 2, 2], pa.int64()), views)
+    grouped = Frame(user_id=views, item_id=lists, timestamp=[[1, 2], []])
+    store = prepare(grouped, tmp_path / "two", **minima).store
+    assert (store.user_ids(), store.catalog.item_ids) == (["a"], ("a", "b"))
+
+
+def test_messages_about_a_table_name_it(tmp_path):
+    with pytest.raises(
+        UserError, match=r"^the table has no column 'item_id' .*columns=\{'item': NAM"
+    ):
+        prepare(Frame(user_id=["u"]), tmp_path / "store")
+    with pytest.raises(UserError, match=r"^the table, row 2: the user id is empty"):
+        prepare(Frame(user_id=["u", None], item_id=["a", "b"]), tmp_path / "store")
+    with pytest.raises(
+        UserError, match="the unit of times is 'msec'; expected one of s, ms, us, ns"
+    ):
+        prepare(Frame(user_id=["u"]), tmp_path / "store", columns={"unit": "msec"})
+    with pytest.raises(UserError, match="the name of a column is 0; expected text"):
+        prepare(Frame(user_id=["u"]), tmp_path / "store", columns={"user": 0})
