@@ -65,8 +65,9 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         return _section(name, value, kind)
     if kind is bool:
-        require(isinstance(value, bool), name, value, "True or False")
-        return value
+        truth = isinstance(value, bool) or _kind(value) == "b"
+        require(truth, name, value, "True or False")
+        return bool(value)
     if kind is str:
         require(hasattr(value, "__fspath__") or isinstance(value, str), name, value, "text")
         return str(value)
@@ -80,7 +81,7 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
 
 
 def _chosen(name: str, value: Any, options: tuple[Any, ...]) -> Any:
-    if not isinstance(value, bool):
+    if isinstance(value, str) or _whole(value) is not None:
         for option in options:
             if option == value:
                 return option
@@ -94,6 +95,8 @@ def _chosen(name: str, value: Any, options: tuple[Any, ...]) -> Any:
 
 
 def _pair(name: str, value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    if getattr(value, "ndim", None) == 1:
+        value = value.tolist()
     fits = isinstance(value, list | tuple) and len(value) == len(kinds)
     require(fits, name, value, f"{len(kinds)} values")
     return tuple(_fitted(name, part, kind) for part, kind in zip(value, kinds))
@@ -126,5 +129,10 @@ def _whole(value: Any) -> int | None:
 
 def _float(value: Any) -> float | None:
     """A float of Python or NumPy; text is none."""
-    scalar = isinstance(value, float) or getattr(value, "ndim", None) == 0
-    return float(value) if scalar and not isinstance(value, bool) else None
+    scalar = isinstance(value, float) or (_kind(value) == "f" and value.ndim == 0)
+    return float(value) if scalar else None
+
+
+def _kind(value: Any) -> str:
+    """What a value of NumPy is, in a letter."""
+    return getattr(getattr(value, "dtype", None), "kind", "")

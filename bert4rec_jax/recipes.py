@@ -88,7 +88,7 @@ def parse(
 
 
 def recipe(
-    name: str = DEFAULT,
+    name: str | Path = DEFAULT,
     changes: Mapping[str, Any] | None = None,
     *,
     console: Console | None = None,
@@ -108,16 +108,18 @@ def recipe(
       ConfigError: there is no such field, or a value is impossible.
     """
     console = console or Console(quiet=True)
-    return _resolved(load(name), lambda config: _changed(config, changes or {}), console)
+    return _resolved(load(str(name)), lambda config: _changed(config, changes or {}), console)
 
 
 def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
     values: dict[str, Any] = to_json(config)
     for name, value in changes.items():
-        section, _, field = name.rpartition(".")
+        section, _, field = str(name).rpartition(".")
         fields = values.get(section, {}) if section else values
         if field not in fields or isinstance(fields[field], dict):
-            close = difflib.get_close_matches(name, _names(values), n=1)
+            known = _names(values)
+            close = [x for x in known if x.endswith(f".{name}")]
+            close += difflib.get_close_matches(str(name), known, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise ConfigError(f"a config has no field {name!r}{hint}; expected section.field")
         fields[field] = value
@@ -188,7 +190,12 @@ def load(recipe: str, folder: Path | None = None) -> Recipe:
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, TypeError, NameError, ImportError) as error:
+        raise UserError(
+            f"cannot load the recipe {path} ({error}); see configs/ for examples"
+        ) from error
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         raise UserError(f"{path} has to define `config = Config(...)`; see configs/ for examples")

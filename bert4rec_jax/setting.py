@@ -230,6 +230,8 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
         `open_content` and the splits.
     """
     workdir = Path(config.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {workdir} is a file; give a folder with --workdir")
     mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)
     if platform(mesh) != "cpu":
         keep_programs()

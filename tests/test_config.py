@@ -48,6 +48,8 @@ from bert4rec_jax.config import (
         (lambda: EvaluationConfig(test="no"), r"evaluation\.test is 'no'; expected True or False"),
         (lambda: LogConfig(wandb=None), r"log\.wandb is None; expected text"),
         (lambda: DataConfig(thumbs=3.0), r"data\.thumbs is 3\.0; expected 2 values"),
+        (lambda: ModelConfig(dropout=np.array("a")), r"model\.dropout is array.*; expected a nu"),
+        (lambda: TrainingConfig(steps_at_once=np.array([8, 1])), r"expected one of 0, 1, 2, 4"),
         (lambda: DataConfig(thumbs=("a", 4)), r"data\.thumbs is 'a'; expected a number"),
         (lambda: Config(data="ml-1m"), r"data is 'ml-1m'; expected a DataConfig, or a dict of its"),
         (lambda: Config(training={"epoch": 3}), r"training has no field 'epoch'; .* mean epochs\?"),
@@ -60,12 +62,12 @@ def test_impossible_values_are_refused_when_built(build, message):
 
 def test_what_stands_for_a_value_becomes_it():
     config = Config(
-        data={"path": Path("logs") / "mine.csv", "thumbs": [np.float32(3), 4]},
+        data={"path": Path("logs") / "mine.csv", "thumbs": np.array([3, 4]), "pack": np.True_},
         optimizer=OptimizerConfig(peak_lr=np.float64(0.5), weight_decay=1),
         training=TrainingConfig(epochs=np.int64(3), steps_at_once=np.int32(8)),
         workdir=Path("runs") / "mine",
     )
-    assert config.data == DataConfig(path="logs/mine.csv", thumbs=(3.0, 4.0))
+    assert config.data == DataConfig(path="logs/mine.csv", thumbs=(3.0, 4.0), pack=True)
     assert (config.workdir, config.training.epochs) == ("runs/mine", 3)
     values = dataclasses.asdict(config)
     kinds = [values["optimizer"]["weight_decay"], values["training"]["epochs"],

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import bert4rec_jax
 from bert4rec_jax import cli, experiment
-from bert4rec_jax.config import Config
+from bert4rec_jax.config import Config, DataConfig
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.baselines import Popular
 from bert4rec_jax.evaluation.rank_file import RankFile
@@ -82,6 +82,25 @@ def test_names_that_are_there_are_refused_before_any_work(name):
             start({name: None})
     with pytest.raises(UserError, match="a model is named 'users'"):
         experiment.run(Config(), baselines={"users": None})
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            {"mine": Popular},
+            "baseline 'mine' yields nothing; expected a function of store an",
+        ),
+        ({"mine": lambda store, stop: iter([])}, "baseline 'mine' yields nothing"),
+        ({"mine": lambda store, stop: [object()]}, "'mine' yields one without settings"),
+        ([Popular], "baselines is a list; expected a dict"),
+    ],
+)
+def test_what_is_no_grid_is_refused_before_training(store, tmp_path, own, message):
+    config = Config(data=DataConfig(path=str(store.path)), workdir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match=message):
+        experiment.run(config, baselines=own, console=QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_places_that_the_page_names_are_there():

@@ -200,6 +200,7 @@ def test_a_recipe_from_python_is_that_of_the_command_line(store, tmp_path):
     [
         ({"training.epoch": 3}, r"no field 'training\.epoch' \(did you mean training\.epochs\?\)"),
         ({"data": {}}, "no field 'data'"),
+        ({"dim": 32}, r"no field 'dim' \(did you mean model\.dim\?\)"),
         ({"workdirs": "x"}, r"no field 'workdirs' \(did you mean workdir\?\)"),
         ({"data.split": "time"}, r"data\.split is 'time'; expected one of"),
     ],
@@ -207,3 +208,9 @@ def test_a_recipe_from_python_is_that_of_the_command_line(store, tmp_path):
 def test_changes_that_no_config_has(changes, message):
     with pytest.raises(ConfigError, match=message):
         recipes.recipe("movietweetings", changes)
+
+
+def test_a_recipe_that_python_cannot_read(tmp_path):
+    (tmp_path / "mine.py").write_text("config = Config(\n")
+    with pytest.raises(UserError, match=r"cannot load the recipe .*mine\.py \(.* was never closed"):
+        recipes.recipe(tmp_path / "mine.py")

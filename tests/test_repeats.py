@@ -162,5 +162,7 @@ def test_two_towers_and_pipelines(config, bundle, tmp_path):
     retriever, ranker = Bundle.open(tmp_path / "bundle"), Bundle.open(bundle)
     assert ranker.behind(retriever, 5).retriever is retriever
     other = replace(retriever, manifest={**retriever.manifest, "repeats": False})
-    with pytest.raises(UserError, match="leaves out items of the history, and the ranker"):
+    with pytest.raises(
+        UserError, match=r"was trained without --data\.repeats, the ranker .* with it"
+    ):
         ranker.behind(other, 5)

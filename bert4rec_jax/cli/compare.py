@@ -27,14 +27,18 @@ def compare(
         model: Models to show, by their names in results tables. None: all.
         output: JSON file for the figures.
     """
+    from bert4rec_jax.errors import UserError
     from bert4rec_jax.evaluation.run_comparison import compare_runs
     from bert4rec_jax.evaluation.tables import comparison_table
     from bert4rec_jax.outputs import write_json
 
+    if output and not output.resolve().parent.is_dir():
+        raise UserError(f"{output.parent} is no folder to write {output.name} to; make it first")
     compared = compare_runs(runs, metrics=metric, models=model)
     console = Console()
     for name, found in compared.items():
-        console.print(comparison_table(name, found))
+        for first in range(0, len(metric), 2):  # two fit into a terminal of 80 columns
+            console.print(comparison_table(name, found, metric[first : first + 2]))
         for note in found.notes:
             console.print(f"[yellow]{note}", highlight=False, soft_wrap=True)
     if output:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import numpy.typing as npt
@@ -118,7 +118,10 @@ class RankFile:
         Raises:
           UserError: the file cannot be read, or holds something else.
         """
-        again = f"`bert4rec evaluate {path.parent}` makes the file of a run again"
+        run = f"`bert4rec evaluate {path.parent}` makes the file of a run again"
+        again = run if path.name == RANKS else "save its arrays with numpy.savez, texts as text"
+        if path.exists() and not is_zipfile(path):
+            raise UserError(f"{path} is no .npz file; {again}")
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -229,7 +232,14 @@ def _check(path: Path, name: str, found: RankedSet) -> None:
             f"{path} holds {', '.join((*found.asked, *found.ranks))} of {name!r}; expected the "
             "ranks of a model, and users or user_ids"
         )
-    for key, values in {**known, **found.ranks}.items():
+    arrays = {**known, **found.ranks}
+    for key, values in arrays.items():
+        if values.ndim != 1 or not len(values):
+            raise UserError(
+                f"{path}: {name}/{key} has shape {values.shape}; expected a value for each of one "
+                "case or more"
+            )
+    for key, values in arrays.items():
         if values.shape != (len(found),):
             raise UserError(
                 f"{path}: {name}/{key} has shape {values.shape}; expected {(len(found),)}, a value "

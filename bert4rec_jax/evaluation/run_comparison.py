@@ -109,10 +109,10 @@ class ComparedSet:
 
 
 def compare_runs(
-    paths: Sequence[str | PathLike[str]],
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
-    metrics: Sequence[str] = ("hr@10", "ndcg@10"),
-    models: Sequence[str] = (),
+    metrics: str | Sequence[str] = ("hr@10", "ndcg@10"),
+    models: str | Sequence[str] = (),
     resamples: int = 1000,
 ) -> dict[str, ComparedSet]:
     """Compare models of several runs on the test sets that all of them were asked.
@@ -123,7 +123,7 @@ def compare_runs(
     Args:
       paths: folders of runs, or `ranks.npz` files; the first model of the first one is compared
         with all others.
-      metrics: `hr@K`, `ndcg@K` or `mrr`.
+      metrics: `hr@K`, `ndcg@K` or `mrr`, one or several.
       models: which ones, by their names in results tables; none for all.
       resamples: of the bootstrap over users.
 
@@ -131,8 +131,14 @@ def compare_runs(
       UserError: ranks cannot be read, or are about other cases; no set is in all files; a model or
         metric is unknown.
     """
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    models = [models] if isinstance(models, str) else list(models)
+    if not metrics:
+        raise UserError("no metric is named; give one or more, such as ndcg@10")
     for name in metrics:
         contribution(name, np.ones(1, np.int64))
+    if isinstance(paths, str | PathLike):
+        paths = [paths]
     runs = [RecordedRun.open(Path(path)) for path in paths]
     _check_paths(runs)
     _check_models(runs, models)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.config import from_json, to_json
+from bert4rec_jax.config import FIELDS_MAY_DIFFER, from_json, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
@@ -95,6 +95,9 @@ def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | Non
         config = _completed(metrics["config"])
         seed = config["training"].pop("seed")
         config["data"].pop("path")
+        for name in FIELDS_MAY_DIFFER:
+            section, field = name.split(".")
+            config[section].pop(field, None)
         config["fingerprint"] = metrics["data"]["fingerprint"]
     except (KeyError, TypeError, AttributeError):
         return None, None

@@ -47,7 +47,7 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
     return table
 
 
-def comparison_table(name: str, compared: ComparedSet) -> Table:
+def comparison_table(name: str, compared: ComparedSet, metrics: Sequence[str]) -> Table:
     """Metrics of models of several runs over their 95 % intervals, and the first row's leads."""
     cases, users = compared.cases, compared.users
     asked = f"{users:,} users" if users == cases else f"{cases:,} questions to {users:,} users"
@@ -63,12 +63,12 @@ def comparison_table(name: str, compared: ComparedSet) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("model", overflow="fold")
-    for metric in compared.rows[0].figures:
+    table.add_column("model", overflow="fold", min_width=10)
+    for metric in metrics:
         table.add_column(metric.upper(), justify="right", no_wrap=True)
         table.add_column(f"first leads\n{metric.upper()} by", justify="right", no_wrap=True)
     for number, row in enumerate(compared.rows):
-        cells = [cell for figure in row.figures.values() for cell in _compared(figure)]
+        cells = [cell for metric in metrics for cell in _compared(row.figures[metric])]
         title = f"{escape(row.model)}\n[dim]run {1 + labels.index(label(row.runs))}[/]"
         table.add_row(title, *cells, style="bold" if number == 0 else "")
     return table

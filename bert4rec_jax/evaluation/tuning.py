@@ -82,7 +82,11 @@ def tune(
     trials = []
     for candidate in candidates:
         gain = ndcg(rank(candidate, split.validation), SELECTED_AT)
-        trial = Trial(candidate.settings, float(gain.mean()))
+        settings = {
+            name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+            for name, value in candidate.settings.items()
+        }
+        trial = Trial(settings, float(gain.mean()))
         trials.append(trial)
         if best is None or trial.ndcg > best[0].ndcg:
             best = trial, candidate

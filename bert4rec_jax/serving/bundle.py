@@ -139,11 +139,11 @@ class Bundle:
                 "the same data"
             )
         if retriever.repeats != self.repeats:
-            kinds = ("leaves out", "lists")
+            kinds = ("without", "with")
             raise UserError(
-                f"the retriever {retriever.path} {kinds[retriever.repeats]} items of the history, "
-                f"and the ranker {self.path} {kinds[self.repeats]} them; train both with "
-                "--data.repeats, or neither"
+                f"the retriever {retriever.path} was trained {kinds[retriever.repeats]} "
+                f"--data.repeats, the ranker {self.path} {kinds[self.repeats]} it; train both with "
+                "it, or neither"
             )
         if probes:
             retriever.require_vectors_alone()

@@ -141,7 +141,7 @@ def test_damaged_files_are_refused(five, tmp_path):
     np.save(tmp_path / "array.npy", np.ones(3))
     for content in (b"", b"damaged", whole[:-30], (tmp_path / "array.npy").read_bytes()):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"cannot read .*ranks\.npz"):
+        with pytest.raises(UserError, match=r"cannot read .*ranks\.npz|is no \.npz file"):
             RankFile.read(path)
     with pytest.raises(UserError, match=r"cannot read .*none\.npz"):
         RankFile.read(tmp_path / "none.npz")

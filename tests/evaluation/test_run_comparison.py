@@ -88,6 +88,10 @@ def test_groups(make):
             ("a0", 0, 8), ("wide0", 0, 16), ("a1", 1, 8), ("again0", 0, 8), ("again1", 1, 8)
         ]
     ]  # fmt: skip
+    file = paths[2] / "metrics.json"
+    values = json.loads(file.read_text())
+    values["config"].setdefault("training", {})["save_every"] = 7  # of no effect
+    file.write_text(json.dumps(values))
     bare = make("bare", **ranks)
     (bare / "metrics.json").unlink()
     found = groups([RecordedRun.open(path) for path in [*paths, bare]])
@@ -194,13 +198,30 @@ def test_what_is_asked_for_has_to_be_there(make, tmp_path):
         with pytest.raises(UserError, match=f"'{metric}' is no metric; expected hr@K or ndcg@K"):
             compare_runs([run], metrics=[metric])
     with pytest.raises(UserError, match="no run has a model 'popular'; there are BERT4Rec"):
-        compare_runs([run], models=["popular"])
+        compare_runs([run], models="popular")
+    with pytest.raises(UserError, match="no metric is named; give one or more"):
+        compare_runs([run], metrics=[])
+    assert compare_runs(run, metrics="mrr").keys() == {"test"}
     with pytest.raises(UserError, match=r"ranks\.npz is given twice; leave one out"):
         compare_runs([run, run / "ranks.npz"])
     with pytest.raises(UserError, match="no run to compare"):
         compare_runs([])
     with pytest.raises(UserError, match="none is not there"):
         compare_runs([tmp_path / "none"])
+    for name, content, message in (
+        ("log.csv", b"user,item", r"log\.csv is no \.npz file; save its arrays with numpy\.savez"),
+        ("ranks.npz", b"", r"ranks\.npz is no \.npz file; `bert4rec evaluate"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            compare_runs(tmp_path / name)
+    for arrays, message in (
+        ({"test/m": np.int32(3)}, r"test/user_ids has shape \(0,\); expected a value for each of"),
+        ({"test/m": np.int32(3), "test/user_ids": np.array(["u"])}, r"test/m has shape \(\); expe"),
+    ):
+        np.savez(tmp_path / "own.npz", **{"test/user_ids": np.zeros(0, "U1"), **arrays})
+        with pytest.raises(UserError, match=message):
+            compare_runs(tmp_path / "own.npz")
     (run / "ranks.npz").unlink()
     with pytest.raises(
         UserError, match=r"run holds no ranks\.npz; .*bert4rec evaluate .*run` tests"
@@ -225,6 +246,24 @@ def test_the_command_shows_tables_and_writes_json(make, tmp_path, monkeypatch, c
     model, rival = json.loads(output.read_text())["test"]["models"]
     assert model["seeds"] == [0, 1] and model["mrr"]["of_seeds"] == [1.0, 0.833333]
     assert rival["runs"] == [str(other)] and rival["mrr"]["lead"] == 0.416667
+
+
+def test_the_command_fits_into_80_columns(make, monkeypatch, capsys):
+    """Three metrics are two tables, each with the names of its models."""
+    monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = [make(f"seed_{n}", seed=n, BERT4Rec=[1, 1, 1 + n]) for n in (0, 1)]
+    arguments = [*map(str, runs), "--metric", "ndcg@10", "hr@7", "mrr"]
+    monkeypatch.setattr(sys, "argv", ["bert4rec", "compare", *arguments])
+    cli.main()
+    shown = capsys.readouterr().out
+    assert shown.count("BERT4Rec") == 2 and "…" not in shown
+    missing = runs[0] / "none" / "c.json"
+    monkeypatch.setattr(sys, "argv", ["bert4rec", "compare", *arguments, "--output", str(missing)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert "none is no folder to write c.json to" in capsys.readouterr().err
 
 
 @published
