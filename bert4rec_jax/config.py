@@ -33,7 +33,8 @@ class DataConfig:
     """Split point of the global-time split, as a quantile of all timestamps."""
     test_from: str = ""
     """Split point of the global-time split, as a date (2024-05-31, or 2024-05-31 18:00) instead:
-    the test asks about events from then on. UTC unless it names a zone."""
+    the test asks about events from then on. UTC unless it names a zone. The quantile then only
+    places validation, before that date."""
     thumbs: tuple[float, float] | None = None
     """Rating thresholds: at or above the first is thumbs up, at or above the second two thumbs up,
     below is down. None chooses by rating scale: (3, 4.5) up to 5, (6, 9) up to 10; of 0 and 1, 1 is

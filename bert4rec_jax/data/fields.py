@@ -187,7 +187,7 @@ def _seconds_of_text(parts: int, column: pa.StringArray) -> npt.NDArray[np.int64
         return _seconds_of_integers(parts, column)
     except pa.ArrowInvalid:
         pass
-    is_number = pc.match_substring_regex(column, r"^-?\d+(\.\d*)?$")
+    is_number = pc.match_substring_regex(column, r"^-?\d+(\.\d*)?([eE][+-]?\d+)?$")
     rows = is_number.to_numpy(zero_copy_only=False)
     seconds = np.empty(len(column), np.int64)
     seconds[rows] = _seconds_of_floats(parts, column.filter(is_number).cast(pa.float64()))

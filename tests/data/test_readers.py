@@ -311,7 +311,7 @@ def test_quotes_between_tabs_that_hold_fields_together(tmp_path, header, title):
 
 @pytest.mark.parametrize("name", ["ml.inter", "ml.tsv"])
 def test_names_of_columns_with_their_types(tmp_path, name):
-    content = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu\ti\t3.5\t7\n"
+    content = "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu\ti\t3.5\t0.7e+1\n"
     path = put(tmp_path / name, content)
     assert read_log(path).format == "tsv"
     assert rows(whole(path)) == [("u", "i", 7, 3.5)]
