@@ -145,7 +145,7 @@ def test_files_that_contradict_the_run(run, tmp_path):
     with pytest.raises(UserError, match="is about other users than the data of the run"):
         gather(copy, QUIET)
     (copy / "ranks.npz").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"cannot read .*ranks.npz"):
+    with pytest.raises(UserError, match=r"ranks\.npz is no \.npz file"):
         gather(copy, QUIET)
     with pytest.raises(UserError, match="holds no checkpoint"):
         gather(tmp_path, QUIET)
