@@ -241,7 +241,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_continues_later(
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     full = run([sys.executable, "-c", limited, *arguments[1:]], environment)
-    assert full.returncode == 2, full.stderr
+    assert full.returncode == 75, full.stderr
     assert "could not be saved" in full.stderr and "run the same command" in full.stderr
     assert "Traceback" not in full.stderr
     assert not (workdir / "metrics.json").exists()
