@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import operator
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -25,6 +27,21 @@ def require(valid: bool, name: str, value: object, expected: str) -> None:
     """
     if not valid:
         raise ConfigError(f"{name} is {value!r}; expected {expected}")
+
+
+def seconds_of(date: str) -> int:
+    """The seconds since 1970 of a date, with or without a time; UTC unless it names a zone.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(date)
+    except ValueError:
+        raise ConfigError(
+            f"the split point is {date!r}; expected a date such as 2024-05-31 or 2024-05-31 18:00"
+        ) from None
+    return math.ceil((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def fit_types(config: Any, section: str = "") -> None:

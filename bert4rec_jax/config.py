@@ -8,10 +8,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 
-from bert4rec_jax.checks import ConfigError, fit_types, require
+from bert4rec_jax.checks import ConfigError, fit_types, require, seconds_of
 
 
 @dataclass(frozen=True)
@@ -96,21 +95,6 @@ class DataConfig:
             self.targets,
             "any: only the leave-one-out split asks for liked items alone",
         )
-
-
-def seconds_of(date: str) -> int:
-    """The seconds since 1970 of a date, with or without a time; UTC unless it names a zone.
-
-    Raises:
-      ConfigError: it is none.
-    """
-    try:
-        moment = datetime.fromisoformat(date)
-    except ValueError:
-        raise ConfigError(
-            f"the split point is {date!r}; expected a date such as 2024-05-31 or 2024-05-31 18:00"
-        ) from None
-    return math.ceil((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 @dataclass(frozen=True)
@@ -504,6 +488,15 @@ def from_json(values: dict[str, Any]) -> Config:
         return Config(**values)
     except (TypeError, ConfigError) as error:
         raise ConfigError(f"the saved configuration is of another version ({error})") from None
+
+
+def completed(values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a config in JSON form, with the defaults of fields that came since it was saved; as
+    it is where this version does not know it."""
+    try:
+        return to_json(from_json(values))
+    except ConfigError:
+        return {name: dict(v) if isinstance(v, dict) else v for name, v in values.items()}
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:

@@ -39,6 +39,7 @@ from bert4rec_jax.evaluation.tuning import (
     SPECIAL,
     Grid,
     TunedBaseline,
+    check_grids,
     tune,
     tune_all,
 )
@@ -103,7 +104,7 @@ def run(
     setting = open_setting(config, console)
     path = Path(config.workdir) / METRICS
     earlier = read_metrics(path)  # by all processes, before one writes
-    _check_grids(setting, baselines)
+    check_grids(baselines, setting.store, setting.split.train_stop)
     _introduce(setting, recipe, console)
     started = time.monotonic()
     fitted = _train(setting, console)
@@ -179,7 +180,7 @@ def evaluate(
         ledger.require_writable(Path(workdir))
     finished = open_finished(Path(workdir), console)
     setting, best = finished.setting, finished.best
-    _check_grids(setting, baselines)
+    check_grids(baselines, setting.store, setting.split.train_stop)
     tested = _test(
         setting,
         best.state.params,
@@ -416,21 +417,6 @@ def _check_own(baselines: Mapping[str, Grid]) -> None:
     for name in baselines:
         if name in (*models, *GRIDS, *SPECIAL):
             raise UserError(f"baseline {name!r} is there already; give yours another name")
-
-
-def _check_grids(setting: Setting, baselines: Mapping[str, Grid]) -> None:
-    """Refuse what is no grid of baselines, before a model is trained."""
-    for name, grid in baselines.items():
-        first = None
-        if callable(grid) and not isinstance(grid, type):
-            first = next(iter(grid(setting.store, setting.split.train_stop)), None)
-        missing = [x for x in ("settings", "refit", "scores") if not hasattr(first, x)]
-        if missing:
-            what = "yields nothing" if first is None else f"yields one without {missing[0]}"
-            raise UserError(
-                f"baseline {name!r} {what}; expected a function of store and stop that yields "
-                "baselines with settings, refit and scores (docs/extending.md)"
-            )
 
 
 def _record(

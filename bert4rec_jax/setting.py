@@ -13,7 +13,8 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
 
-from bert4rec_jax.config import Config, MeshConfig, from_json, seconds_of, to_json
+from bert4rec_jax.checks import seconds_of
+from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
 from bert4rec_jax.corrections import Corrections, read_corrections
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.prepare import NAMES

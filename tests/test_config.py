@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert4rec_jax.checks import ConfigError
+from bert4rec_jax.checks import ConfigError, seconds_of
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -19,7 +19,6 @@ from bert4rec_jax.config import (
     TrainingConfig,
     differences,
     from_json,
-    seconds_of,
     to_json,
 )
 

@@ -79,7 +79,7 @@ def features(
         embeddings: Precomputed embeddings (.npy in the store's item order, or Parquet with ids).
         like: Make the same columns as this earlier content, to continue a model on newer data.
     """
-    from bert4rec_jax.config import seconds_of
+    from bert4rec_jax.checks import seconds_of
     from bert4rec_jax.data.store import SequenceStore
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.features.build import build, training_items

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.config import FIELDS_MAY_DIFFER, from_json, to_json
+from bert4rec_jax.config import FIELDS_MAY_DIFFER, completed
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
@@ -92,7 +92,7 @@ def label(runs: Sequence[RecordedRun]) -> str:
 def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
     """What a run is, but for its seed; and the seed."""
     try:
-        config = _completed(metrics["config"])
+        config = completed(metrics["config"])
         seed = config["training"].pop("seed")
         config["data"].pop("path")
         for name in FIELDS_MAY_DIFFER:
@@ -102,11 +102,3 @@ def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | Non
     except (KeyError, TypeError, AttributeError):
         return None, None
     return {name: value for name, value in config.items() if name not in _OF_NO_EFFECT}, seed
-
-
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A copy with the defaults of fields that came since it was saved."""
-    try:
-        return to_json(from_json(config))
-    except UserError:  # of a version with other fields
-        return {name: dict(v) if isinstance(v, dict) else v for name, v in config.items()}

@@ -141,6 +141,25 @@ def tune_all(
     return found
 
 
+def check_grids(grids: Mapping[str, Grid], store: SequenceStore, stop: Stop) -> None:
+    """Refuse what is no grid of baselines, before any work is done.
+
+    Raises:
+      UserError: names the first one.
+    """
+    for name, grid in grids.items():
+        first = None
+        if callable(grid) and not isinstance(grid, type):
+            first = next(iter(grid(store, stop)), None)
+        missing = [x for x in ("settings", "refit", "scores") if not hasattr(first, x)]
+        if missing:
+            what = "yields nothing" if first is None else f"yields one without {missing[0]}"
+            raise UserError(
+                f"baseline {name!r} {what}; expected a function of store and stop that yields "
+                "baselines with settings, refit and scores (docs/extending.md)"
+            )
+
+
 def _popular(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:
     yield Popular.fit(store, stop)
 

@@ -23,8 +23,7 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from bert4rec_jax.checks import ConfigError
-from bert4rec_jax.config import differences, from_json, to_json
+from bert4rec_jax.config import completed, differences
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
@@ -327,7 +326,7 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Pa
     Raises:
       UserError: names every field that differs.
     """
-    changed = differences(_completed(saved), _completed(current))
+    changed = differences(completed(saved), completed(current))
     if changed:
         listed = "\n  ".join(changed)
         raise UserError(
@@ -335,14 +334,6 @@ def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Pa
             "use the same settings to continue it, or another --workdir (with --init-from "
             f"{folder} it begins from the parameters of this one)"
         )
-
-
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with the defaults of fields that came since it was saved."""
-    try:
-        return to_json(from_json(config))
-    except ConfigError:
-        return config
 
 
 def _check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
