@@ -8,10 +8,10 @@ from bert4rec_jax.entry import run_command
 
 def main() -> None:
     """Pick a recipe, apply overrides, train."""
-    from bert4rec_jax import experiment, recipes
+    from bert4rec_jax.experiment import protocol, recipes
 
     recipe, config = recipes.parse(sys.argv[1:], Path(__file__).parent / "configs")
-    experiment.run(config, recipe=recipe)
+    protocol.run(config, recipe=recipe)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ import pyarrow as pa
 import tyro
 from rich.console import Console
 
-from bert4rec_jax import experiment, recipes
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.prepare import prepare
 from bert4rec_jax.data.store import SequenceStore, is_store, write_store
 from bert4rec_jax.entry import tune_memory
+from bert4rec_jax.experiment import protocol, recipes
 
 
 def main(
@@ -61,11 +61,11 @@ def main(
             workdir=str(folder / f"{name}_{epochs}_{seed}"),
             init_from=init_from,
         )
-        results = experiment.run(config, recipe=name, console=Console(stderr=True))
+        results = protocol.run(config, recipe=name, console=Console(stderr=True))
         return {
             "epochs": epochs,
             "seconds": results["seconds"]["training"],
-            "ndcg@10": results["validation"][experiment.NAMES["bert4rec"]]["ndcg@10"],
+            "ndcg@10": results["validation"]["BERT4Rec"]["ndcg@10"],
             "device": results["device"],
         }
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.environment import describe
+from bert4rec_jax.experiment.environment import describe
 from bert4rec_jax.sharding import make_mesh
 
 FOLDER = Path(__file__).parents[1] / "results" / "performance"

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from bert4rec_jax.data.columns import Columns
     from bert4rec_jax.data.prepare import prepare
     from bert4rec_jax.evaluation.run_comparison import compare_runs as compare
-    from bert4rec_jax.experiment import evaluate
-    from bert4rec_jax.experiment import run as train
-    from bert4rec_jax.recipes import recipe
+    from bert4rec_jax.experiment.protocol import evaluate
+    from bert4rec_jax.experiment.protocol import run as train
+    from bert4rec_jax.experiment.recipes import recipe
     from bert4rec_jax.serving.export import export
     from bert4rec_jax.serving.scorer import load
 
@@ -36,11 +36,11 @@ __all__ = [
 _WHERE = {
     "Columns": ("data.columns", "Columns"),
     "Config": ("config", "Config"),
-    "recipe": ("recipes", "recipe"),
+    "recipe": ("experiment.recipes", "recipe"),
     "prepare": ("data.prepare", "prepare"),
-    "train": ("experiment", "run"),
+    "train": ("experiment.protocol", "run"),
     "compare": ("evaluation.run_comparison", "compare_runs"),
-    "evaluate": ("experiment", "evaluate"),
+    "evaluate": ("experiment.protocol", "evaluate"),
     "export": ("serving.export", "export"),
     "load": ("serving.scorer", "load"),
 }

@@ -53,7 +53,7 @@ def one_device():
         return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), make_mesh().axis_names)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bert4rec_jax.setting.make_mesh", mesh)
+        patch.setattr("bert4rec_jax.experiment.opening.make_mesh", mesh)
         yield
 
 

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 import bert4rec_jax
-from bert4rec_jax import cli, experiment, recipes
+from bert4rec_jax import cli
+from bert4rec_jax.experiment import protocol, recipes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -46,7 +47,7 @@ def in_this_process(patch):
         if program == "python":
             assert arguments.pop(0) == "train.py"
             recipe, config = recipes.parse(arguments, ROOT / "configs")
-            experiment.run(config, recipe=recipe, console=Console(quiet=True))
+            protocol.run(config, recipe=recipe, console=Console(quiet=True))
         else:
             assert program == "bert4rec", command.text
             patch.setattr(sys, "argv", [program, *arguments])

@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 import bert4rec_jax
-from bert4rec_jax import cli, experiment
+from bert4rec_jax import cli
 from bert4rec_jax.config import Config, DataConfig
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.baselines import Popular
 from bert4rec_jax.evaluation.rank_file import RankFile
+from bert4rec_jax.experiment import protocol
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 QUIET = Console(quiet=True)
@@ -76,12 +77,12 @@ def test_the_ranks_of_a_model_of_another_library_are_about_the_same_cases(folder
 
 @pytest.mark.parametrize("name", ["popular", "content-knn", "BERT4Rec", "BERT4Rec alone"])
 def test_names_that_are_there_are_refused_before_any_work(name):
-    for start in (lambda own: experiment.run(Config(), baselines=own),
-                  lambda own: experiment.evaluate("nowhere", baselines=own)):  # fmt: skip
+    for start in (lambda own: protocol.run(Config(), baselines=own),
+                  lambda own: protocol.evaluate("nowhere", baselines=own)):  # fmt: skip
         with pytest.raises(UserError, match=f"baseline '{name}' is there already"):
             start({name: None})
     with pytest.raises(UserError, match="a model is named 'users'"):
-        experiment.run(Config(), baselines={"users": None})
+        protocol.run(Config(), baselines={"users": None})
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_names_that_are_there_are_refused_before_any_work(name):
 def test_what_is_no_grid_is_refused_before_training(store, tmp_path, own, message):
     config = Config(data=DataConfig(path=str(store.path)), workdir=str(tmp_path / "run"))
     with pytest.raises(UserError, match=message):
-        experiment.run(config, baselines=own, console=QUIET)
+        protocol.run(config, baselines=own, console=QUIET)
     assert not (tmp_path / "run").exists()
 
 

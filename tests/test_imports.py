@@ -27,38 +27,26 @@ ALLOWED = {
     "models": {"sharding"},
     "training": {"config", "data", "models", "processes", "sharding"},
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
+    # What train.py runs: it composes the parts above.
+    "experiment": {
+        "config", "data", "evaluation", "features", "models", "outputs", "processes", "sharding",
+        "training",
+    },
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.
     "serving": {
         "config", "data", "evaluation", "experiment", "features", "figures", "locks", "models",
-        "outputs", "setting",
-        "sharding", "training",
-    },
-    "recipes": {"config", "data", "inputs", "processes", "sharding", "training"},
-    "inputs": {"config", "data", "features", "processes", "training"},
-    "environment": set(),
-    "programs": {"data"},
-    "corrections": {"data", "evaluation", "training"},
-    "setting": {
-        "corrections", "config", "data", "evaluation", "features", "inputs", "models", "outputs",
-        "processes", "programs", "sharding", "training",
-    },
-    "calibration": {
-        "corrections", "data", "evaluation", "outputs", "processes", "setting", "training",
-    },
-    "experiment": {
-        "corrections", "calibration", "config", "data", "environment", "evaluation", "outputs",
-        "processes", "setting", "sharding", "training",
+        "outputs", "sharding", "training",
     },
     "report": {
-        "data", "evaluation", "figures", "outputs", "serving", "setting", "sharding", "training",
+        "data", "evaluation", "experiment", "figures", "outputs", "serving", "sharding", "training",
     },
     "explore": {"data", "serving"},
     "cli": {
         "config", "data", "entry", "evaluation", "experiment", "explore", "features", "outputs",
-        "recipes", "report", "serving",
+        "report", "serving",
     },
     "configs": {"config", "data"},  # where the package was built
-    "__init__": {"config", "data", "evaluation", "experiment", "recipes", "serving"},
+    "__init__": {"config", "data", "evaluation", "experiment", "serving"},
 }  # fmt: skip
 
 
@@ -135,6 +123,6 @@ def test_importing_the_package_is_light():
 def test_what_the_package_offers_is_there():
     for name in bert4rec_jax.__all__:
         assert getattr(bert4rec_jax, name), name
-    assert bert4rec_jax.train is bert4rec_jax.experiment.run
+    assert bert4rec_jax.train is bert4rec_jax.experiment.protocol.run
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         bert4rec_jax.fit  # noqa: B018

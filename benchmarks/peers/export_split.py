@@ -17,9 +17,9 @@ from rich.console import Console
 
 from bert4rec_jax.config import Config, DataConfig
 from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.outputs import write_arrays
-from bert4rec_jax.setting import open_setting
 
 
 def main(

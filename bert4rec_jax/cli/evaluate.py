@@ -21,10 +21,10 @@ def evaluate(
         bundles: Also evaluate these exports of the run, with the loss against it.
         output: JSON file for the metrics. None: only show the tables.
     """
-    from bert4rec_jax import experiment
+    from bert4rec_jax.experiment import protocol
     from bert4rec_jax.outputs import write_json
     from bert4rec_jax.serving.evaluation import exported
 
-    results = experiment.evaluate(workdir, exported=exported(bundles))
+    results = protocol.evaluate(workdir, exported=exported(bundles))
     if output:
         write_json(output, results)

@@ -22,7 +22,7 @@ def train(
 
 def train_command(arguments: list[str]) -> None:
     """Train `[RECIPE] [--section.field VALUE ...]`."""
-    from bert4rec_jax import experiment, recipes
+    from bert4rec_jax.experiment import protocol, recipes
 
     name, config = recipes.parse(arguments, recipes.shipped(), prog="bert4rec train")
-    experiment.run(config, recipe=name)
+    protocol.run(config, recipe=name)

@@ -23,8 +23,8 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ledger import LEDGER
 from bert4rec_jax.evaluation.rank_file import RANKS, RankedSet, RankFile
+from bert4rec_jax.experiment.finished import FinishedRun, as_selected, open_finished
 from bert4rec_jax.serving.traced import Serving, by_path
-from bert4rec_jax.setting import FinishedRun, as_selected, open_finished
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import digest
 

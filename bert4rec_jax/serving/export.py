@@ -23,7 +23,7 @@ from bert4rec_jax.config import Config
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.experiment import NAMES
+from bert4rec_jax.experiment.finished import FinishedRun, as_served, open_finished
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.models.bert4rec import BERT4Rec
@@ -41,7 +41,6 @@ from bert4rec_jax.serving.bundle import (
 )
 from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
 from bert4rec_jax.serving.weights import Dtype, stored
-from bert4rec_jax.setting import FinishedRun, as_served, open_finished
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import digest
 
@@ -136,7 +135,7 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
             "parameters_sha256": digest(best.state.params),
             "all_events": finished.all_events,
             "data_fingerprint": store.fingerprint,
-            "metrics": _metrics(run, NAMES[setting.config.model.kind], parameters),
+            "metrics": _metrics(run, setting.name, parameters),
         },
         encoding=setting.encoding,
         user_encoding=setting.user_encoding,

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from bert4rec_jax import experiment
 from bert4rec_jax.data.split import Cases, leave_one_out, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.comparison import compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.ledger import LEDGER, fingerprint, record
 from bert4rec_jax.evaluation.rank_file import RankFile
+from bert4rec_jax.experiment import protocol
 
 
 @pytest.fixture
@@ -83,4 +83,4 @@ def test_a_run_that_may_not_be_written_to_is_refused_before_its_test(tmp_path, m
     (folder / LEDGER).touch()
     monkeypatch.setattr("os.access", lambda place, mode: place.name != name)
     with pytest.raises(UserError, match=rf"{name} may not be written to, .* copy the run"):
-        experiment.evaluate(folder)
+        protocol.evaluate(folder)

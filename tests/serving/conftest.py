@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -22,6 +21,7 @@ from bert4rec_jax.config import (
     TrainingConfig,
 )
 from bert4rec_jax.data.split import leave_one_out
+from bert4rec_jax.experiment import protocol
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.export import read_run, write_bundle
@@ -53,7 +53,7 @@ def make_run(store, once, name, **changes):
 
     def train(folder):
         whole = replace(config, workdir=str(folder / "run"), **changes)
-        experiment.run(whole, recipe="serving", console=Console(quiet=True))
+        protocol.run(whole, recipe="serving", console=Console(quiet=True))
 
     return once(name, train) / "run"
 

@@ -185,7 +185,7 @@ def test_the_commands_of_the_page_are_understood(monkeypatch, bert4rec):
         "functions": {"encode": {"platforms": []}},
     }  # fmt: skip
     for place in (
-        "serving.export.export", "serving.job.rank_file", "experiment.evaluate",
+        "serving.export.export", "serving.job.rank_file", "experiment.protocol.evaluate",
         "serving.display.show_recommendations", "serving.display.show_similar",
     ):  # fmt: skip
         stands_in = create_autospec(import_of(place), return_value=manifest)

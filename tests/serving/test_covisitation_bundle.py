@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import CalibrationConfig, Config, ConfigError, ModelConfig, from_json
-from bert4rec_jax.corrections import CALIBRATION
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics import coverage, summary
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.corrections import CALIBRATION
+from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.add_items import add_items
@@ -25,7 +26,6 @@ from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.retrieval import Nearby, Scan
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import open_finished
 from bert4rec_jax.training.checkpoints import read_config
 
 QUIET = Console(quiet=True)
@@ -42,7 +42,7 @@ def counted(run, once):
         config = replace(
             config, workdir=str(folder / "run"), calibration=CalibrationConfig(covisitation=True)
         )
-        results = experiment.run(config, recipe="counted", console=QUIET)
+        results = protocol.run(config, recipe="counted", console=QUIET)
         (folder / "results.json").write_text(json.dumps(results))
         file = folder / "run" / CALIBRATION
         kept = json.loads(file.read_text())
@@ -96,7 +96,7 @@ def test_a_report_shows_the_lists_that_were_tested(counted, run, tmp_path):
     config = from_json(read_config(copy / "checkpoints"))
     calibration = CalibrationConfig(covisitation=True)
     config = replace(config, workdir=str(copy), calibration=calibration)
-    tested = experiment.run(config, recipe="counted", console=QUIET)["test"]["BERT4Rec"]
+    tested = protocol.run(config, recipe="counted", console=QUIET)["test"]["BERT4Rec"]
     evidence = gather(copy, QUIET)
     found = summary(evidence.ranks["BERT4Rec"])
     assert found["ndcg@10"] == pytest.approx(tested["ndcg@10"], abs=1e-6)
@@ -159,7 +159,7 @@ def test_it_can_be_switched_off_again(counted, run, tmp_path):
     copy = shutil.copytree(counted / "run", tmp_path / "run")
     config = from_json(read_config(copy / "checkpoints"))
     off = replace(config, workdir=str(copy), calibration=CalibrationConfig(covisitation=False))
-    results = experiment.run(off, recipe="off", console=QUIET)
+    results = protocol.run(off, recipe="off", console=QUIET)
     assert "BERT4Rec alone" not in results["test"]
     assert open_finished(copy, QUIET).corrections.covisitation is None
     manifest = export(copy, tmp_path / "bundle", console=QUIET)
@@ -178,7 +178,7 @@ def test_a_run_that_was_stopped_before_it_says_so(counted, tmp_path):
         calibration=CalibrationConfig(covisitation=True),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bert4rec_jax.setting.from_json", lambda values: config)
+        patch.setattr("bert4rec_jax.experiment.opening.from_json", lambda values: config)
         assert open_finished(copy, said).corrections.covisitation is None
     assert "was stopped before its calibration" in said.file.getvalue()
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import Config, ConfigError, DataConfig, from_json
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.finished import as_served, open_finished
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.evaluation import exported
 from bert4rec_jax.serving.export import export
-from bert4rec_jax.setting import as_served, open_finished
 from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.fit import digest
 
@@ -30,7 +30,7 @@ def final(run, once):
         shutil.copytree(run, folder / "run")
         config = from_json(read_config(run / "checkpoints"))
         config = replace(config, workdir=str(folder / "run"), final_fit=True)
-        experiment.run(config, recipe="final", console=QUIET)
+        protocol.run(config, recipe="final", console=QUIET)
         export(folder / "run", folder / "bundle", console=QUIET)
 
     return once("final", make)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import from_json
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment import protocol
 from bert4rec_jax.report import sections
 from bert4rec_jax.report.evidence import backwards, gather
 from bert4rec_jax.report.page import Section, page, paragraph, table
@@ -54,7 +54,7 @@ def test_a_model_that_reads_times_is_reported_without_its_heads(run, tmp_path):
         evaluation=replace(config.evaluation, baselines=False),
         workdir=str(tmp_path / "run"),
     )
-    experiment.run(short, recipe="times", console=QUIET)
+    protocol.run(short, recipe="times", console=QUIET)
     write_report(tmp_path / "run", tmp_path / "report.html", QUIET)
     assert "Not shown for models that read the times" in (tmp_path / "report.html").read_text()
 
@@ -63,7 +63,7 @@ def test_a_run_that_was_not_tested_is_reported_on_validation(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     config = from_json(read_config(copy / "checkpoints"))
     untested = replace(config, workdir=str(copy), evaluation=replace(config.evaluation, test=False))
-    experiment.run(untested, recipe="untested", console=QUIET)
+    protocol.run(untested, recipe="untested", console=QUIET)
     (copy / "ledger.jsonl").unlink()
     write_report(copy, copy / "report.html", QUIET)
     assert "Validation: " in (copy / "report.html").read_text()

@@ -12,10 +12,11 @@ import pytest
 from oracle import plain
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.cli.recommend import facts
 from bert4rec_jax.data.split import leave_one_out
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.serving.add_items import read_bundle
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.display import show_recommendations
@@ -28,7 +29,6 @@ from bert4rec_jax.serving.ranking import Ranker
 from bert4rec_jax.serving.retrieval import Nearby, Scan
 from bert4rec_jax.serving.scorer import load
 from bert4rec_jax.serving.worker import Options
-from bert4rec_jax.setting import open_finished
 
 QUIET = Console(quiet=True)
 L = 6  # positions of the model
@@ -72,7 +72,7 @@ def test_ranks_through_the_bundle_are_those_of_the_evaluator(served, setting, st
 def test_evaluate_tests_bundles_as_well(served, run_with_users):
     _, scorer = served
     bundle = scorer.bundle.path
-    found = experiment.evaluate(run_with_users, exported=exported([bundle]), console=QUIET)["test"]
+    found = protocol.evaluate(run_with_users, exported=exported([bundle]), console=QUIET)["test"]
     assert found[str(bundle)].keys() >= {"hr@10"} and "two towers" in found
 
 

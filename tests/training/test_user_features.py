@@ -12,7 +12,6 @@ from rich.console import Console
 from sample import interactions
 from test_step import mesh_of
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     Config,
     ConfigError,
@@ -29,6 +28,7 @@ from bert4rec_jax.data.split import leave_one_out, train_counts
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.experiment import protocol
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, global_rows, put
 from bert4rec_jax.training.fit import digest
@@ -259,7 +259,7 @@ def learnt(taste, tmp_path_factory):
     for users in ("users.parquet", ""):
         workdir = tmp_path_factory.mktemp("run")
         config = config_of(taste, workdir, users)
-        runs[users] = workdir, experiment.run(config, recipe="test", console=QUIET)
+        runs[users] = workdir, protocol.run(config, recipe="test", console=QUIET)
     return runs
 
 
@@ -272,8 +272,8 @@ def test_what_depends_on_the_user_alone_is_learnt(learnt):
 
 def test_the_run_goes_on_and_is_evaluated_with_the_same_table(learnt, taste):
     workdir, results = learnt["users.parquet"]
-    assert experiment.evaluate(workdir, console=QUIET)["test"] == results["test"]
-    again = experiment.run(config_of(taste, workdir), recipe="test", console=QUIET)
+    assert protocol.evaluate(workdir, console=QUIET)["test"] == results["test"]
+    again = protocol.run(config_of(taste, workdir), recipe="test", console=QUIET)
     assert again["steps"]["resumed_from"] == results["steps"]["done"]
     assert again["parameters_sha256"] == results["parameters_sha256"]
 
@@ -284,7 +284,7 @@ def test_another_table_is_refused(learnt, taste, tmp_path):
     try:
         pq.write_table(table.slice(1), taste / "users.parquet")
         with pytest.raises(UserError, match="what is known of users does not match"):
-            experiment.evaluate(workdir, console=QUIET)
+            protocol.evaluate(workdir, console=QUIET)
     finally:
         pq.write_table(table, taste / "users.parquet")
 
@@ -302,7 +302,7 @@ def test_a_run_goes_on_from_one_of_the_same_users(learnt, taste, tmp_path):
         config, init_from=str(workdir), training=replace(config.training, epochs=1),
         data=replace(config.data, users=str(tmp_path / "u.parquet")),
     )  # fmt: skip
-    experiment.run(config, recipe="test", console=QUIET)
+    protocol.run(config, recipe="test", console=QUIET)
     with pytest.raises(UserError, match="trained without user features; go on without"):
         config = replace(config, init_from=str(learnt[""][0]), workdir=str(tmp_path / "other"))
-        experiment.run(config, recipe="test", console=QUIET)
+        protocol.run(config, recipe="test", console=QUIET)

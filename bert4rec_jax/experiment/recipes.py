@@ -16,7 +16,7 @@ from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, differences, from_json, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.inputs import open_data
+from bert4rec_jax.experiment.inputs import open_data
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.sharding import cores_as_devices
 from bert4rec_jax.training.checkpoints import read_config
@@ -44,7 +44,7 @@ class Recipe:
 
 def shipped() -> Path:
     """The recipes that come with the package, or beside it where it is installed as a source."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     CalibrationConfig,
     Config,
@@ -20,16 +19,17 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from bert4rec_jax.corrections import CALIBRATION, Corrections
 from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.cold_offset import KEPT
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections
+from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.evaluation import exported, rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import open_finished
 
 QUIET = Console(quiet=True)
 SETS = {"test_warm", "test_cold", "test_cold_only", "test_all"}
@@ -56,7 +56,7 @@ def run(store, tmp_path_factory):
         workdir=str(folder / "run"),
     )  # fmt: skip
     said = Console(file=io.StringIO(), width=200)
-    return config, experiment.run(config, recipe="cold", console=said), said.file.getvalue()
+    return config, protocol.run(config, recipe="cold", console=said), said.file.getvalue()
 
 
 def test_what_is_reported(run, store):
@@ -93,7 +93,7 @@ def test_ids_alone_know_nothing_of_cold_items(run, tmp_path):
         evaluation=replace(config.evaluation, baselines=False),
         workdir=str(tmp_path / "ids"),
     )
-    results = experiment.run(ids, recipe="cold", console=QUIET)
+    results = protocol.run(ids, recipe="cold", console=QUIET)
     assert results["test_cold"]["BERT4Rec"]["hr@10"] == 0
     assert results["test_cold"]["BERT4Rec"]["cold_exposure@10"] == 0
     assert results["test_warm"]["BERT4Rec"]["mrr"] > 0
@@ -143,7 +143,7 @@ def test_the_bundle_ranks_cold_targets_as_the_evaluator_does(run, store, tmp_pat
     cold = choose_cold(store).either
     assert scorer.bundle.known[: len(cold)][cold].all()
     copy = shutil.copytree(config.workdir, tmp_path / "run")  # the test split is read again
-    tested = experiment.evaluate(copy, exported=exported([tmp_path / "bundle"]), console=QUIET)
+    tested = protocol.evaluate(copy, exported=exported([tmp_path / "bundle"]), console=QUIET)
     for name in ("test_cold", "test_warm"):
         of_run, of_bundle = (tested[name][x] for x in ("BERT4Rec", str(tmp_path / "bundle")))
         assert of_bundle["mrr"] == of_run["mrr"] == run[1][name]["BERT4Rec"]["mrr"]
@@ -155,7 +155,7 @@ def test_the_model_alone_has_an_offset_of_its_own(run, tmp_path):
     counted = replace(
         config, workdir=str(tmp_path / "run"), calibration=CalibrationConfig(covisitation=True)
     )
-    found = experiment.run(counted, recipe="cold", console=QUIET)
+    found = protocol.run(counted, recipe="cold", console=QUIET)
     kept = json.loads((tmp_path / "run" / CALIBRATION).read_text())
     earlier = json.loads((Path(config.workdir) / CALIBRATION).read_text())
     assert kept["offset_alone"] == earlier["offset"]

@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 from sample import interactions
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -22,13 +21,14 @@ from bert4rec_jax.data.split import global_time, leave_one_out
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.own_history import OwnHistory
-from bert4rec_jax.recipes import load as load_recipe
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.recipes import load as load_recipe
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import open_finished
 
 QUIET = Console(quiet=True)
 USERS, ITEMS, LONG = 150, 24, 9
@@ -62,7 +62,7 @@ def config(songs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(config):
-    return experiment.run(config, recipe="repeats", console=QUIET)
+    return protocol.run(config, recipe="repeats", console=QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -130,14 +130,14 @@ def test_own_items_have_to_compete_in_training(config):
     masking = replace(config.masking, own_negatives=False)
     wanted = replace(config, masking=masking, workdir=config.workdir + "-other")
     with pytest.raises(UserError, match=r"expected True with data\.repeats"):
-        experiment.run(wanted, recipe="repeats", console=QUIET)
+        protocol.run(wanted, recipe="repeats", console=QUIET)
 
 
 def test_the_sampled_protocol_is_about_unseen_items(config):
     evaluation = replace(config.evaluation, sampled=True)
     wanted = replace(config, evaluation=evaluation, workdir=config.workdir + "-other")
     with pytest.raises(UserError, match=r"evaluation\.sampled is True; expected False"):
-        experiment.run(wanted, recipe="repeats", console=QUIET)
+        protocol.run(wanted, recipe="repeats", console=QUIET)
 
 
 def test_the_general_recipe_adapts(songs):
@@ -156,7 +156,7 @@ def test_two_towers_and_pipelines(config, bundle, tmp_path):
         evaluation=replace(config.evaluation, baselines=False),
         workdir=str(tmp_path / "towers"),
     )
-    (found,) = experiment.run(wanted, recipe="repeats", console=QUIET)["test"].values()
+    (found,) = protocol.run(wanted, recipe="repeats", console=QUIET)["test"].values()
     assert found["hr@5"] > 0.7  # chance is 5 of 24
     export(wanted.workdir, tmp_path / "bundle")
     retriever, ranker = Bundle.open(tmp_path / "bundle"), Bundle.open(bundle)

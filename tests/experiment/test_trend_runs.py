@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -19,14 +18,15 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from bert4rec_jax.corrections import CALIBRATION, Corrections
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.trend import Trend
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections
+from bert4rec_jax.experiment.finished import load_selected, open_finished
 from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.setting import load_selected, open_finished
 from bert4rec_jax.training.fit import digest
 
 QUIET = Console(file=io.StringIO())
@@ -44,7 +44,7 @@ def run(store, tmp_path_factory):
         evaluation=EvaluationConfig(batch_size=32, baselines=False, bootstrap=100),
         workdir=str(workdir),
     )
-    return config, experiment.run(config, recipe="trend", console=QUIET), workdir
+    return config, protocol.run(config, recipe="trend", console=QUIET), workdir
 
 
 def copied(run, tmp_path):
@@ -64,7 +64,7 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, tmp_pa
     setting = finished.setting
     shift = Trend(**trend).shift(setting.store, setting.split.refit_stop)
     np.testing.assert_array_equal(finished.corrections.shift, shift)
-    again = experiment.run(config, recipe="trend", console=QUIET)
+    again = protocol.run(config, recipe="trend", console=QUIET)
     assert list(again["test"]) == ["BERT4Rec", "BERT4Rec alone"]
     cases = setting.tested()["test"]
     for name, corrections in (("BERT4Rec", Corrections(shift=shift)), ("BERT4Rec alone", None)):
@@ -125,7 +125,7 @@ def test_a_model_that_is_not_trained_to_its_end_is_not_used(run, tmp_path, at):
 def test_a_run_can_be_opened_on_other_devices(run, tmp_path, monkeypatch):
     config, _, workdir = copied(run, tmp_path)
     trained_on = replace(config, mesh=MeshConfig(data=1, model=64))
-    monkeypatch.setattr("bert4rec_jax.setting.from_json", lambda values: trained_on)
+    monkeypatch.setattr("bert4rec_jax.experiment.opening.from_json", lambda values: trained_on)
     assert open_finished(workdir, QUIET).setting.mesh.shape["model"] == 1
 
 

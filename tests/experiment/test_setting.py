@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 from sample import interactions
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -21,10 +20,12 @@ from bert4rec_jax.config import (
 from bert4rec_jax.data.prepare import prepare
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.inputs import open_content, open_data
+from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.features.build import build
 from bert4rec_jax.features.options import Options
-from bert4rec_jax.inputs import open_content, open_data
-from bert4rec_jax.setting import open_finished, open_setting
 
 
 def store_of(path, titles):
@@ -108,7 +109,7 @@ def test_few_cases_are_told(tmp_path, said):
         evaluation=EvaluationConfig(baselines=False, bootstrap=100),
         workdir=str(tmp_path / "run"),
     )
-    experiment.run(config, recipe="few", console=said)
+    protocol.run(config, recipe="few", console=said)
     shown = said.file.getvalue()
     assert "validation has only 9 cases" in shown and str(tmp_path / "store") in shown
     assert "<pad>" not in shown
@@ -165,12 +166,12 @@ def test_a_finished_run_is_opened_with_the_data_that_it_kept(tmp_path, said):
     """Its log has grown since; to train on would be to continue on other data."""
     log = write_log(tmp_path / "log.csv")
     config = tiny(log, tmp_path / "run")
-    experiment.run(config, console=said)
+    protocol.run(config, console=said)
     write_log(log, "abcdefg")
     finished = open_finished(tmp_path / "run", said)
     assert len(finished.setting.store.catalog) == 5
     with pytest.raises(UserError, match=r"log\.csv has changed since the run in"):
-        experiment.run(config, console=said)
+        protocol.run(config, console=said)
 
 
 def test_a_run_whose_inputs_are_elsewhere_says_where_it_looked(tmp_path, said, monkeypatch):
@@ -179,7 +180,7 @@ def test_a_run_whose_inputs_are_elsewhere_says_where_it_looked(tmp_path, said, m
     store_path = tmp_path / "store"
     prepare(write_log(tmp_path / "log.csv"), store_path, min_user_interactions=1,
             min_item_interactions=1)  # fmt: skip
-    experiment.run(tiny("store", "run"), console=said)
+    protocol.run(tiny("store", "run"), console=said)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(
@@ -194,10 +195,10 @@ def test_an_earlier_run_without_its_data_is_named(tmp_path, said):
     first, store = tiny(tmp_path / "store", tmp_path / "first"), tmp_path / "store"
     minima = {"min_user_interactions": 1, "min_item_interactions": 1}
     prepare(write_log(tmp_path / "log.csv"), store, **minima)
-    experiment.run(first, console=said)
+    protocol.run(first, console=said)
     prepare(write_log(tmp_path / "log.csv", "abcdef"), store, **minima)
     more = dataclasses.replace(
         first, workdir=str(tmp_path / "more"), init_from=str(tmp_path / "first")
     )
     with pytest.raises(UserError, match=r"cannot begin from .*first: the catalog does not match"):
-        experiment.run(more, console=said)
+        protocol.run(more, console=said)

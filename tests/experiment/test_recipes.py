@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from test_end_to_end import TRAIN
 
-from bert4rec_jax import recipes
 from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, DataConfig, ModelConfig, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment import recipes
 
-FOLDER = Path(__file__).parents[1] / "configs"
+FOLDER = Path(__file__).parents[2] / "configs"
 in_repository = pytest.mark.skipif(not TRAIN.is_file(), reason="configs/ lies in the repository")
 
 ADAPTING = """\"\"\"Widths from the data.\"\"\"
@@ -105,7 +105,9 @@ def test_settings_follow_from_the_data_unless_given(adapting, store, tmp_path):
 
 def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch):
     """The folder holds a run on other data: it is refused before they are replaced."""
-    monkeypatch.setattr("bert4rec_jax.inputs.read_config", lambda folder: to_json(Config()))
+    monkeypatch.setattr(
+        "bert4rec_jax.experiment.inputs.read_config", lambda folder: to_json(Config())
+    )
     log, workdir = tmp_path / "log.csv", tmp_path / "run"
     log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\n")
     with pytest.raises(UserError, match=r"data.path: 'movietweetings' -> .*log\.csv"):
@@ -127,7 +129,9 @@ def test_a_log_that_has_changed_is_read_again_unless_a_run_was_trained_on_it(
     log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\na,z,3\n")
     parsed(adapting, *arguments)
     assert SequenceStore.open(workdir / "data").num_interactions == 3
-    monkeypatch.setattr("bert4rec_jax.inputs.read_config", lambda folder: to_json(config))
+    monkeypatch.setattr(
+        "bert4rec_jax.experiment.inputs.read_config", lambda folder: to_json(config)
+    )
     parsed(adapting, *arguments)
     log.write_text("user_id,item_id,timestamp\na,x,1\n")
     with pytest.raises(UserError, match=r"log\.csv has changed since the run in .* was trained"):
@@ -140,7 +144,7 @@ def test_a_log_that_has_changed_is_read_again_unless_a_run_was_trained_on_it(
 def test_a_run_takes_the_model_of_the_one_it_begins_from(adapting, store, tmp_path, monkeypatch):
     model = ModelConfig(dim=24, heads=3, layers=4)
     then = Config(model=model, data=DataConfig(max_length=33))
-    monkeypatch.setattr("bert4rec_jax.recipes.read_config", lambda folder: to_json(then))
+    monkeypatch.setattr("bert4rec_jax.experiment.recipes.read_config", lambda folder: to_json(then))
     data = ("--data.path", str(store.path), "--workdir", str(tmp_path / "run"))
     config, said = parsed(adapting, *data, "--init-from", "runs/then")
     assert (config.model, config.data.max_length) == (model, 33)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     CalibrationConfig,
     Config,
@@ -17,6 +16,7 @@ from bert4rec_jax.config import (
     ModelConfig,
     TrainingConfig,
 )
+from bert4rec_jax.experiment import protocol
 
 QUIET = Console(quiet=True)
 
@@ -31,7 +31,7 @@ def config(store, tmp_path_factory):
         evaluation=EvaluationConfig(batch_size=64, bootstrap=100, sampled=True),
         workdir=str(tmp_path_factory.mktemp("runs") / "run"),
     )
-    experiment.run(made, console=QUIET)
+    protocol.run(made, console=QUIET)
     return made
 
 
@@ -44,7 +44,7 @@ def recorded(config):
 
 def evaluated(config, **settings):
     changed = replace(config, evaluation=replace(config.evaluation, **settings))
-    return experiment.run(changed, console=QUIET)
+    return protocol.run(changed, console=QUIET)
 
 
 def test_without_a_test_or_baselines_what_was_found_stays(config):
@@ -58,7 +58,7 @@ def test_without_a_test_or_baselines_what_was_found_stays(config):
         for section in ("validation", "test", "sampled"):
             assert after[section] == before[section]
         assert set(ranks_after) == set(ranks)
-    experiment.evaluate(config.workdir, console=QUIET)
+    protocol.evaluate(config.workdir, console=QUIET)
     assert set(recorded(config)[1]) == set(ranks)
 
 
@@ -77,6 +77,6 @@ def test_with_other_corrections_nothing_stays(config):
 def test_intervals_of_a_baseline_are_the_same_for_all_seeds(config, tmp_path):
     training = replace(config.training, seed=1)
     other = replace(config, training=training, workdir=str(tmp_path / "run"))
-    experiment.run(other, console=QUIET)
+    protocol.run(other, console=QUIET)
     first = evaluated(config)["test"]["popular"]
     assert recorded(other)[0]["test"]["popular"]["interval_95"] == first["interval_95"]

@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 from sample import interactions
 
-from bert4rec_jax import experiment
 from bert4rec_jax.config import (
     Config,
     DataConfig,
@@ -21,7 +20,8 @@ from bert4rec_jax.config import (
 )
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.setting import open_finished
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.finished import open_finished
 
 QUIET = Console(quiet=True)
 
@@ -51,7 +51,7 @@ def runs(store, tmp_path_factory):
         evaluation=EvaluationConfig(batch_size=64, bootstrap=100, baselines=False),
         workdir=str(folder / "old_run"),
     )
-    experiment.run(old, recipe="old", console=QUIET)
+    protocol.run(old, recipe="old", console=QUIET)
     new = replace(
         old,
         data=replace(old.data, path=str(folder / "new")),
@@ -59,13 +59,13 @@ def runs(store, tmp_path_factory):
         workdir=str(folder / "new_run"),
         init_from=old.workdir,
     )
-    return old, new, experiment.run(new, recipe="new", console=QUIET)
+    return old, new, protocol.run(new, recipe="new", console=QUIET)
 
 
 def test_one_epoch_more_knows_what_thirty_taught(runs, tmp_path):
     _, new, results = runs
     scratch = replace(new, init_from="", workdir=str(tmp_path / "scratch"))
-    without = experiment.run(scratch, recipe="scratch", console=QUIET)
+    without = protocol.run(scratch, recipe="scratch", console=QUIET)
     assert results["test"]["BERT4Rec"]["mrr"] > 1.5 * without["test"]["BERT4Rec"]["mrr"]
 
 
@@ -82,7 +82,7 @@ def test_the_earlier_run_may_be_gone_later(runs, tmp_path):
     old, new, results = runs
     kept = shutil.move(old.workdir, tmp_path / "elsewhere")
     try:
-        again = experiment.run(new, recipe="new", console=QUIET)
+        again = protocol.run(new, recipe="new", console=QUIET)
         assert again["parameters_sha256"] == results["parameters_sha256"]
         assert again["steps"]["resumed_from"] == results["steps"]["done"]
     finally:
@@ -102,4 +102,4 @@ def test_another_model_or_content_is_one_clear_error(runs, tmp_path):
         (replace(new, init_from=""), r"init_from: '.*old_run' -> ''"),
     ):
         with pytest.raises(UserError, match=message):
-            experiment.run(changed, recipe="other", console=QUIET)
+            protocol.run(changed, recipe="other", console=QUIET)

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from bert4rec_jax.programs import keep_programs
+from bert4rec_jax.experiment.programs import keep_programs
 
 
 @pytest.fixture

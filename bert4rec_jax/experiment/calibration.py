@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from bert4rec_jax.corrections import CALIBRATION, Corrections, read_corrections
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation.cold_offset import choose_offset
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.search import Choice
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
+from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections, read_corrections
+from bert4rec_jax.experiment.finished import load_selected
+from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
-from bert4rec_jax.setting import Setting, load_selected
 from bert4rec_jax.training.fit import digest
 
 MOST_CASES = 10_000  # of validation, drawn once, that settings are chosen by

@@ -1,0 +1,184 @@
+"""Opening: the setting of a run, from its config or from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bert4rec_jax.checks import seconds_of
+from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
+from bert4rec_jax.data.prepare import NAMES
+from bert4rec_jax.data.split import Split, first_days, global_time, leave_one_out, train_counts
+from bert4rec_jax.data.store import SequenceStore, is_store
+from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.experiment.inputs import open_cold_items, open_content, open_data
+from bert4rec_jax.experiment.programs import keep_programs
+from bert4rec_jax.experiment.setting import Setting
+from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.known_users import KnownUsers, read_users
+from bert4rec_jax.features.user_encoding import UserEncoding
+from bert4rec_jax.outputs import write_json
+from bert4rec_jax.processes import is_first
+from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform
+from bert4rec_jax.training.checkpoints import check_same_config, read_config
+
+ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
+USER_ENCODING = "user_encoding.json"  # and what makes rows of users
+
+
+def open_setting(config: Config, console: Console, *, finished: bool = False) -> Setting:
+    """Everything before the work: devices, data, questions. Refuses what cannot go on.
+
+    The data of a `finished` run are those it has kept, whatever has become of its log.
+
+    Raises:
+      UserError: the workdir holds another run, the devices do not fit, or see `open_data`,
+        `open_content` and the splits.
+    """
+    workdir = Path(config.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {workdir} is a file; give a folder with --workdir")
+    mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)
+    if platform(mesh) != "cpu":
+        keep_programs()
+    saved = read_config(workdir / "checkpoints")
+    if saved is not None:  # before anything in the folder is touched
+        check_same_config(saved, to_json(config), workdir)
+    source = store = open_data(config.data, workdir, console, finished=finished)
+    for batch_size in (config.training.batch_size, config.evaluation.batch_size):
+        check_divides(mesh, batch_size=batch_size, num_rows=store.catalog.num_rows)
+    if config.model.times and not store.timed:
+        raise UserError(
+            f"model.times is on, but {store.path} has no timestamps; prepare the log with its "
+            "column of times, or leave it off"
+        )
+    repeats = config.data.repeats
+    if repeats and not (config.masking.own_negatives or config.training.in_batch_negatives):
+        raise UserError(
+            "masking.own_negatives is False; expected True with data.repeats: an item of the "
+            "history can be the answer, so it has to compete in training (--masking.own-negatives)"
+        )
+    if repeats and config.evaluation.sampled:
+        raise UserError(
+            "evaluation.sampled is True; expected False with data.repeats: the published protocol "
+            "draws among items that were not seen"
+        )
+    thumbs = config.data.thumbs or default_thresholds(
+        store.manifest["source"].get("max_rating"), read=config.reads_thumbs
+    )
+    if config.data.split == "cold-items":
+        folder = workdir / "without_cold_items"
+        store, split = open_cold_items(store, folder, repeats=repeats)
+    elif config.data.split == "global-time":
+        split = global_time(
+            store,
+            quantile=config.data.time_quantile,
+            test_from=seconds_of(config.data.test_from) if config.data.test_from else None,
+            repeats=repeats,
+        )
+    elif config.data.targets == "liked":
+        split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP, repeats=repeats)
+    else:
+        split = leave_one_out(store, repeats=repeats)
+    like = None
+    if config.data.content == "catalog" and config.init_from:
+        made = _kept_encoding(config, ENCODING, lambda setting: setting.encoding, console)
+        like = Encoding.from_json(made) if made else None
+    content = open_content(config.data, store, train_counts(store, split.train_stop), console, like)
+    if not len(split.validation):
+        reasons = "; ".join(f"{n:,} {why}" for why, n in split.validation.dropped.items())
+        raise UserError(
+            f"no user of {store.path} can be asked on validation: {reasons or 'there is none'}. "
+            "Prepare a log whose users have several different items, or another --data.split"
+        )
+    users = _open_users(config, store, split, console) if config.data.users else None
+    evaluation = config.evaluation
+    evaluator = Evaluator(
+        store,
+        mesh=mesh,
+        batch_size=evaluation.batch_size,
+        item_chunk=evaluation.item_chunk,
+        thumbs=thumbs,
+        users=None if users is None else users.matrix,
+        repeats=repeats,
+    )
+    days = first_days(store, split.refit_stop) if config.model.times else None
+    return Setting(config, mesh, source, store, split, thumbs, content, evaluator, days, users)
+
+
+def reopen(workdir: Path, console: Console) -> Setting:
+    """The setting of a run that was trained, perhaps not to its end, from its folder.
+
+    Raises:
+      UserError: the folder holds no run; or see `open_setting`.
+    """
+    values = read_config(workdir / "checkpoints")
+    if values is None and (workdir / "manifest.json").is_file():
+        raise UserError(f"{workdir} is a bundle or a store; give the folder of a run (its workdir)")
+    if values is None:
+        raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
+    config = replace(from_json(values), workdir=str(workdir))
+    if not fits(config.mesh.data, config.mesh.model):
+        config = replace(config, mesh=MeshConfig())  # trained on other devices than these
+    _require_inputs(config, workdir)
+    return open_setting(config, console, finished=True)
+
+
+def _open_users(config: Config, store: SequenceStore, split: Split, console: Console) -> KnownUsers:
+    """What is known of a log's users; only those with training rows shape the columns."""
+    made = None
+    if config.init_from:
+        made = _kept_encoding(config, USER_ENCODING, lambda setting: setting.user_encoding, console)
+    return read_users(
+        Path(config.data.users),
+        store.user_ids(),
+        split.train_stop > store.offsets[:-1],
+        like=UserEncoding.from_json(made) if made else None,
+        notify=lambda sentence: console.print(sentence, highlight=False),
+    )
+
+
+def _kept_encoding(
+    config: Config,
+    name: str,
+    of: Callable[[Setting], Encoding | UserEncoding | None],
+    console: Console,
+) -> dict[str, Any] | None:
+    """An encoding of the run that this one begins from, in JSON; kept, as that may be removed."""
+    workdir = Path(config.workdir)
+    kept = workdir / name
+    if not (workdir / "checkpoints").is_dir():
+        encoding = of(reopen(Path(config.init_from), console))
+        if encoding is None:
+            return None
+        values = encoding.to_json()
+        if is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(kept, values)
+        return values
+    return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
+
+
+def _require_inputs(config: Config, workdir: Path) -> None:
+    """Refuse to look for a run's inputs from another folder than it was trained in.
+
+    Raises:
+      UserError: one that was given relative to that folder is not there.
+    """
+    kept = {"path": is_store(workdir / "data") or config.data.path in NAMES}
+    kept["content"] = config.data.content == "catalog"
+    for name in ("path", "content", "users"):
+        given = str(getattr(config.data, name))
+        if given and not (kept.get(name) or Path(given).exists()):
+            raise UserError(
+                f"{workdir} was trained with data.{name} {given}, which does not exist as seen "
+                f"from {Path.cwd()}; run this in the folder that the training ran in, or put it "
+                "back"
+            )

@@ -1,0 +1,171 @@
+"""Protocol: train, select, calibrate, test beside baselines, show and record.
+
+This is what `train.py` runs. It composes the other parts and computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from rich.console import Console
+
+from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.evaluation import ledger
+from bert4rec_jax.evaluation.evaluator import Ranking
+from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics
+from bert4rec_jax.evaluation.tuning import Grid, check_grids
+from bert4rec_jax.experiment import environment
+from bert4rec_jax.experiment.calibration import calibrate
+from bert4rec_jax.experiment.display import introduce, show
+from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.opening import open_setting
+from bert4rec_jax.experiment.record import describe_data, record
+from bert4rec_jax.experiment.selection import select, train_on_all
+from bert4rec_jax.experiment.testing import ask_all, check_own
+from bert4rec_jax.outputs import write_json
+from bert4rec_jax.processes import is_first, start_processes
+from bert4rec_jax.sharding import cores_as_devices
+from bert4rec_jax.training.fit import digest
+
+
+def run(
+    config: Config,
+    *,
+    recipe: str = "run",
+    console: Console | None = None,
+    baselines: Mapping[str, Grid] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Run a config to its end, or continue where an earlier run of it in the same workdir stopped.
+
+    A finished run is evaluated again; what earlier commands found out about the same parameters,
+    corrections and cases stays beside what this one finds.
+
+    Args:
+      config: all settings.
+      recipe: what the run is called in its output and in `metrics.json`.
+      console: shows progress and tables; None for the terminal, `Console(quiet=True)` for nothing.
+      baselines: name -> grid of one that is tuned and tested beside the usual ones, also where
+        the config leaves these out.
+
+    Returns:
+      What is written to `WORKDIR/metrics.json`.
+
+    Raises:
+      UserError: anything the user can fix.
+      Interrupted: asked to stop; the state is saved, and the same call continues.
+    """
+    check_own(baselines)
+    start_processes()
+    cores_as_devices(
+        config.training.batch_size,
+        config.evaluation.batch_size,
+        data=config.mesh.data,
+        model=config.mesh.model,
+    )
+    console = console or Console(quiet=not is_first())
+    setting = open_setting(config, console)
+    path = Path(config.workdir) / METRICS
+    earlier = read_metrics(path)  # by all processes, before one writes
+    check_grids(baselines, setting.store, setting.split.train_stop)
+    introduce(setting, recipe, console)
+    started = time.monotonic()
+    fitted = select(setting, console)
+    trained = time.monotonic()
+    corrections = calibrate(setting, fitted.params, console)
+    tested = ask_all(
+        setting,
+        fitted.params,
+        setting.trained(setting.split.refit_stop),
+        corrections,
+        fitted.validations,
+        console,
+        test=config.evaluation.test,
+        baselines=baselines,
+    )
+    results = {
+        "recipe": recipe,
+        "config": to_json(config),
+        "data": describe_data(setting),
+        "device": environment.describe(setting.mesh),
+        "seconds": {
+            "training": round(trained - started, 1),
+            "evaluation": round(time.monotonic() - trained, 1),
+        },
+        "steps": {
+            "done": fitted.last_step,
+            "best": fitted.step,
+            "resumed_from": fitted.resumed_from,
+        },
+        "parameters_sha256": {
+            "tested": digest(fitted.params),
+            "after_last_step": fitted.last_digest,
+        },
+        "corrections_sha256": corrections.digest,
+        **tested.to_json(),
+    }
+    results = joined(results, earlier)
+    if is_first():
+        parameters = results["parameters_sha256"]["tested"]
+        record(setting, tested, "train", parameters, corrections)
+        write_json(path, results)
+        show(setting, tested, console)
+        console.print(f"Written: {path}", highlight=False)
+    if config.final_fit:
+        train_on_all(setting, fitted.step, console)
+    return results
+
+
+def evaluate(
+    workdir: str | PathLike[str],
+    *,
+    exported: Mapping[str, Callable[..., Ranking]] | None = None,
+    console: Console | None = None,
+    baselines: Mapping[str, Grid] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Test the best checkpoint of a run, finished or not, and show the same tables.
+
+    Args:
+      workdir: of the run.
+      exported: name -> another form of the model to test beside it, asked with the store before the
+        arguments of `comparison.Ask`.
+      console: where tables go.
+      baselines: as for `run`.
+
+    Raises:
+      UserError: the folder holds no checkpoint that can be read, or may not be written to; or a
+        baseline's name is taken.
+    """
+    check_own(baselines)
+    start_processes()
+    console = console or Console(quiet=not is_first())
+    if is_first():
+        ledger.require_writable(Path(workdir))
+    finished = open_finished(Path(workdir), console)
+    setting, best = finished.setting, finished.best
+    check_grids(baselines, setting.store, setting.split.train_stop)
+    tested = ask_all(
+        setting,
+        best.state.params,
+        finished.trained,
+        finished.corrections,
+        finished.validations,
+        console,
+        test=True,
+        exported=exported or {},
+        baselines=baselines,
+    )
+    parameters = digest(best.state.params)
+    if is_first():
+        record(setting, tested, "evaluate", parameters, finished.corrections)
+        show(setting, tested, console)
+    return {
+        "steps": {"tested": best.step},
+        "parameters_sha256": {"tested": parameters},
+        "corrections_sha256": finished.corrections.digest,
+        **tested.to_json(),
+    }

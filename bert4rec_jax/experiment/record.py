@@ -1,0 +1,67 @@
+"""Record: what a run says of its data, and the trace of having read the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bert4rec_jax.data.split import Cases
+from bert4rec_jax.evaluation import ledger
+from bert4rec_jax.evaluation.rank_file import RankFile, cases_sha256
+from bert4rec_jax.experiment import environment
+from bert4rec_jax.experiment.corrections import Corrections
+from bert4rec_jax.experiment.setting import Setting
+from bert4rec_jax.experiment.testing import Tested
+
+
+def describe_data(setting: Setting) -> dict[str, Any]:
+    """The data and its questions, as JSON values."""
+    source, store, split = setting.source, setting.store, setting.split
+
+    def cases(found: Cases, name: str = "") -> dict[str, Any]:
+        among, repeats = split.within.get(name), setting.config.data.repeats
+        return {
+            "cases": len(found),
+            "left_out": dict(found.dropped),
+            "cases_sha256": cases_sha256(found, store, within=among, repeats=repeats),
+        }
+
+    return {
+        "fingerprint": store.fingerprint,
+        "catalog_fingerprint": store.catalog.fingerprint,
+        "source": store.manifest["source"],
+        "users": source.num_users,
+        "items": len(source.catalog),
+        "interactions": source.num_interactions,
+        "split": split.name,
+        "validation": cases(split.validation),
+        **{name: cases(found, name) for name, found in setting.tested().items()},
+    }
+
+
+def record(
+    setting: Setting, tested: Tested, command: str, parameters: str, corrections: Corrections
+) -> None:
+    """Leave a trace of having read the test split."""
+    if tested.comparison.assessments:
+        sets = setting.tested()
+        ranks = RankFile.of(
+            {
+                name: {model: answer.ranks for model, answer in answers.items()}
+                for name, answers in tested.comparison.rankings.items()
+            },
+            sets,
+            setting.store,
+            within=setting.split.within,
+            repeats=setting.config.data.repeats,
+            parameters=parameters,
+            corrections=corrections.digest,
+        )
+        about = {
+            "command": command,
+            "split": setting.split.name,
+            "data": setting.store.fingerprint,
+            "parameters_sha256": parameters,
+            "device": environment.describe(setting.mesh),
+        }
+        ledger.record(Path(setting.config.workdir), tested.comparison, sets, ranks, about=about)

@@ -1,0 +1,121 @@
+"""Selection: train until the best validation, and anew where a split or the config asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bert4rec_jax.config import differences, to_json
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.metrics import summary
+from bert4rec_jax.experiment.finished import FINAL, REFIT, as_served, open_finished
+from bert4rec_jax.experiment.setting import Setting
+from bert4rec_jax.training.fit import TrainResult, fit
+from bert4rec_jax.training.growth import earlier_tokens, grown_state
+from bert4rec_jax.training.step import TrainState
+
+
+def select(setting: Setting, console: Console) -> TrainResult:
+    """Train until the best validation; where the split asks for it, once more on all up to T."""
+    config, split = setting.config, setting.split
+    trained = setting.trained(split.train_stop)
+
+    def validate(params: Any) -> dict[str, float]:
+        return summary(setting.ask(params, trained, split.validation).ranks)
+
+    workdir, data = Path(config.workdir), setting.training_data
+    initial = partial(_grown, setting, console) if config.init_from else None
+    selected = fit(
+        config,
+        data,
+        mesh=setting.mesh,
+        stop=split.train_stop,
+        folder=workdir,
+        console=console,
+        title="training",
+        validate=validate,
+        initial=initial,
+    )
+    if not split.refits:
+        return selected
+    refitted = fit(
+        config,
+        data,
+        mesh=setting.mesh,
+        stop=split.refit_stop,
+        folder=workdir / REFIT,
+        console=console,
+        title="refit up to T",
+        validate=None,
+        steps=selected.step,
+        initial=initial,
+    )
+    return replace(refitted, validations=selected.validations)
+
+
+def train_on_all(setting: Setting, steps: int, console: Console) -> None:
+    """Train the model that is served, which is never tested: nothing is held out from it."""
+    config = setting.config
+    fit(
+        config,
+        setting.training_data,
+        mesh=setting.mesh,
+        stop=np.asarray(setting.store.offsets[1:]),
+        folder=Path(config.workdir) / FINAL,
+        console=console,
+        title="final fit on all events",
+        validate=None,
+        steps=steps,
+        initial=partial(_grown, setting, console) if config.init_from else None,
+    )
+
+
+def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
+    """The first state of a run that begins from an earlier one.
+
+    Raises:
+      UserError: the earlier run cannot be read, or its model is another one.
+    """
+    config = setting.config
+    try:
+        earlier = as_served(open_finished(Path(config.init_from), console), console)
+    except UserError as error:
+        raise UserError(
+            f"cannot begin from {config.init_from}: {error}. An earlier run is opened with the "
+            "data and the content that it was trained on, so keep these in folders of their own"
+        ) from None
+    then = earlier.setting.config
+    as_then = replace(config, model=then.model)
+    as_then = replace(as_then, data=replace(config.data, max_length=then.data.max_length))
+    changed = differences(to_json(as_then), to_json(config))
+    if changed:
+        listed = "\n  ".join(changed)
+        raise UserError(
+            f"{config.init_from} trained another model:\n  {listed}\nleave these settings out to "
+            "take those of the earlier run"
+        )
+    if earlier.setting.encoding != setting.encoding:
+        raise UserError(
+            f"{config.init_from} was trained on content with other columns; use the same "
+            "data.content, and make a folder for it with `bert4rec features --like CONTENT`"
+        )
+    if earlier.setting.user_encoding != setting.user_encoding:
+        with_or_without = "without" if earlier.setting.user_encoding is None else "with"
+        raise UserError(
+            f"{config.init_from} was trained {with_or_without} user features; go on "
+            f"{with_or_without} --data.users to begin from it"
+        )
+    catalog = setting.store.catalog
+    tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained)
+    kept = int((tokens[catalog.is_item()] >= 0).sum())
+    console.print(
+        f"  beginning from step {earlier.best.step:,} of {config.init_from}, which knows {kept:,} "
+        f"of {len(catalog):,} items",
+        highlight=False,
+    )
+    return grown_state(setting.mesh, fresh, earlier.best.state, tokens)

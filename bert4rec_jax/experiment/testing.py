@@ -1,0 +1,141 @@
+"""Testing: the model and tuned baselines beside each other on the test cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from bert4rec_jax.data.split import Cases, train_counts
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation import sampled
+from bert4rec_jax.evaluation.baselines import Baseline
+from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
+from bert4rec_jax.evaluation.evaluator import Ranking
+from bert4rec_jax.evaluation.rank_file import check_names
+from bert4rec_jax.evaluation.tuning import GRIDS, SPECIAL, Grid, TunedBaseline, tune, tune_all
+from bert4rec_jax.experiment.corrections import Corrections
+from bert4rec_jax.experiment.setting import NAMES, Setting
+from bert4rec_jax.outputs import write_arrays
+from bert4rec_jax.processes import is_first
+
+
+@dataclass(frozen=True)
+class Tested:
+    """All models beside each other on test, and how each was chosen."""
+
+    comparison: Comparison
+    validation: Mapping[str, Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """`validation` and each test set: model -> metrics."""
+        return {"validation": self.validation, **self.comparison.to_json()}
+
+
+def ask_all(
+    setting: Setting,
+    params: Any,
+    trained: npt.NDArray[np.bool_],
+    corrections: Corrections,
+    validations: list[dict[str, float]],
+    console: Console,
+    *,
+    test: bool,
+    baselines: Mapping[str, Grid],
+    exported: Mapping[str, Callable[..., Ranking]] = MappingProxyType({}),
+) -> Tested:
+    """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
+    config, store, evaluator = setting.config, setting.store, setting.evaluator
+    if test:
+        console.print("Ranking the whole catalog for every test user, baselines included ...")
+    counts = train_counts(store, setting.split.refit_stop)
+    model = setting.name
+    validation: dict[str, Mapping[str, Any]] = {}
+    if validations:
+        best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
+        alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
+        validation[model] = alone
+        if corrections.moves and corrections.validation is not None:
+            validation[model] = {name: round(v, 6) for name, v in corrections.validation.items()}
+            validation[f"{model} alone"] = alone
+    tuned = _tuned(setting, baselines)
+    for name, choice in tuned.items():
+        validation[name] = {
+            "ndcg@10": round(choice.chosen.ndcg, 6),
+            "settings": dict(choice.chosen.settings),
+            "trials": len(choice.trials),
+        }
+
+    if not test:
+        return Tested(Comparison({}, {}, {}), validation)
+
+    models: dict[str, Ask] = {model: partial(setting.ask, params, trained, corrections=corrections)}
+    if corrections.moves:
+        models[f"{model} alone"] = partial(
+            setting.ask, params, trained, corrections=Corrections(corrections.offset_alone)
+        )
+    models |= {
+        name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()
+    }
+    for name, choice in tuned.items():
+        models[name] = partial(evaluator.rank_scorer, choice.baseline)
+    check_names(models)
+    sets = setting.tested()
+    for name in [name for name, cases in sets.items() if not len(cases)]:
+        console.print(f"  {name}: no case is left to ask", highlight=False)
+        del sets[name]
+    lists: Mapping[str, Any] = {}
+    if config.evaluation.sampled and sets:
+        lists = sampled.draws(next(iter(sets.values())), store, counts)
+        if is_first():
+            write_arrays(Path(config.workdir) / "sampled_candidates.npz", lists)
+    comparison = compare(
+        models,
+        sets,
+        store,
+        counts=counts,
+        resamples=config.evaluation.bootstrap,
+        sampled_lists=lists,
+        within=setting.split.within,
+    )
+    return Tested(comparison, validation)
+
+
+def _tuned(setting: Setting, own: Mapping[str, Grid]) -> dict[str, TunedBaseline]:
+    """The usual baselines, unless the config leaves them out, and those that were given."""
+    config, store, split = setting.config, setting.store, setting.split
+
+    def rank(baseline: Baseline, cases: Cases) -> npt.NDArray[np.int64]:
+        return setting.evaluator.rank_scorer(baseline, cases).ranks
+
+    found: dict[str, TunedBaseline] = {}
+    if config.evaluation.baselines:
+        found = tune_all(
+            store,
+            split,
+            rank,
+            content=setting.content,
+            request_time=config.model.times,
+            repeats=config.data.repeats,
+        )
+    for name, grid in own.items():
+        found[name] = tune(grid(store, split.train_stop), store=store, split=split, rank=rank)
+    return found
+
+
+def check_own(baselines: Mapping[str, Grid]) -> None:
+    """Refuse names that a results table has already, before any work is done."""
+    if not isinstance(baselines, Mapping):
+        raise UserError(f"baselines is a {type(baselines).__name__}; expected a dict, name -> grid")
+    check_names(baselines)
+    models = [name for kind in NAMES.values() for name in (kind, f"{kind} alone")]
+    for name in baselines:
+        if name in (*models, *GRIDS, *SPECIAL):
+            raise UserError(f"baseline {name!r} is there already; give yours another name")
