@@ -29,8 +29,8 @@ ALLOWED = {
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     # What train.py runs: it composes the parts above.
     "experiment": {
-        "config", "data", "evaluation", "features", "models", "outputs", "processes", "sharding",
-        "training",
+        "config", "data", "evaluation", "features", "locks", "models", "outputs", "processes",
+        "sharding", "training",
     },
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.
     "serving": {

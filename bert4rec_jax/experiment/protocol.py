@@ -26,7 +26,9 @@ from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.experiment.record import describe_data, record
 from bert4rec_jax.experiment.selection import select, train_on_all
+from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import ask_all, check_own
+from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, start_processes
 from bert4rec_jax.sharding import cores_as_devices
@@ -56,7 +58,7 @@ def run(
       What is written to `WORKDIR/metrics.json`.
 
     Raises:
-      UserError: anything the user can fix.
+      UserError: anything the user can fix, such as another run that is training in the workdir.
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
     check_own(baselines)
@@ -69,55 +71,10 @@ def run(
     )
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)
-    path = Path(config.workdir) / METRICS
-    earlier = read_metrics(path)  # by all processes, before one writes
     check_grids(baselines, setting.store, setting.split.train_stop)
     introduce(setting, recipe, console)
-    started = time.monotonic()
-    fitted = select(setting, console)
-    trained = time.monotonic()
-    corrections = calibrate(setting, fitted.params, console)
-    tested = ask_all(
-        setting,
-        fitted.params,
-        setting.trained(setting.split.refit_stop),
-        corrections,
-        fitted.validations,
-        console,
-        test=config.evaluation.test,
-        baselines=baselines,
-    )
-    results = {
-        "recipe": recipe,
-        "config": to_json(config),
-        "data": describe_data(setting),
-        "device": environment.describe(setting.mesh),
-        "seconds": {
-            "training": round(trained - started, 1),
-            "evaluation": round(time.monotonic() - trained, 1),
-        },
-        "steps": {
-            "done": fitted.last_step,
-            "best": fitted.step,
-            "resumed_from": fitted.resumed_from,
-        },
-        "parameters_sha256": {
-            "tested": digest(fitted.params),
-            "after_last_step": fitted.last_digest,
-        },
-        "corrections_sha256": corrections.digest,
-        **tested.to_json(),
-    }
-    results = joined(results, earlier)
-    if is_first():
-        parameters = results["parameters_sha256"]["tested"]
-        record(setting, tested, "train", parameters, corrections)
-        write_json(path, results)
-        show(setting, tested, console)
-        console.print(f"Written: {path}", highlight=False)
-    if config.final_fit:
-        train_on_all(setting, fitted.step, console)
-    return results
+    with training_in(Path(config.workdir)):
+        return _results(setting, recipe, baselines, console)
 
 
 def evaluate(
@@ -169,3 +126,57 @@ def evaluate(
         "corrections_sha256": finished.corrections.digest,
         **tested.to_json(),
     }
+
+
+def _results(
+    setting: Setting, recipe: str, baselines: Mapping[str, Grid], console: Console
+) -> dict[str, Any]:
+    """Train, calibrate, test, record; what `run` returns."""
+    config = setting.config
+    path = Path(config.workdir) / METRICS
+    earlier = read_metrics(path)  # by all processes, before one writes
+    started = time.monotonic()
+    fitted = select(setting, console)
+    trained = time.monotonic()
+    corrections = calibrate(setting, fitted.params, console)
+    tested = ask_all(
+        setting,
+        fitted.params,
+        setting.trained(setting.split.refit_stop),
+        corrections,
+        fitted.validations,
+        console,
+        test=config.evaluation.test,
+        baselines=baselines,
+    )
+    results = {
+        "recipe": recipe,
+        "config": to_json(config),
+        "data": describe_data(setting),
+        "device": environment.describe(setting.mesh),
+        "seconds": {
+            "training": round(trained - started, 1),
+            "evaluation": round(time.monotonic() - trained, 1),
+        },
+        "steps": {
+            "done": fitted.last_step,
+            "best": fitted.step,
+            "resumed_from": fitted.resumed_from,
+        },
+        "parameters_sha256": {
+            "tested": digest(fitted.params),
+            "after_last_step": fitted.last_digest,
+        },
+        "corrections_sha256": corrections.digest,
+        **tested.to_json(),
+    }
+    results = joined(results, earlier)
+    if is_first():
+        parameters = results["parameters_sha256"]["tested"]
+        record(setting, tested, "train", parameters, corrections)
+        write_json(path, results)
+        show(setting, tested, console)
+        console.print(f"Written: {path}", highlight=False)
+    if config.final_fit:
+        train_on_all(setting, fitted.step, console)
+    return results

@@ -16,7 +16,9 @@ from bert4rec_jax.config import (
     ModelConfig,
     TrainingConfig,
 )
+from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.experiment import protocol
+from bert4rec_jax.locks import locked
 
 QUIET = Console(quiet=True)
 
@@ -80,3 +82,10 @@ def test_intervals_of_a_baseline_are_the_same_for_all_seeds(config, tmp_path):
     protocol.run(other, console=QUIET)
     first = evaluated(config)["test"]["popular"]
     assert recorded(other)[0]["test"]["popular"]["interval_95"] == first["interval_95"]
+
+
+def test_a_folder_in_which_another_run_trains_is_left_alone(config):
+    before = recorded(config)
+    with locked(Path(config.workdir)), pytest.raises(TemporaryError, match="another process is tr"):
+        evaluated(config)
+    assert recorded(config) == before

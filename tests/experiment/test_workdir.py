@@ -1,0 +1,66 @@
+"""One training at a time in a workdir: what is held, by whom, and until when."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.experiment import workdir
+from bert4rec_jax.experiment.workdir import training_in
+from bert4rec_jax.locks import locked
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from bert4rec_jax.experiment.workdir import training_in
+with training_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tmp_path):
+    folder = tmp_path / "runs" / "run"
+    with training_in(folder):
+        with pytest.raises(TemporaryError, match=r"another process is training in .*runs/run; run"):
+            training_in(folder).__enter__()
+        with training_in(tmp_path / "runs" / "other"):
+            pass
+    with training_in(folder):
+        pass
+
+
+def test_a_process_that_was_killed_lets_go(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDS, tmp_path], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(TemporaryError, match="another process"):
+        training_in(tmp_path).__enter__()
+    process.kill()
+    process.wait()
+    with training_in(tmp_path):
+        pass
+
+
+def test_every_process_of_a_run_learns_that_the_first_did_not_get_it(tmp_path, monkeypatch):
+    """The second process asks for no lock; what `everywhere` finds is the answer for all."""
+    monkeypatch.setattr(workdir, "is_first", lambda: False)
+    with locked(tmp_path), training_in(tmp_path):
+        pass
+    monkeypatch.setattr(workdir, "everywhere", lambda here: False)
+    with pytest.raises(TemporaryError, match="another process"):
+        training_in(tmp_path).__enter__()
+
+
+def test_where_nothing_can_be_held_training_goes_on(tmp_path, monkeypatch):
+    """A file system without locks; a folder that cannot be made is an error of whoever writes."""
+    (tmp_path / "file").write_text("")
+    with training_in(tmp_path / "file" / "run"):
+        pass
+
+    def no_locks(folder):
+        raise OSError("locks are not supported")
+
+    monkeypatch.setattr(workdir, "locked", no_locks)
+    with training_in(tmp_path), training_in(tmp_path):
+        pass
