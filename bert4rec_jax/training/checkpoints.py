@@ -1,12 +1,13 @@
-"""Checkpoints: the train state, and what is needed to know that it belongs to this run.
+"""Checkpoints: the train state, with a record that tells which run it belongs to.
 
-Orbax writes; three things are ours: what a checkpoint says of its run, which checkpoints stay (the
-newest and the best), and what happens when one cannot be read (the one before it is taken).
+Orbax writes the files. This module adds the record, decides which checkpoints are kept (the newest
+and the best), and falls back to the previous checkpoint when one cannot be read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -35,16 +36,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a checkpoint knows of its run, as JSON values.
+    """What a checkpoint stores about its run, as JSON values.
 
     Attributes:
       config: the run's config in JSON form.
-      catalog: fingerprint of the catalog, which gives the rows of the item table their meaning.
+      catalog: fingerprint of the catalog, which maps rows of the item table to items.
       data: fingerprint of the prepared data.
-      content: fingerprint of the items' content, empty without.
       validations: one dict per validation so far: `step` and the metrics.
-      checksum: of the state that is saved beside the record.
-      users: fingerprint of what is known of users, empty without.
+      checksum: checksum of the state that is saved with the record.
+      content: fingerprint of the item features, empty without any.
+      users: fingerprint of the user features, empty without any.
     """
 
     config: dict[str, Any]
@@ -58,7 +59,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read back."""
+    """A restored checkpoint."""
 
     step: int
     state: TrainState
@@ -69,14 +70,15 @@ class Checkpoints:
     """The checkpoints of one run in one folder.
 
     Args:
-      folder: where they are; made where a training begins.
-      metric: the validation metric that makes a checkpoint the best.
-      keep: how many of the newest stay, beside the best. None to read only: nothing in the folder
-        is made, renamed or removed, for a training may be writing there.
-      warn: told of every checkpoint that had to be passed over.
+      folder: where they are stored; created when training.
+      metric: the validation metric that decides which checkpoint is the best.
+      keep: how many of the newest checkpoints to keep in addition to the best. None opens the
+        folder read-only: nothing in it is created, renamed or removed, because a training may be
+        writing there.
+      warn: called with a message for every checkpoint that cannot be read.
 
     Raises:
-      UserError: the folder cannot be made or read.
+      UserError: the folder cannot be created or read.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def save(self, state: TrainState, record: RunRecord) -> None:
-        """Start saving; writing goes on in the background.
+        """Start saving; the files are written in the background.
 
         Raises:
           UserError: an earlier save failed, or this one cannot start.
@@ -98,14 +100,14 @@ class Checkpoints:
         signed = replace(record, checksum=checksum(state))
         now = record.validations[-1] if record.validations else None
         metrics = now if now and now["step"] == step else None
-        self.wait()  # what fails here is an earlier save, not this one
+        self.wait()  # an error raised here is about an earlier save
         with self._failures(step):
             if step in self.steps():
                 if metrics is None or self._manager.metrics(step) is not None:
                     return
-                # Saved on an interruption, validated since: the new one knows its metrics.
+                # The step was saved on an interruption and validated later: save it with metrics.
                 self._manager.delete(step)
-            with _without_warnings():  # of a checkpoint without metrics, which is meant
+            with _without_warnings():  # Orbax warns about missing metrics
                 saved = self._manager.save(
                     step,
                     metrics=metrics,
@@ -121,10 +123,10 @@ class Checkpoints:
             )
 
     def check(self) -> None:
-        """Raise what went wrong while writing in the background.
+        """Raise the error of a failed background write, if there was one.
 
         Raises:
-          UserError: names the last good checkpoint.
+          UserError: a write failed; the message names the last good checkpoint.
         """
         with self._failures(None):
             self._manager.check_for_errors()
@@ -133,13 +135,13 @@ class Checkpoints:
         """Wait until everything is on disk.
 
         Raises:
-          UserError: names the last good checkpoint.
+          UserError: a write failed; the message names the last good checkpoint.
         """
         with self._failures(None):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for what is being written and let go of the folder."""
+        """Wait for pending writes and close the folder."""
         with contextlib.suppress(Exception):
             self._manager.close()
 
@@ -150,18 +152,19 @@ class Checkpoints:
     def restore_latest(
         self, abstract: TrainState, mesh: Mesh, current: RunRecord
     ) -> Checkpoint | None:
-        """The newest checkpoint that can be read, laid out over the mesh; None without any.
+        """Restore the newest readable checkpoint, sharded over the mesh; None if there are none.
 
-        Where one cannot be read, the one before it is taken; a training renames it to
-        `STEP.corrupt`.
+        If a checkpoint cannot be read, the one before it is tried. When training, the unreadable
+        one is renamed to `STEP.corrupt`.
 
         Args:
-          abstract: shapes and types of the state.
+          abstract: shapes and dtypes of the state.
           mesh: devices to restore to; they may differ from those that saved.
-          current: the record of the run that wants to go on.
+          current: the record of the run that is to be continued.
 
         Raises:
-          UserError: the checkpoint belongs to another config or catalog; or none can be read.
+          UserError: the checkpoint belongs to another config, catalog, data or features; or none
+            can be read.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -183,10 +186,11 @@ class Checkpoints:
     def restore(
         self, step: int, abstract: TrainState, mesh: Mesh, current: RunRecord
     ) -> Checkpoint:
-        """One checkpoint.
+        """Restore one checkpoint; arguments as for `restore_latest`.
 
         Raises:
-          UserError: it is not there, cannot be read, or belongs to another config or catalog.
+          UserError: it does not exist, cannot be read, or belongs to another config, catalog, data
+            or features.
         """
         restored = self._try(step, abstract, mesh, current) if step in self.steps() else None
         if restored is None:
@@ -194,7 +198,7 @@ class Checkpoints:
         return restored
 
     def best_steps(self, validations: list[dict[str, float]]) -> list[int]:
-        """Validated steps that still have a checkpoint, best first; among equals the later."""
+        """Validated steps that still have a checkpoint, best first; of equals the later first."""
         saved = set(self.steps())
         ranked = sorted(validations, key=lambda v: (v[self._metric], v["step"]), reverse=True)
         return [int(v["step"]) for v in ranked if v["step"] in saved]
@@ -215,13 +219,13 @@ class Checkpoints:
         state = self._read(step, lambda: self._manager.restore(step, args=args)["state"])
         if state is None:
             return None
-        if checksum(state) != record.checksum:  # of all processes' parts, so they agree
+        if checksum(state) != record.checksum:  # over all shards, so all processes agree
             self._unreadable(step, "its content does not match its checksum")
             return None
         return Checkpoint(step, state, record)
 
     def _read(self, step: int, read: Callable[[], T]) -> T | None:
-        """What was read, or None in every process when it could not be read in one."""
+        """The result of `read`; None in every process if it fails in any of them."""
         found, reason = None, "another process could not read it"
         try:
             found = read()
@@ -244,8 +248,13 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         """Rename a damaged checkpoint, so that later saves of the same step are not refused."""
         self._manager.close()
-        damaged = self._folder / str(step)
+        self._rename(step)
+        self._manager = self._open()
+
+    def _rename(self, step: int) -> None:
+        """In the first process, while all wait."""
         if jax.process_index() == 0:
+            damaged = self._folder / str(step)
             target = damaged.with_name(f"{step}{_CORRUPT}")
             number = 1
             while target.exists():
@@ -253,11 +262,14 @@ class Checkpoints:
                 target = damaged.with_name(f"{step}{_CORRUPT}.{number}")
             damaged.rename(target)
         barrier(f"checkpoint {step} is set aside")
-        self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        options = _reading() if self._keep is None else self._training(self._keep)
-        return _manager(self._folder, options)
+        if self._keep is None:
+            return _manager(self._folder, _reading())
+        for step in _without_metrics(self._folder):
+            self._unreadable(step, "its metrics are damaged")
+            self._rename(step)
+        return _manager(self._folder, self._training(self._keep))
 
     def _training(self, keep: int) -> ocp.CheckpointManagerOptions:
         best = BestN(get_metric_fn=self._of, n=1, keep_checkpoints_without_metrics=False)
@@ -274,7 +286,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _failures(self, step: int | None) -> Iterator[None]:
-        """Turn a failed write into one clear error."""
+        """Turn any failure into a `TemporaryError` that names the last good checkpoint."""
         try:
             yield
         except UserError:
@@ -290,7 +302,7 @@ class Checkpoints:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The config of the run whose checkpoints lie in `folder`, in JSON form; None without any.
+    """The config, in JSON form, of the run whose checkpoints are in `folder`; None without any.
 
     Raises:
       TemporaryError: the folder cannot be read.
@@ -315,16 +327,32 @@ def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.Checkpo
         ) from error
 
 
+def _without_metrics(folder: Path) -> list[int]:
+    """Steps whose metrics are damaged: where there is one, Orbax opens no checkpoint at all.
+
+    All processes find the same, as they see the same files.
+    """
+    damaged = []
+    for file in folder.glob("*/metrics/metrics"):
+        if file.parents[1].name.isdecimal():
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                damaged.append(int(file.parents[1].name))
+    barrier(f"{len(damaged)} damaged metrics")
+    return sorted(damaged)
+
+
 def _reading() -> ocp.CheckpointManagerOptions:
-    """Nothing in the folder is made or removed."""
-    return ocp.CheckpointManagerOptions(create=False)
+    """Options that create and remove nothing in the folder."""
+    return ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
 
 
 def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
-    """Refuse to continue a run with other settings.
+    """Check that a run is continued with the same settings.
 
     Raises:
-      UserError: names every field that differs.
+      UserError: it is not; the message names every field that differs.
     """
     changed = differences(completed(saved), completed(current))
     if changed:
@@ -370,10 +398,11 @@ def _first_line(error: Exception) -> str:
 
 
 def checksum(state: TrainState) -> int:
-    """A number that any change of any bit of the state changes (but for one chance in 2^32).
+    """Checksum of all bits of a state; a corrupted state keeps it with a chance of about 1 in 2^32.
 
-    `sum_i bits_i * odd_i mod 2^32` over all elements, so it is the same on every mesh. Orbax
-    notices missing files, but not every change of their bytes.
+    `sum_i bits_i * odd_i mod 2^32` over all elements, with an odd factor per element: the same on
+    every mesh. It is needed because Orbax notices missing files, but not every change of their
+    bytes.
     """
     return int(_checksum(state))
 
@@ -394,7 +423,7 @@ def _checksum(state: TrainState) -> jax.Array:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Without those that Orbax logs."""
+    """Silence the warnings that Orbax logs."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(max(before, logging.ERROR))

@@ -171,12 +171,13 @@ def damage(folder, how):
 
 
 @pytest.mark.parametrize("how", ["empty folder", "truncated files"])
+@pytest.mark.parametrize("validated", [{}, {2: 0.4}, {3: 0.5}], ids=["none", "before", "damaged"])
 def test_a_damaged_checkpoint_is_passed_over_and_its_step_can_be_saved_again(
-    opened, tmp_path, warnings, how
+    opened, tmp_path, warnings, how, validated
 ):
     checkpoints = opened(keep=3)
     for step in (1, 2, 3):
-        checkpoints.save(state_at(step), record())
+        checkpoints.save(state_at(step), record({s: v for s, v in validated.items() if s <= step}))
         checkpoints.wait()
     damage(tmp_path / "checkpoints" / "3", how)
     checkpoints = opened(keep=3)
