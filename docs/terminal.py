@@ -8,6 +8,7 @@ Runs the command, shows what it prints, and writes one SVG. Nothing is written i
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-WIDTH = 110  # columns of the terminal
+WIDTH = 120  # columns of the terminal
 
 
 def main(output: Path, command: list[str]) -> int:
@@ -26,7 +27,10 @@ def main(output: Path, command: list[str]) -> int:
     console = Console(record=True, width=WIDTH)
     console.print(Text.from_ansi(done.stdout.rstrip("\n")))
     if done.returncode == 0:
-        output.write_text(console.export_svg(title=shlex.join(command)), encoding="utf-8")
+        drawn = console.export_svg(title=shlex.join(command))
+        drawn = re.sub(r"@font-face {.*?}", "", drawn, flags=re.DOTALL)  # would be downloaded
+        lines = (line.rstrip() for line in drawn.splitlines())
+        output.write_text("\n".join(line for line in lines if line) + "\n", encoding="utf-8")
     return done.returncode
 
 

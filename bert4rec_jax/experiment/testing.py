@@ -1,4 +1,4 @@
-"""Testing: the model and tuned baselines beside each other on the test cases."""
+"""Testing: evaluates the model and tuned baselines on the same test cases."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bert4rec_jax.processes import is_first
 
 @dataclass(frozen=True)
 class Tested:
-    """All models beside each other on test, and how each was chosen."""
+    """Test results of all models, and the validation metrics by which each was chosen."""
 
     comparison: Comparison
     validation: Mapping[str, Mapping[str, Any]]
@@ -51,10 +51,15 @@ def ask_all(
     baselines: Mapping[str, Grid],
     exported: Mapping[str, Callable[..., Ranking]] = MappingProxyType({}),
 ) -> Tested:
-    """Tune the baselines; ask them and the model every test case, unless test is to stay unread."""
+    """Tune the baselines, then evaluate them and the model on all test cases if `test` is set.
+
+    Without `test`, no test case is read.
+    """
     config, store, evaluator = setting.config, setting.store, setting.evaluator
     if test:
-        console.print("Ranking the whole catalog for every test user, baselines included ...")
+        console.print(
+            "Ranking the whole catalog for every test user, baselines included ...", highlight=False
+        )
     counts = train_counts(store, setting.split.refit_stop)
     model = setting.name
     validation: dict[str, Mapping[str, Any]] = {}
@@ -109,7 +114,7 @@ def ask_all(
 
 
 def _tuned(setting: Setting, own: Mapping[str, Grid]) -> dict[str, TunedBaseline]:
-    """The usual baselines, unless the config leaves them out, and those that were given."""
+    """Tune the built-in baselines, unless the config turns them off, and the caller's `own`."""
     config, store, split = setting.config, setting.store, setting.split
 
     def rank(baseline: Baseline, cases: Cases) -> npt.NDArray[np.int64]:
@@ -131,7 +136,7 @@ def _tuned(setting: Setting, own: Mapping[str, Grid]) -> dict[str, TunedBaseline
 
 
 def check_own(baselines: Mapping[str, Grid]) -> None:
-    """Refuse names that a results table has already, before any work is done."""
+    """Refuse baseline names that a results table already uses, before any work is done."""
     if not isinstance(baselines, Mapping):
         raise UserError(f"baselines is a {type(baselines).__name__}; expected a dict, name -> grid")
     check_names(baselines)

@@ -1,4 +1,4 @@
-"""What a run tells while it works: a progress bar, JSON lines, TensorBoard and Weights & Biases."""
+"""The training log: a progress bar, JSON lines, TensorBoard events and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.training.wandb_run import open_run
 
 _THUMBS = ("none", "down", "up", "two_up")
-_PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
+_PLAIN_EVERY = 15.0  # seconds between progress lines when there is no terminal for a bar
 
 
 class TrainingLog:
-    """Shows progress and writes `log.jsonl` and events; implements `loop.Reporter`.
+    """Shows progress, writes `log.jsonl` and TensorBoard events; implements `loop.Reporter`.
 
-    On entry, lines of steps after `start` are dropped: a run that continues from an earlier
-    checkpoint does those steps again. Only the first process writes.
+    On entry, the lines of steps after `start` are removed, because a run that continues from an
+    earlier checkpoint repeats those steps.
 
     Args:
-      folder: where the files go.
+      folder: where the files are written.
       console: where progress is shown.
-      title: what is being trained.
+      title: name of the run on the progress bar.
       start: updates done so far.
       total: updates of the whole run.
       examples_per_step: mean number of histories in a step.
       every: steps between written lines.
-      learning_rate: from updates done to the learning rate of the next.
-      active: whether this process shows and writes anything.
-      wandb: project of Weights & Biases that gets the same scalars; empty for none.
+      learning_rate: maps the number of updates done to the learning rate of the next one.
+      active: whether this process shows and writes anything; true for the first process only.
+      wandb: Weights & Biases project that gets the same scalars; empty for none.
       config: all settings, for Weights & Biases.
     """
 
@@ -102,7 +102,10 @@ class TrainingLog:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task(
-            self._title, total=self._total, completed=self._start, now="compiling"
+            self._title,
+            total=self._total,
+            completed=self._start,
+            now="compiling" if self._start < self._total else "done",
         )
         self._progress.start()
         self._started = time.monotonic()
@@ -116,7 +119,7 @@ class TrainingLog:
     ) -> None:
         if self._active:
             self._progress.stop()
-            # An error of closing, as on a full disk, would hide the one that stopped the run.
+            # An error while closing (a full disk) would hide the error that stopped the run.
             with self._writing() if error is None else suppress(Exception):
                 self._file.close()
                 self._events.close()
@@ -134,7 +137,7 @@ class TrainingLog:
             ) from error
 
     def stepped(self, step: int, metrics: dict[str, Any]) -> None:
-        """Show the step; every so often write the mean loss and the rates since the last line."""
+        """Show the step; every `every` steps write means and rates since the last written line."""
         if not self._active:
             return
         self._losses.append(float(metrics["loss"]))
@@ -161,7 +164,7 @@ class TrainingLog:
         text = f"loss {loss:.3f}  {rate:,.0f} examples/s{self._best}"
         self._progress.update(self._task, completed=step, now=text)
         if not self._console.is_terminal and now - self._last_plain >= _PLAIN_EVERY:
-            # Validations so far are in it, as those to come are.
+            # Includes the time of validations so far, because there will be more of them.
             each = (now - self._started) / (step - self._start)
             self._console.print(
                 f"{self._title}: step {step:,}/{self._total:,}  {text}  "
@@ -202,7 +205,7 @@ class TrainingLog:
 
 
 def _flat(line: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """Nested dicts as `outer/inner` names, which TensorBoard groups by."""
+    """Flatten nested dicts to names `outer/inner`, by which TensorBoard groups."""
     found = []
     for name, value in line.items():
         if isinstance(value, dict):
@@ -213,7 +216,7 @@ def _flat(line: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines of steps up to `step`; an unfinished last line goes too."""
+    """Keep only the lines of steps up to `step`; lines that are not valid JSON are dropped too."""
     if not path.exists():
         return
     kept = []
