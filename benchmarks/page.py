@@ -157,8 +157,10 @@ _NAMES = {
 def _rate(line: Line, name: str) -> str:
     if name not in line["users_per_s"]:
         return ""
-    share = "" if line["ratio"][name] == 1 else f" ({1 / line['ratio'][name]:.2f})"
-    return f"{line['users_per_s'][name]:,.0f}{share}"
+    rates = line["users_per_s"]
+    ours = next(rate for system, rate in rates.items() if _NAMES.get(system) == "this package")
+    share = "" if rates[name] == ours else f" ({rates[name] / ours:.2f})"
+    return f"{rates[name]:,.0f}{share}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]], lines: list[Line]) -> str:

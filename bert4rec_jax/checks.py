@@ -1,4 +1,4 @@
-"""Checks: values of a config against the types of its fields, with errors that say what fits."""
+"""Checks: validate config values against the types of their fields, with helpful errors."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from bert4rec_jax.errors import UserError
 
 
 class ConfigError(UserError, ValueError):
-    """A value that no run could use."""
+    """A config value that is not valid."""
 
 
 def require(valid: bool, name: str, value: object, expected: str) -> None:
-    """Refuse a value.
+    """Raise an error unless a config value is valid.
 
     Raises:
-      ConfigError: it is not valid.
+      ConfigError: `valid` is false.
     """
     if not valid:
         raise ConfigError(f"{name} is {value!r}; expected {expected}")
 
 
 def seconds_of(date: str) -> int:
-    """The seconds since 1970 of a date, with or without a time; UTC unless it names a zone.
+    """The seconds since 1970 of a date, with or without a time; UTC unless it names a time zone.
 
     Raises:
-      ConfigError: it is none.
+      ConfigError: the text is not an ISO date.
     """
     try:
         moment = datetime.fromisoformat(date)
@@ -45,17 +45,17 @@ def seconds_of(date: str) -> int:
 
 
 def fit_types(config: Any, section: str = "") -> None:
-    """Refuse values of a frozen dataclass that are not of their field's type.
+    """Check the values of a frozen dataclass against the types of its fields, and convert them.
 
-    Numbers of NumPy, paths, lists and mappings become what the field is annotated with, so that a
-    config reads back from JSON as it was.
+    NumPy numbers, paths, lists and mappings are converted to the annotated type, so that a config
+    read back from its JSON equals the original.
 
     Args:
-      config: an instance, in its `__post_init__`.
-      section: what precedes the names of its fields in messages.
+      config: an instance, in its `__post_init__`; its values are replaced.
+      section: prefix of its field names in messages.
 
     Raises:
-      ConfigError: names the first one.
+      ConfigError: a value does not fit its field; names the first one.
     """
     made: Any = type(config)
     for name, kind in _kinds(made).items():
@@ -65,13 +65,13 @@ def fit_types(config: Any, section: str = "") -> None:
 
 @cache
 def _kinds(section: Any) -> dict[str, Any]:
-    """The fields of a dataclass and what they are annotated with."""
+    """Field name -> annotated type of a dataclass."""
     hints = get_type_hints(section)
     return {field.name: hints[field.name] for field in dataclasses.fields(section)}
 
 
 def _fitted(name: str, value: Any, kind: Any) -> Any:
-    """A value as its field has it."""
+    """A value, checked against the type `kind` and converted to it."""
     if get_origin(kind) is Literal:
         return _chosen(name, value, get_args(kind))
     if get_origin(kind) in (Union, UnionType):
@@ -135,7 +135,7 @@ def _section(name: str, value: Any, kind: Any) -> Any:
 
 
 def _whole(value: Any) -> int | None:
-    """An integer of Python or NumPy, but no truth value."""
+    """A Python or NumPy integer as an int; None for other values, including bools."""
     if isinstance(value, bool):
         return None
     try:
@@ -145,11 +145,11 @@ def _whole(value: Any) -> int | None:
 
 
 def _float(value: Any) -> float | None:
-    """A float of Python or NumPy; text is none."""
+    """A Python or NumPy float as a float; None for other values, including text."""
     scalar = isinstance(value, float) or (_kind(value) == "f" and value.ndim == 0)
     return float(value) if scalar else None
 
 
 def _kind(value: Any) -> str:
-    """What a value of NumPy is, in a letter."""
+    """The kind of a NumPy value's dtype, such as "f"; empty for other values."""
     return getattr(getattr(value, "dtype", None), "kind", "")

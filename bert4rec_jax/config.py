@@ -118,7 +118,8 @@ class ModelConfig:
     """Layer norm after each sublayer (the paper) or before it."""
     position_bias: bool = False
     """Add a learned attention bias per head and distance to the learned positions. A two-tower
-    model has no position embedding: without this bias it treats a history as a set."""
+    model has no position embedding: without this bias and without layers, it treats a history as a
+    set."""
     head: Literal["gelu", "linear"] = "gelu"
     """Output head before the product with item vectors: dense, GELU, norm (the paper), or linear:
     dense and norm."""

@@ -1,6 +1,6 @@
-"""What every command does around its work: memory settings before, clean errors after.
+"""What every command does around its work: memory settings before, readable errors after.
 
-Imports neither jax nor numpy, so that the settings are in place before they are loaded.
+Imports neither jax nor numpy, so that the settings are in place before these are loaded.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as an exception: what is open is cleaned up on its way."""
+    """SIGTERM as an exception, so that open resources are cleaned up while it propagates."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Run a command and end the process: 0, a `UserError`'s status, 128 + n after signal n."""
+    """Run a command and end the process on an error or a signal.
+
+    The exit status is a `UserError`'s own, 128 + n after signal n, or 1 after a broken pipe.
+    """
     tune_memory()
-    # Orbax and asyncio log what is reported in one clear error, or concerns no user.
+    # What Orbax and asyncio log is either reported in one clear error or of no use to users.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _hide_echoes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a title is no reason to lose hours of work
+            stream.reconfigure(errors="replace")  # an unprintable title must not end a run
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         command()
@@ -56,15 +59,16 @@ def run_command(command: Callable[[], None]) -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one may not stop the cleaning up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleanup
     raise Terminated("stopped by SIGTERM")
 
 
 def _hide_echoes() -> None:
     """Show a failed checkpoint once, where the training loop reports it.
 
-    Orbax hands an error of its background thread to the loop, and the thread prints it as well;
-    then TensorStore reports each of its other writes to an event loop that is closed by then.
+    Orbax passes an error of its background thread to the training loop, but the thread prints it as
+    well. Then each of TensorStore's other writes fails because its event loop is closed by then,
+    and reports that too.
     """
     warnings.filterwarnings("ignore", message=".*was never awaited")
     show, show_unraisable, show_thread = (
@@ -91,8 +95,8 @@ def _hide_echoes() -> None:
 def tune_memory() -> None:
     """Let glibc keep freed memory: JAX on CPU otherwise spends much of a step on page faults.
 
-    Has an effect on glibc only. Memory use rises somewhat. For commands, never on library import:
-    the setting is the whole process's.
+    Has an effect on glibc only. Memory use rises somewhat. Commands call this, a library import
+    never does: the setting applies to the whole process.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,6 +1,6 @@
-"""Figures: SVG pictures of curves, bars and tables of shades. Every text in them is escaped.
+"""Figures: charts of lines and bars as SVG, and shades for tables. All text is escaped.
 
-Colours keep a contrast of at least 4.5 on white, and no figure says anything by colour alone.
+Colours have a contrast of at least 4.5 on white, and no figure conveys anything by colour alone.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 
 COLOURS = ("#1b6ca8", "#b83a28", "#1f7a38", "#7a4fbf")
 INK, FAINT = "#222", "#ddd"
@@ -19,7 +20,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with a name, and perhaps the interval that it lies in."""
+    """A named value, with an optional interval around it and a note."""
 
     name: str
     value: float
@@ -28,7 +29,7 @@ class Bar:
 
 
 def svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:
-    """A whole picture, as wide as its place allows; `title` is what a screen reader says."""
+    """A complete SVG image that fits the width of its container; `title` is for screen readers."""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
@@ -44,7 +45,7 @@ def svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:
 def text(
     x: float, y: float, value: str, *, anchor: str = "start", size: int = 13, colour: str = INK
 ) -> str:
-    """A line of text; `y` is its base line."""
+    """A line of text; `y` is its baseline."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
         f'fill="{colour}">{escape(value)}</text>'
@@ -59,14 +60,14 @@ def line_chart(
     over: str = "step",
     from_zero: bool = True,
 ) -> str:
-    """Curves over one axis, each with its name at its end.
+    """Curves over a common x axis, each labelled at its end.
 
     Args:
-      title: above the picture.
-      curves: name -> points (x, y), at least one; as many as there are COLOURS.
-      levels: horizontal lines by name.
-      over: what x counts.
-      from_zero: start the y axis from 0, not from the lowest value.
+      title: shown above the chart.
+      curves: name -> points (x, y), at least one; colours repeat from the fifth on.
+      levels: name -> y of a horizontal line.
+      over: label of the x axis.
+      from_zero: start the y axis at 0, not at the lowest value.
     """
     levels = levels or {}
     points = [point for curve in curves.values() for point in curve]
@@ -97,7 +98,7 @@ def line_chart(
             'stroke-dasharray="5 4"/>',
             text(_WIDTH - _RIGHT + 6, up(y) + 4, name),
         ]
-    for (name, curve), colour in zip(curves.items(), COLOURS):
+    for (name, curve), colour in zip(curves.items(), cycle(COLOURS)):
         line = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in curve)
         end, y = curve[-1]
         parts += [
@@ -134,13 +135,13 @@ def bar_chart(title: str, bars: Sequence[Bar], *, places: int = 3) -> str:
 
 
 def shortened(name: str, width: float) -> str:
-    """A name cut to about `width` units at the usual size."""
+    """A name cut to about `width` SVG units at the default font size."""
     most = int(width / 6.6)
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def shade(share: float) -> tuple[str, str]:
-    """A background for a share in [0, 1], and the colour of text that can be read on it."""
+    """A background colour for a share in [0, 1], and a readable text colour on it."""
     share = min(max(share, 0.0), 1.0)
     red, green, blue = (round(255 + (dark - 255) * share) for dark in (14, 74, 122))
     return f"rgb({red},{green},{blue})", "#fff" if share > 0.72 else "#000"

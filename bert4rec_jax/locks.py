@@ -1,4 +1,4 @@
-"""Locks: which folder a living process works in, told by the kernel, which lets go of dead ones."""
+"""Locks: mark a folder as in use by a live process; the kernel releases those of dead ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, also under another name that it gets meanwhile.
+    """Hold an exclusive lock on a folder, which stays locked if it is renamed.
 
     Raises:
-      BlockingIOError: another process, or another part of this one, holds it.
-      OSError: it is not there, or its file system or the operating system has no such locks.
+      BlockingIOError: another process, or another part of this one, holds the lock.
+      OSError: the folder does not exist, or its file system or the operating system has no such
+        locks.
     """
-    descriptor = os.open(folder, os.O_RDONLY)  # Windows, which has no fcntl, refuses here
+    descriptor = os.open(folder, os.O_RDONLY)  # fails on Windows, which has no fcntl
     try:
         import fcntl
 

@@ -1,4 +1,4 @@
-"""Outputs: files and folders that are there whole or not at all."""
+"""Outputs: write files and folders so that they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's fcntl.h and fs.h
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes its name when the block ends well.
+    """Open a file for writing, which gets its name when the block ends without an error.
 
-    Until then it has a name of its own: two machines may write the same file at once, and the one
-    that ends last stays.
+    Until then it has a unique temporary name: two machines may write the same file at once, and the
+    one that ends last wins.
 
     Raises:
-      TemporaryError: it cannot be written.
+      TemporaryError: the file cannot be written.
     """
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:
@@ -48,13 +48,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its place when the block ends well.
+    """Make a folder to fill, which moves to `path` when the block ends without an error.
 
-    An earlier folder there goes only once the new one stands. The caller has made sure that it may.
-    What killed processes left of theirs is removed, or put back where it was the only one.
+    An earlier folder at `path` is removed only once the new one is in place; the caller has checked
+    that it may be replaced. Leftovers of killed processes are removed, or moved back to `path` if
+    nothing else is there.
 
     Raises:
-      TemporaryError: it cannot be written; nothing was changed.
+      TemporaryError: the folder cannot be written; nothing was changed.
     """
     path = path.resolve()
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}{_PARTIAL}")
@@ -63,7 +64,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         with ExitStack() as held:
             _clear(path)
             partial.mkdir(parents=True)
-            with suppress(OSError):  # without locks nobody clears
+            with suppress(OSError):  # without locks, no process clears leftovers
                 held.enter_context(locked(partial))
             yield partial
             _replace(partial, path)
@@ -75,12 +76,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         for parent in missing:
-            with suppress(OSError):  # it holds the folder
+            with suppress(OSError):  # not empty if the new folder is in it
                 parent.rmdir()
 
 
 def _clear(path: Path) -> None:
-    """Put back or remove what processes left beside `path` that are dead by now."""
+    """Move back or remove what processes that are dead by now left beside `path`."""
     for kind in (_OLD, _PARTIAL):
         for left in path.parent.glob(f".{glob.escape(path.name)}.????????{kind}"):
             with suppress(OSError), locked(left):
@@ -91,7 +92,10 @@ def _clear(path: Path) -> None:
 
 
 def _replace(new: Path, path: Path) -> None:
-    """Put a folder in the place of another, which is then the caller's to remove, as `new`."""
+    """Move the folder `new` to `path`.
+
+    An earlier folder at `path` is removed, or is at `new` afterwards for the caller to remove.
+    """
     if not path.exists():
         new.rename(path)
     elif not _exchange(new, path):
@@ -106,7 +110,7 @@ def _replace(new: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places at once; False where the system cannot, and nothing is done."""
+    """Swap two folders atomically; returns False, with nothing done, if the system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
@@ -118,7 +122,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write plain values as JSON.
 
     Raises:
-      TemporaryError: it cannot be written.
+      TemporaryError: the file cannot be written.
     """
     with whole_file(path) as file:
         file.write((json.dumps(values, indent=2) + "\n").encode())
@@ -128,7 +132,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write named arrays as a compressed `.npz`.
 
     Raises:
-      TemporaryError: it cannot be written.
+      TemporaryError: the file cannot be written.
     """
     with whole_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

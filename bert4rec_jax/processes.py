@@ -1,4 +1,4 @@
-"""Several processes as one run: how they find each other, wait for each other and who writes."""
+"""Multi-process runs: how processes find each other and synchronise, and which one writes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ADDRESS, _COUNT, _ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PRO
 def start_processes() -> None:
     """Join the other processes of this run, if there are any; call before JAX is used.
 
-    On TPU VMs, and under Slurm and Open MPI, JAX finds out by itself. Elsewhere set
+    On TPU VMs, and under Slurm and Open MPI, JAX detects the processes itself. Elsewhere set
     JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      UserError: only some of the variables are set, or they are not numbers.
+      UserError: only some of the variables are set, or the last two are not whole numbers.
     """
     if jax.distributed.is_initialized():
         return
@@ -45,12 +45,12 @@ def start_processes() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes files and shows progress."""
+    """Whether this is the process that writes files and shows progress."""
     return _alone() or jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this call."""
     if not _alone():
         from jax.experimental import multihost_utils
 
@@ -58,7 +58,7 @@ def barrier(name: str) -> None:
 
 
 def everywhere(here: bool) -> bool:
-    """Whether something is so in every process; all of them have to ask."""
+    """Whether `here` is true in every process; all processes have to call this."""
     if _alone():
         return here
     from jax.experimental import multihost_utils
@@ -67,7 +67,7 @@ def everywhere(here: bool) -> bool:
 
 
 def _alone() -> bool:
-    """Whether there are no other processes; asking JAX for their number would start its devices."""
+    """Whether this is the only process; does not start JAX's devices if it is."""
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 
 

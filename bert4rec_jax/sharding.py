@@ -1,9 +1,9 @@
-"""Devices as a `data x model` mesh. No other file names a mesh axis.
+"""The `data x model` device mesh. No other file names a mesh axis.
 
-Rows of a batch lie over `data`; rows of the item table (and its optimizer state) over `model`;
-everything else is on every device. Code that has to know where a shard lies (softmax over a sharded
-catalog, top-k, ranks) runs inside `over_shards` and uses the collectives below. With one device the
-mesh is 1 x 1 and the same code runs.
+The rows of a batch are sharded over `data`, the rows of the item table (and its optimizer state)
+over `model`; everything else is replicated. Code that needs to know which shard it works on
+(softmax over a sharded catalog, top-k, ranks) runs inside `over_shards` and uses the collectives
+below. With one device the mesh is 1 x 1 and the same code runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bert4rec_jax.errors import UserError
 _DATA = "data"
 _MODEL = "model"
 _MOST_CORES = 4
-_BY_ITEM = {  # module and array of all that has a row per token
+_BY_ITEM = {  # (module, array) of every array with a row per token
     ("item_table", "embedding"),
     ("item_table", "bias"),
     ("item_table", "features"),
@@ -37,7 +37,7 @@ _BY_ITEM = {  # module and array of all that has a row per token
 
 
 class Along(Enum):
-    """What the first dimensions of an array count, and so where its parts lie."""
+    """What the first dimensions of an array index, which determines how it is sharded."""
 
     ROWS = (_DATA,)
     ITEMS = (_MODEL,)
@@ -47,21 +47,22 @@ class Along(Enum):
 
     @property
     def spec(self) -> P:
-        """The partition spec."""
+        """The `PartitionSpec`."""
         return P(*self.value)
 
 
 def cores_as_devices(*batch_sizes: int, data: int = -1, model: int = 1) -> None:
-    """Let JAX count each of up to four CPU cores as a device; call before JAX is used.
+    """Let JAX treat each of up to four CPU cores as a device; call before JAX is used.
 
-    XLA works on the small matrix products of attention one after the other, on one core. As devices
-    along the batch, cores do not wait for each other. Each holds parameters of its own, hence at
-    most four. A mesh that needs more devices than that gets them, cores or not. Nothing happens
-    where somebody said how many devices there are, with several processes, or once JAX is in use.
+    XLA computes the small matrix products of attention one after the other, on one core. Cores that
+    are devices along the batch do not wait for each other. Each device holds its own copy of the
+    parameters, hence at most four. A mesh that needs more devices gets them, even if there are
+    fewer cores. Does nothing if the number of devices is already set, with several processes, or
+    once JAX is in use.
 
     Args:
-      batch_sizes: of all batches that will lie over the devices.
-      data, model: as for `make_mesh`.
+      batch_sizes: sizes of all batches that will be sharded over the devices.
+      data, model: see `make_mesh`.
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if chosen or jax.distributed.is_initialized():
@@ -71,7 +72,7 @@ def cores_as_devices(*batch_sizes: int, data: int = -1, model: int = 1) -> None:
     rows = next(n for n in range(most, 0, -1) if all(size % n == 0 for size in batch_sizes))
     count = model * (rows if data == -1 else data)
     if jax.config.values["jax_num_cpu_devices"] == -1:
-        with contextlib.suppress(RuntimeError):  # JAX is in use
+        with contextlib.suppress(RuntimeError):  # raised if JAX is already in use
             jax.config.update("jax_num_cpu_devices", count)
 
 
@@ -81,12 +82,12 @@ def make_mesh(
     """A mesh over all devices of all processes.
 
     Args:
-      data: devices along the batch; -1 takes all that `model` leaves.
+      data: devices along the batch; -1: all devices divided by `model`.
       model: devices along the item table.
-      devices: others than those of this run, which may be described rather than present.
+      devices: devices to use instead of this run's; they may be described rather than present.
 
     Raises:
-      UserError: the devices cannot be laid out so.
+      UserError: `data x model` does not match the number of devices.
     """
     count = _device_count() if devices is None else len(devices)
     if count % model:
@@ -99,7 +100,7 @@ def make_mesh(
             f"mesh.data x mesh.model is {rows} x {model} = {rows * model}, but this run has "
             f"{count} devices; use --mesh.data -1 to take what is there"
         )
-    # Unlike `jax.make_mesh`, which refuses to split an axis of a torus on some kinds of TPU.
+    # Not `jax.make_mesh`: it refuses to split a physical axis of the torus on some kinds of TPU.
     grid = create_device_mesh((rows, model), devices, allow_split_physical_axes=True)
     return Mesh(grid, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
 
@@ -107,7 +108,7 @@ def make_mesh(
 def _device_count() -> int:
     try:
         return jax.device_count()
-    except (RuntimeError, AssertionError) as error:  # what JAX raises where a platform is missing
+    except (RuntimeError, AssertionError) as error:  # raised by JAX if a platform is missing
         wanted = os.environ.get("JAX_PLATFORMS") or "the default"
         reason = str(error).splitlines()[0] if str(error) else "no such device was found"
         raise UserError(
@@ -117,33 +118,33 @@ def _device_count() -> int:
 
 
 def fits(data: int, model: int) -> bool:
-    """Whether the devices of this run can be laid out so; see `make_mesh`."""
+    """Whether the devices of this run can form such a mesh; see `make_mesh`."""
     count = _device_count()
     return count % model == 0 and data in (-1, count // model)
 
 
 def devices_along(mesh: Mesh) -> tuple[int, int]:
-    """Devices along the batch, and along the item table."""
+    """Number of devices along the batch, and along the item table."""
     return mesh.shape[_DATA], mesh.shape[_MODEL]
 
 
 def platform(mesh: Mesh) -> str:
-    """What the devices are: `cpu`, `gpu` or `tpu`."""
+    """The platform of the devices: `cpu`, `gpu` or `tpu`."""
     return str(mesh.devices.flat[0].platform)
 
 
 def items_mesh(devices: Sequence[jax.Device], num_rows: int) -> Mesh:
-    """A mesh that lays an item table of `num_rows` over as many of these devices as divide it."""
+    """A mesh that shards `num_rows` of an item table over as many devices as divide that number."""
     count = next(n for n in range(len(devices), 0, -1) if num_rows % n == 0)
     grid = np.asarray(devices[:count]).reshape(1, count)
     return Mesh(grid, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 def check_divides(mesh: Mesh, *, batch_size: int, num_rows: int) -> None:
-    """Refuse a batch or an item table that the mesh cannot split evenly.
+    """Check that the mesh splits a batch and the item table evenly.
 
     Raises:
-      UserError: names the value and the axis.
+      UserError: it does not; the message names the value and the axis.
     """
     if batch_size % mesh.shape[_DATA]:
         raise UserError(
@@ -159,12 +160,12 @@ def check_divides(mesh: Mesh, *, batch_size: int, num_rows: int) -> None:
 
 
 def place(mesh: Mesh, along: Along) -> NamedSharding:
-    """The sharding of an array whose first dimension counts `along`."""
+    """The sharding of an array whose first dimensions are `along`."""
     return NamedSharding(mesh, along.spec)
 
 
 def place_state(mesh: Mesh, state: Any) -> Any:
-    """The shardings of a train state or of parameters: item tables by rows, the rest everywhere."""
+    """Shardings of a train state or parameters: item tables by row, everything else replicated."""
 
     def leaf(path: tuple[Any, ...], value: Any) -> NamedSharding:
         return place(mesh, Along.ITEMS if is_by_item(path) else Along.NEITHER)
@@ -173,30 +174,33 @@ def place_state(mesh: Mesh, state: Any) -> Any:
 
 
 def is_by_item(path: tuple[Any, ...]) -> bool:
-    """Whether the leaf of a state there has a row per token. Its optimizer state ends alike."""
+    """Whether the leaf at this path has a row per token.
+
+    Only the end of the path counts, so the optimizer state of such a parameter is found as well.
+    """
     names = [getattr(entry, "key", getattr(entry, "name", None)) for entry in path[-2:]]
     return tuple(names) in _BY_ITEM
 
 
 def global_rows(mesh: Mesh, arrays: Any, along: Along = Along.ROWS) -> Any:
-    """Assemble batches from the rows that each process holds (all rows, in one process)."""
+    """Assemble global batches from each process's own rows (with one process, all rows)."""
     sharding = place(mesh, along)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), arrays)
 
 
 def put(mesh: Mesh, along: Along, array: Any) -> jax.Array:
-    """Lay out an array that every process holds whole."""
+    """Shard an array of which every process holds a full copy."""
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, place(mesh, along), lambda part: host[part])
 
 
 def over_shards(function: Callable[..., Any], inputs: tuple[Along, ...], outputs: Any) -> Any:
-    """Run `function` on every device over its own parts of the arguments.
+    """Run `function` on every device, on that device's shards of the arguments.
 
     Args:
-      function: sees local parts and may call the collectives of this file.
-      inputs: how each argument lies.
-      outputs: how each result lies, in the structure of the result.
+      function: gets local shards and may call the collectives of this file.
+      inputs: how each argument is sharded.
+      outputs: how each result is sharded, in the structure of the result.
     """
     return jax.shard_map(
         function,
@@ -208,10 +212,10 @@ def over_shards(function: Callable[..., Any], inputs: tuple[Along, ...], outputs
 
 
 def look_up(table: jax.Array, indices: jax.Array) -> jax.Array:
-    """`table[indices]`: rows of an item table, asked for by indices that lie along the batch.
+    """`table[indices]`: rows of an item table, for indices that are sharded along the batch.
 
-    Its gradient holds no more rows than there are indices. Where that is little beside the table,
-    devices along the batch exchange these rows instead of summing gradients of the whole table.
+    The gradient has at most one nonzero row per index. Where these are few compared to the table,
+    devices along the batch gather them instead of summing gradients of the whole table.
 
     Args:
       table: `[V, D]`.
@@ -247,15 +251,15 @@ def _sum_by_item(indices: jax.Array, rows: jax.Array, zeros: jax.Array) -> jax.A
 
 
 def exchanges_rows(mesh: Mesh | jax.sharding.AbstractMesh, *, indices: int, num_rows: int) -> bool:
-    """Whether devices along the batch exchange rows for the gradient of `look_up`.
+    """Whether devices along the batch gather single rows for the gradient of `look_up`.
 
-    In a ring, gathering the rows of all devices sends each about once, and summing gradients of a
-    device's part of the table sends that part about twice.
+    In a ring, an all-gather sends each row about once, and an all-reduce of the gradient of a
+    device's shard of the table sends that shard about twice.
 
     Args:
       mesh: the devices.
-      indices: how many, over all devices.
-      num_rows: of the whole table.
+      indices: number of indices over all devices.
+      num_rows: rows of the whole table.
     """
     return mesh.shape[_DATA] > 1 and indices < 2 * (num_rows // mesh.shape[_MODEL])
 
@@ -266,22 +270,22 @@ def first_local_item(local_items: int) -> jax.Array:
 
 
 def max_over_items(x: jax.Array) -> jax.Array:
-    """Inside `over_shards`: the largest value over the parts of the item table."""
+    """Inside `over_shards`: the maximum over the shards of the item table."""
     return jax.lax.pmax(x, _MODEL)
 
 
 def sum_over_items(x: jax.Array) -> jax.Array:
-    """Inside `over_shards`: the sum over the parts of the item table."""
+    """Inside `over_shards`: the sum over the shards of the item table."""
     return jax.lax.psum(x, _MODEL)
 
 
 def sum_over_rows(x: jax.Array) -> jax.Array:
-    """Inside `over_shards`: the sum over the parts of the batch."""
+    """Inside `over_shards`: the sum over the shards of the batch."""
     return jax.lax.psum(x, _DATA)
 
 
 def gather_over_items(x: jax.Array) -> jax.Array:
-    """Inside `over_shards`: `[B, k]` of every part of the item table, side by side."""
+    """Inside `over_shards`: concatenate the `[B, k]` of all item table shards along axis 1."""
     return jax.lax.all_gather(x, _MODEL, axis=1, tiled=True)
 
 
@@ -294,7 +298,7 @@ def _current_mesh() -> Mesh | jax.sharding.AbstractMesh:
 
 
 def to_host(array: jax.Array) -> np.ndarray:
-    """The whole of an array that may be spread over several processes."""
+    """Fetch a whole array to the host; it may be sharded over several processes."""
     if array.is_fully_addressable:
         return np.asarray(array)
     from jax.experimental import multihost_utils

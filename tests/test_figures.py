@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from bert4rec_jax.figures import Bar, bar_chart, line_chart, shade, shortened
+from bert4rec_jax.figures import COLOURS, Bar, bar_chart, line_chart, shade, shortened
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('1')</script> & \"co\""
@@ -66,3 +66,10 @@ def test_text_on_shades_can_be_read():
     for step in range(101):
         high, low = sorted(map(luminance, shade(step / 100)), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, step
+
+
+def test_every_curve_is_drawn():
+    curves = {f"run {n}": [(0.0, 0.0), (1.0, float(n))] for n in range(len(COLOURS) + 2)}
+    drawn = line_chart("curves", curves)
+    assert drawn.count("<polyline") == len(curves)
+    assert all(name in drawn for name in curves)

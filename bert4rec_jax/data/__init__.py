@@ -1,1 +1,1 @@
-"""Raw logs to batches: NumPy, pyarrow and Grain. Nothing here imports jax."""
+"""From raw logs to batches, with NumPy, pyarrow and Grain. Nothing here imports jax."""

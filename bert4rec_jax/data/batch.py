@@ -1,4 +1,4 @@
-"""Batch: rows of histories as the models read them, and the right padding that makes them."""
+"""Batch: histories as right-padded rows, the form in which the models read them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ SECONDS_PER_DAY = 86_400
 
 
 class Batch(NamedTuple):
-    """B rows of L positions, right padded; a row holds one history, or several when packed.
+    """B rows of L columns, right padded; a row holds one history, or several when packed.
 
-    A history of n items at positions `L - n .. L - 1`, wherever it lies in its row: the newest item
-    always has position `L - 1`. Example: the items 7, 8, 9 in a row of five are
+    The items of a history of n items have the positions `L - n .. L - 1`, in whichever columns of
+    the row they lie: the newest item always has position `L - 1`. Example: the items 7, 8, 9 in a
+    row of five are
 
         tokens     7 8 9 0 0
         positions  2 3 4 0 0
@@ -25,17 +26,17 @@ class Batch(NamedTuple):
 
     Attributes:
       tokens: `[B, L]` int32, 0 on padding.
-      thumbs: `[B, L]` int8, `data.thumbs`.
-      positions: `[B, L]` int32 in [0, L).
-      segments: `[B, L]` int32: 1, 2, ... per history in a row, 0 on padding.
-      examples: `[B, L]` uint32: the number, within its epoch, of the history at a position. Masks
-        derive from it, so neither packing nor the number of hosts changes them.
-      days: `[B, L]` float32: when it was watched, in days since 1970, 0 on padding; as exact as
-        float32 is, some minutes.
-      since: `[B, L]` int32: seconds since the item before it in its history, 0 for the first one
-        and on padding.
-      users: `[B, L]` int32: the number of the user at a position, from 1, and 0 on padding; None
-        for models that do not read it.
+      thumbs: `[B, L]` int8, see `data.thumbs`; 0 on padding.
+      positions: `[B, L]` int32 in [0, L), 0 on padding.
+      segments: `[B, L]` int32: number of the history within its row (1, 2, ...), 0 on padding.
+      examples: `[B, L]` uint32: number of the history within its epoch. Masks derive from it, so
+        neither packing nor the number of hosts changes them.
+      days: `[B, L]` float32: time of the interaction in days since 1970, 0 on padding; exact to
+        some minutes, as float32 is.
+      since: `[B, L]` int32: seconds since the previous item of the same history; 0 for the first
+        item and on padding.
+      users: `[B, L]` int32: number of the user, from 1, and 0 on padding; None for models that do
+        not read it.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -49,11 +50,11 @@ class Batch(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """Pieces of a store's arrays and where they go in a batch.
+    """Slices of a store's arrays, and where each of them goes in a batch.
 
     Attributes:
-      starts, lengths: `[S]` int64: the store's rows `starts : starts + lengths`.
-      rows, columns: `[S]` int64: row of the batch and first column in it.
+      starts, lengths: `[S]` int64: a span is the store's rows `starts : starts + lengths`.
+      rows, columns: `[S]` int64: row of the batch, and the first column in it.
       segments: `[S]` int64: number of the history within its row, from 1.
       examples: `[S]` int64: number of the history within its epoch.
     """
@@ -76,16 +77,16 @@ def gather(
     max_length: int,
     users: npt.NDArray[np.int64] | None = None,
 ) -> Batch:
-    """One gather from the store's arrays into a right-padded batch.
+    """Copy spans of a store's arrays into a right-padded batch.
 
     Args:
-      spans: what goes where.
+      spans: which rows of the store to copy, and where to.
       tokens: `[N]` the store's tokens.
-      thumbs: from rows of the store to their thumbs.
+      thumbs: maps row indices of the store to thumbs.
       timestamps: `[N]` the store's timestamps.
-      num_rows: rows B of the batch; those without a span are empty.
-      max_length: positions L of a row.
-      users: `[S]` whose the spans are, from 1, if the batch is to say it.
+      num_rows: rows B of the batch; rows without a span are all padding.
+      max_length: columns L of a row.
+      users: `[S]` number of each span's user, from 1; None leaves `Batch.users` None.
     """
     total = int(spans.lengths.sum())
     within = np.arange(total) - np.repeat(np.cumsum(spans.lengths) - spans.lengths, spans.lengths)
@@ -122,21 +123,21 @@ def inference_rows(
     timestamps: npt.NDArray[np.int64] | None = None,
     moments: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Batch, npt.NDArray[np.int32]]:
-    """Histories as serving reads them: the items, then MASK where the next one would stand.
+    """Histories as model input for inference: the items, then MASK in place of the next one.
 
     Example, L = 5: the history 7, 8 is `7 8 M 0 0` at the positions `2 3 4 0 0`.
 
     Args:
-      starts, stops: `[B]` the store's rows of each history, at most L - 1 of them.
+      starts, stops: `[B]`: a history is the store's rows `starts : stops`, at most L - 1 of them.
       tokens: `[N]` the store's tokens.
-      thumbs: from rows of the store to their thumbs.
+      thumbs: maps row indices of the store to thumbs.
       max_length: positions L of the model.
       width: columns of the result, enough for the longest history and its MASK.
-      timestamps: `[N]` the store's timestamps; none for models that do not read times.
-      moments: `[B]` seconds since 1970 that stand at each MASK, with `timestamps`.
+      timestamps: `[N]` the store's timestamps; None for models that do not read times.
+      moments: `[B]` time at each MASK in seconds since 1970; given together with `timestamps`.
 
     Returns:
-      The batch (examples are 0) and the column of each MASK, `[B, 1]`.
+      The batch (its examples are 0) and the column of each MASK, `[B, 1]`.
     """
     lengths = stops - starts
     columns = np.arange(width)
@@ -161,6 +162,6 @@ def inference_rows(
 
 
 def _since(seconds: npt.NDArray[np.int64], follows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Seconds since the value before, along the last axis, where there is one; else 0."""
+    """Seconds since the previous value (last axis) where `follows`, else 0; capped to int32."""
     steps = np.diff(seconds, axis=-1, prepend=seconds[..., :1])
     return np.where(follows, np.minimum(steps, 2**31 - 1), 0).astype(np.int32)

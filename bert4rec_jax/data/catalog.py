@@ -1,4 +1,4 @@
-"""Catalog: the one owner of token ids, external item ids and titles."""
+"""Catalog: the single source of token ids, external item ids, titles and genres."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ ROW_MULTIPLE = 256  # the item table splits evenly over up to 256 devices
 class Catalog:
     """Items in token order: token `FIRST_ITEM + i` stands for `item_ids[i]`.
 
-    A token never changes once given; new items are appended. `titles` falls back to the external
-    id, `genres` to the empty string (several genres are separated by `|`).
+    A token never changes once assigned; new items are appended. An item without a title has its
+    external id as title. An item without genres has the empty string; several genres are separated
+    by `|`.
     """
 
     item_ids: tuple[str, ...]
@@ -48,7 +49,7 @@ class Catalog:
 
     @property
     def num_tokens(self) -> int:
-        """PAD, MASK and the items."""
+        """Number of tokens: PAD, MASK and the items."""
         return FIRST_ITEM + len(self.item_ids)
 
     @property
@@ -87,19 +88,19 @@ class Catalog:
         return np.fromiter(found, np.int32, len(item_ids))
 
     def item_id(self, token: int) -> str:
-        """The external id behind the token of an item."""
+        """The external id of an item's token."""
         if token < FIRST_ITEM:
             raise IndexError(f"token {token} stands for no item; the first item is {FIRST_ITEM}")
         return self.item_ids[token - FIRST_ITEM]
 
     def title(self, token: int) -> str:
-        """The title behind a token; PAD and MASK are named in angle brackets."""
+        """The title of a token's item; `<pad>` for PAD and `<mask>` for MASK."""
         if token < FIRST_ITEM:
             return "<mask>" if token == MASK else "<pad>"
         return self.titles[token - FIRST_ITEM]
 
     def genres_of(self, token: int) -> tuple[str, ...]:
-        """The genres behind a token; none for PAD and MASK."""
+        """The genres of a token's item; none for PAD and MASK."""
         if token < FIRST_ITEM:
             return ()
         return tuple(filter(None, self.genres[token - FIRST_ITEM].split("|")))

@@ -1,9 +1,10 @@
-"""Cold items: movies that training never sees, and the questions whose answers they are.
+"""Cold items: items held out of all training histories, and evaluation cases that ask for them.
 
-A fifth of the catalog, stratified by popularity, is taken out of all histories; half of it is for
-validation, half for test. The question is a user's last cold item of that half, the history all
-warm items before it. So that every model and baseline is asked as under any other split, the rows
-are arranged anew: first each user's warm rows, then one more "user" per question.
+A fifth of the catalog, stratified by popularity, is removed from all histories: half of it for
+validation, half for test. The target of a case is a user's last cold item of that half; its history
+is all warm (not held-out) items before the target. So that every model and baseline is evaluated as
+under any other split, the rows are rearranged: first the warm rows of each user, then one more
+"user" per case.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from bert4rec_jax.data.split import Cases, Split, last_row, leave_one_out
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
-STRATUM = 10  # neighbours in popularity, of which one is for validation and one for test
-_SEED = 0  # of the choice: all runs on the same data leave out the same items
+STRATUM = 10  # items of similar popularity; one is drawn for validation and one for test
+_SEED = 0  # fixed, so that all runs on the same data hold out the same items
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class ColdItems:
     """Which items are held out.
 
     Attributes:
-      validation: `[V]`, those that selection asks for.
-      test: `[V]`, those that the test asks for.
+      validation: `[V]`: mask of the cold items that are the targets of validation.
+      test: `[V]`: mask of the cold items that are the targets of the test.
     """
 
     validation: npt.NDArray[np.bool_]
@@ -36,20 +37,20 @@ class ColdItems:
 
     @property
     def either(self) -> npt.NDArray[np.bool_]:
-        """`[V]`, all items that training never sees."""
+        """`[V]`: mask of all held-out items, which training never sees."""
         return self.validation | self.test
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Rows of a store: the warm histories of its U users, then a history and target per question.
+    """Rows of a store: the warm histories of its U users, then a history and target per case.
 
     Attributes:
-      rows: `[N]` rows of the store.
-      offsets: `[U + M1 + M2 + 1]`: where each user's rows, then each question's, begin.
-      users: `[U + M1 + M2]` users of the store.
-      asked: M1 and M2, the questions of validation and test.
-      dropped: users without a question of validation and of test, by reason.
+      rows: `[N]` row indices of the store.
+      offsets: `[U + M1 + M2 + 1]`: where the rows of each user, then of each case, begin.
+      users: `[U + M1 + M2]`: index in the store of the user that they belong to.
+      asked: M1 and M2, the numbers of validation and test cases.
+      dropped: for validation and test, the number of users without a case, by reason.
     """
 
     rows: npt.NDArray[np.int64]
@@ -60,10 +61,10 @@ class Arrangement:
 
 
 def choose_cold(store: SequenceStore) -> ColdItems:
-    """Draw the cold items: of every ten neighbours in popularity one for validation, one for test.
+    """Draw the cold items: of ten items of similar popularity, one for validation, one for test.
 
-    Popularity is the number of interactions in the whole store; equals are in random order. The
-    last stratum may have fewer than ten items, and then fewer are drawn from it.
+    Popularity is the number of interactions in the whole store; ties are in random order. The last
+    stratum may have fewer than ten items; then one or both of its draws may find none.
     """
     catalog = store.catalog
     generator = np.random.default_rng(_SEED)
@@ -82,10 +83,10 @@ def choose_cold(store: SequenceStore) -> ColdItems:
 
 
 def arrange(store: SequenceStore, cold: ColdItems) -> Arrangement:
-    """Take the cold items out of all histories, and ask for each user's last one of each half.
+    """Remove the cold items from all histories, and make a case of each user's last one per half.
 
     Raises:
-      UserError: no user has a cold item of a half with a warm one before it.
+      UserError: for one of the halves, no user has a cold item with a warm one before it.
     """
     starts, stops = np.asarray(store.offsets[:-1]), np.asarray(store.offsets[1:])
     warm = ~cold.either[store.tokens]
@@ -128,17 +129,18 @@ def arrange(store: SequenceStore, cold: ColdItems) -> Arrangement:
 def cold_items(
     store: SequenceStore, arrangement: Arrangement, cold: ColdItems, *, repeats: bool = False
 ) -> Split:
-    """The questions about cold items, and leave-one-out about the warm ones.
+    """The split with cases for the cold items, and leave-one-out for the warm ones.
 
-    Selection looks at warm targets; `cold_validation` is for what warm targets say nothing about.
-    Test sets: `test_warm`; `test_cold`, in the whole catalog; `test_cold_only`, the same questions
-    among the cold items of the test; `test_all`, warm and cold ones together.
+    Model selection uses warm targets. `cold_validation` serves settings that warm targets say
+    nothing about, such as the score offset of cold items. Test sets: `test_warm`; `test_cold`,
+    ranked in the whole catalog; `test_cold_only`, the same cases ranked among the cold items of the
+    test; `test_all`, warm and cold cases together.
 
     Args:
       store: the arranged rows.
       arrangement: how they were arranged.
       cold: which items are cold.
-      repeats: also ask for warm items that are in the history already.
+      repeats: also keep warm cases whose target is already in the history.
     """
     first = len(arrangement.users) - sum(arrangement.asked)
     warm = leave_one_out(store, users=first, repeats=repeats)

@@ -1,4 +1,4 @@
-"""Columns: what the columns of a table are called, and which of them a table has."""
+"""Columns: the names of a log's columns, and how they are found in a table."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Columns:
     Attributes:
       user: external user ids.
       item: external item ids.
-      timestamp: times. None: there are none, the rows are in time order.
-      rating: ratings. None: there are none.
-      event: what a row is: a view, a purchase. None: all rows are interactions.
-      events: those that are; the rows of others are left out.
-      unit: of times that are numbers.
+      timestamp: times. None: the log has none, and its rows are in time order.
+      rating: ratings. None: the log has none.
+      event: type of the event, such as view or purchase. None: every row is an interaction.
+      events: types that count as interactions; rows of other types are left out.
+      unit: unit of times that are numbers.
     """
 
     user: str = "user_id"
@@ -52,17 +52,18 @@ class Columns:
             )
 
     def find(self, path: Path, present: Sequence[str], *, lenient: bool) -> dict[str, str]:
-        """Role (user, item, timestamp, rating, event) -> the column of a table that plays it.
+        """Role (user, item, timestamp, rating, event) -> the full name of its column in a table.
 
         Args:
           path: the table, for messages.
-          present: the columns it has; a name may carry its type, as RecBole's `user_id:token` does.
-          lenient: ratings under their default name may be missing, and so may timestamps where no
-            other column could hold the time. An order taken from the rows by mistake would spoil
-            every history.
+          present: its columns; a name may carry a type, as RecBole's `user_id:token` does.
+          lenient: the rating column may be missing if it has its default name, and so may the
+            timestamp column if no other column is left that could hold the time. If there is one, a
+            missing timestamp is an error: mistaking the order of the rows for the order in time
+            would spoil every history.
 
         Raises:
-          UserError: a column is missing, or there are two of that name.
+          UserError: a column is missing, or two columns have its name.
         """
         whole = list(present)
         present = [name if name in self._named else _TYPE.sub("", name) for name in whole]
@@ -99,10 +100,10 @@ class Columns:
 
 
 def columns_of(values: Mapping[str, Any]) -> Columns:
-    """The columns that a dict describes.
+    """Build `Columns` from a dict of its attributes.
 
     Raises:
-      UserError: it has another key than the attributes of `Columns`.
+      UserError: a key is not an attribute of `Columns`.
     """
     known = [field.name for field in dataclasses.fields(Columns)]
     for key in values:

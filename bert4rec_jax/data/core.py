@@ -1,4 +1,4 @@
-"""The k-core: which users and items have enough interactions among themselves."""
+"""The k-core: users and items that have enough interactions with each other."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ def k_core(
     min_user_interactions: int,
     min_item_interactions: int,
 ) -> tuple[Marks, Marks]:
-    """Keep users and items that have enough rows with each other, to a fixpoint.
+    """Find the users and items of the k-core, filtering until nothing changes.
 
     Args:
-      pairs: called once per pass, which may be many: the users and items of all rows, in pieces.
+      pairs: called once per pass, of which there may be many; yields the users and items of all
+        rows, in pieces.
       num_users: U; users are 0 .. U - 1.
       num_items: I; items are 0 .. I - 1.
-      min_user_interactions: rows that a user needs, with items that are kept.
-      min_item_interactions: rows that an item needs, of users that are kept.
+      min_user_interactions: rows with kept items that a user needs.
+      min_item_interactions: rows with kept users that an item needs.
 
     Returns:
-      Which users `[U]` and items `[I]` are kept; a row is kept if both of its are.
+      Masks of the kept users `[U]` and items `[I]`; a row is kept if both its user and its item
+      are.
 
     Raises:
-      UserError: nothing is left.
+      UserError: no row is left.
     """
     keep_users, keep_items = np.ones(num_users, bool), np.ones(num_items, bool)
     while True:
@@ -61,7 +63,7 @@ def k_core(
 
 
 def add_counts(codes: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]) -> None:
-    """Add to `counts` how often each code occurs; cheap where these lie close together."""
+    """Add to `counts` how often each code occurs; cheap if the codes lie close together."""
     if len(codes):
         first, stop = int(codes.min()), int(codes.max()) + 1
         counts[first:stop] += np.bincount(codes - first)

@@ -1,7 +1,7 @@
-"""Delimited text: log files cut into columns, and the line numbers that errors speak of.
+"""Delimited text: log files split into columns, and line numbers for error messages.
 
-pyarrow streams a file block by block, so memory does not grow with its length. Its messages name no
-line, so once something is wrong the file is read again, line by line, to find the place.
+pyarrow streams a file block by block, so memory does not grow with its length. Its error messages
+name no line, so after an error the file is read again, line by line, to find the place.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ UNPACKED: dict[str, Callable[[BinaryIO], Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
 }
-"""Suffixes of files that are unpacked while they are read."""
-_SAMPLE = 1000  # lines that tell whether quotes count
-_NOT_A_DELIMITER = "\x01"  # keeps a line in one piece
+"""Suffix -> how to open a compressed file, which is decompressed while it is read."""
+_SAMPLE = 1000  # lines from which to tell whether quotes enclose fields
+_NOT_A_DELIMITER = "\x01"  # as a delimiter, it keeps a line in one piece
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a line is cut into fields.
+    """How a line is split into fields.
 
     Attributes:
       separator: between two fields; the empty string stands for any white space.
-      names: of the fields. Empty: the first line names them, and fields may be quoted; see
-        `quoting`.
+      names: names of the fields. Empty: the first line holds the names, and fields may be quoted;
+        see `quoting`.
     """
 
     separator: str
@@ -57,13 +57,17 @@ class Form:
 
 
 LINES = Form(_NOT_A_DELIMITER, ("line",))
-"""A line in one piece."""
+"""The form in which a whole line is one field."""
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, unpacking those of `UNPACKED`; failures while it is open become a UserError that
-    names it."""
+    """Open a file for reading, decompressing it if its suffix is in `UNPACKED`.
+
+    Raises:
+      UserError: the file is missing, unreadable or damaged, also if that shows only while it is
+        open.
+    """
     try:
         with path.open("rb") as stream:
             unpack = UNPACKED.get(path.suffix.lower())
@@ -77,7 +81,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     except (EOFError, lzma.LZMAError, zlib.error):
         raise _damaged(path) from None
     except OSError as error:
-        if error.errno is None:  # of gzip and bz2, not of the system
+        if error.errno is None:  # raised by gzip or bz2, not by the system
             raise _damaged(path) from None
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -87,17 +91,17 @@ def _damaged(path: Path) -> UserError:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells a file's format, in lower case: `.csv` of `log.csv.gz`."""
+    """The suffix that tells a file's format, in lower case: `.csv` for `log.csv.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = len(suffixes) > 1 and suffixes[-1] in UNPACKED
     return suffixes[-2] if packed else path.suffix.lower()
 
 
 def records(path: Path, form: Form) -> Iterator[tuple[int, list[str]]]:
-    """Lines that are not empty, cut into fields, with their numbers from 1; a header is a line too.
+    """Non-empty lines, split into fields, with their numbers from 1; a header is a line too.
 
-    Bytes that are not UTF-8 come as lone surrogates. Slow: meant for headers and for explaining
-    errors.
+    Bytes that are not UTF-8 are decoded to lone surrogates. Slow: `stream` reads the rows of logs,
+    and this function their headers and the lines that errors are about.
     """
     with open_bytes(path) as binary:
         text = TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -128,11 +132,12 @@ def first_line(path: Path) -> str:
 
 
 def quoting(lines: Iterable[str], form: Form) -> Quoting:
-    """Whether quotes hold a field of a headed file together, by its first lines.
+    """Whether quotes enclose fields of a headed file, judged by its first lines.
 
-    Between tabs they are often signs like others, as in the title `"Heroes`, which would swallow
-    rows up to the next quote. So there they count only where the names of the columns have quotes
-    too, or where lines have other numbers of fields without them.
+    In tab-separated files a quote is often an ordinary character, as in the title `"Heroes`. Read
+    as an opening quote, it would swallow rows up to the next quote. So in these files quotes
+    enclose fields only if the header is quoted too, or if lines would have unequal numbers of
+    fields otherwise.
     """
     first = list(itertools.islice(lines, _SAMPLE))
     if form.separator != "\t" or (first and first[0].startswith('"')):
@@ -146,10 +151,10 @@ def _quoting(path: Path, form: Form) -> Quoting:
 
 
 def header(path: Path, form: Form) -> list[str]:
-    """The column names that the first line gives.
+    """The column names in the first line.
 
     Raises:
-      UserError: the file is empty.
+      UserError: the file is empty, or its first line cannot be split.
     """
     try:
         quotes = _quoting(path, form)
@@ -159,7 +164,7 @@ def header(path: Path, form: Form) -> list[str]:
 
 
 def line_of(path: Path, form: Form, row: int) -> int:
-    """The number of the line on which row `row` (from 0, without the header) begins."""
+    """The number of the line on which row `row` begins; rows count from 0, without the header."""
     skipped = row + 1 if form.headed else row
     line, _ = next(itertools.islice(records(path, form), skipped, None))
     return line
@@ -169,8 +174,8 @@ def stream(path: Path, form: Form, columns: Mapping[str, str]) -> Iterator[dict[
     """The wanted columns as text, block by block.
 
     Args:
-      path: the file; those of `UNPACKED` are unpacked on the way.
-      form: how to cut its lines.
+      path: the file; decompressed on the way if its suffix is in `UNPACKED`.
+      form: how to split its lines.
       columns: the key under which a column is returned -> its name in the file.
 
     Raises:
@@ -197,7 +202,7 @@ def _open_csv(
     if not form.headed and not form.separator:
         names, types = ["line"], {"line": pa.string()}
     elif form.separator == "::":
-        # pyarrow knows separators of one character: `::` is `:` around a column of nothing.
+        # pyarrow's separators have one character: `::` is read as two `:` around an empty column.
         nothing = [f"nothing {i}" for i in range(len(form.names) - 1)]
         names = [*itertools.chain.from_iterable(zip(form.names, nothing)), form.names[-1]]
         types |= {name: pa.null() for name in nothing}
@@ -226,7 +231,7 @@ def _cut_at_white_space(lines: pa.StringArray, count: int) -> list[pa.StringArra
 
 
 def _explanation(path: Path, form: Form) -> UserError:
-    """What is wrong with a file that pyarrow could not cut into columns."""
+    """The error for a file that pyarrow could not split into columns; reads the file again."""
     expected = list(form.names)
     separator = form.separator or " "
     line = 0
@@ -267,7 +272,7 @@ def _explanation(path: Path, form: Form) -> UserError:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written; bytes that were none are read as lone surrogates."""
+    """Whether a text can be encoded; bytes that were not UTF-8 were decoded to lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -276,6 +281,6 @@ def is_utf8(text: str) -> bool:
 
 
 def shorten(value: object) -> str:
-    """A value as an error message quotes it: its `repr`, at most 60 characters of it."""
+    """The `repr` of a value for an error message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "…"

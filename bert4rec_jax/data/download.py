@@ -1,6 +1,6 @@
 """Download: MovieLens archives, from GroupLens or a mirror, checked and unpacked into a cache.
 
-Their licence allows research use and forbids passing the data on, so nothing of them is shipped.
+Their licence allows research use and forbids redistribution, so the package ships none of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMES = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m")
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and, where the server tells it, the bytes in all."""
+"""Called with the bytes downloaded so far and, if the server reports it, the total."""
 Notify = Callable[[str], None]
 """Called with a sentence the user should see."""
 
@@ -38,7 +38,7 @@ _RANGE_NOT_SATISFIABLE = 416
 
 
 def default_cache() -> Path:
-    """`bert4rec-jax` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+    """The default cache folder: `bert4rec-jax` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert4rec-jax"
 
 
@@ -52,13 +52,14 @@ def fetch(
 ) -> Path:
     """The folder of a MovieLens data set; downloaded on first use.
 
-    A download that was cut off resumes. It is compared with the published MD5 sum, where there is
-    one, and the folder appears whole or not at all.
+    An interrupted download resumes. The archive is compared with the published MD5 sum, if there is
+    one, and the folder appears complete or not at all.
 
     Args:
       name: one of `NAMES`.
-      cache: where the folder lies or will lie; None takes `default_cache()`.
-      base_url: the folder `NAME.zip` is fetched from, `https` (or `http` on this machine).
+      cache: the folder that holds the data set or will hold it; None takes `default_cache()`.
+      base_url: URL of the folder with `NAME.zip`, `https` (or `http` on this machine); None takes
+        `BASE_URL`.
       progress: see `Progress`.
       notify: see `Notify`.
 
@@ -88,7 +89,7 @@ def fetch(
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:
-    """Fetch what is missing of `part`."""
+    """Download the bytes that `part` still lacks."""
     done = part.stat().st_size if part.exists() else 0
     try:
         response = _open(url, start=done)
@@ -96,7 +97,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         error.close()
         if done and error.code == _RANGE_NOT_SATISFIABLE:
             if error.headers.get("Content-Range") == f"bytes */{done}":
-                return  # whole already, but not yet verified
+                return  # complete already, but not yet verified
             part.unlink()
             _download(url, part, progress)
             return
@@ -158,7 +159,10 @@ def _verify(url: str, part: Path, notify: Notify) -> None:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip so that `folder` appears whole; a single folder inside it becomes `folder`."""
+    """Unpack a zip; `folder` appears complete or not at all.
+
+    If the zip holds a single folder, that one becomes `folder`.
+    """
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         with zipfile.ZipFile(archive) as zipped:
@@ -184,7 +188,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _open(url: str, *, start: int = 0) -> HTTPResponse:
-    """Ask for a file from byte `start` on; HTTP errors come as `HTTPError`."""
+    """Request a file from byte `start` on; an HTTP error status is raised as `HTTPError`."""
     _require_safe(url)
     handlers: list[urllib.request.BaseHandler] = [_SafeRedirects()]
     if _is_loopback(url):
@@ -199,7 +203,7 @@ def _open(url: str, *, start: int = 0) -> HTTPResponse:
 
 @contextmanager
 def _network(url: str) -> Iterator[None]:
-    """Turns a failing connection into a UserError; answers of the server pass."""
+    """Turn a failed connection into a UserError; an `HTTPError`, the server's answer, passes."""
     try:
         yield
     except urllib.error.HTTPError:

@@ -1,7 +1,7 @@
-"""Fields: columns of a log, as text or typed, turned into checked ids, times and ratings.
+"""Fields: columns of a log, as text or typed, parsed to validated ids, times and ratings.
 
-Every function takes `where`, which names the place of a row ("ratings.csv, line 7"), and raises a
-UserError for the first row that it cannot accept.
+Every public function takes `where`, which maps a row number to its place ("ratings.csv, line 7")
+for error messages, and raises a UserError for the first invalid row.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _NAMES_OF_UNITS: dict[TimeUnit, str] = {
 
 
 def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
-    """User or item ids as codes into a table of strings; whole numbers become their digits.
+    """User or item ids as codes into a table of strings.
 
-    Leading zeros of text stay. `role` says in messages what the column holds.
+    Whole numbers become their digits; text keeps its leading zeros. `role` says in messages what
+    the column holds.
     """
     column = _decoded(column)
     kind = column.type
@@ -55,9 +56,9 @@ def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
 
 
 def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> npt.NDArray[np.int64]:
-    """Seconds since 1970 from numbers in a unit, dates, or text with either.
+    """Seconds since 1970, parsed from numbers in a unit, dates, or text with either.
 
-    Fractions of a second are dropped; times without a zone are UTC.
+    Fractions of a second are dropped; times without a time zone are UTC.
     """
     parts = _PARTS_OF_A_SECOND[unit]
     column = _decoded(column)
@@ -83,9 +84,9 @@ def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> npt.NDAr
 def chosen(
     column: pa.Array, wanted: Sequence[str], where: Where
 ) -> tuple[pa.BooleanArray, dict[str, int]]:
-    """Which rows hold one of some events, and how many rows each event has; text or whole numbers.
+    """Mask of the rows with a wanted event, and how many rows each event has.
 
-    A row without an event is none of them.
+    Events are text or whole numbers. A row without an event has none of the wanted ones.
     """
     column = _decoded(column)
     if not (_is_text(column.type) or pa.types.is_integer(column.type)):
@@ -96,7 +97,7 @@ def chosen(
 
 
 def ratings(column: pa.Array, where: Where, *, may_be_empty: bool) -> npt.NDArray[np.float32]:
-    """Finite ratings; NaN for empty fields and nulls, where these may be."""
+    """Finite ratings; an empty field or null becomes NaN if `may_be_empty`, else it is an error."""
     column = _decoded(column)
     kind = column.type
     expected = "a finite number" + " (or nothing, for unrated)" * may_be_empty
@@ -130,7 +131,7 @@ def _parsed(
         return parse(column)
     except pa.ArrowInvalid:
         pass
-    # pyarrow does not say which value it stumbled over: halve the column until it is found.
+    # pyarrow does not say which value is invalid: find it by bisection.
     start, count = 0, len(column)
     while count > 1:
         half = count // 2
@@ -196,7 +197,7 @@ def _seconds_of_text(parts: int, column: pa.StringArray) -> npt.NDArray[np.int64
 
 
 def _dates(column: pa.StringArray) -> pa.TimestampArray:
-    """ISO dates, with or without a time, the time with or without a zone."""
+    """ISO dates as timestamps; with or without a time, the time with or without a time zone."""
     midnight = pc.if_else(pc.equal(pc.utf8_length(column), 10), "T00:00Z", "")
     column = pc.binary_join_element_wise(column, midnight, "")
     has_zone = pc.match_substring_regex(column, r"(Z|[+-]\d\d(:?\d\d)?)$")

@@ -1,4 +1,4 @@
-"""Formats: what kind of log a path holds, told by file names first and then by the first line."""
+"""Formats: detect the format of a log, by file name first and then by the first line."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _ENDINGS = ("", *UNPACKED)
 
 @dataclass(frozen=True)
 class LogFiles:
-    """Where a log lies.
+    """The files of a log, and their format.
 
     Attributes:
-      format: how its files are read.
+      format: how the files are read.
       parts: the files with interactions, in reading order; several only for Parquet.
-      titles: the file with titles and genres that belongs to it, if there is one.
+      titles: the file with titles and genres beside them, if there is one.
     """
 
     format: Format
@@ -51,18 +51,19 @@ class LogFiles:
 
 
 def locate(path: Path, format: Format | None = None) -> LogFiles:
-    """Find the log in a file or folder, and its format unless that is given.
+    """Find the files of a log, and detect their format unless it is given.
 
-    In a folder: `ratings.dat`, `u.data` or `ratings.csv`, or else all `*.parquet` in the order of
-    their names, but for names that begin with `_` or a dot. All but Parquet may be packed, with
-    `.gz`, `.bz2` or `.xz` behind the name. A file may have any name:
-    ratings with `::` between the fields are `movielens-dat`, four columns of numbers between tabs
-    `movielens-100k`, the header `userId,movieId,rating,timestamp` is `movielens-csv`, two words on
-    a line are `pairs`, a JSON object on each line is `jsonl`; other tables are told by `.csv`,
-    `.tsv` and `.parquet`.
+    In a folder, the log is `ratings.dat`, `u.data` or `ratings.csv`, or else all `*.parquet` files
+    in the order of their names, except those whose name begins with `_` or a dot. All formats but
+    Parquet may be compressed, with `.gz`, `.bz2` or `.xz` at the end of the name.
+
+    A file may have any name: `::` between the fields means `movielens-dat`, four columns of numbers
+    between tabs `movielens-100k`, the header `userId,movieId,rating,timestamp` `movielens-csv`, two
+    words on a line `pairs`, and a JSON object on each line `jsonl`. Other tables are recognised by
+    `.csv`, `.tsv` and `.parquet`.
 
     Raises:
-      UserError: there is nothing to read, or nothing that could be told apart.
+      UserError: there is nothing to read, there are several logs, or the format cannot be told.
     """
     if format is not None and format not in FORMATS:
         raise UserError(f"the format is {format!r}; expected one of {', '.join(FORMATS)}")
@@ -108,7 +109,7 @@ def _parts(folder: Path, format: Format | None) -> tuple[Path, ...]:
 
 
 def _is_shard(file: Path) -> bool:
-    """Whether a file of a folder holds rows; Spark and Hadoop hide others behind `_` and `.`."""
+    """Whether a file in a folder holds rows; Spark and Hadoop mark other files with `_` and `.`."""
     return file.suffix == ".parquet" and not file.name.startswith(("_", ".")) and file.is_file()
 
 
@@ -130,7 +131,7 @@ def _format_of(file: Path) -> Format:
         return "movielens-csv"
     if suffix == ".csv":
         return "csv"
-    if suffix in (".tsv", ".inter"):  # RecBole's; see Columns.find
+    if suffix in (".tsv", ".inter"):  # `.inter` is RecBole's; see Columns.find
         return "tsv"
     if suffix in _JSON_LINES or line.startswith("{"):
         return "jsonl"

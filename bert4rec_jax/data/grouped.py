@@ -1,4 +1,4 @@
-"""Grouped logs: one row per user, with lists of items, times and ratings, as rows of their own."""
+"""Grouped logs: a row per user, with lists of items, expanded to a row per interaction."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def exploded(batch: Mapping[str, pa.Array], where: Where) -> tuple[dict[str, pa.Array], Where, int]:
-    """A row per interaction, in the order of the lists.
+    """Expand lists to a row per interaction, in the order of the lists.
 
-    Example: the user a with the items [x, y] is a x, a y. A row whose list of items is empty or
+    Example: the row (a, [x, y]) becomes (a, x) and (a, y). A row whose list of items is empty or
     null holds no interaction.
 
     Args:
-      batch: by role; all but the user are lists of the same length in a row.
-      where: names the place of a row of the batch.
+      batch: role -> column; all but the user hold lists, of equal lengths within a row.
+      where: maps a row of the batch to its place, for messages.
 
     Returns:
-      The columns, what names the place of an interaction, and the rows that hold none.
+      The columns, a `where` for the interactions, and the number of rows that hold none.
 
     Raises:
       UserError: two lists of a row differ in length.

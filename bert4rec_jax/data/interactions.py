@@ -1,4 +1,4 @@
-"""Interactions: who watched what, when, and how it was rated, as columns."""
+"""Interactions: users, items, times and ratings as columns."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Interactions:
         """Sort by (user, timestamp), input order breaking ties, and drop repeated rows.
 
         Rows with the same (user, item, timestamp) are one interaction; the first in input order
-        stays. The sort is stable because tie order moves up to a quarter of MovieLens test targets.
+        stays. The sort is stable because the order of ties decides up to a quarter of MovieLens
+        test targets.
         """
         ordered = self.take(np.lexsort((self.timestamps, self.users)))
         repeated = _repeated(ordered)
@@ -61,7 +62,7 @@ class Interactions:
 
 
 def _repeated(ordered: Interactions) -> npt.NDArray[np.bool_]:
-    """Marks rows whose (user, item, timestamp) stood before; rows sorted by (user, timestamp)."""
+    """Mask of rows whose (user, item, timestamp) came before; rows sorted by (user, timestamp)."""
     same_moment = np.zeros(len(ordered), bool)
     same_moment[1:] = (ordered.users[1:] == ordered.users[:-1]) & (
         ordered.timestamps[1:] == ordered.timestamps[:-1]

@@ -1,4 +1,4 @@
-"""JSON Lines: logs with one JSON object per line, block by block."""
+"""JSON Lines: logs with one JSON object per line, read block by block."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from bert4rec_jax.data.delimited import LINES, open_bytes, records, shorten
 from bert4rec_jax.errors import UserError
 
 _BLOCK_BYTES = 8 << 20
-_SAMPLE = 100  # lines that tell the columns and their types
+_SAMPLE = 100  # lines from which the columns and their types are inferred
 _IDS = ("user", "item", "event")
 _KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
 
 
 def schema(path: Path, columns: Mapping[str, str | None]) -> pa.Schema:
-    """The columns of a file: those of its first lines, and the wanted ones that come later.
+    """The columns of a file: those of its first lines, and wanted ones that first occur later.
 
-    A column that is no id is of floats if it is one of numbers, whole or not; an id is whole or
-    text, as it is first.
+    Columns of numbers are read as floats, even if all their values are whole. Ids (user, item,
+    event) are read as whole numbers if all their values in the first lines are whole.
 
     Args:
-      path: the file, unpacked on the way.
+      path: the file, which may be compressed.
       columns: role (user, item, timestamp, rating, event) -> the wanted name, or None.
 
     Raises:
-      UserError: the file is empty, or a line is no JSON object.
+      UserError: the file is empty, or a line is not a JSON object.
     """
     found: dict[str, list[Any]] = {}
     for line, text in itertools.islice(_lines(path), _SAMPLE):
@@ -49,14 +49,14 @@ def schema(path: Path, columns: Mapping[str, str | None]) -> pa.Schema:
 
 
 def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Array]]:
-    """The wanted columns in the types of `schema`, batch by batch; a field may be missing.
+    """The wanted columns in the types of `schema`, batch by batch; a missing field is null.
 
     Args:
-      path: the file, unpacked on the way.
+      path: the file, which may be compressed.
       columns: role, under which a column is returned -> its name in the file.
 
     Raises:
-      UserError: a line is no JSON object, or holds a value of another type than those before.
+      UserError: a line is not a JSON object, or a value is not of its column's type.
     """
     types = schema(path, columns)
     wanted = pa.schema([types.field(name) for name in dict.fromkeys(columns.values())])
@@ -101,7 +101,7 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
 
 
 def _first(path: Path, name: str) -> Any:
-    """The first value of a column beyond the first lines; None if there is none."""
+    """The first value of a column after the sampled lines; None if there is none."""
     key = json.dumps(name)
     for line, text in itertools.islice(_lines(path), _SAMPLE, None):
         if key in text:
@@ -112,7 +112,7 @@ def _first(path: Path, name: str) -> Any:
 
 
 def _type(values: list[Any], is_id: bool) -> pa.DataType:
-    """The type of the values of a column; null where none is given or they differ in kind."""
+    """The Arrow type of the values of a column; null if there are none or their kinds differ."""
     given = [value for value in values if value is not None]
     kinds = {type(value) for value in given}
     if kinds == {list}:
@@ -126,7 +126,7 @@ def _type(values: list[Any], is_id: bool) -> pa.DataType:
 
 
 def _explanation(path: Path, wanted: pa.Schema, error: pa.ArrowInvalid) -> UserError:
-    """What is wrong with a file that pyarrow could not read."""
+    """The error for a file that pyarrow could not read; reads the file again to find the line."""
     for line, text in _lines(path):
         values = _object(path, line, text)
         for field in wanted:

@@ -1,4 +1,4 @@
-"""Options of reading a log, which the command line names without pyarrow."""
+"""Options for reading a log, in a module that the command line can import without pyarrow."""
 
 from typing import Literal, get_args
 
@@ -7,4 +7,4 @@ Format = Literal[
 ]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-ROWS_IN_MEMORY = 1 << 22  # at once, unless told otherwise
+ROWS_IN_MEMORY = 1 << 22  # default number of rows in memory at once

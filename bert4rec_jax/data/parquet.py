@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 from bert4rec_jax.errors import UserError
 
 _BATCH_ROWS = 1 << 18
-_BUFFER_BYTES = 1 << 20  # a column of a row group is read in pieces, however long it is
+_BUFFER_BYTES = 1 << 20  # a row group's column is read in pieces of this size, however long
 
 
 def schema(path: Path) -> pa.Schema:
     """Names and types of the columns of a Parquet file.
 
     Raises:
-      UserError: the file is no Parquet file, or not a whole one.
+      UserError: the file is missing, unreadable, not Parquet, or cut off.
     """
     with _open(path) as file:
         return file.schema_arrow
@@ -39,7 +39,7 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
       columns: the key under which a column is returned -> its name in the file.
 
     Raises:
-      UserError: the file is no Parquet file, or not a whole one.
+      UserError: see `schema`.
     """
     names = list(columns.values())
     with _open(path) as file:
@@ -50,7 +50,7 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
 
 
 def _batch_rows(group: pq.RowGroupMetaData, names: list[str]) -> int:
-    """Rows of a batch: fewer where their lists are long."""
+    """Rows per batch of a row group; fewer if its lists are long."""
     leaves = [group.column(i) for i in range(group.num_columns)]
     prefixes = tuple(f"{name}." for name in names)
     values = [x.num_values for x in leaves if f"{x.path_in_schema}.".startswith(prefixes)]

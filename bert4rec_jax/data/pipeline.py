@@ -1,4 +1,4 @@
-"""The input pipeline: steps of a plan to batches, prefetched by Grain."""
+"""The input pipeline: turns the steps of a plan into batches, prefetched by Grain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bert4rec_jax.data.thumbs import to_thumbs
 
 
 class StepToBatch:
-    """Maps a step to this host's share of its batch; keeps the plan of the epoch at hand."""
+    """Maps a step to this host's share of its batch; caches the plan of the current epoch."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class StepToBatch:
         hosts: int = 1,
         with_users: bool = False,
     ) -> None:
-        """See `Plan`, `data.thumbs.to_thumbs` and `Batch.users`."""
+        """For `thumbs` see `data.thumbs.to_thumbs`; `with_users` fills in `Batch.users`."""
         self._plan = plan
         self._store = store
         self._thumbs = thumbs
@@ -38,7 +38,7 @@ class StepToBatch:
         self._epoch: tuple[int, EpochPlan] | None = None
 
     def __call__(self, step: int) -> Batch:
-        """The rows of step `step`, counted from the first step of training."""
+        """This host's rows of step `step`, counted from the first step of training."""
         number = step // self._plan.steps_per_epoch
         cached = self._epoch
         if cached is None or cached[0] != number:
@@ -46,7 +46,7 @@ class StepToBatch:
             self._epoch = cached
         spans = self._plan.step(cached[1], step, host=self._host, hosts=self._hosts)
         users = None
-        if self._with_users:  # the last one who begins there: others have no rows
+        if self._with_users:  # of users with equal offsets, only the last one has rows
             users = np.searchsorted(self._store.offsets[:-1], spans.starts, side="right")
         return gather(
             spans,
@@ -59,7 +59,7 @@ class StepToBatch:
         )
 
     def several(self, first: int, count: int) -> Batch:
-        """The batches of `count` steps from `first` on, `[count, B, L]`; of one step `[B, L]`."""
+        """The batches of `count` steps from `first` on: `[count, B, L]`, or `[B, L]` for one."""
         if count == 1:
             return self(first)
         columns: Any = zip(*(self(first + number) for number in range(count)))
@@ -68,6 +68,6 @@ class StepToBatch:
 
 
 def batches(step_to_batch: StepToBatch, strides: npt.NDArray[np.int64]) -> Iterator[Batch]:
-    """The batches of strides `[N, 2]`, (first step, steps), gathered ahead of time in a thread."""
+    """The batches of strides, `[N, 2]` of (first step, steps), prefetched in a thread."""
     found = grain.MapDataset.source(strides).map(lambda stride: step_to_batch.several(*stride))
     return iter(found.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

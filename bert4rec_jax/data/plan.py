@@ -1,7 +1,7 @@
 """Plan: a pure function of (seed, epoch) that says which histories each step trains on.
 
-The position in the data is the step alone: there is no iterator state to save, a resumed run sees
-the very batches it would have seen, and hosts slice the same rows.
+The step number alone determines the position in the data. So there is no iterator state to save, a
+resumed run sees exactly the batches it would have seen, and all hosts slice the same rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bert4rec_jax.data.batch import Spans
 from bert4rec_jax.errors import UserError
 
 Window = Literal["recent", "tiles", "random-prefix"]
-_SHORTEST = 2  # one item to predict and one to see
+_SHORTEST = 2  # interactions of a training history: one item to predict, one as context
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class EpochPlan:
     """All rows of one epoch, in the order they are trained on.
 
     Attributes:
-      spans: every history, sorted by row; rows count from 0 through the epoch.
+      spans: every history, sorted by row; rows are numbered from 0 within the epoch.
       first_span: `[R + 1]`: row r holds the spans `first_span[r] : first_span[r + 1]`.
     """
 
@@ -35,16 +35,16 @@ class EpochPlan:
 
     @property
     def num_examples(self) -> int:
-        """Histories of the epoch."""
+        """Number of histories in the epoch."""
         return len(self.spans.starts)
 
     @property
     def num_rows(self) -> int:
-        """Rows R of the epoch."""
+        """Number of rows R in the epoch."""
         return len(self.first_span) - 1
 
     def rows(self, start: int, stop: int) -> Spans:
-        """The spans of rows `start : stop`, counted from 0; there are none beyond the epoch."""
+        """The spans of rows `start : stop`, renumbered from 0; rows beyond the epoch have none."""
         start, stop = min(start, self.num_rows), min(stop, self.num_rows)
         part = Spans(*(x[self.first_span[start] : self.first_span[stop]] for x in self.spans))
         return part._replace(rows=part.rows - start)
@@ -52,16 +52,16 @@ class EpochPlan:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Training histories, and how they become rows of steps.
+    """Training histories, and how they are arranged in the rows of each step.
 
     Attributes:
-      starts, stops: `[U]` int64: each user's training rows in the store.
-      max_length: positions L of a row.
+      starts, stops: `[U]` int64: each user's training rows in the store are `starts : stops`.
+      max_length: columns L of a row.
       batch_size: rows B of a step, over all hosts.
       window: see `DataConfig.window`.
-      pack: several histories in a row.
-      max_segments: the most histories in a row when packing.
-      seed: of the permutation and the random windows.
+      pack: whether a row may hold several histories.
+      max_segments: maximum number of histories in a row when packing.
+      seed: seed of the permutation and the random windows.
     """
 
     starts: npt.NDArray[np.int64]
@@ -81,15 +81,16 @@ class Plan:
 
     @cached_property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch, the same for every epoch.
+        """Number of steps in an epoch, the same for every epoch.
 
-        Packed random prefixes make a few rows more or fewer from epoch to epoch. The count is that
-        of epoch 0; a shorter epoch ends with empty rows, a longer one leaves its last rows out.
+        With packed random prefixes, the number of rows varies a little between epochs. The count is
+        that of epoch 0: a shorter epoch ends with empty rows, a longer one leaves its last rows
+        out.
         """
         return -(-self.epoch(0).num_rows // self.batch_size)
 
     def epoch(self, epoch: int) -> EpochPlan:
-        """The rows of an epoch; equal arguments give equal plans, on every host."""
+        """The rows of an epoch; equal plans and epochs give equal rows, on every host."""
         generator = np.random.default_rng([self.seed, epoch])
         starts, stops = self._examples(generator)
         order = generator.permutation(len(starts))
@@ -117,14 +118,14 @@ class Plan:
         return EpochPlan(spans, first_span)
 
     def reached(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Start and stop of all rows of the store that some epoch trains on, as ranges."""
-        if self.window == "random-prefix":  # prefixes of all lengths are drawn
+        """Ranges (starts, stops) of all the store's rows that at least one epoch can train on."""
+        if self.window == "random-prefix":  # a prefix of any length may be drawn
             long_enough = self.stops - self.starts >= _SHORTEST
             return self.starts[long_enough], self.stops[long_enough]
         return self._examples(np.random.default_rng(0))
 
     def step(self, epoch_plan: EpochPlan, step: int, *, host: int = 0, hosts: int = 1) -> Spans:
-        """The spans of one host's share of a step's rows; `epoch_plan` is that step's epoch."""
+        """The spans of one host's share of a step; `epoch_plan` is the plan of its epoch."""
         share = self.batch_size // hosts
         start = (step % self.steps_per_epoch) * self.batch_size + host * share
         return epoch_plan.rows(start, start + share)
@@ -132,7 +133,7 @@ class Plan:
     def _examples(
         self, generator: np.random.Generator
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Start and stop of every training window, in the order of the store."""
+        """Starts and stops of all training windows, in the order of the store."""
         long_enough = self.stops - self.starts >= _SHORTEST
         starts, stops = self.starts[long_enough], self.stops[long_enough]
         if self.window == "tiles":
@@ -147,17 +148,17 @@ def fill_rows(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Pack pieces into few rows: best fit, the longest pieces first.
 
-    It works on how many pieces there are of each length (Krell et al. 2021), so its time does not
-    grow with them; pieces of one length go to its places in their order. Example: lengths
-    3, 2, 4, 1 at capacity 5 make the rows (3, 2) and (4, 1).
+    It works on the number of pieces of each length (Krell et al. 2021), so finding the rows takes
+    no longer for more pieces. Pieces of equal length are placed in input order. Example: lengths 3,
+    2, 4, 1 at capacity 5 make the rows (3, 2) and (4, 1).
 
     Args:
       lengths: `[S]`, each in [1, capacity].
       capacity: length of a row.
-      most: the most pieces in a row.
+      most: maximum number of pieces in a row.
 
     Returns:
-      `order [S]`, the pieces row by row, and `first [R + 1]`: row r holds the pieces
+      `order [S]`, the indices of the pieces row by row, and `first [R + 1]`: row r holds the pieces
       `order[first[r] : first[r + 1]]`.
     """
     patterns = _patterns(np.bincount(lengths, minlength=capacity + 1), capacity, most)
@@ -172,7 +173,7 @@ def fill_rows(
 def _patterns(
     pieces: npt.NDArray[np.int64], capacity: int, most: int
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Rows as the lengths in them and how often, for `pieces[n]` pieces of length n."""
+    """Pack `pieces[n]` pieces of length n: (lengths in a row, number of such rows) pairs."""
     by_room: dict[int, list[tuple[tuple[int, ...], int]]] = defaultdict(list)
 
     def keep(row: tuple[int, ...], count: int) -> None:
@@ -200,7 +201,10 @@ def _patterns(
 def _tiles(
     starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64], length: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Windows of `length` counted from the end; the oldest one holds what is left."""
+    """Windows of `length` counted from the end of each range; the oldest one holds the remainder.
+
+    Windows that are too short to train on are left out.
+    """
     counts = -(-(stops - starts) // length)
     back = _within(counts)
     tile_stops = np.repeat(stops, counts) - back * length
@@ -210,5 +214,5 @@ def _tiles(
 
 
 def _within(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """0, 1, ... within each of consecutive groups of these sizes."""
+    """Concatenate `0 .. size - 1` for each of the sizes."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -1,4 +1,4 @@
-"""Prepare: from a data set's name or a log to a store, ready to train on."""
+"""Prepare: turn a named data set, a log or a table into a store ready for training."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
 NAMES = (MOVIETWEETINGS, *download.NAMES)
-_TABLE = "table"  # what the source is called where it is no file
+_TABLE = "table"  # name of a source that is not a file
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came in and what is left of it.
+    """Statistics of a log and of the store made from it.
 
     Attributes:
       read: interactions in the log.
-      duplicates: of these, repeated (user, item, timestamp) rows, which were dropped.
+      duplicates: repeated (user, item, timestamp) rows among them, which were dropped.
       users: users in the store.
       items: items in the store.
       interactions: interactions in the store.
       shortest: interactions of the user with the fewest.
       longest: interactions of the user with the most.
       rating_range: lowest and highest rating of the log; None without ratings.
-      time_range: first and last second in the store; None without times.
+      time_range: first and last timestamp in the store, in seconds since 1970; None without times.
       titled: items in the store that have a title.
       empty_histories: rows of a grouped log without an item, which hold no interaction.
-      other_events: rows that were left out for their event.
+      other_events: rows that were left out because of their event type.
       users_left_out: users of the log with too few interactions.
-      items_left_out: items of the log with too few.
+      items_left_out: items of the log with too few interactions.
     """
 
     read: int
@@ -74,14 +74,14 @@ class Report:
 
 @dataclass(frozen=True)
 class PreparedStore:
-    """A store and how it came about."""
+    """A store, and the report on how it was made."""
 
     store: SequenceStore
     report: Report
 
 
 class ArrowTable(Protocol):
-    """A data frame of pandas or polars, a table of pyarrow, and whatever else Arrow can read."""
+    """A pandas or polars data frame, a pyarrow table, or any other object that Arrow can read."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """See the Arrow PyCapsule interface."""
@@ -105,31 +105,33 @@ def prepare(
 ) -> PreparedStore:
     """Read a log, sort it by time, filter it to its k-core and write it as a store.
 
-    Memory grows with users, items and `rows_in_memory`, not with the log: what does not fit lies in
-    a hidden folder beside the output meanwhile, 40 bytes an interaction.
+    Memory grows with the number of users and items and with `rows_in_memory`, not with the log.
+    Rows that do not fit are kept in a hidden temporary folder beside the output, 40 bytes per
+    interaction.
 
-    The same input gives the same store, byte for byte. Its manifest keeps, under `source`, the name
-    of what was read (no path), a SHA-256 per file, the filters, and `max_rating` of the log (None
-    without ratings), from which the thresholds of thumbs follow.
+    The same input gives the same store, byte for byte. The store's manifest holds, under `source`,
+    the name of what was read (without its path), a SHA-256 per file, the filters, and the log's
+    `max_rating` (None without ratings), from which the default thresholds of thumbs follow.
 
     Args:
       source: one of `NAMES`, the path of a log (`./ml-1m` is a path, `ml-1m` is the name), or a
         table, such as a data frame of pandas or polars.
       output: the folder to make, or an earlier store to replace.
-      min_user_interactions: users with fewer are left out, together with
-      min_item_interactions: items with fewer, until neither is left.
+      min_user_interactions: users with fewer interactions are left out.
+      min_item_interactions: items with fewer interactions are left out. Both filters are repeated
+        until nothing changes.
       format: see `readers.read_log`; for paths only.
-      columns: see `readers.read_log`, also as a dict; for paths and tables.
-      titles: a file of titles, see `titles.read_titles`; None takes those of the data set.
-      cache: where downloads lie, see `download.fetch`.
-      mirror: where they come from, see `download.fetch`.
+      columns: see `readers.read_log`, or a dict of its fields; for paths and tables only.
+      titles: a file of titles, see `titles.read_titles`; None takes the one of the data set.
+      cache: folder for downloads, see `download.fetch`.
+      mirror: URL to download from, see `base_url` of `download.fetch`.
       rows_in_memory: interactions read, sorted or filtered at once, at about 110 bytes each; the
         store is the same for any number.
       progress: see `download.Progress`.
       notify: see `download.Notify`.
 
     Raises:
-      UserError: anything the user can fix; nothing is half-written.
+      UserError: anything the user can fix; no partial output is left.
     """
     output = Path(output)
     if isinstance(columns, Mapping):
@@ -207,7 +209,7 @@ def _of_table(
     columns: Columns | None,
     titles: Path | None,
 ) -> Iterator[RawLog]:
-    """Open a table, which lies on disk for as long as the context is open."""
+    """Open a table as a log; it is stored in a temporary file while the context is open."""
     if not hasattr(table, "__arrow_c_stream__"):
         raise UserError(
             f"the log is of type {type(table).__name__}; expected a path, the name of a data set, "
@@ -226,14 +228,14 @@ def _of_table(
             ) from None
         try:
             yield read_log(file, columns=columns, titles=titles)
-        except UserError as error:  # the file is no place that the caller knows
+        except UserError as error:  # the caller does not know the temporary file
             text = str(error).replace(str(file), "the table")
             named = re.sub(r"`bert4rec prepare --(\w+)-column NAME`", r"columns={'\1': NAME}", text)
             raise UserError(named) from None
 
 
 def _with_plain_text(table: pa.Table) -> pa.Table:
-    """A table whose text is of the type that all kernels know; polars has views."""
+    """A table whose text has a type that all pyarrow kernels support: polars has string views."""
     columns = {
         name: pa.chunked_array(map(_plain, column.chunks)) if len(column) else pa.nulls(0)
         for name, column in zip(table.column_names, table.columns)
@@ -242,7 +244,7 @@ def _with_plain_text(table: pa.Table) -> pa.Table:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Views as text, in lists too; dictionaries as their values."""
+    """Cast string views to text, also inside lists, and decode dictionaries."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _plain(column.dictionary).take(column.indices)
@@ -254,14 +256,14 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 class _Range:
-    """The lowest and highest of the values seen so far; NaN is none."""
+    """The minimum and maximum of the values seen so far, ignoring NaN; None before the first."""
 
     def __init__(self) -> None:
-        """Begin without a value."""
+        """Start without a value."""
         self.found: tuple[Any, Any] | None = None
 
     def widen(self, values: npt.NDArray[Any]) -> None:
-        """See more values."""
+        """Include more values."""
         values = values[~np.isnan(values)]
         if len(values):
             ends = (values.min().item(), values.max().item(), *(self.found or ()))
@@ -270,7 +272,7 @@ class _Range:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a log held, see `Report`."""
+    """Statistics of a log, see `Report`."""
 
     read: int
     empty_histories: int
@@ -279,7 +281,7 @@ class _Read:
 
 
 def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Read:
-    """Sort a log into rows on disk, with a folder for what it was read to in between."""
+    """Sort a log into `ordered`, with a temporary folder `scratch`, and return its statistics."""
     empty, others, ratings = 0, 0, _Range()
     with Rows(scratch) as read:
         runs = Runs(read)
@@ -296,7 +298,7 @@ def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Rea
 def _kept(
     pieces: Iterable[Interactions], keep: tuple[Marks, Marks], times: _Range
 ) -> Iterator[Interactions]:
-    """The rows whose user and item are kept; `times` sees their timestamps."""
+    """The rows whose user and item are both kept; widens `times` to their timestamps."""
     users, items = keep
     for piece in pieces:
         kept = piece.take(users[piece.users] & items[piece.items])
@@ -307,9 +309,9 @@ def _kept(
 def is_prepared_from(
     path: Path, source: str | Path, *, min_user_interactions: int, min_item_interactions: int
 ) -> bool:
-    """Whether a folder holds what `prepare` makes of a source with these filters.
+    """Whether a folder holds the store that `prepare` makes of a source with these filters.
 
-    Files are compared by checksum, unless they are gone; a data set with a name does not change.
+    Files are compared by checksum, unless they no longer exist. Named data sets never change.
 
     Raises:
       UserError: see `read_log`.
@@ -341,7 +343,7 @@ def _known(
     progress: download.Progress,
     notify: download.Notify,
 ) -> Iterator[RawLog]:
-    """Open a data set that has a name."""
+    """Open one of the named data sets as a log."""
     if name != MOVIETWEETINGS:
         folder = download.fetch(
             name, cache=cache, base_url=mirror, progress=progress, notify=notify

@@ -1,4 +1,4 @@
-"""Readers: a log in any known format -> blocks of interactions, and titles."""
+"""Readers: read a log in any known format as blocks of interactions, and its titles."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ _ROLES = ("user", "item", "timestamp", "rating", "event")
 
 @dataclass(frozen=True)
 class Block:
-    """The next rows of a log.
+    """Consecutive rows of a log.
 
     Attributes:
-      interactions: in input order. A code means the same id in every block; the tables of the last
-        one have all ids. `timed` is False and the timestamps are row numbers where the log has no
-        times.
-      empty_histories: rows of a grouped log, among those read for this block, without an item.
-      events: how many rows each event had, among those read for this block, where events are
-        chosen.
+      interactions: in input order. A code means the same id in every block, and the id tables of
+        the last block hold all ids. If the log has no times, `timed` is False and the timestamps
+        are row numbers.
+      empty_histories: number of rows of a grouped log, among those read for this block, that have
+        no item.
+      events: number of rows of each event, among those read for this block; empty if the log is not
+        filtered by event.
     """
 
     interactions: Interactions
@@ -46,11 +47,11 @@ class Block:
 
 @dataclass(frozen=True)
 class RawLog:
-    """A log as it stands in its files: no row is dropped and none is moved.
+    """A log in file order, before sorting and filtering; only rows of unwanted events are dropped.
 
     Attributes:
       parts: its files, in reading order.
-      titles: item id -> (title, genres separated by `|`), of any items.
+      titles: item id -> (title, genres separated by `|`); may have items that are not in the log.
       format: how the log is read.
       checksums: (name, SHA-256) of the files.
     """
@@ -61,13 +62,14 @@ class RawLog:
     checksums: tuple[tuple[str, str], ...]
 
     def blocks(self, rows: int) -> Iterator[Block]:
-        """The log, a block at a time; memory grows with `rows` and the ids, not with the log.
+        """Read the log block by block; memory grows with `rows` and the ids, not with the log.
 
         Args:
-          rows: a block has so many rows, and at most one batch of the reader more.
+          rows: size of a block, which may have up to one batch of the reader more.
 
         Raises:
-          UserError: a line or value that cannot be accepted, or no interaction at all.
+          UserError: a line or value is invalid, a wanted event does not occur, or there is no
+            interaction at all.
         """
         users = items = pa.array([], pa.string())
         events: Counter[str] = Counter()
@@ -91,16 +93,17 @@ def read_log(
     columns: Columns | None = None,
     titles: Path | None = None,
 ) -> RawLog:
-    """Find a log file or folder and its columns; `RawLog.blocks` reads the rows.
+    """Find the files and columns of a log; `RawLog.blocks` reads the rows.
 
     Args:
       path: see `formats.locate`.
-      format: how to read it; None tells it by name and content.
-      columns: of `csv`, `tsv`, `jsonl` and `parquet` tables; None takes the default names.
+      format: how to read it; None detects it by name and content.
+      columns: names of the columns of `csv`, `tsv`, `jsonl` and `parquet` tables; None takes the
+        default names.
       titles: see `titles.read_titles`; None takes the titles file beside the log, if any.
 
     Raises:
-      UserError: a file that cannot be accepted. The message names it.
+      UserError: a file is invalid; the message names it.
     """
     found = locate(path, format)
     titles = titles or found.titles
@@ -121,7 +124,7 @@ def read_log(
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some rows of a log; every chunk has ids of its own."""
+    """Some rows of a log; every chunk has id tables of its own."""
 
     users: pa.DictionaryArray
     items: pa.DictionaryArray
@@ -138,9 +141,9 @@ class Part:
     Attributes:
       path: the file.
       format: how it is read.
-      names: the columns to read by role: user, item, timestamp, rating, event.
-      grouped: a row is a user with lists.
-      columns: what the columns hold.
+      names: role (user, item, timestamp, rating, event) -> name of the column to read.
+      grouped: whether a row is a user with lists of interactions.
+      columns: names of the columns, wanted events and unit of time.
     """
 
     path: Path
@@ -150,7 +153,7 @@ class Part:
     columns: Columns
 
     def chunks(self) -> Iterator[_Chunk]:
-        """The file, checked, a piece at a time."""
+        """Read the file in pieces, with all values validated."""
         first = 0
         for batch in self._batches():
             count, empty = len(batch["user"]), 0
@@ -176,13 +179,13 @@ class Part:
             first += count
 
     def require_events(self, found: Mapping[str, int]) -> None:
-        """Refuse a log without a row of an event that is wanted.
+        """Check that every wanted event occurs in the log.
 
         Args:
-          found: event -> rows of the log.
+          found: event -> its number of rows in the log.
 
         Raises:
-          UserError: names the first one.
+          UserError: an event does not occur; names the first one.
         """
         for event in self.columns.events:
             if not found.get(event):
@@ -200,7 +203,7 @@ class Part:
         return delimited.stream(self.path, FORMS[self.format], self.names)
 
     def _place(self, first: int, row: int) -> str:
-        """Where row `first + row` of the file stands, as messages say it."""
+        """The place of row `first + row` in the file, for messages."""
         if self.format == "parquet":
             return f"{self.path}, row {first + row + 1}"
         if self.format == "jsonl":
@@ -246,7 +249,11 @@ def _of_lines(path: Path, columns: Columns) -> pa.Schema:
 
 
 def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:
-    """Whether the items are lists; then times and ratings have to be, and the user must not."""
+    """Whether the items are lists.
+
+    Raises:
+      UserError: they are, but times, ratings or events are not, or the user is a list too.
+    """
     if not is_list(schema.field(names["item"]).type):
         return False
     for role, name in names.items():
@@ -264,7 +271,7 @@ def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:
 def _of_events(
     batch: Mapping[str, pa.Array], wanted: Sequence[str], where: fields.Where
 ) -> tuple[dict[str, pa.Array], fields.Where, dict[str, int]]:
-    """The rows of some events, what names their places, and how many rows each event has."""
+    """The rows with a wanted event, a `where` for them, and the number of rows of each event."""
     kept, counts = fields.chosen(batch["event"], wanted, where)
     rows = np.flatnonzero(kept.to_numpy(zero_copy_only=False))
     chosen = {role: column.filter(kept) for role, column in batch.items()}
@@ -272,7 +279,7 @@ def _of_events(
 
 
 def _together(chunks: Iterable[_Chunk], rows: int) -> Iterator[list[_Chunk]]:
-    """Chunks in lists of `rows` rows or somewhat more; the last has what is left."""
+    """Chunks in lists of at least `rows` rows; the last list has the remainder."""
     taken: list[_Chunk] = []
     count = 0
     for chunk in chunks:
@@ -288,7 +295,7 @@ def _together(chunks: Iterable[_Chunk], rows: int) -> Iterator[list[_Chunk]]:
 def _block(
     chunks: list[_Chunk], user_ids: pa.StringArray, item_ids: pa.StringArray, first: int
 ) -> Block:
-    """Chunks as one block, with the ids met before; `first` rows stand before it in the log."""
+    """Merge chunks into a block that extends the id tables; `first` rows of the log precede it."""
     users, user_ids = _coded([chunk.users for chunk in chunks], user_ids)
     items, item_ids = _coded([chunk.items for chunk in chunks], item_ids)
     times = [chunk.timestamps for chunk in chunks if chunk.timestamps is not None]
@@ -311,7 +318,7 @@ def _block(
 def _coded(
     chunks: list[pa.DictionaryArray], ids: pa.StringArray
 ) -> tuple[npt.NDArray[np.int32], pa.StringArray]:
-    """Codes into the ids met before and the new ones, in order of first appearance."""
+    """Codes into `ids` followed by the new ids in order of first appearance, and all these ids."""
     before = pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), ids)
     unified = pa.chunked_array([before, *chunks]).unify_dictionaries().chunks
     return np.concatenate([chunk.indices.to_numpy() for chunk in unified]), unified[0].dictionary

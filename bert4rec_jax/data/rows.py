@@ -1,4 +1,4 @@
-"""Rows on disk: interactions in columns that grow piece by piece, and are read by slices."""
+"""Rows on disk: interactions as columns that grow piece by piece and are read by slices."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ DTYPES: dict[str, npt.DTypeLike] = {
 
 
 class ArrayFile:
-    """A one-dimensional `.npy` file that grows at its end: the bytes of `np.save` once closed."""
+    """A one-dimensional `.npy` file that grows at its end; once closed, equal to `np.save`'s."""
 
     def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
-        """Begin an empty file."""
+        """Create an empty file."""
         self._path = path
         self._dtype = np.dtype(dtype)
         self._length = 0
@@ -38,12 +38,12 @@ class ArrayFile:
         return self._length
 
     def append(self, values: npt.NDArray[Any]) -> None:
-        """Add values at the end."""
+        """Append values."""
         self._stream.write(np.ascontiguousarray(values, self._dtype).data)
         self._length += len(values)
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """A copy of `start : stop`. Pages of a memory map would count as memory of the process."""
+        """Read a copy of `start : stop`; a memory map would count as memory of the process."""
         self._stream.flush()
         offset = self._start + start * self._dtype.itemsize
         return np.fromfile(self._path, self._dtype, count=stop - start, offset=offset)
@@ -53,7 +53,7 @@ class ArrayFile:
 
     def __exit__(self, *_: object) -> None:
         self._stream.seek(0)
-        self._write_header()  # NumPy leaves room in it for a longer shape
+        self._write_header()  # NumPy pads the header, so a longer shape fits
         self._stream.close()
 
     def _write_header(self) -> None:
@@ -64,13 +64,13 @@ class ArrayFile:
 
 
 class Rows:
-    """Interactions on disk, 20 bytes each, for as long as a `with` block lasts.
+    """Interactions on disk, 20 bytes each, which are deleted at the end of the `with` block.
 
-    The tables of ids stay in memory; those of the last piece are the tables of all.
+    The id tables stay in memory; those of the last piece hold the ids of all rows.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Begin without a row, in a folder that is made for it."""
+        """Start without rows, in a folder that is created here."""
         folder.mkdir()
         self._folder = folder
         self._files = ExitStack()
@@ -86,11 +86,11 @@ class Rows:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Users and items in the tables of ids."""
+        """Number of users and of items in the id tables."""
         return len(self._ids[0]), len(self._ids[1])
 
     def append(self, piece: Interactions) -> None:
-        """Add rows at the end; their codes hold in the tables of every later piece."""
+        """Append rows; their codes must mean the same in the id tables of every later piece."""
         for name, column in self._columns.items():
             column.append(getattr(piece, name))
         self._ids, self._timed = (piece.user_ids, piece.item_ids), piece.timed
@@ -100,7 +100,7 @@ class Rows:
         return self._columns[name].read(start, stop)
 
     def read(self, *slices: tuple[int, int]) -> Interactions:
-        """The rows of some slices (start, stop), one after the other."""
+        """The rows of the given slices (start, stop), concatenated."""
         columns = {
             name: np.concatenate([self.column(name, *each) for each in slices])
             for name in self._columns
@@ -110,11 +110,11 @@ class Rows:
         )
 
     def pieces(self, rows: int) -> Iterator[Interactions]:
-        """All rows, in pieces of so many."""
+        """All rows, in pieces of `rows` rows."""
         return (self.read(each) for each in self._slices(rows))
 
     def pairs(self, rows: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
-        """The users and items of all rows, in pieces of so many."""
+        """The users and items of all rows, in pieces of `rows` rows."""
         return ((self.column("users", *s), self.column("items", *s)) for s in self._slices(rows))
 
     def _slices(self, rows: int) -> list[tuple[int, int]]:

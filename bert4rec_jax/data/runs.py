@@ -1,8 +1,8 @@
-"""Runs: a log of any length in time order, with a fixed number of rows in memory.
+"""Runs: sort a log of any length by time, with a bounded number of rows in memory.
 
-An external sort. Every block of the log is written to disk sorted by user (a run). A range of users
-lies together in each run, so the histories of the range are read from all of them and sorted in
-memory.
+This is an external sort. Every block of the log is written to disk sorted by user (a run). The rows
+of a range of users are contiguous in each run, so they can be read from all runs and sorted in
+memory, one range after the other.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from bert4rec_jax.data.rows import Rows
 
 
 class Runs:
-    """Blocks of a log, taken up in input order and given back in time order."""
+    """Takes the blocks of a log in input order, and returns the log in time order."""
 
     def __init__(self, rows: Rows) -> None:
-        """Begin with rows on disk, of which there are none yet."""
+        """Keep the runs in `rows`, which must be empty."""
         self._rows = rows
         self._bounds = [0]  # run r is the rows `bounds[r] : bounds[r + 1]`
         self._counts = np.zeros(0, np.int64)  # rows per user
@@ -35,10 +35,10 @@ class Runs:
         self._counts = counts
 
     def in_time_order(self, rows: int) -> Iterator[Interactions]:
-        """The whole log by `Interactions.in_time_order`, a range of users at a time.
+        """The whole log, sorted by `Interactions.in_time_order`, one range of users at a time.
 
         Args:
-          rows: the most to sort at once; a user who has more is sorted alone.
+          rows: maximum number of rows to sort at once; a user with more rows is sorted alone.
         """
         first_users = user_ranges(self._counts, rows)
         places = [
@@ -51,11 +51,11 @@ class Runs:
 
 
 def user_ranges(counts: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
-    """Cut users into ranges of at most `rows` rows, or one user.
+    """Split users into ranges of at most `rows` rows, or of one user with more.
 
     Args:
       counts: `[U]` rows per user.
-      rows: the most in a range.
+      rows: maximum number of rows in a range.
 
     Returns:
       `[R + 1]`: range r holds the users `result[r] : result[r + 1]`.

@@ -1,7 +1,7 @@
-"""Splits: views of a store that say what is trained on, validated on and tested on.
+"""Splits: which rows of a store are for training, validation and test.
 
 An evaluation case is one row of the store: its token is the target, and the history is everything
-the user did before it. So a case is a pair (user, row), and no rule needs a copy of the data.
+the user did before it. So a case is a pair (user, row), and no split in this module copies data.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bert4rec_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Cases:
-    """M questions to a model: given `tokens[offsets[user]:row]`, which item is `tokens[row]`?
+    """M evaluation cases: given the history `tokens[offsets[user]:row]`, predict `tokens[row]`.
 
     Attributes:
-      users: `[M]` int64, rows of `SequenceStore.offsets`.
-      rows: `[M]` int64, rows of `SequenceStore.tokens`.
-      dropped: users without a case, counted by reason.
+      users: `[M]` int64, indices into `SequenceStore.offsets`.
+      rows: `[M]` int64, indices into `SequenceStore.tokens`.
+      dropped: number of users without a case, by reason.
     """
 
     users: npt.NDArray[np.int64]
@@ -46,18 +46,20 @@ class Cases:
 
 @dataclass(frozen=True)
 class Split:
-    """Where training ends and what is asked afterwards.
+    """Where each user's training rows end, and the cases to evaluate.
 
     Attributes:
       name: `leave_one_out`, `leave_one_out_liked`, `global_time` or `cold_items`.
-      train_stop: `[U]` int64; training sees the rows `offsets[u]:train_stop[u]` until selection.
-      refit_stop: the same for the model that is tested; equal to `train_stop` where the split
-        does not refit.
-      validation: cases that selection looks at.
-      test: named sets of cases; the first is the one quoted.
-      within: test set -> the only tokens that its targets are ranked among; all for the others.
-      cold_validation: cases of selection whose targets have no training event, where the split
-        holds such items out.
+      train_stop: `[U]` int64; training before model selection uses the rows
+        `offsets[u]:train_stop[u]`.
+      refit_stop: the same for the model that is tested; equal to `train_stop` if the split does not
+        refit.
+      validation: cases for model selection.
+      test: named sets of cases; the first is the one whose results are quoted.
+      within: test set -> the only tokens that its targets are ranked among; sets that are not in it
+        are ranked among all items.
+      cold_validation: validation cases whose targets have no training interaction, if the split
+        holds out such items.
     """
 
     name: str
@@ -70,7 +72,7 @@ class Split:
 
     @property
     def refits(self) -> bool:
-        """Whether the tested model is trained anew, on more data, after selection."""
+        """Whether the tested model is retrained on more data after model selection."""
         return not np.array_equal(self.train_stop, self.refit_stop)
 
 
@@ -84,17 +86,20 @@ def leave_one_out(
     """Each user's last interaction is the test target, the one before it the validation target.
 
     At test time the validation item is part of the history. Users with fewer than three
-    interactions are trained on and not asked.
+    interactions are used for training only.
 
     Args:
       store: the data.
-      liked: `[N]`, rows that may be asked for: then the targets are the last two liked items, each
-        with everything before it as history; users without two are trained on and not asked.
-      users: only the first so many users are trained on and asked, not with `liked`; None for all.
-      repeats: also ask for items that are in the history already.
+      liked: `[N]`: mask of rows that may be targets. With it, the targets are each user's last two
+        liked items, each with everything before it as history; users without two are used for
+        training only.
+      users: only this many users, the first ones, are trained on and evaluated; None for all. Not
+        used with `liked`.
+      repeats: also keep cases whose target is already in the history.
 
     Raises:
-      UserError: no user has three interactions, or two liked items after the first.
+      UserError: no user has three interactions or, with `liked`, two liked items after the first
+        interaction.
     """
     starts, stops = store.offsets[:-1], store.offsets[1:]
     if liked is not None:
@@ -144,7 +149,7 @@ def _last_two_liked(store: SequenceStore, liked: npt.NDArray[np.bool_], repeats:
 def last_row(
     wanted: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """The last wanted row of each range `starts:stops`, or -1."""
+    """The last wanted row of each range `starts:stops`; -1 if it has none."""
     latest = np.maximum.accumulate(np.where(wanted, np.arange(len(wanted)), -1))
     found = np.where(stops > starts, latest[np.maximum(stops - 1, 0)], -1)
     return np.where(found >= starts, found, -1)
@@ -157,14 +162,14 @@ def global_time(
     test_from: int | None = None,
     repeats: bool = False,
 ) -> Split:
-    """Train on what happened up to a moment T, ask about what came after.
+    """Train on the interactions up to a time T, test on those after it.
 
-    T is the `quantile` of all timestamps, or the second before `test_from` (seconds since 1970);
-    T_val is that quantile of the rows up to T.
-    Selection trains on t ≤ T_val and validates on each user's last event in (T_val, T]; the tested
-    model is refitted on t ≤ T. `test` asks for a user's last event after T (the form of published
-    numbers), `test_first` for the first one (the form of deployment). Histories hold everything
-    before the target, also what came after T. With `repeats` the target may be in the history.
+    T is the `quantile` of all timestamps, or the second before `test_from` (seconds since 1970).
+    T_val is the same quantile of the timestamps up to T. Model selection trains on t ≤ T_val and
+    validates on each user's last event in (T_val, T]; the tested model is refitted on t ≤ T. The
+    target of `test` is each user's last event after T (the form of published numbers), that of
+    `test_first` the first one (the form of deployment). A history holds everything before its
+    target, including events after T. With `repeats`, the target may already be in the history.
 
     Raises:
       UserError: the log has no timestamps, or no user has an event in a test period.
@@ -216,9 +221,9 @@ def train_counts(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def first_days(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """`[V]`: when each item was first watched in the rows `offsets[u]:stop[u]`, in days since 1970.
+    """`[V]`: time of each item's first interaction in the rows `offsets[u]:stop[u]`.
 
-    0 for items that were not.
+    In days since 1970; 0 for items without an interaction there.
     """
     trained = in_training(store, stop)
     days = np.full(store.catalog.num_rows, np.inf)
@@ -243,8 +248,12 @@ def _cases(
     *,
     repeats: bool,
 ) -> Cases:
-    """Cases for the given rows, without those whose question is empty or, unless items can be
-    chosen again, already answered."""
+    """Cases for the given rows, except those that cannot be evaluated.
+
+    Dropped are cases without a history and, unless `repeats`, those whose target is already in the
+    history. `too_short` is the number of users that the caller left out, and `why_too_short` the
+    reason.
+    """
     has_history = rows > store.offsets[users]
     repeated = np.zeros(len(rows), bool)
     if not repeats:

@@ -38,7 +38,7 @@ class SequenceStore:
     """A folder of arrays: user `u` has the rows `offsets[u]:offsets[u + 1]`, oldest first.
 
     The arrays are opened with `mmap_mode="r"`: training memory does not grow with the data, and
-    pickling a store sends only its path.
+    pickling a store sends only its path and manifest.
 
     Attributes:
       path: the folder.
@@ -70,12 +70,12 @@ class SequenceStore:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """The catalog that gives the tokens their meaning."""
+        """The catalog that the tokens belong to."""
         with _reading(self.path / _CATALOG) as file:
             return Catalog.read(file)
 
     def user_ids(self) -> list[str]:
-        """External user ids, in row order."""
+        """External user ids, in the order of the users in `offsets`."""
         with _reading(self.path / _USERS) as file:
             ids: list[str] = pq.read_table(file)["user_id"].to_pylist()
             return ids
@@ -113,8 +113,9 @@ class SequenceStore:
     def verify(self) -> None:
         """Compare every file with its checksum, about a second per GB (60 million interactions).
 
-        A file that has not changed since this process compared it is not read again. The arrays
-        are opened first, so that they stay the ones that were compared.
+        A file whose modification time has not changed since this process last compared it is not
+        read again. The arrays are opened first, so that the ones in use are the ones that were
+        compared.
 
         Raises:
           UserError: a file is missing, cannot be read or has changed.
@@ -142,7 +143,7 @@ class SequenceStore:
         """Open a folder that `write_store` made.
 
         Raises:
-          UserError: the folder holds no store, one of another schema, or may not be read.
+          UserError: the folder holds no store, a store of another schema, or cannot be read.
         """
         path = Path(path)
         manifest_path = path / MANIFEST
@@ -174,7 +175,7 @@ def is_store(path: Path) -> bool:
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuse a place where `write_store` may not write, before any work is done.
+    """Check that `write_store` may write to a path, before any work is done.
 
     Raises:
       UserError: `path` exists and is neither a store nor an empty folder.
@@ -190,16 +191,17 @@ def write_store(
     titles: dict[str, tuple[str, str]],
     source: dict[str, Any],
 ) -> SequenceStore:
-    """Write interactions as a store; the folder appears whole or not at all.
+    """Write interactions as a store; the folder appears complete or not at all.
 
     Args:
       interactions: rows sorted by `Interactions.in_time_order`, at least one.
-      path: the folder to make; it must not exist, or be an earlier store (which is replaced).
-      titles: external item id -> (title, genres separated by `|`); missing ids show as themselves.
+      path: the folder to make; it must be missing, empty or an earlier store (which is replaced).
+      titles: external item id -> (title, genres separated by `|`); the title of a missing id is the
+        id itself.
       source: where the data came from and how it was filtered; kept in the manifest.
 
     Raises:
-      UserError: `path` exists and is not a store, or the disk is full.
+      UserError: `path` exists and is neither a store nor an empty folder, or the disk is full.
     """
     require_replaceable(path)
     with whole_folder(path) as partial:
@@ -217,9 +219,9 @@ def fill_store(
     """Write the files of a store, with one piece at a time in memory.
 
     Args:
-      folder: where to; an existing folder.
-      pieces: rows sorted by `Interactions.in_time_order`, at least one, cut anywhere; all have the
-        same tables of ids.
+      folder: an existing folder to write to.
+      pieces: rows sorted by `Interactions.in_time_order`, at least one, cut anywhere; all pieces
+        have the same id tables.
       titles: see `write_store`.
       source: see `write_store`.
     """
@@ -263,14 +265,14 @@ def write_arranged(
     users: npt.NDArray[np.int64],
     source: dict[str, Any],
 ) -> SequenceStore:
-    """Write some rows of a store as a store of their own, with the same catalog.
+    """Write selected rows of a store as a new store with the same catalog.
 
     Args:
       store: where the rows come from.
       path: see `write_store`.
-      rows: `[N]` rows of `store`, user by user; one may occur several times.
-      offsets: `[U + 1]`: where each user's rows begin.
-      users: `[U]`: which user of `store` each one is; one may occur several times.
+      rows: `[N]` row indices of `store`, user by user; a row may occur several times.
+      offsets: `[U + 1]`: where the rows of each new user begin.
+      users: `[U]`: index in `store` of each new user; a user may occur several times.
       source: see `write_store`.
 
     Raises:
@@ -305,7 +307,7 @@ def _complete(
     timed: bool,
     source: dict[str, Any],
 ) -> None:
-    """Write what belongs to the columns of a store, and the manifest."""
+    """Write the manifest and the files of a store other than its columns."""
     np.save(folder / "offsets.npy", offsets, allow_pickle=False)
     catalog.write(folder / _CATALOG)
     pq.write_table(pa.table({"user_id": user_ids}), folder / _USERS)
@@ -324,7 +326,7 @@ def _complete(
 
 
 def _give_tokens(items: npt.NDArray[np.int32], token_of: npt.NDArray[np.int32]) -> None:
-    """Give the items that have no token (0) the next ones, in order of appearance."""
+    """Assign the next tokens to the items without one (0), in order of appearance."""
     codes, first_rows = np.unique(items[token_of[items] == 0], return_index=True)
     given = np.count_nonzero(token_of)
     token_of[codes[np.argsort(first_rows)]] = FIRST_ITEM + given + np.arange(len(codes))
@@ -332,18 +334,18 @@ def _give_tokens(items: npt.NDArray[np.int32], token_of: npt.NDArray[np.int32]) 
 
 @contextmanager
 def _reading(file: Path) -> Iterator[Path]:
-    """A file of a store, or what is wrong with it."""
+    """Turn an error while reading a file of a store into a UserError."""
     try:
         yield file
     except FileNotFoundError:
         raise UserError(f"{file} is missing; prepare the data again") from None
-    except (OSError, ValueError, KeyError) as error:  # Arrow's are among them
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses
         raise UserError(f"cannot read {file} ({error}); prepare the data again") from error
 
 
 @cache
 def _checksum(file: Path, changed: int) -> str:
-    """SHA-256 of a file, whose content is the same as long as its time is."""
+    """SHA-256 of a file, cached for as long as its modification time is `changed`."""
     return sha256(file)
 
 

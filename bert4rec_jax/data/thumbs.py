@@ -1,4 +1,4 @@
-"""Thumbs: ratings of any scale as none, down, up or two up."""
+"""Thumbs: ratings of any scale, reduced to none, down, up or two up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TWO_UP = 3
 def to_thumbs(
     ratings: npt.NDArray[np.floating[Any]], thresholds: tuple[float, float]
 ) -> npt.NDArray[np.int8]:
-    """Ratings as thumbs, of the same shape.
+    """Convert ratings to thumbs of the same shape.
 
     With the thresholds (6, 9) the ratings 5, 6, 8, 9, NaN become DOWN, UP, UP, TWO_UP, NONE.
 
@@ -37,7 +37,7 @@ def default_thresholds(max_rating: float | None, *, read: bool = True) -> tuple[
     Without ratings (None) every thumb is NONE, whatever the thresholds.
 
     Args:
-      max_rating: the highest of the log.
+      max_rating: the highest rating of the log.
       read: whether anything depends on thumbs. If not, ratings above 10, such as play counts, get
         thresholds in proportion, so that thumbs can be shown.
 

@@ -13,7 +13,7 @@ from bert4rec_jax.errors import UserError
 
 Titles = dict[str, tuple[str, str]]
 
-_NO_GENRES = "(no genres listed)"  # what MovieLens writes instead of nothing
+_NO_GENRES = "(no genres listed)"  # MovieLens writes this for movies without genres
 _ID_COLUMNS = ("item_id", "movieId", "id")
 _ML_100K_GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
@@ -27,8 +27,8 @@ def read_titles(path: Path) -> Titles:
     """Titles and genres (separated by `|`) by external item id.
 
     Reads `id::title::genres` (movies.dat), ml-100k's `u.item`, and CSV (or TSV, by its name) with
-    the columns `movieId` or `item_id`, `title` and perhaps `genres`. Files that are not UTF-8 are
-    read as latin-1, as ml-100k and ml-1m are.
+    the columns `item_id`, `movieId` or `id`, `title` and optionally `genres`. Files that are not
+    UTF-8 are read as latin-1, the encoding of ml-100k and ml-1m.
 
     Raises:
       UserError: the file is missing, empty, cut off, or in no known form.
@@ -39,7 +39,7 @@ def read_titles(path: Path) -> Titles:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    # Not splitlines(): it also splits at characters that stand inside titles, such as U+0085.
+    # Not splitlines(): it also splits at characters that occur inside titles, such as U+0085.
     lines = [line.rstrip("\r") for line in text.split("\n")]
     first = next(filter(None, lines), None)
     if first is None:
@@ -108,7 +108,7 @@ def _whole(path: Path, rows: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _names(text: str) -> str:
-    """Genres between `|`, also of a JSON list of objects with names, as in TMDB's CSV files."""
+    """Genres separated by `|`; converts JSON lists of objects with names, as in TMDB's CSV."""
     if not text.startswith("["):
         return text
     try:

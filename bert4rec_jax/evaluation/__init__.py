@@ -1,1 +1,1 @@
-"""Full ranking, metrics, intervals and baselines, under one protocol."""
+"""Evaluation: full ranking, metrics, bootstrap intervals and baselines, under one protocol."""

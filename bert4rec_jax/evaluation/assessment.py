@@ -1,4 +1,4 @@
-"""Assessment: rankings of several models over the same cases, as figures to compare."""
+"""Assessment: metrics of several models over the same cases, with intervals and paired leads."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from bert4rec_jax.evaluation.metrics import (
 
 @dataclass(frozen=True)
 class Assessment:
-    """One model over one set of cases.
+    """The metrics of one model over one set of cases.
 
     Attributes:
-      name: of the model.
-      metrics: means over the cases, `coverage@10`, `novelty@10` and `cold_exposure@10` among them.
+      name: name of the model.
+      metrics: means over the cases, and `coverage@10`, `novelty@10` and `cold_exposure@10`.
       intervals: 95 % bootstrap intervals over users of HR, NDCG and MRR.
-      lead: the first model's advantage over this one, paired; empty for the first itself.
+      lead: paired differences, first model minus this one; empty for the first model.
       groups: metrics by popularity of the target.
     """
 
@@ -42,7 +42,7 @@ class Assessment:
     groups: Mapping[str, Mapping[str, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded to 6 places; `lead` and its intervals are empty for the first."""
+        """Plain values, rounded to 6 places; the first model's `lead` and intervals are empty."""
 
         def ends(found: Mapping[str, Interval]) -> dict[str, list[float]]:
             return {name: [round(i.low, 6), round(i.high, 6)] for name, i in found.items()}
@@ -67,17 +67,17 @@ def assess(
     counts: npt.NDArray[np.int64],
     resamples: int,
 ) -> list[Assessment]:
-    """Figures of every model over the same cases; the first model is compared with all others.
+    """Assess every model over the same cases, and compare the first model with all others.
 
     Args:
-      rankings: model -> its answers to `cases`, at least one case.
-      cases: what was asked.
+      rankings: model name -> its ranking of `cases`.
+      cases: the cases; at least one.
       store: the data.
       counts: `[V]` training interactions per token.
-      resamples: of the bootstrap over users; all models see the same.
+      resamples: number of bootstrap resamples over users, which are the same for all models.
     """
     ids = store.user_ids()
-    users = [ids[user] for user in cases.users]  # one may be asked several questions
+    users = [ids[user] for user in cases.users]  # a user may have several cases
     targets = store.tokens[cases.rows]
     items = len(store.catalog)
     first: Mapping[str, npt.NDArray[np.float64]] | None = None
@@ -95,7 +95,7 @@ def assess(
             "coverage@10": coverage(ranking.top, items),
             "cold_exposure@10": cold_exposure(ranking.top, counts),
         }
-        if metrics["coverage@10"]:  # ids alone have nothing to list among cold items
+        if metrics["coverage@10"]:  # 0 if only cold items are ranked and the model has no content
             metrics["novelty@10"] = novelty(ranking.top, counts, items)
         rng = np.random.default_rng(SEED)
         own = intervals(each, rng=rng, resamples=resamples, users=users)

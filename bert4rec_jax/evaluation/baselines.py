@@ -1,7 +1,7 @@
-"""Baselines: scorers without learned parameters. The protocol, and two kinds of popularity.
+"""Baselines: scorers without learned parameters. The protocol, and two popularity baselines.
 
-A baseline is a frozen dataclass of hyper-parameters and of counts over the rows
-`offsets[u]:stop[u]`; it scores from these counts and a case's history, and from nothing else.
+A baseline is a frozen dataclass of hyper-parameters and of statistics of the training rows
+`offsets[u]:stop[u]`. Its scores depend only on these and on the history and time of a case.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Baseline(Protocol):
 
     @property
     def name(self) -> str:
-        """What the row of a results table says."""
+        """The name in results tables."""
         ...
 
     @property
@@ -43,13 +43,13 @@ class Baseline(Protocol):
         ...
 
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
-        """`[M, V]` finite scores for a block of cases; a history is all before the target."""
+        """`[M, V]` finite scores for M cases; a case's history is everything before its target."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Popular:
-    """Scores an item by its training interactions, the same for everyone.
+    """Scores an item by its number of training interactions, the same for every user.
 
     Attributes:
       counts: `[V]` training interactions per token.
@@ -64,12 +64,12 @@ class Popular:
 
     @property
     def settings(self) -> Settings:
-        """None."""
+        """There are no hyper-parameters."""
         return {}
 
     @classmethod
     def fit(cls, store: SequenceStore, stop: Stop) -> Popular:
-        """Count the rows `offsets[u]:stop[u]`."""
+        """Count the interactions in the rows `offsets[u]:stop[u]`."""
         return cls(train_counts(store, stop))
 
     def refit(self, store: SequenceStore, stop: Stop) -> Popular:
@@ -77,28 +77,29 @@ class Popular:
         return self.fit(store, stop)
 
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
-        """`[M, V]`: the counts, M times."""
+        """`[M, V]`: the counts, repeated for each case."""
         return np.tile(self.counts.astype(np.float32), (len(cases), 1))
 
 
 @dataclass(frozen=True, eq=False)
 class RecentPopular:
-    """Scores an item by its training interactions in the `days` that end with `until`.
+    """Scores an item by its training interactions in a window of `days` that ends at `until`.
 
-    The window `(end - days, end]` ends with the last training interaction, with the user's own
-    last event before the target, or with the second before the target itself (`request`, where that
-    moment is known); it never holds anything outside of training, so where these come later, it too
-    ends with training. Items without an interaction in the window
-    follow by their share of all training interactions: a share is below the smallest count.
+    The window `(end - days, end]` ends with the last training interaction, with the user's own last
+    event before the target, or one second before the target itself (`request`, for settings where
+    the time of the request is known). It holds training interactions only, so it never ends later
+    than training does. Items without an interaction in the window rank below those with one, by
+    their share of all training interactions.
 
-    Under leave-one-out, training ends with the last user, so `end of training` may see what others
-    watched after the target was. That is the protocol's doing, and no different for a model.
+    Under leave-one-out, training ends with the latest training interaction of all users. So `end of
+    training` may count what other users watched after the target's time. This is a property of the
+    protocol, and holds for trained models as well.
 
     Attributes:
       days: width of the window.
-      until: where it ends.
+      until: where the window ends.
       times: `[N]` timestamps of the training interactions, ascending.
-      tokens: `[N]` their tokens.
+      tokens: `[N]` tokens of the training interactions, in the same order.
       counts: `[V]` training interactions per token.
     """
 
@@ -148,7 +149,7 @@ class RecentPopular:
         return self.fit(store, stop, days=self.days, until=self.until)
 
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
-        """`[M, V]`: interactions in the window, plus the share of all interactions."""
+        """`[M, V]`: interactions in the window, plus the share of all training interactions."""
         ends = np.full(len(cases), self.times[-1])
         if self.until == "last event":
             ends = np.minimum(ends, store.timestamps[cases.rows - 1])

@@ -1,9 +1,9 @@
-"""Bootstrap: how far a mean over users could have come out otherwise, had others been asked.
+"""Bootstrap: how much the mean of a metric varies with the sample of users.
 
-Percentile intervals (Efron, 1979): users are drawn with replacement, the mean is taken, and the
-interval holds the middle 95 % of such means. It says nothing of the spread over training seeds,
-which is reported apart. A user who is asked several questions is drawn with all of them; the mean
-is over questions.
+Percentile intervals (Efron, 1979): users are drawn with replacement, the mean is computed, and the
+interval contains the middle 95 % of such means. It does not cover the variation over training
+seeds, which is reported separately. A user with several cases is drawn with all of them; the mean
+is over cases.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-SEED = 0  # of reported intervals: all models of all runs are read off the same drawn users
-_DRAWS_AT_ONCE = 1 << 22  # 32 MiB of indices, and as much of weights
+SEED = 0  # of reported intervals, so that all models of all runs share the same resamples
+_DRAWS_AT_ONCE = 1 << 22  # 32 MiB of indices, and 32 MiB of weights
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over users and the ends of its interval."""
+    """A mean over cases and the ends of its interval."""
 
     mean: float
     low: float
@@ -37,19 +37,20 @@ def intervals(
     level: float = 0.95,
     users: Iterable[Hashable] | None = None,
 ) -> dict[str, Interval]:
-    """Percentile intervals of means over the same M questions.
+    """Percentile intervals of several means over the same M cases.
 
-    All columns see the same resamples; so do calls with equally seeded generators and equal users.
+    All columns share the same resamples. So do several calls, if their generators have the same
+    seed and `users` are the same.
 
     Args:
-      values: name -> `[M]`, what each question adds, as `metrics.contributions` gives it.
+      values: name -> `[M]` values per case, as returned by `metrics.contributions`.
       rng: draws the users.
-      resamples: how many times as many users as there are are drawn.
+      resamples: number of resamples; each draws as many users as there are.
       level: share of the resampled means inside the interval, in (0, 1).
-      users: `[M]`, who is asked each question; None where everyone is asked one.
+      users: `[M]`, the user of each case; None if every user has exactly one case.
 
     Raises:
-      ValueError: there are no users, or the columns differ in length.
+      ValueError: there are no users, the columns differ in length, or `users` has another length.
     """
     lengths = {len(column) for column in values.values()}
     if len(lengths) > 1:
@@ -77,12 +78,12 @@ def differences(
     level: float = 0.95,
     users: Iterable[Hashable] | None = None,
 ) -> dict[str, Interval]:
-    """Intervals of `mean(values) - mean(baseline)`, paired: both are read off the same drawn users.
+    """Paired intervals of `mean(values) - mean(baseline)`: both use the same resampled users.
 
     Args:
-      values: name -> `[M]`.
-      baseline: the same names and the same questions, in the same order.
-      rng, resamples, level, users: as for `intervals`.
+      values: name -> `[M]` values per case.
+      baseline: the same names and cases, in the same order.
+      rng, resamples, level, users: see `intervals`.
 
     Raises:
       ValueError: names or lengths differ, or there are no users.
@@ -95,17 +96,19 @@ def differences(
                 f"{name} is over {len(values[name])} users and {len(baseline[name])}; a paired "
                 "difference needs the same users"
             )
-    # Subtracting per user first makes equal models differ by exactly 0 in every resample.
+    # Subtracting per case first makes identical models differ by exactly 0 in every resample.
     gaps = {name: values[name] - baseline[name] for name in values}
     return intervals(gaps, rng=rng, resamples=resamples, level=level, users=users)
 
 
 def _added_up(columns: Floats, users: Iterable[Hashable]) -> Floats:
-    """`[U, S + 1]`: the sum of each column and the number of questions of each user, who are
-    numbered by their first question, so that one question each changes no draw.
+    """`[U, S + 1]`: for each user, the sums of all columns, and the number of cases.
+
+    Users are in the order of their first case, so that with one case per user the draws are the
+    same as without `users`.
 
     Raises:
-      ValueError: the questions of `users` are not those of `columns`.
+      ValueError: `users` and `columns` differ in length.
     """
     numbers: dict[Hashable, int] = {}
     asked = np.array([numbers.setdefault(user, len(numbers)) for user in users])
@@ -122,8 +125,8 @@ def resampled_means(columns: Floats, *, rng: np.random.Generator, resamples: int
 
     Args:
       columns: `[M, S]`.
-      rng: draws the rows; memory is bounded, and the bound changes no draw.
-      resamples: how often.
+      rng: draws the rows, in blocks that bound the memory; block sizes do not change the draws.
+      resamples: number of resamples.
     """
     rows, width = columns.shape
     means = np.empty((resamples, width))
@@ -131,7 +134,7 @@ def resampled_means(columns: Floats, *, rng: np.random.Generator, resamples: int
     for start in range(0, resamples, block):
         count = min(block, resamples - start)
         drawn = rng.integers(0, rows, (count, rows))
-        # How often each row was drawn turns the means into one matrix product.
+        # With the number of times each row was drawn, the means are a single matrix product.
         drawn += rows * np.arange(count)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
         means[start : start + count] = times @ columns / rows

@@ -1,4 +1,4 @@
-"""Cold offset: the one number that makes scores of untrained items comparable with all others."""
+"""Cold offset: a number added to untrained items' scores to make them comparable with others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 OFFSETS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-HIGHEST = 30.0  # scores are logits: beyond this only cold items would be listed
-FINER = (0.25, 0.0625)  # steps, three of each
-KEPT = 0.97  # of the NDCG@10 that trained targets have where no untrained item is in the way
+HIGHEST = 30.0  # scores are logits: with a larger offset only cold items would be recommended
+FINER = (0.25, 0.0625)  # finer step sizes; three steps are tried of each
+KEPT = 0.97  # share of the highest NDCG@10 of trained targets, over all trials, to be kept
 
 
 @dataclass(frozen=True)
 class OffsetTrial:
-    """An offset, and NDCG@10 on validation, of trained targets and of untrained ones."""
+    """An offset, with validation NDCG@10 of trained (`warm`) and untrained (`cold`) targets."""
 
     offset: float
     warm: float
@@ -23,7 +23,7 @@ class OffsetTrial:
 
 @dataclass(frozen=True)
 class OffsetChoice:
-    """The chosen offset, and what led to it; trials by rising offset."""
+    """The chosen offset, and all trials, by ascending offset."""
 
     chosen: OffsetTrial
     trials: tuple[OffsetTrial, ...]
@@ -42,15 +42,16 @@ class OffsetChoice:
 
 
 def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
-    """The offset at which untrained targets fare best while trained ones keep `KEPT` of theirs.
+    """Choose the offset with the best NDCG@10 of untrained targets, within a loss limit for others.
 
-    The mean over all targets would weigh the two by how many of each the split happens to ask.
-    Searched in steps of 1, upwards for as long as trained targets bear it, then of a quarter above
-    the best, then of a sixteenth. How far that is depends on the scale of the scores, which
-    covisitation and a temperature stretch.
+    Trained targets have to keep the share `KEPT` of their best NDCG@10. The mean over all targets
+    is not used, because it would weigh the two groups by how many cases of each the split has. The
+    search goes in steps of 1, upwards as long as trained targets keep that share, because the scale
+    of the scores is not known: it depends on covisitation and the temperature. Then it goes on in
+    steps of 1/4 above the best offset, and of 1/16.
 
     Args:
-      ask: from an offset to NDCG@10 of trained and of untrained validation targets.
+      ask: maps an offset to NDCG@10 of trained and of untrained validation targets.
     """
 
     def tried(offsets: Iterable[float]) -> list[OffsetTrial]:
@@ -67,8 +68,10 @@ def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
 
 
 def _best(trials: list[OffsetTrial]) -> OffsetTrial:
-    """The best for untrained targets of those that trained ones can bear; of equals the smallest,
-    so that where no offset gains anything there is none."""
+    """The trial with the best `cold` NDCG@10 among those whose `warm` NDCG@10 is high enough.
+
+    Of equals, the offset closest to 0 wins, so the offset is 0 if no other one gains anything.
+    """
     least = _least(trials)
     return max(
         (trial for trial in trials if trial.warm >= least),

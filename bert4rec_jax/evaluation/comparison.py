@@ -1,4 +1,4 @@
-"""Comparison: several models answer the same questions, and each is assessed beside the first."""
+"""Comparison: ranks the same cases with several models and compares each with the first."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bert4rec_jax.evaluation.evaluator import Ranking
 
 
 class Ask(Protocol):
-    """A model that can be asked."""
+    """A function that ranks cases with one model."""
 
     def __call__(self, cases: Cases, among: npt.NDArray[np.int32] | None = None, /) -> Ranking:
-        """Answers to M cases, ranked in the whole catalog or among `[M, C]` tokens."""
+        """Rank the targets of M cases in the whole catalog, or among `[M, C]` candidate tokens."""
         ...
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What every model answered to every set of cases, and how good that was.
+    """The rankings and metrics of every model for every set of cases.
 
     Attributes:
-      rankings: set of cases -> model -> answers.
-      assessments: set of cases -> one per model.
-      against_sampled: variant of the sampled protocol -> model -> metrics; empty if not asked for.
+      rankings: set of cases -> model -> ranking.
+      assessments: set of cases -> one assessment per model.
+      against_sampled: variant of the sampled protocol -> model -> metrics; empty if not requested.
     """
 
     rankings: Mapping[str, Mapping[str, Ranking]]
@@ -40,7 +40,7 @@ class Comparison:
     against_sampled: Mapping[str, Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
-        """Each set of cases: model -> metrics; and `sampled`, if asked for."""
+        """For each set of cases: model -> metrics; and `sampled`, if requested."""
         found: dict[str, Any] = {
             name: {model.name: model.to_json() for model in models}
             for name, models in self.assessments.items()
@@ -60,16 +60,16 @@ def compare(
     sampled_lists: Mapping[str, npt.NDArray[np.int32]],
     within: Mapping[str, npt.NDArray[np.int32]] = MappingProxyType({}),
 ) -> Comparison:
-    """Ask every model every case.
+    """Rank all sets of cases with every model and assess the rankings.
 
     Args:
-      models: name -> what to ask; the first one is compared with all others.
-      sets: name -> cases, each set with at least one.
+      models: name -> model; the first one is compared with all others.
+      sets: name -> cases; at least one case per set.
       store: the data.
       counts: `[V]` training interactions per token.
-      resamples: of the bootstrap.
-      sampled_lists: variant -> `[draws, M, C]` candidates of the first set; may be empty.
-      within: set of cases -> the only tokens that its targets are ranked among.
+      resamples: number of bootstrap resamples.
+      sampled_lists: variant -> `[draws, M, C]` candidates for the first set; may be empty.
+      within: set of cases -> the only tokens to rank; the whole catalog for sets not in it.
     """
     rankings = {}
     for name, cases in sets.items():

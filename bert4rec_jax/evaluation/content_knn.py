@@ -1,4 +1,4 @@
-"""ContentKNN: items that are alike in their content; it knows an item that nobody has watched."""
+"""ContentKNN: items with similar content; it can also score items without any interaction."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _TIE_BREAK = 1e-6
 class ContentKNN:
     """Scores item j by `Σ_k decay^k · cos(c_{h_k}, c_j)` over the k-th last items h_k of a history.
 
-    So the list is that of the cosine between an item and the user's profile, the decayed sum of
-    what was watched. Content of length 0 is like nothing. A millionth of an item's popularity is
-    added, as in `ItemKNN`.
+    So items are ranked by their cosine with the user's profile, the decayed sum of the content of
+    the history. Content of length 0 has similarity 0 to everything. As in `ItemKNN`, 1e-6 times an
+    item's popularity is added.
 
     Attributes:
-      decay: weight of an item against the one after it, in [0, 1).
-      centred: whether cosines are about the mean of the items' content.
+      decay: weight of an item relative to the next newer one, in [0, 1).
+      centred: whether the mean content of all items is subtracted before taking cosines.
       directions: `[V, F]` content as unit vectors, 0 where there is none.
-      popular: orders what is equally alike.
+      popular: breaks ties.
     """
 
     decay: float
@@ -55,7 +55,7 @@ class ContentKNN:
         decay: float,
         centred: bool,
     ) -> ContentKNN:
-        """Take the directions of `[V, F]` content; the mean is that of items with content."""
+        """Normalise `[V, F]` content; the mean for `centred` is over items with content."""
         informed = (content != 0).any(1)
         if centred:
             content = np.where(informed[:, None], content - content[informed].mean(0), 0)
@@ -68,7 +68,7 @@ class ContentKNN:
         return replace(self, popular=Popular.fit(store, stop))
 
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
-        """`[M, V]`."""
+        """`[M, V]` scores."""
         profiles = decayed_histories(cases, store, self.decay) @ self.directions
         scores: Scores = profiles @ self.directions.T
         scores += (_TIE_BREAK / self.popular.counts.sum() * self.popular.counts).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Covisitation: counts of what followed what, beside a trained model. See `evaluation.lift`.
+"""Covisitation: corrects a trained model's scores by transition counts. See `evaluation.lift`.
 
-A model of a sparse log blurs pairs of items that counts remember, and counts know nothing of the
-rest of a history; together they rank better than either. Language models are interpolated with
-n-grams for the same reason. How much the counts weigh is chosen on validation.
+On a sparse log, counts remember pairs of items that a model smooths over, and a model uses the
+whole history, which counts do not; together they rank better than either. Language models are
+interpolated with n-grams for the same reason. The weight of the counts is chosen on validation.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.markov import transitions
 from bert4rec_jax.evaluation.search import Choice, search
 
-DISTANCE = 9  # as the skip-gram Markov baseline
-FOLLOWERS = 64  # K, the most frequent ones of an item
-RECENT = 16  # R, last items of a history
+DISTANCE = 9  # as in the skip-gram Markov baseline
+FOLLOWERS = 64  # K, number of most frequent followers kept per item
+RECENT = 16  # R, number of last items of a history that are used
 DECAYS = (0.6, 0.75)
 SMOOTHINGS = (20.0, 50.0, 100.0, 200.0)
 WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 POPULARITIES = (0.0, 0.25, 0.5)
-FINER = ((0.8, 1.0, 1.25), (-0.125, 0.0, 0.125))  # times the weight; added to the popularity
+FINER = ((0.8, 1.0, 1.25), (-0.125, 0.0, 0.125))  # factors of the weight; added to the popularity
 
 
 @dataclass(frozen=True)
 class Covisitation:
-    """How much counts move scores.
+    """How much the counts change the model's scores.
 
     Attributes:
-      decay: weight of an item of a history against the one after it.
+      decay: weight of an item of a history relative to the next newer one.
       smoothing: μ, in transitions.
-      weight: of the logarithm of the lift; that of the model's scores is 1.
-      popularity: how much of an item's popularity comes with its lift. At 1 the logarithm of the
-        chain's probability is added, lift and popularity together.
+      weight: weight of the logarithm of the lift; the model's scores have weight 1.
+      popularity: how much of the logarithm of an item's popularity is added to that of its lift. At
+        1 the sum is the logarithm of the Markov chain's probability.
     """
 
     decay: float = 0.6
@@ -47,7 +47,10 @@ class Covisitation:
     popularity: float = 0.25
 
     def shift(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """`[V]`, what `[V]` training events add to each item's bias; 0 without an event."""
+        """`[V]`: the popularity term added to item biases, from `[V]` training interactions.
+
+        Its mean over training interactions is 0; items without an interaction get 0.
+        """
         seen = counts > 0
         shift = np.zeros(len(counts), np.float32)
         logs = self.weight * self.popularity * np.log(counts[seen])
@@ -55,7 +58,7 @@ class Covisitation:
         return shift
 
     def collection(self, followers: Followers, max_length: int) -> dict[str, npt.NDArray[Any]]:
-        """The arrays that `evaluation.lift` reads, for a model of L positions."""
+        """The variable collection that `evaluation.lift` reads, for a model of L positions."""
         norms = followers.totals + self.smoothing
         recent = min(RECENT, max_length - 1)
         return {
@@ -69,12 +72,13 @@ class Covisitation:
 
 @dataclass(frozen=True, eq=False)
 class Followers:
-    """What followed each item in the training histories.
+    """The items that most often followed each item in the training histories.
 
     Attributes:
-      items: `[V, K]` int32, the items that followed most, PAD where there are fewer.
-      lifted: `[V, K]` float64: their counts c_ij over their shares q_j of all events, 0 there.
-      totals: `[V]` float64: C_i, the sum of all counts.
+      items: `[V, K]` int32, the most frequent followers; PAD if there are fewer than K.
+      lifted: `[V, K]` float64: c_ij / q_j, the follower's count over its share of all training
+        interactions; 0 for PAD.
+      totals: `[V]` float64: C_i, the sum of the counts of all followers.
     """
 
     items: npt.NDArray[np.int32]
@@ -83,7 +87,7 @@ class Followers:
 
     @classmethod
     def of(cls, store: SequenceStore, stop: npt.NDArray[np.int64], k: int = FOLLOWERS) -> Followers:
-        """Count in the rows `offsets[u]:stop[u]`; of equal counts the lower token is kept."""
+        """Count transitions in the rows `offsets[u]:stop[u]`; of equal counts, lower tokens win."""
         counts = transitions(store, stop, DISTANCE).tocsr()
         events = train_counts(store, stop)
         shares = events / max(events.sum(), 1)
@@ -100,10 +104,12 @@ class Followers:
 
 
 def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
-    """Both weights together, then decay and smoothing, then finer weights: some 30 questions.
+    """Search `weight` and `popularity` jointly, then the other two, then finer weights.
+
+    This takes about 30 calls of `ask`.
 
     Args:
-      ask: from settings, or none, to NDCG@10 on validation.
+      ask: maps settings, or None for no correction, to validation NDCG@10.
     """
 
     def weights(found: Covisitation) -> list[Covisitation]:

@@ -1,4 +1,4 @@
-"""Evaluator: asks a model or a baseline every case of a set, on device, in exact batches."""
+"""Evaluator: ranks all cases of a set with a model or a baseline, on device, in batches."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, make_mesh, place, put, to_host
 
 TOP = 10
-# What is float32 is computed in it; GPUs and TPUs would round products to fewer bits by default.
+# Full float32 matrix products; by default, GPUs and TPUs round their inputs to fewer bits.
 EXACT = partial(jax.default_matmul_precision, "highest")
 
 
 class Ranking(NamedTuple):
-    """The answers to M cases: `ranks [M]` of the targets and `top [M, 10]` recommended tokens."""
+    """The results for M cases: `ranks [M]` of the targets and `top [M, 10]` recommended tokens."""
 
     ranks: npt.NDArray[np.int64]
     top: npt.NDArray[np.int32]
 
 
 class Scorer(Protocol):
-    """Anything that scores the whole catalog for a block of cases, such as a baseline."""
+    """Anything that scores the whole catalog for a batch of cases, such as a baseline."""
 
     def scores(self, cases: Cases, store: SequenceStore) -> npt.NDArray[np.float32]:
         """`[M, V]` finite scores, V = `catalog.num_rows`: item i is column `FIRST_ITEM + i`."""
@@ -47,16 +47,19 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Full ranking with seen items excluded, the same for every model; unless items can be chosen
-    again, when none is.
+    """Full ranking over the catalog, the same for every model.
+
+    Items of the history are excluded, unless items can be chosen again.
 
     Attributes:
-      store: where histories and targets are.
-      mesh: devices; batches lie over it by rows, the catalog by items.
-      batch_size: cases asked at once; changes no result.
-      item_chunk: items scored at once, per device; changes no result.
-      thumbs: rating thresholds, for models that read thumbs; None for those of the store's scale.
-      users: `[U + 1, G]` what is known of user u in row u + 1, for models that read it, or None.
+      store: holds the histories and targets.
+      mesh: the devices; batches are sharded by row, the catalog by item.
+      batch_size: cases per batch; does not change results.
+      item_chunk: items scored at once, per device; does not change results.
+      thumbs: rating thresholds, for models that read thumbs; None derives them from the store's
+        rating scale.
+      users: `[U + 1, G]` user features, those of user u in row u + 1, for models that read them; or
+        None.
       repeats: whether items can be chosen again.
     """
 
@@ -81,21 +84,23 @@ class Evaluator:
         among: npt.NDArray[np.int32] | None = None,
         hidden: npt.NDArray[np.float32] | None = None,
     ) -> Ranking:
-        """Rank by a model that answers `encode` and `item_vectors`.
+        """Rank by a model with the methods `encode` and `item_vectors`.
 
         Args:
-          model: the module.
-          variables: its collections, laid out over the mesh: `params`, `catalog`, and that of
-            `evaluation.lift`.
-          cases: what to ask.
-          known: `[V]`, the items that the model can score; others score -inf.
-          max_length: positions L of the model: the last L - 1 items and MASK are read.
-          causal: read the next item at the newest one, seen from the left, instead of at a MASK.
+          model: the Flax module.
+          variables: its collections, sharded over the mesh: `params`, `catalog` if it has one, and
+            optionally that of `evaluation.lift`.
+          cases: the cases to rank.
+          known: `[V]` bool, the items that the model can score; others score -inf.
+          max_length: positions L of the model, which reads the last L - 1 items and a MASK.
+          causal: predict the next item at the newest one with causal attention, instead of at the
+            MASK.
           among: `[M, C]` tokens to rank for each case, padded with PAD; None for all.
-          hidden: `[M, D]`, what `encode` made of the same cases; None to encode them.
+          hidden: `[M, D]` user vectors that `encode` returned for the same cases; None encodes
+            them here.
 
         Raises:
-          UserError: a score is not finite.
+          UserError: the score of a known item is not finite.
         """
         vectors, bias = self._item_vectors(model, variables)
         known_items = put(self.mesh, Along.ITEMS, known)
@@ -119,7 +124,7 @@ class Evaluator:
     def encode(
         self, model: nn.Module, variables: Any, cases: Cases, *, max_length: int, causal: bool
     ) -> npt.NDArray[np.float32]:
-        """`[M, D]` user vectors, to ask about the same cases more than once; see `rank_model`."""
+        """`[M, D]` user vectors, to rank the same cases several times; args as `rank_model`."""
         encode = self._encode(model)
         with jax.set_mesh(self.mesh), EXACT():
             parts = [
@@ -134,10 +139,12 @@ class Evaluator:
     def rank_scorer(
         self, scorer: Scorer, cases: Cases, among: npt.NDArray[np.int32] | None = None
     ) -> Ranking:
-        """Rank by scores computed on the host, as baselines do; `among` as above.
+        """Rank by scores computed on the host, such as those of a baseline.
+
+        `among` is as for `rank_model`.
 
         Raises:
-          UserError: the scores are not `[M, V]`, or that of an item is not finite.
+          UserError: the scores do not have shape `[M, V]`, or the score of an item is not finite.
         """
         name = getattr(scorer, "name", type(scorer).__name__)
 
@@ -181,7 +188,7 @@ class Evaluator:
         return Ranking(ranks, top)
 
     def _blocks(self, cases: Cases, among: npt.NDArray[np.int32] | None) -> Iterator[_Block]:
-        """Cases by length of history, in blocks of one size; the last is filled with repeats."""
+        """Batches of equal size, sorted by history length; repeated cases fill up the last one."""
         lengths = cases.rows - self.store.offsets[cases.users]
         order = np.argsort(lengths, kind="stable")
         for start in range(0, len(order), self.batch_size):
@@ -202,7 +209,7 @@ class Evaluator:
             )
 
     def _read(self, cases: Cases, max_length: int, causal: bool) -> tuple[History, jax.Array]:
-        """What is read for a block of cases, and the slot whose vector is wanted."""
+        """The model's input for a batch of cases, and the slot whose vector is needed."""
         starts = np.maximum(self.store.offsets[cases.users], cases.rows - (max_length - 1))
         longest = int((cases.rows - starts).max()) + 1
         batch, slots = inference_rows(
@@ -283,8 +290,7 @@ class Evaluator:
 
 
 class _Block(NamedTuple):
-    """One batch of cases: which of all cases, the same with repeats, and what ranking needs of them
-    on device."""
+    """One batch of cases: their indices, the same filled up with repeats, and arrays on device."""
 
     which: npt.NDArray[np.intp]
     filled: npt.NDArray[np.intp]
@@ -296,7 +302,7 @@ class _Block(NamedTuple):
 
 
 def _bucket(length: int) -> int:
-    """16, 64, 256, ...: few distinct widths, so few compilations."""
+    """Round up to 16, 64, 256, ...: few distinct widths mean few compilations."""
     width = 16
     while width < length:
         width *= 4

@@ -1,4 +1,4 @@
-"""Histories as sparse rows over the catalog, and their products with item-by-item matrices."""
+"""Histories as sparse rows over the catalog, and products with item-by-item matrices."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def training_rows(
 
 
 def decayed_histories(cases: Cases, store: SequenceStore, decay: float) -> Any:
-    """Sparse `[M, V]`: the items before each target, weighing `decay^k` for the k-th last.
+    """Sparse `[M, V]`: the histories; the k-th last item, counted from 0, has weight `decay^k`.
 
-    Items that would weigh less than a thousandth are left out; with `decay` 0 only the last item
-    stays. With decay .2 the history a b c d e f g becomes g: 1, f: .2, e: .04, d: .008, c: .0016.
-    An item that occurs twice has two entries; products add them up.
+    Items with a weight below 0.001 are left out; with `decay` 0 only the last item remains. With
+    decay 0.2 the history a b c d e f g becomes g: 1, f: .2, e: .04, d: .008, c: .0016. An item that
+    occurs twice has two entries, which products add up.
 
     Raises:
       ValueError: the decay is not in [0, 1).
@@ -47,12 +47,12 @@ def decayed_histories(cases: Cases, store: SequenceStore, decay: float) -> Any:
 
 
 def dense_if_small(matrix: Any) -> Any:
-    """A sparse `[V, V]` matrix as an array where that is small: products are 3-5 times faster."""
+    """Make a sparse `[V, V]` matrix dense if it is small, for 3-5 times faster products."""
     return matrix.toarray() if math.prod(matrix.shape) <= _DENSE_CELLS else matrix
 
 
 def product(weights: Any, matrix: Any) -> npt.NDArray[np.float32]:
-    """`[M, V]`: sparse `weights [M, V]` times `matrix [V, V]`, sparse or not, with equal bits."""
+    """Sparse `weights [M, V]` times sparse or dense `matrix [V, V]`, bit-identical: `[M, V]`."""
     result = weights @ matrix
     dense: npt.NDArray[np.float32] = result.toarray() if sp.issparse(result) else result
     return dense

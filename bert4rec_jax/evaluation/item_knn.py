@@ -1,4 +1,4 @@
-"""ItemKNN: items that the same users watched, by cosine similarity."""
+"""ItemKNN: item-based nearest neighbours by cosine similarity of their users."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bert4rec_jax.evaluation.histories import (
     training_rows,
 )
 
-_CELLS_AT_ONCE = 1 << 22  # at most 48 MiB of a sparse block
+_CELLS_AT_ONCE = 1 << 22  # at most 48 MiB per sparse block
 _TIE_BREAK = 1e-6
 
 
@@ -34,17 +34,18 @@ class ItemKNN:
         sim(i, j) = n_ij / (√(n_i · n_j) + λ)
 
     is the cosine of the items' columns in the binary user-item matrix (n_i users watched i in
-    training, n_ij both), shrunk by λ where few did (Sarwar et al., WWW 2001; shrinkage as in Bell
-    and Koren, 2007). Each item keeps its nearest `neighbours`, and all that tie with the last of
-    them, which makes the result independent of the order of items. A millionth of an item's
-    popularity is added, so that items that no neighbour reaches are ordered too.
+    training, n_ij watched both), shrunk by λ for items with few users (Sarwar et al., WWW 2001;
+    shrinkage as in Bell and Koren, 2007). Each item keeps its `neighbours` most similar items, and
+    all that tie with the last of them, so the result does not depend on the order of items. 1e-6
+    times an item's popularity (its share of training interactions) is added to break ties and to
+    order items that are no neighbours of the history.
 
     Attributes:
-      neighbours: how many similar items an item keeps.
+      neighbours: number of similar items kept per item.
       shrinkage: λ, in users.
-      decay: weight of an item against the one after it, in [0, 1).
-      similarity: `[V, V]`, dense where small; row i holds the neighbours of i.
-      popular: orders what no neighbour reaches.
+      decay: weight of an item relative to the next newer one, in [0, 1).
+      similarity: `[V, V]`, dense if small; row i holds the neighbours of item i.
+      popular: orders items that are no neighbours of the history.
     """
 
     neighbours: int
@@ -71,7 +72,7 @@ class ItemKNN:
     def fit(
         cls, store: SequenceStore, stop: Stop, *, neighbours: int, shrinkage: float, decay: float
     ) -> ItemKNN:
-        """Compare the items of the rows `offsets[u]:stop[u]`."""
+        """Compute item similarities from the rows `offsets[u]:stop[u]`."""
         similarity = similarities(store, stop, neighbours=neighbours, shrinkage=shrinkage)
         return cls(
             neighbours, shrinkage, decay, dense_if_small(similarity), Popular.fit(store, stop)
@@ -88,7 +89,7 @@ class ItemKNN:
         )
 
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
-        """`[M, V]`, at least 0."""
+        """`[M, V]` scores, at least 0."""
         scores: Scores = product(decayed_histories(cases, store, self.decay), self.similarity)
         scores += (_TIE_BREAK / self.popular.counts.sum() * self.popular.counts).astype(np.float32)
         return scores
@@ -97,10 +98,11 @@ class ItemKNN:
 def similarities(store: SequenceStore, stop: Stop, *, neighbours: int, shrinkage: float) -> Any:
     """Sparse `[V, V]` float32: each item's nearest `neighbours`, by shrunk cosine.
 
-    Rows are made a block at a time, so the full matrix never exists unless it is asked for.
+    Rows are computed in blocks, so the full matrix never exists, unless `neighbours` keeps all of
+    it.
 
     Raises:
-      ValueError: no neighbour is asked for, or the shrinkage is negative.
+      ValueError: `neighbours` is below 1, or the shrinkage is negative.
     """
     if neighbours < 1:
         raise ValueError(f"neighbours is {neighbours}; expected at least 1")
@@ -128,7 +130,7 @@ def similarities(store: SequenceStore, stop: Stop, *, neighbours: int, shrinkage
 
 
 def _cut(similar: Any, neighbours: int) -> None:
-    """Zero what is below the `neighbours`-th largest entry of each row, in place."""
+    """Set entries below the `neighbours`-th largest of their row to 0, in place."""
     for row in np.flatnonzero(np.diff(similar.indptr) > neighbours):
         entries = similar.data[similar.indptr[row] : similar.indptr[row + 1]]
         last = np.partition(entries, len(entries) - neighbours)[len(entries) - neighbours]

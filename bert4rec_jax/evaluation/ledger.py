@@ -1,9 +1,9 @@
-"""Ledger: one line for every time a test split was read, and the ranks behind its figures.
+"""Ledger: one line for every evaluation on a test split, and the ranks behind its metrics.
 
-Whoever reads test figures often, and keeps the best, overfits the test split without training on
-it. So reading it leaves a trace: in `ledger.jsonl`, which split (by hash), which parameters (by
-hash), which figures; in `ranks.npz`, the rank of every case, from which any figure follows (see
-`evaluation.rank_file`).
+Evaluating often on the test split and keeping the best result overfits it, without training on it.
+So every evaluation leaves a trace: `ledger.jsonl` records which split (by hash), which parameters
+(by hash) and which metrics; `ranks.npz` records the rank of every case, from which any metric can
+be computed (see `evaluation.rank_file`).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ LEDGER = "ledger.jsonl"
 
 
 def require_writable(folder: Path) -> None:
-    """Refuse a folder whose ledger cannot be written, before anything is tested.
+    """Check that the ledger in a folder can be written, before anything is tested.
 
     Raises:
-      TemporaryError: names the place.
+      TemporaryError: it cannot; the message names the file or folder.
     """
     for place in (folder, folder / LEDGER):
         if place.exists() and not os.access(place, os.W_OK):
@@ -49,16 +49,16 @@ def record(
     *,
     about: Mapping[str, Any],
 ) -> None:
-    """Append a line to the ledger of a run and write the ranks of its latest test.
+    """Append a line to a run's ledger and write the ranks of this test.
 
-    Ranks of other models that were written before stay, where they are of the same test.
+    Ranks of other models in an earlier rank file are kept if they belong to the same test.
 
     Args:
-      folder: of the run.
-      comparison: what was found.
-      sets: the cases that were asked, by the names in `comparison`.
-      ranks: of the same.
-      about: what else identifies the test: command, data, parameters, versions.
+      folder: the run's folder.
+      comparison: the results of the test.
+      sets: the tested cases, by their names in `comparison`.
+      ranks: the ranks of the same test.
+      about: what else identifies the test: command, split, data, parameters, device, versions.
 
     Raises:
       TemporaryError: the folder cannot be written.
@@ -68,7 +68,7 @@ def record(
         for name, models in comparison.assessments.items()
     }
     append(folder, figures, sets, about=about)
-    with suppress(UserError):  # none yet, or one that cannot be read
+    with suppress(UserError):  # there is no earlier file, or it cannot be read
         ranks = ranks.joined(RankFile.read(folder / RANKS))
     ranks.write(folder / RANKS)
 
@@ -83,9 +83,9 @@ def append(
     """Append a line to the ledger in a folder.
 
     Args:
-      folder: where it is kept.
+      folder: the folder of the ledger.
       figures: set of cases -> model -> NDCG@10.
-      sets, about: as for `record`.
+      sets, about: see `record`.
 
     Raises:
       TemporaryError: the folder cannot be written.
@@ -112,7 +112,7 @@ def append(
 
 
 def fingerprint(cases: Cases) -> str:
-    """SHA-256 over the users and rows of a set of cases."""
+    """SHA-256 over the users and store rows of a set of cases."""
     sha = hashlib.sha256()
     for values in (cases.users, cases.rows):
         sha.update(np.ascontiguousarray(values, "<i8").tobytes())

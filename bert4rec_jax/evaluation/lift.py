@@ -1,15 +1,16 @@
-"""Lift: items that followed a history's last ones in others gain by how much more often than ever.
+"""Lift: raises items that often followed the last items of a history in other histories.
 
 With counts c_ij of how often j followed i, smoothed towards the popularity q by μ, and the weight
 d^k of the k-th last item h_k of a history (the skip-gram Markov chain of `evaluation.markov`),
 
     p(j | h) ∝ q_j + Σ_k d^k c_{h_k j} / (C_{h_k} + μ) / Σ_k d^k μ / (C_{h_k} + μ),   C_i = Σ_j c_ij
 
-and an item's score gains `weight · log(p(j | h) / q_j)`, up to what is the same for all items: 0
-for those that never followed, so that only a few have to be looked at. Nothing here is learnt by
-gradients: it is added to scores after training.
+and `weight · log(p(j | h) / q_j)` is added to an item's score. The constant of proportionality is
+dropped, as it is the same for all items. So items that never followed get 0, and only a few items
+have to be computed. Nothing here is learned by gradient descent; it is added to scores after
+training.
 
-R last items are looked at, K followers of each; E = R · K.
+The last R items of a history are used, with K followers of each; E = R · K.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ import jax.numpy as jnp
 
 from bert4rec_jax.data.catalog import PAD
 
-COLLECTION = "covisitation"  # among a model's variables; `Covisitation.collection` makes its arrays
+COLLECTION = "covisitation"  # variable collection of a model; made by `Covisitation.collection`
 _LEAST = 1e-30
 
 
 class Boosts(NamedTuple):
-    """The items that B histories raise.
+    """The items whose scores are raised for B histories.
 
     Attributes:
-      items: `[B, E]` int32; one may occur several times, and then its ratios add up.
+      items: `[B, E]` int32; if an item occurs several times, its ratios add up.
       ratios: `[B, E]` float32, at least 0: p / q - 1.
-      weights: `[B]` float32: of the logarithm.
+      weights: `[B]` float32 weight of the logarithm.
     """
 
     items: jax.Array
@@ -41,11 +42,12 @@ class Boosts(NamedTuple):
 
 
 def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
-    """Which items histories raise, and how much.
+    """Compute the items to raise for each history, and their ratios.
 
     Args:
-      found: the collection: `followers [V, K]` int32, `ratios [V, K]` float32 (c_ij / (C_i + μ)
-        / q_j), `covered [V]` float32 (C_i / (C_i + μ)), `decays [R]` float32, `weight []`.
+      found: the variable collection: `followers [V, K]` int32, `ratios [V, K]` float32
+        (c_ij / (C_i + μ) / q_j), `covered [V]` float32 (C_i / (C_i + μ)), `decays [R]` float32, and
+        the scalar `weight`.
       histories: `[B, S]` int tokens, oldest first, padded with PAD on the right.
     """
     decays = found["decays"]
@@ -64,7 +66,7 @@ def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
 
 
 def gains(boosts: Boosts, first: int | jax.Array, size: int) -> jax.Array:
-    """`[B, size]`: what the items `first .. first + size` gain."""
+    """`[B, size]`: what is added to the scores of the tokens `first` to `first + size - 1`."""
     columns = boosts.items - first
     columns = jnp.where((columns >= 0) & (columns < size), columns, size)
     rows = jnp.arange(columns.shape[0])[:, None]
@@ -75,9 +77,9 @@ def gains(boosts: Boosts, first: int | jax.Array, size: int) -> jax.Array:
 
 
 def gains_at(boosts: Boosts, candidates: jax.Array) -> jax.Array:
-    """`[B, C]`: what the candidates `[B, C]` of each history gain.
+    """`[B, C]`: what is added to the scores of the candidates `[B, C]` of each history.
 
-    On a CPU history by history: what is compared of one stays in its cache.
+    On a CPU, histories are processed one by one, so that the arrays compared fit into its cache.
     """
     ratios = jax.lax.platform_dependent(
         boosts.items, boosts.ratios, candidates, cpu=_one_by_one, default=jax.vmap(_sums)
@@ -91,5 +93,5 @@ def _one_by_one(items: jax.Array, ratios: jax.Array, candidates: jax.Array) -> j
 
 
 def _sums(items: jax.Array, ratios: jax.Array, candidates: jax.Array) -> jax.Array:
-    """`[C]`: the sum of the `ratios [E]` of those `items [E]` that are the candidate."""
+    """`[C]`: for each candidate, the sum of the `ratios [E]` of the `items [E]` equal to it."""
     return jnp.where(candidates[:, None] == items, ratios, 0).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""Markov: the next item given the last ones, from smoothed transition counts."""
+"""Markov: predicts the next item from the last ones by smoothed transition counts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from bert4rec_jax.evaluation.histories import (
 class Markov:
     """Scores item j by `Σ_k decay^k · p(j | h_k)` over the k-th last items h_k of the history.
 
-    Transitions go forward only. Over all pairs of a training history whose distance d is at most
-    `distance`, the earlier item i and the later item j count `c_ij = Σ 1/d` (so that a pair far
-    apart says less, as in a skip-gram), and
+    Transitions go from earlier to later items only. `c_ij = Σ 1/d` sums over all pairs of an item i
+    and a later item j in a training history whose distance d is at most `distance`, so distant
+    pairs count less, as in a skip-gram. The transition probabilities are
 
         p(j | i) = (c_ij + μ·q_j) / (Σ_j c_ij + μ)
 
@@ -42,11 +42,11 @@ class Markov:
     `distance=1, decay=0` is the first-order Markov chain.
 
     Attributes:
-      distance: furthest distance at which a pair counts, in items.
-      decay: weight of an item against the one after it, in [0, 1).
+      distance: largest distance at which a pair counts, in items.
+      decay: weight of an item relative to the next newer one, in [0, 1).
       smoothing: μ, in transitions.
       prior: the popularity q; its scores are normalised to sum to 1.
-      counts: `[V, V]`, c, dense where small.
+      counts: `[V, V]`, c, dense if small.
       totals: `[V]`, row sums of c.
     """
 
@@ -65,13 +65,13 @@ class Markov:
 
     @property
     def name(self) -> str:
-        """`markov-1`, `skip-gram-markov`, or these with a recent popularity as prior."""
+        """`markov-1` or `skip-gram-markov`, with suffix `-recent` if the prior is recent."""
         order = "markov-1" if self.distance == 1 else "skip-gram-markov"
         return order if isinstance(self.prior, Popular) else f"{order}-recent"
 
     @property
     def settings(self) -> Settings:
-        """The hyper-parameters, those of the prior among them."""
+        """The hyper-parameters, including those of the prior."""
         own = {"distance": self.distance, "decay": self.decay, "smoothing": self.smoothing}
         return {**own, **{f"prior-{key}": value for key, value in self.prior.settings.items()}}
 
@@ -86,7 +86,7 @@ class Markov:
         smoothing: float,
         prior: Popular | RecentPopular,
     ) -> Markov:
-        """Count the transitions in the rows `offsets[u]:stop[u]`; `prior` is taken as it is."""
+        """Count the transitions in the rows `offsets[u]:stop[u]`; `prior` is already fitted."""
         counts = transitions(store, stop, distance)
         totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
         return cls(distance, decay, smoothing, prior, dense_if_small(counts), totals)
@@ -103,9 +103,9 @@ class Markov:
         )
 
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
-        """`[M, V]`, at least 0."""
+        """`[M, V]` scores, at least 0."""
         weights = decayed_histories(cases, store, self.decay)
-        # Normalising the few weights of a history is the same as normalising the matrix.
+        # Dividing the few weights of a history is equivalent to normalising the rows of the matrix.
         norms = self.totals + self.smoothing
         weights.data /= np.where(norms > 0, norms, 1)[weights.indices].astype(np.float32)
         scores: Scores = product(weights, self.counts)
@@ -117,9 +117,9 @@ class Markov:
 
 
 def transitions(store: SequenceStore, stop: Stop, distance: int) -> Any:
-    """Sparse `[V, V]` float32: `Σ 1/d` over pairs at distance d ≤ `distance`, earlier to later.
+    """Sparse `[V, V]` float32: `Σ 1/d` over pairs (earlier, later) at distance d ≤ `distance`.
 
-    A training history a b c with distance 2 counts a→b: 1, b→c: 1 and a→c: 1/2.
+    With `distance` 2, the training history a b c counts a→b: 1, b→c: 1 and a→c: 1/2.
     """
     users, tokens = training_rows(store, stop)
     shape = (store.catalog.num_rows,) * 2
@@ -128,6 +128,6 @@ def transitions(store: SequenceStore, stop: Stop, distance: int) -> Any:
         together = users[d:] == users[:-d]
         pairs = tokens[:-d][together], tokens[d:][together]
         weights = np.full(len(pairs[0]), 1 / d, np.float32)
-        # One distance at a time: nine times the log would not fit for large logs.
+        # One distance at a time: the pairs of all distances of a large log may not fit in memory.
         counts = counts + sp.coo_array((weights, pairs), shape).tocsr()
     return counts

@@ -1,12 +1,13 @@
-"""Metrics: how good M ranked lists are, from the rank of each target and the top of each list.
+"""Metrics of M ranked lists, from the rank of each target and the top of each list.
 
-With one relevant item per case, every accuracy metric is a function of its rank r (1 is best):
+With one relevant item per case, every accuracy metric is a function of that item's rank r (1 is
+best):
 
     HR@k   = [r <= k]
     NDCG@k = [r <= k] / log2(r + 1)      (Järvelin and Kekäläinen, 2002; the ideal DCG is 1)
     MRR    = 1 / r                       (untruncated)
 
-and a metric over cases is the mean. Everything is float64.
+A metric over several cases is the mean over these. Everything is float64.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ def reciprocal_rank(ranks: Ints) -> Floats:
 
 
 def contribution(name: str, ranks: Ints) -> Floats:
-    """`[M]`: what each case adds to a metric, for any cut-off.
+    """`[M]`: the value of a metric for each case, for any cut-off.
 
     Args:
       name: `hr@K`, `ndcg@K` or `mrr`.
       ranks: `[M]`, 1 is best.
 
     Raises:
-      UserError: there is no metric of this name.
+      UserError: there is no metric with this name.
     """
     if name == "mrr":
         return reciprocal_rank(ranks)
@@ -66,7 +67,7 @@ def contribution(name: str, ranks: Ints) -> Floats:
 
 
 def contributions(ranks: Ints) -> dict[str, Floats]:
-    """What each case adds to each metric, for means and for the bootstrap.
+    """The value of each metric for each case, for means and for the bootstrap.
 
     Args:
       ranks: `[M]`, 1 is best.
@@ -90,7 +91,7 @@ def summary(ranks: Ints) -> dict[str, float]:
     """The mean of each metric over M cases, under the keys of `contributions`.
 
     Raises:
-      ValueError: there is no case, or a rank is below 1.
+      ValueError: there are no cases, or a rank is below 1.
     """
     if not len(ranks):
         raise ValueError("no case to average; a metric needs at least one")
@@ -98,7 +99,7 @@ def summary(ranks: Ints) -> dict[str, float]:
 
 
 def coverage(top: Ints, num_items: int) -> float:
-    """Distinct recommended items as a share of the catalog.
+    """The number of distinct recommended items as a share of the catalog.
 
     Args:
       top: `[M, k]` tokens; PAD fills lists that are shorter than k.
@@ -110,9 +111,9 @@ def coverage(top: Ints, num_items: int) -> float:
 def novelty(top: Ints, counts: Ints, num_items: int) -> float:
     """Mean self-information of the recommended items, in bits.
 
-    `mean(-log2 p_i)` over all places of all lists, with `p_i = (n_i + 1) / (n + num_items)` from
-    training counts n_i and their sum n (Vargas and Castells, RecSys 2011). One is added to each
-    count so that an item without a training event is very novel instead of infinitely so.
+    `mean(-log2 p_i)` over all positions of all lists, with `p_i = (n_i + 1) / (n + num_items)` from
+    training counts n_i and their sum n (Vargas and Castells, RecSys 2011). Adding 1 to each count
+    keeps the novelty of items without a training interaction finite.
 
     Args:
       top: `[M, k]` tokens; PAD fills lists that are shorter than k.
@@ -120,7 +121,7 @@ def novelty(top: Ints, counts: Ints, num_items: int) -> float:
       num_items: items in the catalog.
 
     Raises:
-      ValueError: nothing is recommended.
+      ValueError: no item is recommended.
     """
     recommended = top[top >= FIRST_ITEM]
     if not len(recommended):
@@ -130,7 +131,7 @@ def novelty(top: Ints, counts: Ints, num_items: int) -> float:
 
 
 def cold_exposure(top: Ints, counts: Ints) -> float:
-    """The share of recommended items that have no training event; 0 where nothing is recommended.
+    """The share of recommended items without a training interaction; 0 if none is recommended.
 
     Args:
       top: `[M, k]` tokens; PAD fills lists that are shorter than k.
@@ -143,10 +144,10 @@ def cold_exposure(top: Ints, counts: Ints) -> float:
 def popularity_groups(counts: Ints) -> npt.NDArray[np.int8]:
     """`[V]`: an index into `POPULARITY` for each token, by its training interactions.
 
-    Items are walked from the most popular down: the first third of all training *interactions*
-    falls on the head, the second on the middle, the rest on the tail. Thirds of items would put
-    almost every target of a long-tailed log into the head. A group depends on the count alone, so
-    equally popular items are never parted, and items without a training event are cold.
+    With items sorted by decreasing popularity, the head has the first third of all training
+    *interactions*, the middle the second, and the tail the rest. Thirds of *items* would put almost
+    every target of a long-tailed log into the head. The group depends only on the count, so equally
+    popular items are in the same group. Items without a training interaction are cold.
     """
     values, inverse, occurrences = np.unique(counts, return_inverse=True, return_counts=True)
     interactions = values * occurrences
@@ -161,7 +162,7 @@ def popularity_groups(counts: Ints) -> npt.NDArray[np.int8]:
 
 
 def by_popularity(ranks: Ints, targets: Ints, counts: Ints) -> dict[str, Mapping[str, float]]:
-    """`summary` for the targets of each popularity group, and `cases`, how many there are.
+    """`summary` for the targets of each popularity group, and their number, `cases`.
 
     Args:
       ranks: `[M]`, 1 is best.
@@ -169,7 +170,7 @@ def by_popularity(ranks: Ints, targets: Ints, counts: Ints) -> dict[str, Mapping
       counts: `[V]` training interactions per token.
 
     Returns:
-      One entry per name in `POPULARITY`; a group without a target has only `cases`, 0.
+      One entry per name in `POPULARITY`; a group without targets has only `cases`, which is 0.
     """
     groups = popularity_groups(counts)[targets]
     report: dict[str, Mapping[str, float]] = {}
@@ -182,7 +183,7 @@ def by_popularity(ranks: Ints, targets: Ints, counts: Ints) -> dict[str, Mapping
 def known(cases: Cases, store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """`[M]`: true where both the user and the target occur in the rows `offsets[u]:stop[u]`.
 
-    Published figures for global-time splits leave all other cases out.
+    Published results for global-time splits exclude all other cases.
     """
     trained_on = stop > store.offsets[:-1]
     counts = train_counts(store, stop)

@@ -1,4 +1,4 @@
-"""Metrics file: `metrics.json`, which keeps what earlier commands found out about a run."""
+"""Metrics file: `metrics.json`, which keeps a run's results across commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METRICS = "metrics.json"
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """What a metrics file holds; empty where there is none that can be read."""
+    """Read a metrics file; an empty dict if there is no file, or it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -20,10 +20,10 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def joined(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """New results, with what earlier ones hold besides of the same data, parameters and
-    corrections: models of `validation`, of each set of cases that `data` names, and of `sampled`.
+    """Merge earlier results into new ones, if data, parameters and corrections are the same.
 
-    A model that is in both has its new figures.
+    Models that only the earlier results have are added to `validation`, to each set of cases named
+    in `data`, and to `sampled`. Models in both keep their new metrics.
     """
     if _tested(results) != _tested(earlier):
         return dict(results)
@@ -40,7 +40,7 @@ def joined(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, 
 
 
 def _tested(results: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What figures are about; the hashes of all cases are among what is known of the data."""
+    """Identifies what was tested; `data` includes the hashes of all cases."""
     parameters = results.get("parameters_sha256", {}).get("tested")
     return results.get("data"), parameters, results.get("corrections_sha256")
 

@@ -1,4 +1,4 @@
-"""Own history: what someone chose before they may choose again. A baseline where that counts."""
+"""Own history: a baseline that recommends what the user chose before, if items can be repeated."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bert4rec_jax.evaluation.histories import decayed_histories
 
 @dataclass(frozen=True, eq=False)
 class OwnHistory:
-    """Scores item j by `Σ decay^k` over the places k (the last is 0) where the history holds it.
+    """Scores item j by `Σ decay^k` over the positions k (the last is 0) of j in the history.
 
-    Near 1 this is how often someone chose the item, near 0 how lately. A small share of an item's
-    popularity is added, so that items that the history does not hold are ordered too.
+    With a decay near 1 this is how often the user chose the item, near 0 how recently. 0.001 times
+    an item's share of training interactions is added, to order items that are not in the history.
 
     Attributes:
-      decay: weight of a place against the one after it, in (0, 1).
-      popular: orders all other items.
+      decay: weight of a position relative to the next newer one, in (0, 1).
+      popular: orders items that are not in the history.
     """
 
     decay: float
@@ -37,7 +37,7 @@ class OwnHistory:
 
     @classmethod
     def fit(cls, store: SequenceStore, stop: Stop, *, decay: float) -> OwnHistory:
-        """Count the rows `offsets[u]:stop[u]` for the popularity; the rest comes from a case."""
+        """Fit the popularity on the rows `offsets[u]:stop[u]`; nothing else is fitted."""
         return cls(decay, Popular.fit(store, stop))
 
     def refit(self, store: SequenceStore, stop: Stop) -> OwnHistory:
@@ -45,10 +45,10 @@ class OwnHistory:
         return self.fit(store, stop, decay=self.decay)
 
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
-        """`[M, V]`, at least 0."""
+        """`[M, V]` scores, at least 0."""
         own: Scores = decayed_histories(cases, store, self.decay).toarray()
         counts = self.popular.counts
         return own + (_LITTLE / counts.sum() * counts).astype(own.dtype)
 
 
-_LITTLE = 1e-3  # below what the last place of a history weighs that is looked at
+_LITTLE = 1e-3  # not above the smallest weight of a history's items, see `decayed_histories`

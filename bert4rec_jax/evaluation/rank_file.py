@@ -1,8 +1,8 @@
-"""Rank file: the rank of every test target, by every model, and what was asked.
+"""Rank file: the rank of every test target by every model, and a description of the test cases.
 
-`ranks.npz` holds plain arrays, named SET/KEY for each set of M cases: what is known of the cases
-(`ASKED`) and, under its name, the ranks that a model gave. Any metric follows from these, and two
-files tell by themselves whether they are about the same cases.
+`ranks.npz` holds plain arrays named SET/KEY. For each set of M cases, these are the description of
+the cases (`ASKED`) and, under each model's name, its ranks. Any metric can be computed from them,
+and two files show by themselves whether they are about the same cases.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import write_arrays
 
 RANKS = "ranks.npz"
-IDS = ("user_ids", "item_ids")  # the user's, and the target's
-ROWS = ("users", "rows", "targets")  # where they are in the store, and the target's token
+IDS = ("user_ids", "item_ids")  # external ids of the user and the target
+ROWS = ("users", "rows", "targets")  # user and row in the store, and the target's token
 ASKED = (*ROWS, *IDS, "cases_sha256")
 _TESTED = ("parameters_sha256", "corrections_sha256")
 
@@ -38,7 +38,7 @@ class RankedSet:
     """One set of M cases.
 
     Attributes:
-      asked: those of `ASKED` that are known, `[M]` each; `cases_sha256` is one text.
+      asked: the arrays of `ASKED` that are known, `[M]` each; `cases_sha256` is a single string.
       ranks: model -> `[M]`; 1 is best.
     """
 
@@ -50,18 +50,18 @@ class RankedSet:
 
     @property
     def sha256(self) -> str:
-        """See `cases_sha256`; empty where it is not known."""
+        """See `cases_sha256`; empty if unknown."""
         return str(self.asked.get("cases_sha256", ""))
 
 
 @dataclass(frozen=True, eq=False)
 class RankFile:
-    """What one command found out about a model and what it was compared with.
+    """The ranks of a tested model and of the models it was compared with.
 
     Attributes:
-      sets: by name.
-      parameters: SHA-256 of those that were tested; empty where it is not known.
-      corrections: SHA-256 of what was added to their scores; empty where it is not known.
+      sets: sets of cases by name.
+      parameters: SHA-256 of the tested parameters; empty if unknown.
+      corrections: SHA-256 of the corrections added to the scores; empty if unknown.
     """
 
     sets: Mapping[str, RankedSet]
@@ -80,18 +80,18 @@ class RankFile:
         parameters: str = "",
         corrections: str = "",
     ) -> RankFile:
-        """Put together what models answered.
+        """Build a rank file from the ranks of models.
 
         Args:
           ranks: set of cases -> model -> `[M]`; 1 is best.
-          sets: name -> what was asked.
+          sets: name -> cases.
           store: the data.
-          within: set of cases -> the only tokens that targets were ranked among.
+          within: set of cases -> the only tokens that were ranked.
           repeats: whether items of the history were ranked too.
-          parameters, corrections: see above.
+          parameters, corrections: see the attributes.
 
         Raises:
-          UserError: a model has the name of something else that is kept.
+          UserError: a model has one of the names in `ASKED`.
         """
         ids = np.array(store.user_ids())
         items = np.array(store.catalog.item_ids)
@@ -113,10 +113,10 @@ class RankFile:
 
     @classmethod
     def read(cls, path: Path) -> RankFile:
-        """Read what `write` wrote, or what another program wrote in the same form.
+        """Read a file written by `write`, or by another program in the same format.
 
         Raises:
-          UserError: the file cannot be read, or holds something else.
+          UserError: the file cannot be read, or has another format.
         """
         run = f"`bert4rec evaluate {path.parent}` makes the file of a run again"
         again = run if path.name == RANKS else "save its arrays with numpy.savez, texts as text"
@@ -141,7 +141,7 @@ class RankFile:
         """Write the file.
 
         Raises:
-          UserError: it cannot be written.
+          UserError: the file cannot be written.
         """
         arrays = {
             f"{name}/{key}": values
@@ -152,8 +152,7 @@ class RankFile:
         write_arrays(path, {**arrays, **{name: np.array(value) for name, value in tested}})
 
     def joined(self, earlier: RankFile) -> RankFile:
-        """With the other models of an earlier file, where parameters, corrections and cases are
-        the same."""
+        """Add the other models of an earlier file, if parameters, corrections and cases match."""
         if (self.parameters, self.corrections) != (earlier.parameters, earlier.corrections):
             return self
         sets = {}
@@ -167,10 +166,10 @@ class RankFile:
 
 
 def check_names(models: Mapping[str, Any]) -> None:
-    """Refuse names of models under which something else is kept.
+    """Check that no model has a name that rank files use for something else (`ASKED`).
 
     Raises:
-      UserError: names the model.
+      UserError: a model has; the message names it.
     """
     for name in models:
         if name in ASKED:
@@ -187,14 +186,15 @@ def cases_sha256(
     within: npt.NDArray[np.int32] | None = None,
     repeats: bool = False,
 ) -> str:
-    """SHA-256 over all that a rank depends on but the model: users, histories and targets, in
-    order, and the items that are ranked; all by their external ids, so that equal questions about
-    two stores have the same.
+    """SHA-256 over everything that ranks depend on, except for the model.
+
+    It covers the users, histories and targets, in order, and the set of ranked items, all by their
+    external ids. So equal cases in two different stores have the same hash.
 
     Args:
-      cases: M of them.
+      cases: the cases.
       store: the data.
-      within: the only tokens that targets are ranked among; None for the whole catalog.
+      within: the only tokens that are ranked; None for the whole catalog.
       repeats: whether items of the history are ranked too.
     """
     catalog = store.catalog
@@ -225,7 +225,7 @@ def _sets(arrays: Mapping[str, Array]) -> dict[str, RankedSet]:
 
 
 def _check(path: Path, name: str, found: RankedSet) -> None:
-    """Refuse a set that is not what it has to be."""
+    """Check the format of a set that was read; `UserError` if it is wrong."""
     known = {key: values for key, values in found.asked.items() if key in (*ROWS, *IDS)}
     if not found.ranks or not known:
         raise UserError(

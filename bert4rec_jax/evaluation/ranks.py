@@ -1,12 +1,12 @@
-"""Ranks and top-k over the whole catalog, on device. The one owner of the tie rule.
+"""Ranks and top-k over the whole catalog, on device. The only place that decides ties.
 
 The rank of a target is `1 + #{j != target : j eligible and not (s_j < s_target)}`: ties count
-against the model, so a constant scorer gains nothing. Eligible are the items that the user has not
-seen. Lists order by score, then by token. An item the model does not know scores -inf; any other
-score has to be finite.
+against the model, so a constant scorer gains nothing. Items that are excluded, such as those the
+user has seen, are not eligible. Lists are sorted by score, then by token. An item that the model
+cannot score has the score -inf; all other scores have to be finite.
 
-The catalog is worked through in chunks, twice (the target's score is read from the same product as
-all others), and may lie over several devices.
+The catalog is processed in chunks, in two passes (so that a target's score comes from the same
+matrix product as all others), and may be sharded over several devices.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from bert4rec_jax.sharding import (
     sum_over_items,
 )
 
-_BLOCK = 64  # scores whose maximum is looked at before they are
+_BLOCK = 64  # scores per block, see `largest`
 
 
 class Ranked(NamedTuple):
-    """Where the targets came and what was recommended instead.
+    """The ranks of the targets, and the recommended items.
 
     Attributes:
       ranks: `[B]` int32, 1 is best.
-      top: `[B, k]` int32 tokens, best first; PAD where fewer than k items are eligible.
-      scores: `[B, k]` float32, -inf there.
-      broken: `[B]` bool, true where a known item's score is not finite.
+      top: `[B, k]` int32 tokens, best first; padded with PAD if fewer than k items are eligible.
+      scores: `[B, k]` float32 scores of `top`, -inf for PAD.
+      broken: `[B]` bool, true if the score of any known item is not finite.
     """
 
     ranks: jax.Array
@@ -62,7 +62,7 @@ def rank_by_vectors(
     chunk: int,
     boosts: Boosts | None = None,
 ) -> Ranked:
-    """Rank by `hidden @ vectors.T + bias`, and by what covisitation adds.
+    """Rank by `hidden @ vectors.T + bias`, plus the covisitation boosts if given.
 
     Args:
       hidden: `[B, D]` float32, one vector per history.
@@ -74,8 +74,8 @@ def rank_by_vectors(
       known: `[V]` bool, false for items that the model cannot score.
       among: `[B, C]` int tokens, padded with PAD: the only items to rank; None for all.
       top: length k of the lists.
-      chunk: items scored at once, per device.
-      boosts: items that the histories raise, see `evaluation.lift`; or None.
+      chunk: maximum number of items scored at once, per device.
+      boosts: items whose scores are raised, see `evaluation.lift`; or None.
     """
 
     def local(
@@ -122,7 +122,7 @@ def rank_by_scores(
     *,
     top: int,
 ) -> Ranked:
-    """Rank by `[B, V]` scores that are at hand, as baselines give them; else as above."""
+    """Rank by given `[B, V]` scores, such as a baseline's; otherwise as `rank_by_vectors`."""
 
     def local(scores: jax.Array, *rest: jax.Array) -> Ranked:
         items = scores.shape[1]
@@ -145,17 +145,17 @@ def rank_by_scores(
 def best_items(
     scores: jax.Array, excluded: jax.Array, listed: jax.Array, *, top: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The best items of each row, where there is no target to rank.
+    """The top-k items of each row, without a target to rank.
 
     Args:
       scores: `[B, V]` float32, for the whole catalog.
       excluded: `[B, S]` int tokens that may not be listed, padded with PAD.
-      listed: `[V]` bool, true for items that may be.
+      listed: `[V]` bool, true for items that may be listed.
       top: length k of the lists, at most V.
 
     Returns:
-      `[B, k]` float32 scores, best first, and `[B, k]` int32 tokens; -inf and PAD where fewer than
-      k items are eligible.
+      `[B, k]` float32 scores, best first, and `[B, k]` int32 tokens; padded with -inf and PAD if
+      fewer than k items are eligible.
     """
     eligible = listed & ~_contains(excluded, scores.shape[1])
     best, tokens = jax.lax.top_k(jnp.where(eligible, scores, -jnp.inf), top)
@@ -174,20 +174,20 @@ def best_by_vectors(
     recall: float = 1.0,
     boosts: Boosts | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """As `best_items` by `hidden @ vectors.T + bias`, but `[B, V]` scores never exist.
+    """As `best_items`, by `hidden @ vectors.T + bias`, without storing all `[B, V]` scores.
 
     Args:
       hidden: `[B, D]` float32, one vector per history.
-      vectors: `[V, D]` float32 item vectors; they may lie over several devices, each of which
-        sends its `top` winners and nothing else.
+      vectors: `[V, D]` float32 item vectors; they may be sharded over several devices, each of
+        which sends only its `top` best items.
       bias: `[V]` float32.
       excluded: `[B, S]` int tokens that may not be listed, padded with PAD.
-      listed: `[V]` bool, true for items that may be.
-      top: length k of the lists, at most the items of a device.
-      chunk: items scored at once, per device.
-      recall: share of a chunk's best items that is found, as expected by `jax.lax.approx_max_k`
-        (faster on TPU); 1 finds all of them.
-      boosts: as above.
+      listed: `[V]` bool, true for items that may be listed.
+      top: length k of the lists, at most the number of items per device.
+      chunk: maximum number of items scored at once, per device.
+      recall: expected share of a chunk's best items that is found; below 1,
+        `jax.lax.approx_max_k` is used (faster on TPU), and 1 is exact.
+      boosts: see `rank_by_vectors`.
     """
 
     def local(
@@ -235,15 +235,15 @@ def best_by_vectors(
 
 
 def _exact(hidden: jax.Array, vectors: jax.Array) -> jax.Array:
-    """`hidden @ vectors.T` in float32, which GPUs and TPUs would round to fewer bits by default."""
+    """`hidden @ vectors.T` in full float32; by default, GPUs and TPUs use fewer bits."""
     return jnp.matmul(hidden, vectors.T, precision="highest")
 
 
 def largest(scores: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
-    """As `jax.lax.top_k`, ties included, but long rows are not sorted as a whole.
+    """As `jax.lax.top_k`, including the order of ties, but without sorting long rows as a whole.
 
-    The `top` largest scores of a row lie in the `top` blocks with the largest maxima, so only those
-    are looked into. Of equal scores the first comes first, which holds for blocks as well.
+    The `top` largest scores of a row are in the `top` blocks with the largest maxima, so only these
+    blocks are searched. Of equal scores the first one wins, and likewise for blocks.
 
     Args:
       scores: `[B, N]` float32.
@@ -259,7 +259,7 @@ def largest(scores: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
     filled = jnp.pad(scores, ((0, 0), (0, -columns % _BLOCK)), constant_values=-jnp.inf)
     blocks = filled.reshape(rows, -1, _BLOCK)
     _, chosen = jax.lax.top_k(blocks.max(-1), top)
-    chosen = jnp.sort(chosen, axis=1)  # so that equal scores stay in the order of their columns
+    chosen = jnp.sort(chosen, axis=1)  # keeps equal scores in column order
     kept = jnp.take_along_axis(blocks, chosen[:, :, None], axis=1).reshape(rows, -1)
     best, where = jax.lax.top_k(kept, top)
     column = jnp.take_along_axis(chosen, where // _BLOCK, axis=1) * _BLOCK + where % _BLOCK
@@ -269,7 +269,7 @@ def largest(scores: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
 def list_order(
     scores: npt.NDArray[np.float32], tokens: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.intp]:
-    """The order of scored items of several lists, on the host: by row, then as all lists."""
+    """Sort order of the items of several lists, on the host: by row, then score, then token."""
     return np.lexsort((tokens, -scores, rows))
 
 
@@ -288,7 +288,7 @@ def _rank(
     size: int,
     top: int,
 ) -> Ranked:
-    """Ranks over this device's items, merged over all devices."""
+    """Rank over this device's items and merge the results of all devices."""
     rows = targets.shape[0]
     offset = first_local_item(items)
 
@@ -352,13 +352,13 @@ def _rank(
 
 
 def _best_of(scores: jax.Array, tokens: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
-    """The best `top` columns; among equals the first, which has the lower token."""
+    """The `top` best columns; of equal scores the first column, which has the lower token."""
     best, where = jax.lax.top_k(scores, top)
     return best, jnp.take_along_axis(tokens, where, axis=-1)
 
 
 def _contains(indices: jax.Array, size: int) -> jax.Array:
-    """`[B, S]` indices to a `[B, size]` mask; indices outside are ignored."""
+    """Turn `[B, S]` indices into a `[B, size]` mask; indices outside `[0, size)` are ignored."""
     inside = jnp.where((indices >= 0) & (indices < size), indices, size)
     rows = jnp.arange(indices.shape[0])[:, None]
     return jnp.zeros((indices.shape[0], size), bool).at[rows, inside].set(True, mode="drop")

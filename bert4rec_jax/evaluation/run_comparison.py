@@ -1,4 +1,4 @@
-"""Comparison of runs: models of recorded runs over the same cases, from their ranks alone."""
+"""Comparison of runs: compares models of recorded runs on the same cases, from their rank files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bert4rec_jax.evaluation.seeds import RecordedRun, groups, label, ranks_in
 
 Floats = npt.NDArray[np.float64]
 
-_OTHERS = {  # what it means that these arrays differ
+_OTHERS = {  # what a difference in each of these arrays means
     "user_ids": "other users, or the same in another order",
     "users": "other users, or the same in another order",
     "item_ids": "other targets",
@@ -34,9 +34,9 @@ class Figure:
     """One metric of one model.
 
     Attributes:
-      own: mean over cases, and over seeds, with its interval over users.
-      of_seeds: mean over cases for each run.
-      lead: how much better the first row is, paired by user; None for the first row itself.
+      own: mean over cases and seeds, with its bootstrap interval over users.
+      of_seeds: mean over cases of each run.
+      lead: paired difference, first row minus this one; None for the first row.
     """
 
     own: Interval
@@ -45,7 +45,7 @@ class Figure:
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation over seeds (of a sample); None for one run."""
+        """Sample standard deviation over seeds; None for a single run."""
         return float(np.std(self.of_seeds, ddof=1)) if len(self.of_seeds) > 1 else None
 
     def to_json(self) -> dict[str, Any]:
@@ -65,12 +65,12 @@ class Figure:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One model of one run, or of runs that differ in their seed alone.
+    """One model of one run, or of several runs that differ only in their seed.
 
     Attributes:
       model: its name in the runs.
-      runs: those that have it.
-      figures: by the names of metrics.
+      runs: the runs that have this model.
+      figures: metric name -> figure.
     """
 
     model: str
@@ -92,9 +92,9 @@ class ComparedSet:
     """All models over one set of cases.
 
     Attributes:
-      cases, users: how many were asked; a user may be asked several questions.
-      rows: the first is the one that others are compared with.
-      notes: what could not be checked.
+      cases, users: number of cases, and of users; a user may have several cases.
+      rows: one per model; all others are compared with the first.
+      notes: what could not be checked about the cases.
     """
 
     cases: int
@@ -115,21 +115,21 @@ def compare_runs(
     models: str | Sequence[str] = (),
     resamples: int = 1000,
 ) -> dict[str, ComparedSet]:
-    """Compare models of several runs on the test sets that all of them were asked.
+    """Compare the models of several runs on the test sets that all runs have.
 
-    Runs that differ in their seed alone are one group, whose models have the mean over seeds of
-    what each user adds to a metric.
+    Runs that differ only in their seed form a group. Each of its models is one row, with metrics
+    averaged over seeds case by case.
 
     Args:
       paths: folders of runs, or `ranks.npz` files; the first model of the first one is compared
         with all others.
-      metrics: `hr@K`, `ndcg@K` or `mrr`, one or several.
-      models: which ones, by their names in results tables; none for all.
-      resamples: of the bootstrap over users.
+      metrics: one or several of `hr@K`, `ndcg@K` and `mrr`.
+      models: model names as in results tables; empty for all.
+      resamples: number of bootstrap resamples over users.
 
     Raises:
-      UserError: ranks cannot be read, or are about other cases; no set is in all files; a model or
-        metric is unknown.
+      UserError: ranks cannot be read or are about different cases; no set is in all files; a model
+        or metric is unknown; no run or metric is given, or a run twice.
     """
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     models = [models] if isinstance(models, str) else list(models)
@@ -162,7 +162,7 @@ def _rows(
     models: Sequence[str],
     resamples: int,
 ) -> list[Row]:
-    """Group by group, in the order of its first run's models."""
+    """The rows, group by group; in each, models are in the order of the group's runs."""
     first: dict[str, Floats] | None = None
     rows = []
     for group in groups(runs):
@@ -223,10 +223,13 @@ def _shared_sets(runs: Sequence[RecordedRun]) -> list[str]:
 
 
 def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
-    """What could not be checked; empty where all was.
+    """Check that two runs have the same cases in a set.
+
+    Returns:
+      A note on what could not be checked; empty if everything was.
 
     Raises:
-      UserError: the runs were asked other questions.
+      UserError: the cases differ, or cannot be compared.
     """
     here, there = first.ranks.sets[name], other.ranks.sets[name]
     difference = _difference(here, there)
@@ -248,13 +251,13 @@ def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
 
 
 def _difference(here: RankedSet, there: RankedSet) -> str:
-    """How cases differ; empty where nothing is known to."""
+    """How the cases of two sets differ; empty if no difference is known."""
     if len(here) != len(there):
         return f"{len(there):,} cases instead of {len(here):,}"
     if here.sha256 and here.sha256 == there.sha256:
         return ""
     keys = [key for key in IDS if key in here.asked and key in there.asked]
-    if len(keys) < len(IDS):  # rows of the store, for files without ids
+    if len(keys) < len(IDS):  # for files without ids, compare rows of the store
         keys += [key for key in ROWS if key in here.asked and key in there.asked]
     for key in keys:
         if not np.array_equal(here.asked[key], there.asked[key]):

@@ -1,7 +1,7 @@
-"""Sampled: candidate lists of the BERT4Rec paper's protocol, only to compare with its figures.
+"""Sampled: the BERT4Rec paper's sampled ranking protocol, only for comparison with its figures.
 
-The paper ranks a target against 100 items drawn by popularity instead of the whole catalog. Such
-figures depend on the draw and order models differently than full ranking does (Krichene and
+The paper ranks a target against 100 items drawn by popularity, not against the whole catalog. Such
+metrics depend on the draw and can order models differently than full ranking does (Krichene and
 Rendle, KDD 2020), so nothing is selected by them.
 """
 
@@ -35,27 +35,28 @@ def candidate_lists(
     rng: np.random.Generator,
     negatives: int = NEGATIVES,
 ) -> npt.NDArray[np.int32]:
-    """Draw distinct negatives by training popularity, one after the other without replacement.
+    """Draw distinct negatives without replacement, weighted by training popularity.
 
-    `never drawn` draws among items that the user has not seen (Sun et al., CIKM 2019, section 4.2).
-    `drawn and dropped` draws among all items but the target and then takes the seen ones out: the
-    code of asash/bert4rec_repro, which RecTools' published comparison runs. Fewer negatives remain,
-    which flatters every model. Items without a training interaction are never drawn.
+    `never drawn` draws from items that the user has not seen (Sun et al., CIKM 2019, section 4.2).
+    `drawn and dropped` draws from all items but the target and then removes the seen ones, as does
+    the code of asash/bert4rec_repro, which RecTools' published comparison runs. Fewer negatives
+    remain, which improves the metrics of every model. Items without a training interaction are
+    never drawn.
 
     Args:
-      cases: M questions.
+      cases: the M cases.
       store: the data.
       counts: `[V]` training interactions per token.
-      seen: what happens to items of the user's whole history.
-      rng: makes the draws; equal generators give equal lists.
-      negatives: how many are drawn.
+      seen: how to treat items of the case's history.
+      rng: generator for the draws; equal generators give equal lists.
+      negatives: number of draws.
 
     Returns:
-      `[M, 1 + negatives]` tokens: the target, the negatives in the order of drawing, then PAD where
-      fewer are left.
+      `[M, 1 + negatives]` tokens: the target, the negatives in the order of drawing, then PAD if
+      fewer remain.
 
     Raises:
-      ValueError: more negatives are wanted than the table has rows.
+      ValueError: `negatives` is not between 1 and V - 1.
     """
     if not 0 < negatives < len(counts):
         raise ValueError(f"cannot draw {negatives} negatives from a table of {len(counts)} rows")
@@ -71,13 +72,13 @@ def candidate_lists(
 
 
 def average(ranks: Sequence[npt.NDArray[np.int64]]) -> dict[str, Any]:
-    """Metrics of one model as the mean over the draws.
+    """Metrics of one model, averaged over the draws.
 
     Args:
-      ranks: `[M]` ranks among the candidates, per draw.
+      ranks: for each draw, `[M]` ranks among its candidates.
 
     Returns:
-      The means of `hr@k`, `ndcg@k` and `mrr`, and `draws`: `ndcg@10` of each.
+      The means of `hr@k`, `ndcg@k` and `mrr`, and `draws`: the `ndcg@10` of each draw.
     """
     each = [summary(one) for one in ranks]
     return {
@@ -89,7 +90,7 @@ def average(ranks: Sequence[npt.NDArray[np.int64]]) -> dict[str, Any]:
 def draws(
     cases: Cases, store: SequenceStore, counts: npt.NDArray[np.integer]
 ) -> dict[str, npt.NDArray[np.int32]]:
-    """Per variant, `never_drawn` and `drawn_and_dropped`: `[3, M, 101]`, the three fixed draws."""
+    """`never_drawn` and `drawn_and_dropped`: candidate lists `[3, M, 101]` of three fixed seeds."""
     return {
         seen.replace(" ", "_"): np.stack(
             [
@@ -110,10 +111,11 @@ def _negatives(
     rng: np.random.Generator,
     negatives: int,
 ) -> npt.NDArray[np.int32]:
-    """`[b, negatives]`: the first arrivals of independent clocks that tick at an item's popularity.
+    """`[b, negatives]`: weighted draws without replacement, for all b cases at once.
 
-    The first k of exponential arrival times with rates n_i are k draws without replacement with
-    probabilities proportional to n_i (Efraimidis and Spirakis, 2006), for all cases at once.
+    Each item gets an exponential arrival time with its popularity n_i as rate. The k earliest items
+    are k draws without replacement with probabilities proportional to n_i (Efraimidis and Spirakis,
+    2006).
     """
     rows = np.arange(len(cases))
     waiting = -np.log1p(-rng.random((len(cases), len(counts))))
@@ -128,7 +130,7 @@ def _negatives(
     first = np.take_along_axis(first, np.argsort(arrival[rows[:, None], first], axis=1), axis=1)
     drawn = np.isfinite(arrival[rows[:, None], first])
     kept = drawn & ~was_seen[rows[:, None], first]
-    # A stable sort on "left out" closes the gaps and keeps the order of drawing.
+    # A stable sort moves the dropped ones to the end and keeps the order of drawing.
     order = np.argsort(~kept, axis=1, kind="stable")
     tokens = np.where(kept, first, PAD).astype(np.int32)
     return np.take_along_axis(tokens, order, axis=1)

@@ -1,4 +1,4 @@
-"""Search: settings chosen on validation, a few coordinates at a time."""
+"""Search: coordinate-wise search for the settings with the best validation NDCG@10."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True)
 class Choice(Generic[Settings]):
-    """The best settings, None where none are better than nothing, and all that was tried.
+    """The result of a search.
 
     Attributes:
-      chosen: see above.
-      without: NDCG@10 on validation without any.
-      trials: settings and their NDCG@10, in order.
+      chosen: the best settings, or None if no settings are better than no correction at all.
+      without: validation NDCG@10 without the correction.
+      trials: all tried settings and their validation NDCG@10, in order.
     """
 
     chosen: Settings | None
@@ -25,11 +25,11 @@ class Choice(Generic[Settings]):
 
     @property
     def best(self) -> float:
-        """NDCG@10 on validation with what was chosen."""
+        """Validation NDCG@10 of the choice: the highest, with or without the correction."""
         return max([self.without, *(value for _, value in self.trials)])
 
     def to_json(self, name: str) -> dict[str, Any]:
-        """Plain values, metrics rounded to 6 places; the choice under its name."""
+        """Plain values, metrics rounded to 6 places; the chosen settings have the key `name`."""
         return {
             name: None if self.chosen is None else asdict(self.chosen),  # type: ignore[call-overload]
             "ndcg@10_without": round(self.without, 6),
@@ -45,13 +45,15 @@ def search(
     ask: Callable[[Settings | None], float],
     *rounds: Callable[[Settings], Iterable[Settings]],
 ) -> Choice[Settings]:
-    """Begin with `first`; each round tries some around the best so far. Of equals the earlier wins.
+    """Search in rounds, each of which tries variants of the best settings so far.
+
+    Of settings with equal NDCG@10, the earlier ones win.
 
     Args:
-      first: where to begin.
-      ask: from settings (hashable), or none, to NDCG@10 on validation; nothing is
-        asked twice.
-      rounds: from the best settings so far to those to try.
+      first: the settings that the first round starts from.
+      ask: maps settings (hashable), or None for no correction, to validation NDCG@10; called once
+        per settings.
+      rounds: functions from the best settings so far to the settings to try.
     """
     trials: dict[Settings, float] = {}
     found = first

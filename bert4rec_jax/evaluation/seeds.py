@@ -1,4 +1,4 @@
-"""Seeds: recorded runs, and groups of those that differ in nothing but their seed."""
+"""Seeds: recorded runs, grouped by settings so that runs in a group differ only in their seed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
 
-# What changes no parameter and no rank; the data are told by their fingerprint.
+# Settings that change neither parameters nor ranks. The data is identified by its fingerprint.
 _OF_NO_EFFECT = ("workdir", "mesh", "evaluation", "log", "final_fit")
 
 
 @dataclass(frozen=True, eq=False)
 class RecordedRun:
-    """The ranks of a run, and what is known of it.
+    """The ranks of a run, with its settings and seed.
 
     Attributes:
-      path: as it was given.
-      ranks: of all test sets.
-      settings: the config in JSON form and the fingerprint of the data, without what has no effect;
-        None where no `metrics.json` lies beside the ranks.
-      seed: of training, or None.
+      path: the path as given.
+      ranks: the ranks for all test sets.
+      settings: the config in JSON form, without the seed and settings that have no effect, and the
+        fingerprint of the data; None without a usable `metrics.json` next to the ranks.
+      seed: the training seed, or None like `settings`.
     """
 
     path: Path
@@ -36,9 +36,10 @@ class RecordedRun:
 
     @classmethod
     def open(cls, path: Path) -> RecordedRun:
-        """Open the folder of a run, or a file of ranks with `metrics.json` beside it.
+        """Open the folder of a run, or a rank file.
 
-        Beside FILE.npz the metrics may also be named FILE.json.
+        Settings are read from `metrics.json` next to `ranks.npz`, or from FILE.json next to a rank
+        file FILE.npz.
 
         Raises:
           UserError: there are no ranks, or they cannot be read.
@@ -57,15 +58,15 @@ class RecordedRun:
 
 
 def ranks_in(path: Path) -> Path:
-    """The file of ranks of a run's folder, or the file itself."""
+    """The rank file in a run's folder; a path that is no folder is returned as it is."""
     return path / RANKS if path.is_dir() else path
 
 
 def groups(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
-    """Runs whose settings differ in the seed alone, in the order of each group's first.
+    """Group runs whose settings differ only in the seed; groups are ordered by their first run.
 
-    A group has each seed once: of two runs with the same settings and seed, which another commit or
-    device may have trained, the second begins a group of its own.
+    A group has each seed once. Of two runs with the same settings and seed, which may have been
+    trained by different commits or devices, the second starts a group of its own.
     """
     found: list[list[RecordedRun]] = []
     for run in runs:
@@ -80,7 +81,7 @@ def groups(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
 
 
 def label(runs: Sequence[RecordedRun]) -> str:
-    """What a table calls a group: its path, or what its paths have in common, with the seeds."""
+    """The name of a group in tables: its path, or the common prefix of its paths, and the seeds."""
     paths = [str(run.path) for run in runs]
     if len(paths) == 1:
         return paths[0]
@@ -90,7 +91,7 @@ def label(runs: Sequence[RecordedRun]) -> str:
 
 
 def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
-    """What a run is, but for its seed; and the seed."""
+    """The settings of a run without its seed, and the seed; None for both if not recorded."""
     try:
         config = completed(metrics["config"])
         seed = config["training"].pop("seed")

@@ -1,4 +1,4 @@
-"""Tables for people: results beside baselines, and titles that were recommended."""
+"""Tables for the console: results with baselines, compared runs, and recommended titles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
 
 
 def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
-    """Metrics over their 95 % intervals, and the first model's paired lead; fits 80 columns."""
+    """Metrics with 95 % intervals below, and the first model's paired leads; fits 80 columns."""
     first = assessments[0].name
     table = Table(
         title=title,
@@ -48,7 +48,7 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
 
 
 def comparison_table(name: str, compared: ComparedSet, metrics: Sequence[str]) -> Table:
-    """Metrics of models of several runs over their 95 % intervals, and the first row's leads."""
+    """Metrics of models of several runs with 95 % intervals below, and the first row's leads."""
     cases, users = compared.cases, compared.users
     asked = f"{users:,} users" if users == cases else f"{cases:,} questions to {users:,} users"
     labels = list(dict.fromkeys(label(row.runs) for row in compared.rows))
@@ -75,7 +75,7 @@ def comparison_table(name: str, compared: ComparedSet, metrics: Sequence[str]) -
 
 
 def _compared(figure: Figure) -> tuple[str, str]:
-    """A value and its lead, each over its interval."""
+    """Table cells for a value and the first row's lead, each with its interval below."""
     spread = "" if figure.deviation is None else f" ±{_short(figure.deviation, 4)}"
     own, lead = figure.own, figure.lead
     value = f"{own.mean:.4f}{spread}\n[dim]{_short(own.low)}-{_short(own.high)}[/]"
@@ -87,7 +87,7 @@ def _lead(lead: Interval) -> str:
 
 
 def _short(share: float, places: int = 3) -> str:
-    """So many places, without the zero before the point."""
+    """Format with `places` decimals, without the zero before the decimal point."""
     return f"{share:.{places}f}".replace("0.", ".", 1)
 
 
@@ -100,10 +100,10 @@ def recommendations_table(
     users: int = 3,
     titles: int = 5,
 ) -> Table:
-    """Last movies of a few users beside what the model recommends, and what they watched next.
+    """The last movies of a few users, what the model recommends, and what they watched next.
 
-    The users are spread evenly over those with at least `titles` movies; nothing about how well the
-    model did chooses them.
+    The users are spaced evenly among those with at least `titles` movies. The choice does not
+    depend on how well the model did.
     """
     table = Table(title="What some users watched, and what the model would have shown them")
     for name in ("user", f"last {titles} movies", f"top {titles} recommended", "watched next"):

@@ -1,9 +1,10 @@
-"""Trend: what is watched when training ends, as a correction of the items' biases.
+"""Trend: corrects item biases by the popularity of items in the last days of training.
 
-A model learns how often each item was chosen over the whole log, and is asked what comes after it.
-Where the shares q of items have moved on from those p that it learnt, Bayes' rule moves its scores
-by `log q_i - log p_i` (label shift; Saerens et al., Neural Computation 2002). What a model knows of
-a history says part of this already, so both terms have weights, which validation chooses.
+A model learns how popular each item was over the whole training log, but has to predict what comes
+after it. If the items' shares have changed from p to q since then, Bayes' rule adds `log q_i -
+log p_i` to its scores (label shift; Saerens et al., Neural Computation 2002). A model's scores
+reflect part of this change already, through the histories. So each term has a weight, chosen on
+validation.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Trend:
-    """How much recent counts move scores.
+    """How much recent popularity changes scores.
 
     Attributes:
-      days: training's last days, in which an item's events count as recent.
-      smoothing: events by the shares of the whole training that are added to the recent ones.
-      weight: of the recent shares' logarithm.
-      against: of the logarithm of an item's training events, which is taken off.
+      days: number of last days of training whose interactions count as recent.
+      smoothing: pseudo-interactions added to the recent counts, split between items by their shares
+        of all training interactions.
+      weight: weight of the logarithm of the smoothed recent counts, which is added.
+      against: weight of the logarithm of the counts over all of training, which is subtracted.
     """
 
     days: int = 7
@@ -41,7 +43,10 @@ class Trend:
     against: float = 0.5
 
     def shift(self, store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """`[V]`, what the rows `offsets[u]:stop[u]` add to each item's bias; 0 without an event."""
+        """`[V]`: what is added to item biases, from the training rows `offsets[u]:stop[u]`.
+
+        Its mean over training interactions is 0; items without an interaction get 0.
+        """
         rows = in_training(store, stop)
         tokens, times = store.tokens[rows], store.timestamps[rows]
         recent = times > times.max() - self.days * SECONDS_PER_DAY
@@ -56,10 +61,10 @@ class Trend:
 
 
 def choose_trend(ask: Callable[[Trend | None], float]) -> Choice[Trend]:
-    """First the days, then the smoothing, then both weights together: some 20 questions.
+    """Search the days, then the smoothing, then both weights jointly; about 20 calls of `ask`.
 
     Args:
-      ask: from a trend, or none, to NDCG@10 on validation.
+      ask: maps a trend, or None for no correction, to validation NDCG@10.
     """
     return search(
         Trend(),

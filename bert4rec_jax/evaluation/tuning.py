@@ -1,7 +1,7 @@
-"""Tuning: the hyper-parameters of each baseline, chosen by validation NDCG@10 alone.
+"""Tuning: chooses the hyper-parameters of each baseline by validation NDCG@10 alone.
 
-The grids are small and the same for every data set. What is chosen is fitted once more on the rows
-that the tested model may see, and only then asked the test cases.
+The grids are small and the same for every data set. The chosen baseline is refitted on the rows
+that the tested model may be trained on, and only then evaluated on the test cases.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class TunedBaseline:
-    """The best baseline of a grid, fitted for the test, and what led to the choice.
+    """The best baseline of a grid, refitted for the test, and all trials.
 
     Attributes:
       baseline: fitted on `Split.refit_stop`.
       chosen: its hyper-parameters and validation NDCG@10.
-      trials: every point of the grid, in order.
+      trials: all points of the grid, in order.
     """
 
     baseline: Baseline
@@ -67,16 +67,16 @@ class TunedBaseline:
 def tune(
     candidates: Iterable[Baseline], *, store: SequenceStore, split: Split, rank: Rank
 ) -> TunedBaseline:
-    """Choose by NDCG@10 over all validation cases; the earlier of equals wins.
+    """Choose a baseline by NDCG@10 over all validation cases; of equals the earlier one wins.
 
     Args:
-      candidates: baselines fitted on `split.train_stop`, taken one at a time.
+      candidates: baselines fitted on `split.train_stop`; the iterable is consumed lazily.
       store: the data.
       split: where training ends, and the validation cases.
-      rank: answers `[M]` ranks, 1 is best.
+      rank: ranks M cases with a baseline: `[M]`, 1 is best.
 
     Raises:
-      ValueError: there is no candidate.
+      ValueError: there are no candidates.
     """
     best: tuple[Trial, Baseline] | None = None
     trials = []
@@ -108,12 +108,12 @@ def tune_all(
     request_time: bool = False,
     repeats: bool = False,
 ) -> dict[str, TunedBaseline]:
-    """Tune the named baselines, by default all that the log allows, in the order of `GRIDS`.
+    """Tune the named baselines, by default all of `GRIDS` that the log allows.
 
-    Where the time of a request is known, recent popularity at that time comes after them, and where
-    items can be chosen again, the own history.
-    With the items' content `[V, F]` content-kNN comes last. Where the split holds items out,
-    it is chosen by the validation cases about these: they are what it is for.
+    The baselines of `SPECIAL` are added after these, if they apply: recent popularity at the time
+    of the request, with `request_time`; the own history, if items can be chosen again (`repeats`);
+    and content-kNN, if there are item features `content` `[V, F]`. If the split holds out items,
+    content-kNN is chosen on the validation cases of held-out items, because it is meant for these.
 
     Raises:
       UserError: a name is unknown, or needs timestamps that the log does not have.
@@ -142,10 +142,10 @@ def tune_all(
 
 
 def check_grids(grids: Mapping[str, Grid], store: SequenceStore, stop: Stop) -> None:
-    """Refuse what is no grid of baselines, before any work is done.
+    """Check that all values are grids of baselines, before any work is done.
 
     Raises:
-      UserError: names the first one.
+      UserError: one is not; the message names the first such grid.
     """
     for name, grid in grids.items():
         first = None
@@ -238,5 +238,5 @@ GRIDS: Mapping[str, Grid] = {
     "skip-gram-markov-recent": _skip_gram_markov_recent,
     "item-knn": _item_knn,
 }
-SPECIAL = ("recent-popular-at-request", "own-history", "content-knn")  # for some settings only
+SPECIAL = ("recent-popular-at-request", "own-history", "content-knn")  # only in some settings
 NEEDS_TIME = ("recent-popular", "skip-gram-markov-recent")

@@ -1,1 +1,1 @@
-"""Movie metadata and text to a content matrix aligned with a catalog. Nothing here imports jax."""
+"""From item metadata and text to a content matrix; user features. Nothing here imports jax."""

@@ -1,7 +1,7 @@
-"""Blocks: columns of the content matrix that belong together, fitted once and then frozen.
+"""Blocks: groups of columns of the content matrix, fitted once and then frozen.
 
-Every block marks what is missing in columns of its own, and its rows are scaled so that the mean of
-their squared norms over the fitted items is 1: no block drowns another.
+Every block marks missing values in separate columns. Its rows are scaled so that their mean squared
+norm over the fitted items is 1, so no block dominates the others.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Mask = npt.NDArray[np.bool_]
 LOGARITHMIC = ("budget", "popularity", "vote_count", "revenue")
 MOST_KNOTS = 32
 MOVIES_PER_KNOT = 20
-VALUES_PER_KNOT = 8  # different ones
+VALUES_PER_KNOT = 8  # distinct values
 
 
 @dataclass(frozen=True)
 class NameBlock:
-    """Names of one fact about movies, multi-hot: genres, language, keywords, cast, ...
+    """Multi-hot columns for the names in one field: genres, language, keywords, cast, ...
 
     Attributes:
-      name: of the block and of the fact.
-      vocabulary: the columns of names; one for "missing" follows them.
-      scale: what the ones are.
+      name: of the block and of the field.
+      vocabulary: the columns of names; one more column for "missing" follows them.
+      scale: the value of the ones.
     """
 
     name: str
@@ -47,7 +47,7 @@ class NameBlock:
 
     @property
     def missing(self) -> dict[str, int]:
-        """What is covered -> the column that says it is missing."""
+        """The field -> the column that marks it as missing."""
         return {self.name: self.width - 1}
 
     def encode(self, movies: Sequence[Movie]) -> Rows:
@@ -62,7 +62,7 @@ class NameBlock:
     def fit(
         cls, name: str, movies: Sequence[Movie], *, min_count: int, top: int, buckets: int
     ) -> NameBlock | None:
-        """The block of some movies; None if no one has such names."""
+        """Fit the block on movies; None if none of them has such names."""
         lists = [movie.names(name) for movie in movies]
         if not any(lists):
             return None
@@ -73,28 +73,30 @@ class NameBlock:
 
 @dataclass(frozen=True)
 class Curve:
-    """A number by how near it is to some knots, so that a linear model can follow any curve.
+    """A number as weights on knots, so that a linear model can fit a piecewise linear curve to it.
 
-    The two knots around a number share a weight of 1; beyond the last one it has all of it. The
-    knots are quantiles, of log(1 + x) for budgets and the like: dense where the numbers are.
+    A number splits a weight of 1 between its two neighbouring knots, in proportion to how near they
+    are; below the first or above the last knot, that knot has all the weight. The knots are
+    quantiles of the numbers (of log(1 + x) for those in `LOGARITHMIC`), so they are dense where the
+    numbers are.
 
     Attributes:
-      name: of the fact.
-      knots: rising.
+      name: of the field.
+      knots: in increasing order.
     """
 
     name: str
     knots: tuple[float, ...]
 
     def apply(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """`[n]` numbers to `[n, knots]` weights; all 0 where NaN."""
+        """`[n, knots]`: the weights of n numbers; all 0 for NaN."""
         measured = _measure(self.name, values)
         rows = [np.interp(measured, self.knots, weight) for weight in np.eye(len(self.knots))]
         return np.where(np.isnan(measured)[:, None], 0, np.stack(rows, axis=1))
 
     @classmethod
     def fit(cls, name: str, values: npt.NDArray[np.float64]) -> Curve | None:
-        """The curve of some numbers; None where all are NaN."""
+        """Fit the knots to some numbers; None if all are NaN."""
         measured = _measure(name, values[~np.isnan(values)])
         if not len(measured):
             return None
@@ -105,7 +107,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class NumberBlock:
-    """Numbers, each in a column per knot of its curve, and one that says it is missing."""
+    """Numeric fields: each has a column per knot of its curve, and one that marks it as missing."""
 
     name: str
     numbers: tuple[Curve, ...]
@@ -118,7 +120,7 @@ class NumberBlock:
 
     @property
     def missing(self) -> dict[str, int]:
-        """What is covered -> the column that says it is missing."""
+        """Field -> the column that marks it as missing."""
         last = np.cumsum([len(number.knots) + 1 for number in self.numbers]) - 1
         return {number.name: int(column) for number, column in zip(self.numbers, last)}
 
@@ -132,7 +134,7 @@ class NumberBlock:
 
     @classmethod
     def fit(cls, name: str, fields: Iterable[str], movies: Sequence[Movie]) -> NumberBlock | None:
-        """The block of those numbers that some of the movies have; None if there are none."""
+        """Fit the block to the fields that some of the movies have; None if there are none."""
         curves = (Curve.fit(field, _values(field, movies)) for field in fields)
         numbers = tuple(curve for curve in curves if curve)
         if not numbers:
@@ -143,10 +145,10 @@ class NumberBlock:
 
 @dataclass(frozen=True)
 class VectorBlock:
-    """Embeddings, less their mean over the fitted items; one column for "missing" follows.
+    """Embeddings minus their mean over the fitted items; one more column for "missing" follows.
 
-    The mean is what all movies have in common. It tells none apart, and would take a large part of
-    the norm that the block is given.
+    The mean is what all movies have in common. It does not help to tell them apart, and would take
+    up a large part of the norm that the block is scaled to.
     """
 
     name: str
@@ -160,7 +162,7 @@ class VectorBlock:
 
     @property
     def missing(self) -> dict[str, int]:
-        """What is covered -> the column that says it is missing."""
+        """The block's name -> the column that marks an embedding as missing."""
         return {self.name: self.width - 1}
 
     def encode(self, vectors: Vectors) -> Rows:
@@ -173,7 +175,7 @@ class VectorBlock:
 
     @classmethod
     def fit(cls, name: str, vectors: Vectors) -> VectorBlock | None:
-        """The block of some embeddings; None if there are none."""
+        """Fit the block to some embeddings; None if there are none."""
         if not vectors.present.any():
             return None
         mean = vectors.values[vectors.present].mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -182,7 +184,7 @@ class VectorBlock:
 
 
 def _scale(rows: Rows) -> float:
-    """The factor that makes the mean squared norm of rows 1."""
+    """The factor that scales the mean squared norm of rows to 1."""
     squared = float(np.square(rows, dtype=np.float64).sum()) / len(rows)
     return 1 / math.sqrt(squared) if squared else 1.0
 

@@ -1,4 +1,4 @@
-"""Build: from a store and its sources to content, ready for a model."""
+"""Build: make the content of a store's catalog from its sources, ready for a model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LEAK = (
 
 @dataclass(frozen=True)
 class BuiltContent:
-    """Content that was written, and its coverage: the table as a whole, then block by block."""
+    """Content that was written, and its coverage: of the metadata table, if any, then by block."""
 
     content: Content
     coverage: tuple[Coverage, ...]
@@ -52,9 +52,9 @@ def training_items(
     time_quantile: float = 0.9,
     test_from: int | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """`[len(catalog)]`: items with an interaction in the part that selection trains on.
+    """`[len(catalog)]`: mask of the items with an interaction in the rows that selection trains on.
 
-    Of the cold-items split: those of leave-one-out that are not held out.
+    For the cold-items split: those of leave-one-out that are not held out.
     """
     chosen = (
         global_time(store, quantile=time_quantile, test_from=test_from)
@@ -86,20 +86,21 @@ def build(
     """Make the content of a store's catalog and write it as a folder.
 
     Args:
-      store: the catalog, and the interactions for the coverage.
+      store: has the catalog, and the interactions for the coverage.
       output: the folder to make, or earlier content to replace.
-      fitted: `[len(catalog)]`: items that vocabularies, means and scales are fitted on; mostly
-        `training_items(store)`.
+      fitted: `[len(catalog)]`: mask of the items that vocabularies, means and scales are fitted on;
+        usually `training_items(store)`.
       sources: where the content comes from.
-      options: what becomes columns.
-      like: make the columns of earlier content instead, so that a model of that can go on.
+      options: which metadata become columns; not used with `like`.
+      like: make the columns of this earlier content instead of fitting new ones, so that a model
+        trained with it can continue.
       text, embedder, cache: see `sources.gather`.
       about: more entries of the manifest, such as the split behind `fitted`.
-      progress: texts embedded, of all.
+      progress: called with the number of texts that have an embedding, and of all texts.
       notify: called with a sentence the user should see.
 
     Raises:
-      UserError: anything the user can fix; nothing is half-written.
+      UserError: anything the user can fix; no partial output is left.
     """
     require_replaceable(output)
     catalog = store.catalog

@@ -1,4 +1,4 @@
-"""Cache: embeddings of texts that were computed before, so that a run which stopped continues."""
+"""Cache: text embeddings that were computed earlier, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from bert4rec_jax.features.text import Embedder
 from bert4rec_jax.outputs import write_arrays
 
 Progress = Callable[[int, int], None]
-"""Called with the texts that have an embedding, and all texts."""
+"""Called with the number of texts that have an embedding, and of all texts."""
 
 SHARD = 512
-"""Texts between two writes: at most so many are computed again after an interruption."""
+"""Texts per file: at most this many are computed again after an interruption."""
 
 _DIGITS = 16
 
@@ -37,23 +37,24 @@ def embed(
     folder: Path,
     progress: Progress = lambda done, total: None,
 ) -> npt.NDArray[np.float32]:
-    """`[n, D]`: a unit vector per text, in their order; what `folder` knows is not computed again.
+    """`[n, D]`: a unit vector per text, in their order; vectors in `folder` are not computed again.
 
-    A vector is known by its item, the SHA-256 of text, prompt and `truncate_dim`, and the model's
-    name and revision. Every `SHARD` new texts become a file, whole or not at all.
+    The key of a vector is made of its item, the SHA-256 of text, prompt and `truncate_dim`, and the
+    model's name and revision. Every `SHARD` new vectors are written to a file, which appears
+    complete or not at all.
 
     Args:
       texts: item id -> text, with the prompt around it; at least one.
-      embedder: what computes vectors.
+      embedder: the model that computes the vectors.
       prompt: the prompt in the texts.
-      truncate_dim: keep so many numbers from the front (Matryoshka), then make the rest a unit
-        vector again. None: all.
-      folder: of the cache, over all models.
+      truncate_dim: keep only this many leading dimensions (Matryoshka embeddings), then normalise
+        to a unit vector again. None: all.
+      folder: the cache folder, shared by all models.
       progress: see `Progress`.
 
     Raises:
-      UserError: the model gives fewer than `truncate_dim` numbers, or values that are not finite;
-        the cache cannot be written.
+      UserError: the model gives fewer than `truncate_dim` dimensions, or values that are not
+        finite; or the cache cannot be written.
     """
     keys = [
         _digest(item_id, _digest(prompt, text, truncate_dim), embedder.name, embedder.revision)
@@ -94,7 +95,7 @@ def _vectors(
 
 
 def _read(place: Path, wanted: set[str]) -> dict[str, npt.NDArray[np.float32]]:
-    """The wanted vectors that are there; files that cannot be read are as if they were not."""
+    """The wanted vectors that are in the cache; files that cannot be read are ignored."""
     known: dict[str, npt.NDArray[np.float32]] = {}
     for file in sorted(place.glob("*.npz")):
         try:
@@ -107,7 +108,7 @@ def _read(place: Path, wanted: set[str]) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _write(place: Path, keys: list[str], vectors: npt.NDArray[np.float32]) -> None:
-    # Two processes with the same work write the same name, each under a name of its own at first.
+    # Two processes with the same work write different files: their process ids are in the names.
     name = f"{_digest(*keys)[:_DIGITS]}-{os.getpid()}.npz"
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def _write(place: Path, keys: list[str], vectors: npt.NDArray[np.float32]) -> No
 
 
 def _name(embedder: Embedder, truncate_dim: int | None) -> str:
-    """The folder of one model at one revision and width."""
+    """The name of the folder for one model at one revision and width."""
     readable = re.sub(r"[^A-Za-z0-9.-]+", "-", embedder.name).strip("-.")
     return f"{readable}-{_digest(embedder.name, embedder.revision, truncate_dim)[:_DIGITS]}"
 

@@ -1,4 +1,4 @@
-"""Content: the matrix of what is known about a catalog's items, as a folder."""
+"""Content: the feature matrix of a catalog's items, stored as a folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Content:
     Attributes:
       path: the folder.
       manifest: schema version, catalog, blocks with their columns and coverage, sources, checksums.
-      encoder: what made the rows, and makes those of movies that come later.
+      encoder: the encoder that made the rows; it also encodes movies that are added later.
     """
 
     path: Path
@@ -48,23 +48,26 @@ class Content:
 
     @property
     def encoding(self) -> Encoding:
-        """The encoder with the text model that its embeddings came from."""
+        """The encoder, with the text model and the id column that the content was made with."""
         return Encoding(self.encoder, self.manifest.get("text"), self.manifest.get("id_column"))
 
     @cached_property
     def names(self) -> Catalog | None:
-        """The catalog with the titles and genres of the table; None in content of before."""
+        """The catalog with titles and genres from the metadata table; None if there was none.
+
+        Also None in content of earlier versions.
+        """
         file = self.path / _NAMES
         return Catalog.read(file) if file.is_file() else None
 
     @property
     def width(self) -> int:
-        """Columns F."""
+        """Number of columns F."""
         return self.encoder.width
 
     @property
     def blocks(self) -> tuple[Span, ...]:
-        """Where each block lies."""
+        """The columns of each block."""
         return self.encoder.spans()
 
     @property
@@ -73,7 +76,7 @@ class Content:
         return str(self.manifest["checksums"][_MATRIX])
 
     def present(self) -> npt.NDArray[np.bool_]:
-        """`[V]`: rows of items about which anything is known."""
+        """`[V]`: mask of the rows of items about which anything is known."""
         known = self.encoder.informed(self.matrix)
         stop = FIRST_ITEM + int(self.manifest["items"])
         known[:FIRST_ITEM] = known[stop:] = False
@@ -84,7 +87,7 @@ class Content:
         """Open a folder that `write_content` made for this catalog.
 
         Raises:
-          UserError: the folder holds no content, that of another catalog or of another version, or
+          UserError: the folder holds no content, content of another catalog or another version, or
             is damaged.
         """
         manifest = _manifest(path)
@@ -118,10 +121,10 @@ class Content:
 
 
 def read_encoding(path: Path) -> Encoding:
-    """What made the content in a folder, whatever its catalog.
+    """Read the encoding that made the content in a folder, whatever its catalog.
 
     Raises:
-      UserError: the folder holds no content, that of another version, or is damaged.
+      UserError: the folder holds no content, content of another version, or is damaged.
     """
     manifest = _manifest(path)
     try:
@@ -133,8 +136,9 @@ def read_encoding(path: Path) -> Encoding:
 
 
 def made_for(path: Path) -> dict[str, Any]:
-    """Entries of a manifest for content with the columns of that in a folder: what those columns
-    were fitted on.
+    """Manifest entries for new content that has the columns of the content in a folder.
+
+    They say what those columns were fitted on.
 
     Raises:
       UserError: see `read_encoding`.
@@ -154,7 +158,7 @@ def content_rows(catalog: Catalog, rows: npt.NDArray[np.float32]) -> npt.NDArray
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuse a place where `write_content` may not write, before any work is done.
+    """Check that `write_content` may write to a path, before any work is done.
 
     Raises:
       UserError: `path` exists and is neither content nor an empty folder.
@@ -177,18 +181,18 @@ def write_content(
     about: dict[str, Any],
     names: Catalog | None = None,
 ) -> Content:
-    """Write content as a folder, which appears whole or not at all.
+    """Write content as a folder, which appears complete or not at all.
 
     Args:
       path: the folder to make, or earlier content to replace.
       catalog: the items.
       matrix: `[V, F]`.
-      encoder: what made it.
+      encoder: the encoder that made the matrix.
       about: more entries of the manifest.
-      names: the catalog with the titles and genres of the table, if there was one.
+      names: the catalog with titles and genres from the metadata table, if there was one.
 
     Raises:
-      UserError: `path` exists and is not content, or it cannot be written.
+      UserError: `path` exists and is neither content nor an empty folder, or it cannot be written.
     """
     require_replaceable(path)
     with whole_folder(path) as partial:

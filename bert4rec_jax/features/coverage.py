@@ -1,4 +1,4 @@
-"""Coverage: for how many items and interactions a block of content says something."""
+"""Coverage: the share of items and interactions for which a block of content has data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bert4rec_jax.features.encoder import Span
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of a catalog.
+    """The shares of a catalog that something covers.
 
     Attributes:
-      name: of what is covered.
-      columns: columns of the block; 0 for a part of one.
+      name: a block, a part of one, or the metadata table.
+      columns: number of columns of the block; 0 for a part of one.
       items: share of the catalog's items, in [0, 1].
       interactions: share of all interactions that are with these items.
     """
@@ -37,9 +37,9 @@ def share(
     """The coverage of some items.
 
     Args:
-      name: of what covers them.
+      name: see `Coverage`.
       columns: see `Coverage`.
-      covered: `[n]`: which items.
+      covered: `[n]`: mask of the items.
       counts: `[n]`: interactions of each item.
     """
     return Coverage(
@@ -50,7 +50,9 @@ def share(
 def coverage_of(
     spans: Sequence[Span], rows: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
 ) -> dict[str, list[Coverage]]:
-    """Block -> its coverage, then that of its parts if it has several. Any part covers an item.
+    """Block -> its coverage, followed by that of its parts if they have names of their own.
+
+    A block covers an item if any of its parts does.
 
     Args:
       spans: the blocks.
@@ -69,7 +71,7 @@ def coverage_of(
 
 
 def table(title: str, coverages: Sequence[Coverage]) -> Table:
-    """The report: a line per block, parts of a block indented."""
+    """The coverage report: a line per block, with the parts of a block indented."""
     shown = Table(title=escape(title), box=box.SIMPLE_HEAD)
     shown.add_column("block")
     for name in ("columns", "items covered", "interactions covered"):

@@ -1,4 +1,4 @@
-"""Embeddings: vectors that somebody computed before, checked and put in a catalog's order."""
+"""Embeddings: precomputed item vectors, validated and put in a catalog's order."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import ID_COLUMNS, Match, best, candidate, plain
 from bert4rec_jax.features.vectors import Vectors
 
-_FEW = 0.1  # a smaller share of both sides is a file for another catalog
+_FEW = 0.1  # if a smaller share of the shorter side matches, the file is for another catalog
 
 
 def read_embeddings(
     path: Path, catalog: Catalog, *, id_map: Mapping[str, str] | None = None
 ) -> Vectors:
-    """One vector per item of a catalog, as a file has them.
+    """Read one vector per item of a catalog from a file.
 
     A `.npy` file holds `[len(catalog), D]` numbers in the catalog's order. A Parquet file holds a
     column of ids (one of `match.ID_COLUMNS`, or the only other column; `item_id` means the
     catalog's own ids) and one column of lists of D numbers; items without a row, and rows whose
-    list is null, have no vector. A file of the same name that ends in `.json` may say
-    `{"catalog_fingerprint": "..."}`.
+    list is null, have no vector. A file of the same name that ends in `.json` may hold
+    `{"catalog_fingerprint": "..."}`, which is then compared.
 
     Raises:
-      UserError: the file cannot be read, has other dimensions, values that are not finite, two
+      UserError: the file cannot be read, has the wrong shape, values that are not finite, two
         vectors for one item, or was made for another catalog.
     """
     _check_fingerprint(path, catalog)
@@ -86,7 +86,7 @@ def _of_npy(path: Path, catalog: Catalog) -> Vectors:
             "numbers for each item in the catalog's order: give the file for this catalog, or "
             "Parquet with a column of ids"
         )
-    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+    with np.errstate(over="ignore"):  # values that overflow are refused below
         rows = np.array(values, np.float32)
     _refuse_nonfinite(rows, lambda row: f"{path}, row {row + 1} (item {catalog.item_ids[row]!r})")
     return Vectors(rows, np.ones(len(rows), bool))
@@ -128,7 +128,7 @@ def _of_parquet(path: Path, catalog: Catalog, id_map: Mapping[str, str] | None) 
 
 
 def _columns(path: Path) -> tuple[str, list[str]]:
-    """The column of vectors, and those that may hold ids."""
+    """The name of the column of vectors, and the names of those that may hold ids."""
     names = parquet.column_names(path)
     schema = pq.read_schema(path)
     lists = [name for name in names if _is_list(schema.field(name).type)]
@@ -167,7 +167,7 @@ def _match(
 def _batches(
     path: Path, id_column: str, vector_column: str
 ) -> Iterator[tuple[int, list[Any], pa.Array]]:
-    """Rows before a batch, its ids and its vectors."""
+    """(Number of rows before a batch, its ids, its vectors) for each batch."""
     at = 0
     for batch in parquet.stream(path, {"id": id_column, "vector": vector_column}):
         yield at, batch["id"].to_pylist(), batch["vector"]
@@ -177,9 +177,9 @@ def _batches(
 def _matrix(
     path: Path, vectors: pa.Array, rows: list[int], at: int, dim: int | None
 ) -> npt.NDArray[np.float32]:
-    """`[len(rows), D]`: lists of a column, of one length; row 0 is row `at` of the file.
+    """`[len(rows), D]`: the vectors in some rows of a batch, whose row 0 is row `at` of the file.
 
-    D is `dim`, or where that is None the length of the first list.
+    All have length D: `dim`, or the length of the first one if `dim` is None.
     """
     chosen = vectors.take(pa.array(rows))
     lengths = np.asarray(chosen.value_lengths())

@@ -30,12 +30,12 @@ Block = NameBlock | NumberBlock | VectorBlock
 
 @dataclass(frozen=True)
 class Span:
-    """Where a block lies in a row.
+    """The columns of a block.
 
     Attributes:
       name: of the block.
       start, stop: its columns are `start:stop`.
-      missing: what the block covers -> the column that is above 0 where it is missing, else 0.
+      missing: part of the block -> the column that is above 0 if that part is missing, else 0.
     """
 
     name: str
@@ -46,12 +46,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Blocks side by side. `encode` looks at nothing but its arguments, so what is added to a
-    catalog later is encoded as the first items were.
+    """Blocks side by side.
+
+    `encode` depends on nothing but the fitted blocks and its arguments, so items that are added to
+    a catalog later are encoded exactly as the first ones were.
 
     Attributes:
       blocks: in the order of their columns, at least one.
-      options: with which they were fitted.
+      options: the options that they were fitted with.
     """
 
     blocks: tuple[Block, ...]
@@ -59,11 +61,11 @@ class Encoder:
 
     @property
     def width(self) -> int:
-        """Columns F of a row."""
+        """Number of columns F of a row."""
         return sum(block.width for block in self.blocks)
 
     def spans(self) -> tuple[Span, ...]:
-        """Where each block lies."""
+        """The columns of each block."""
         spans, start = [], 0
         for block in self.blocks:
             missing = {part: start + column for part, column in block.missing.items()}
@@ -77,11 +79,11 @@ class Encoder:
         """`[n, F]`: the content of n movies.
 
         Args:
-          movies: what is known about each; `Movie()` where nothing is.
+          movies: what is known about each; `Movie()` if nothing is.
           vectors: block -> embeddings of the n movies, for each block of embeddings.
 
         Raises:
-          UserError: embeddings are not given, or not of the fitted width.
+          UserError: embeddings are missing, or not of the fitted width.
         """
         vectors = vectors or {}
         rows = np.zeros((len(movies), self.width), np.float32)
@@ -94,7 +96,7 @@ class Encoder:
         return rows
 
     def informed(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-        """`[n]`: which of `[n, F]` rows say anything but that everything is missing."""
+        """`[n]`: mask of the rows, of `[n, F]`, in which at least one part of a block is known."""
         known = np.zeros(len(rows), bool)
         for block in self.spans():
             for column in block.missing.values():
@@ -102,7 +104,7 @@ class Encoder:
         return known
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes an equal encoder."""
+        """The encoder as values for JSON, from which `from_json` makes an equal one."""
         kinds = {kind: name for name, kind in _KINDS.items()}
         return {
             "schema_version": SCHEMA_VERSION,
@@ -123,7 +125,7 @@ class Encoder:
             if values["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema {values['schema_version']}")
             options = {**values["options"], "blocks": tuple(values["options"]["blocks"])}
-            others = options.get("others", {})  # not in what earlier versions wrote
+            others = options.get("others", {})  # earlier versions did not write it
             options["others"] = OtherColumns(**{kind: tuple(x) for kind, x in others.items()})
             return cls(tuple(map(_block, values["blocks"])), Options(**options))
         except (KeyError, TypeError, ValueError) as error:
@@ -144,12 +146,12 @@ def fit(
     options: Options,
     vectors: Mapping[str, Vectors] | None = None,
 ) -> Encoder:
-    """The encoder of those movies that training sees. A block that none of them has is left out.
+    """Fit an encoder on the movies in the training data; blocks without data there are left out.
 
     Args:
       movies: all n movies.
-      fitted: `[n]`: which of them vocabularies, means and scales may look at.
-      options: what becomes columns.
+      fitted: `[n]`: mask of the movies that vocabularies, means and scales are fitted on.
+      options: which metadata become columns.
       vectors: block -> embeddings of the n movies.
 
     Raises:

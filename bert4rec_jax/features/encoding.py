@@ -1,4 +1,4 @@
-"""Encoding: what makes the content of movies that come later, as it made that of the first ones."""
+"""Encoding: encodes movies that are added to a catalog later exactly as the first ones were."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from bert4rec_jax.features.sources import KnownMovies
 
 @dataclass(frozen=True)
 class Encoding:
-    """A frozen encoder, and where the embeddings of texts that it was fitted on came from.
+    """A frozen encoder, and the text model whose embeddings it was fitted on.
 
     Attributes:
       encoder: vocabularies, means and scales.
       text: model, revision, prompt and `truncate_dim` of embedded texts, or None.
-      id_column: the column by which the catalog's items were found in a table, or None.
+      id_column: the column of a metadata table that matched the catalog's items, or None.
     """
 
     encoder: Encoder
@@ -32,7 +32,7 @@ class Encoding:
     id_column: str | None = field(default=None, compare=False)
 
     def rows(self, known: KnownMovies) -> npt.NDArray[np.float32]:
-        """`[n, F]`: the content of n movies; 0 for those about which nothing is known.
+        """`[n, F]`: the content of n movies; 0 for movies about which nothing is known.
 
         Raises:
           UserError: see `encode`.
@@ -41,11 +41,11 @@ class Encoding:
         return np.where(self.encoder.informed(rows)[:, None], rows, 0).astype(np.float32)
 
     def encode(self, known: KnownMovies) -> npt.NDArray[np.float32]:
-        """`[n, F]`: the content of n movies, with what is missing marked.
+        """`[n, F]`: the content of n movies, with missing parts marked in their columns.
 
         Raises:
-          UserError: their texts were embedded by another model, at another revision, with another
-            prompt or width; or see `Encoder.encode`.
+          UserError: their texts were embedded, but not by the same model and revision with the same
+            prompt and width; or see `Encoder.encode`.
         """
         if self.text is None and known.text is not None:
             raise UserError(
@@ -68,15 +68,15 @@ class Encoding:
 
     @cached_property
     def _genres(self) -> tuple[str, ...]:
-        """Names of genres with a column of their own."""
+        """Names of the genres that have a column of their own."""
         blocks = (block for block in self.encoder.blocks if isinstance(block, NameBlock))
         return next((block.vocabulary.names for block in blocks if block.name == "genres"), ())
 
     def text_options(self, model: str | None = None) -> TextOptions | None:
-        """How to embed texts as before; None if none were embedded.
+        """Options to embed texts as before; None if none were embedded and no `model` is given.
 
         Args:
-          model: the folder of the model, where it was one; None for its name on the hub.
+          model: the model's folder, if it was loaded from one; None for its name on the hub.
         """
         if self.text is None:
             return None if model is None else TextOptions(model)
@@ -88,7 +88,7 @@ class Encoding:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes an equal encoding."""
+        """The encoding as values for JSON, from which `from_json` makes an equal one."""
         text = dict(self.text) if self.text is not None else None
         return {"encoder": self.encoder.to_json(), "text": text, "id_column": self.id_column}
 

@@ -1,4 +1,4 @@
-"""KnownUsers: what a table says about the users of a log."""
+"""KnownUsers: the features that a table has for the users of a log."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from bert4rec_jax.features.user_columns import Where, to_number
 from bert4rec_jax.features.user_encoding import UserEncoding, UserRows, fit
 
 USER = "user_id"
-RESERVED = ("history", "ratings", "candidates", "exclude")  # what else a request says
+RESERVED = ("history", "ratings", "candidates", "exclude")  # other keys of a request
 
 
 @dataclass(frozen=True, eq=False)
 class KnownUsers:
-    """What is known of a log's users.
+    """The features of a log's users.
 
     Attributes:
-      matrix: `[U + 1, G]`: row u + 1 is user u, row 0 one of whom nothing is known.
-      encoding: what made it.
+      matrix: `[U + 1, G]`: row u + 1 is user u; row 0 is a user about whom nothing is known.
+      encoding: the encoding that made it.
     """
 
     matrix: UserRows
     encoding: UserEncoding
 
     def of(self, users: npt.NDArray[np.int64]) -> dict[UserEncoding, UserRows]:
-        """`[n, G]` of n users, as `serving.requests.Requests.users` has it."""
+        """The rows `[n, G]` of n users, in the form of `serving.requests.Requests.users`."""
         return {self.encoding: self.matrix[users + 1]}
 
 
@@ -46,19 +46,20 @@ def read_users(
     like: UserEncoding | None = None,
     notify: Notify = lambda sentence: None,
 ) -> KnownUsers:
-    """Read a table of users: `user_id`, and a column for everything else that is known.
+    """Read a table of user features: `user_id`, and a column per feature.
 
     Args:
-      path: see `records.read_records`. A column of text whose values are all numbers is one of
-        numbers where the format has no types, as in CSV.
-      user_ids: of the log, U of them.
-      trained: `[U]`: users with training rows; only they shape vocabularies, means and deviations.
-      like: what makes the rows; None to fit it on this table.
+      path: see `records.read_records`. In formats without types, such as CSV, a column of text is
+        read as numbers if all its values are numbers.
+      user_ids: the log's user ids, U of them.
+      trained: `[U]`: mask of the users with training rows; vocabularies, means and deviations are
+        fitted on these only.
+      like: the encoding to use; None fits one on this table.
       notify: called with a sentence on what was found.
 
     Raises:
-      UserError: the file cannot be read, has no `user_id` or nothing else, has two rows for one
-        user or a value that is not valid, or knows none of the users that are trained on.
+      UserError: the file cannot be read, has no `user_id` or no other column, has two rows for one
+        user or an invalid value, or has no user with training rows.
     """
     places, numbers, values = _rows(path, user_ids)
     rows = np.array([number for same in numbers for number in same], np.int64)
@@ -89,9 +90,10 @@ def read_users(
 
 
 def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[list[int]], dict[str, Any]]:
-    """Of the log's users in the table: their places, their numbers, and their values by name.
+    """The log's users in the table: their places, their indices in `user_ids`, and their values.
 
-    A user whose histories are several users of the store has a number for each.
+    A user id that occurs several times in `user_ids`, as with the cold-items split, has several
+    indices. The values are given by column name.
     """
     numbers: dict[str, list[int]] = {}
     for number, user in enumerate(user_ids):
@@ -153,10 +155,11 @@ def _first_id(path: Path) -> str:
 
 
 def _typed(name: str, texts: Sequence[str], where: Where) -> Sequence[Any]:
-    """Texts as numbers, if they are; nothing as None.
+    """Convert a column of text to numbers if its values are numbers; empty text becomes None.
 
     Raises:
-      UserError: most are numbers, and one is not: rather a mistake than a category.
+      UserError: more than half of the values are numbers, but not all: more likely a mistake than a
+        category.
     """
     given = [(row, text) for row, text in enumerate(texts) if text and text.strip()]
     others = [row for row, text in given if to_number(text) is None]

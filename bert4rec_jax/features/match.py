@@ -1,4 +1,4 @@
-"""Match: which rows of a table speak of which items of a catalog."""
+"""Match: find which rows of a table are about which items of a catalog, by their ids."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bert4rec_jax.data.delimited import open_bytes, shorten
 from bert4rec_jax.errors import UserError
 
 ID_COLUMNS = ("item_id", "imdb_id", "tmdb_id", "id", "movielens_id", "movieId")
-"""Columns that are tried as ids; of equally good ones the first is taken."""
+"""Columns that are tried as ids; ties go to the first."""
 
-_CATALOG_IDS = "item_id"  # such a column holds the catalog's own ids, an id map does not concern it
+_CATALOG_IDS = "item_id"  # this column holds the catalog's own ids; an id map does not apply to it
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 _TITLE = re.compile(r"tt\d+")
 _IMDB = re.compile(r"(?:tt)?0*(\d+)")
@@ -25,9 +25,10 @@ _EXAMPLES = 3
 
 
 def plain(value: object) -> str | None:
-    """An id as text; None where there is none.
+    """An id as text; None if it is missing.
 
-    Whole numbers lose the `.0` that tables with gaps give them: 862.0 and "862.0" are "862".
+    Whole numbers lose the `.0` that tables with missing values give them: 862.0 and "862.0" become
+    "862".
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -37,19 +38,20 @@ def plain(value: object) -> str | None:
 
 
 def imdb_number(item_id: str) -> str:
-    """`tt0114709`, `0114709` and `114709` are the one id `114709`; other text stays."""
+    """`tt0114709`, `0114709` and `114709` become the same id `114709`; other text stays."""
     found = _IMDB.fullmatch(item_id)
     return found[1] if found else item_id
 
 
 def read_id_map(path: Path, catalog: Catalog) -> dict[str, str]:
-    """The id in the metadata for ids of a catalog, from two columns per line.
+    """Read a map from ids of a catalog to ids in the metadata.
 
-    The columns are the catalog's id and the metadata's, separated by white space or a comma.
+    A line has two columns, the catalog's id and the metadata's, separated by white space or a
+    comma.
 
     Raises:
-      UserError: a line has not two fields, an id of the catalog stands for two, or no line is about
-        the catalog.
+      UserError: a line does not have two fields, an id of the catalog is mapped to two ids, or no
+        line has an id of the catalog.
     """
     found: dict[str, str] = {}
     with open_bytes(path) as stream:
@@ -89,7 +91,7 @@ class Match:
 
     Attributes:
       column: name of the column.
-      imdb: whether ids are compared as numbers of IMDb.
+      imdb: whether ids are compared as IMDb numbers.
       items: normalised id -> positions in the catalog.
     """
 
@@ -98,36 +100,36 @@ class Match:
     items: Mapping[str, Sequence[int]]
 
     def key(self, value: object) -> str | None:
-        """A value of the column in the form of the keys of `items`."""
+        """A value of the column, normalised like the keys of `items`; None if it is missing."""
         return _normalise(plain(value), imdb=self.imdb)
 
     def of(self, value: object) -> Sequence[int]:
-        """Positions in the catalog of the items that a value stands for; mostly none or one."""
+        """Positions in the catalog of the items that a value stands for; usually none or one."""
         key = self.key(value)
         return self.items.get(key, ()) if key is not None else ()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A column that may hold ids, and how many items of a catalog it finds."""
+    """A column that may hold ids: which items its values would stand for, and the values it has."""
 
     match: Match
     keys: frozenset[str]
 
     @cached_property
     def matched(self) -> int:
-        """Items of the catalog that are in the column."""
+        """Number of items of the catalog that are in the column."""
         return sum(len(rows) for key, rows in self.match.items.items() if key in self.keys)
 
 
 def candidate(
     column: str, values: set[str], catalog: Catalog, id_map: Mapping[str, str] | None
 ) -> Candidate:
-    """A column as a candidate.
+    """Make a candidate of a column.
 
     Args:
       column: its name.
-      values: its values in plain form.
+      values: its values, as `plain` returns them.
       catalog: the items.
       id_map: catalog id -> id in the metadata; items that are not in it match nothing.
     """
@@ -143,10 +145,10 @@ def candidate(
 
 
 def best(path: Path, candidates: Sequence[Candidate], catalog: Catalog) -> Candidate:
-    """The candidate that finds most items, the first of equal ones.
+    """The candidate that matches the most items; ties go to the first.
 
     Raises:
-      UserError: none finds any.
+      UserError: no candidate matches any item.
     """
     chosen = max(candidates, key=lambda c: c.matched)
     if chosen.matched:

@@ -18,7 +18,7 @@ from bert4rec_jax.features.options import NO_OTHERS, OtherColumns
 from bert4rec_jax.features.records import column_names, read_records
 from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
 
-_ENOUGH_YEARS = 10  # fewer say nothing about whether ids match by accident
+_ENOUGH_YEARS = 10  # fewer cannot show whether ids match by accident
 _ACCIDENT = 0.5
 
 
@@ -27,9 +27,10 @@ class Metadata:
     """What a table says about the items of a catalog.
 
     Attributes:
-      movies: one per item, in the catalog's order; `Movie()` where the table has none.
+      movies: one per item, in the catalog's order; `Movie()` for items that the table does not
+        have.
       id_column: the column that matched.
-      matched: `[len(catalog)]`: items that the table has.
+      matched: `[len(catalog)]`: mask of the items that the table has.
     """
 
     movies: list[Movie]
@@ -47,22 +48,23 @@ def read_metadata(
     others: OtherColumns = NO_OTHERS,
     notify: Notify = lambda sentence: None,
 ) -> Metadata:
-    """Read a table of movies and keep the rows of a catalog's items; their order means nothing.
+    """Read a table of movies and keep the rows of a catalog's items; the rows may be in any order.
 
-    The file is read twice, for ids and for rows, so memory holds the matching rows only.
+    The file is read twice, for ids and for rows, so besides ids only the matching rows are in
+    memory.
 
     Args:
       path: see `records.read_records` and `tmdb.movie_of`.
       catalog: the items.
-      id_column: column of ids. None: the one of `ID_COLUMNS` that matches most items.
-      id_map: catalog id -> id in the table, where they differ.
-      separator: between names of a list in one text.
-      others: columns to read besides those of movies.
+      id_column: column of ids. None: the one of `ID_COLUMNS` that matches the most items.
+      id_map: catalog id -> id in the table, if they differ.
+      separator: between the names of a list in one text.
+      others: columns to read besides the movie columns.
       notify: called with a sentence on how ids were matched.
 
     Raises:
-      UserError: the file cannot be read, has no column of ids or nothing else, matches nothing,
-        has two rows for one item or a value that is not valid, or matches by accident.
+      UserError: the file cannot be read, has no column of ids or no other known column, matches no
+        item, has two rows for one item or an invalid value, or matches by accident.
     """
     chosen, tried = _choose(path, catalog, id_column, id_map, others)
     match = chosen.match
@@ -100,7 +102,7 @@ def _choose(
     id_map: Mapping[str, str] | None,
     others: OtherColumns,
 ) -> tuple[Candidate, list[Candidate]]:
-    """The column of ids, and the others that were tried."""
+    """The best column of ids, and the other candidates."""
     tried = ID_COLUMNS if id_column is None else (id_column,)
     values: dict[str, set[str]] = {column: set() for column in tried}
     columns = dict.fromkeys(column_names(path) or ())
@@ -132,10 +134,10 @@ def _choose(
 
 
 def require_columns(path: Path, others: OtherColumns, columns: Iterable[str]) -> None:
-    """Refuse a table without the columns that are to be read besides those of movies.
+    """Check that a table has the columns that are to be read besides the movie columns.
 
     Raises:
-      UserError: names the first one.
+      UserError: a column is missing; names the first one.
     """
     present = list(columns)
     for name in others:
@@ -147,7 +149,7 @@ def require_columns(path: Path, others: OtherColumns, columns: Iterable[str]) ->
 
 
 def _refuse_accident(path: Path, catalog: Catalog, match: Match, movies: list[Movie]) -> None:
-    """Refuse ids that match as numbers do, though not the movies behind them."""
+    """Raise an error if the ids match but the release years show that the movies do not."""
     own = movies_of(catalog)
     years = [
         (position, mine.year, movie.year)
@@ -169,7 +171,7 @@ def _refuse_accident(path: Path, catalog: Catalog, match: Match, movies: list[Mo
 def _sentence(
     path: Path, catalog: Catalog, chosen: Candidate, others: list[Candidate], movies: list[Movie]
 ) -> str:
-    """How ids were matched, with an example that shows an accident."""
+    """How ids were matched, with an example by which the user can spot an accidental match."""
     at = next((i for i, movie in enumerate(movies) if movie.title), None)
     example = "" if at is None else f"; for example, {catalog.titles[at]!r} is {movies[at].title!r}"
     if catalog.titles == catalog.item_ids:

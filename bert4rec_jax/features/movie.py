@@ -1,4 +1,4 @@
-"""Movie: what is known about one movie, and what a catalog itself knows about its items."""
+"""Movie: what is known about one movie, and what a catalog itself says about its items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from bert4rec_jax.data.catalog import Catalog
 
 _TITLE_AND_YEAR = re.compile(r"(.*\S)\s*\(((?:18|19|20)\d\d)\)", re.DOTALL)
-# What IMDb and MovieLens call these genres -> what TMDB does, so that both fill one column.
+# Name of a genre in IMDb and MovieLens -> name in TMDB, so that both share one column.
 _TMDB_GENRES = {
     "Sci-Fi": "Science Fiction",
     "Children's": "Family",
@@ -22,18 +22,19 @@ _TMDB_GENRES = {
 
 @dataclass(frozen=True)
 class Movie:
-    """Facts about a movie. None and the empty tuple say that a fact is not known.
+    """Facts about a movie. None and the empty tuple mean that a fact is not known.
 
     Attributes:
       title, tagline, overview: text.
-      year: of release.
-      date: of release, in years: 2013.5 is the middle of 2013.
+      year: year of release.
+      date: date of release as a fractional year: 2013.5 is the middle of 2013.
       language: ISO 639-1 code of the original language.
       genres, keywords, companies: names, each once.
-      cast: names in billing order; crew: who directed or wrote it.
+      cast: names in billing order.
+      crew: names of those who directed or wrote it.
       runtime: minutes, above 0.
       budget, revenue: US dollars, above 0.
-      popularity, vote_average, vote_count: as of the day the table was made, so they know the
+      popularity, vote_average, vote_count: as of the day the table was made, so they leak the
         future of every earlier interaction; revenue does too.
       others: more facts by name: names or a number.
     """
@@ -59,18 +60,18 @@ class Movie:
 
     @property
     def released(self) -> float | None:
-        """The date; the middle of the year where only that is known."""
+        """The date of release; the middle of the year if only that is known."""
         if self.date is not None or self.year is None:
             return self.date
         return self.year + 0.5
 
     def names(self, fact: str) -> tuple[str, ...]:
-        """The names in a field, or under another fact; a single one counts as a list of one."""
+        """The names in a field or in an entry of `others`; a single name becomes a tuple of one."""
         value = self._value(fact)
         return (value,) if isinstance(value, str) else tuple(value or ())
 
     def number(self, fact: str) -> float | None:
-        """The number in a field, or under another fact."""
+        """The number in a field or in an entry of `others`."""
         value = self._value(fact)
         return None if value is None else float(value)
 
@@ -78,7 +79,7 @@ class Movie:
         return self.others[fact] if fact in self.others else getattr(self, fact, None)
 
     def or_else(self, other: Movie) -> Movie:
-        """This movie, with the title, year and genres of another one where it has none."""
+        """This movie, with a missing title, year or genres taken from another one."""
         return dataclasses.replace(
             self,
             title=self.title or other.title,
@@ -87,9 +88,9 @@ class Movie:
         )
 
     def genres_among(self, names: Collection[str]) -> Movie:
-        """This movie, with IMDb's or MovieLens' name of a genre where only that is among `names`.
+        """This movie, with genres named as in IMDb or MovieLens if only that name is in `names`.
 
-        With Sci-Fi among them and Science Fiction not, a movie of TMDB's Science Fiction is Sci-Fi.
+        If `names` has Sci-Fi but not Science Fiction, TMDB's Science Fiction becomes Sci-Fi.
         """
         known = (
             genre
@@ -103,8 +104,8 @@ class Movie:
 def movies_of(catalog: Catalog) -> list[Movie]:
     """Title, year and genres of each item of a catalog, in its order.
 
-    `Heat (1995)` with the genres `Crime|Drama` is the title Heat, the year 1995 and two genres. A
-    title that only repeats the item's id is none.
+    `Heat (1995)` with the genres `Crime|Drama` becomes the title Heat, the year 1995 and two
+    genres. A title that only repeats the item's id counts as missing.
     """
     return [
         _movie(item_id, title, genres)
@@ -113,7 +114,7 @@ def movies_of(catalog: Catalog) -> list[Movie]:
 
 
 def named(catalog: Catalog, movies: Sequence[Movie]) -> Catalog:
-    """A catalog with the titles, years and genres of movies where it has none of its own."""
+    """The catalog, with missing titles (and their years) and genres taken from movies."""
     titles = tuple(
         title_of(item_id, movie) if title == item_id else title
         for item_id, title, movie in zip(catalog.item_ids, catalog.titles, movies)
@@ -123,7 +124,7 @@ def named(catalog: Catalog, movies: Sequence[Movie]) -> Catalog:
 
 
 def title_of(item_id: str, movie: Movie) -> str:
-    """The title with the year, as far as they are known; else the item's id."""
+    """The title, with the year if that is known; the item's id if there is no title."""
     if movie.title is None:
         return item_id
     return f"{movie.title} ({movie.year})" if movie.year else movie.title

@@ -1,4 +1,4 @@
-"""Options: what of the metadata becomes columns, and how many."""
+"""Options: which metadata become columns, and how many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bert4rec_jax.features.tmdb import COLUMNS
 BlockName = Literal["genres", "language", "keywords", "cast", "crew", "companies", "numbers"]
 BLOCKS: tuple[BlockName, ...] = get_args(BlockName)
 USUAL: tuple[BlockName, ...] = ("genres", "language", "companies", "numbers")
-"""What tells most about movies that nobody has watched. The others are learnt by heart."""
+"""The blocks that say most about movies without interactions. A model memorises the others."""
 
 _TAKEN = (*BLOCKS, "released", "leaky", "text", "embeddings", "other numbers")
 _TOP_OF_SHORT_LISTS = 64
@@ -21,11 +21,11 @@ _TOP_OF_OTHERS = 256
 
 @dataclass(frozen=True)
 class OtherColumns:
-    """Columns of a table besides those of movies, such as the brands and prices of a shop.
+    """Columns of a table besides the movie columns, such as brands and prices in a shop.
 
     Attributes:
-      names: hold text, a whole number or a list of these: categories.
-      numbers: hold finite numbers.
+      names: columns of categories: text, a whole number or a list of these.
+      numbers: columns of finite numbers.
     """
 
     names: tuple[str, ...] = ()
@@ -55,13 +55,13 @@ class Options:
     """How an encoder is fitted.
 
     Attributes:
-      blocks: blocks of the metadata that are made.
-      min_count: a name needs so many training items for a column of its own.
-      keywords, cast, crew, companies: at most so many names of each have one.
-      buckets: hashed columns that all other names of such a list share; genres and languages have
+      blocks: blocks of the metadata to make.
+      min_count: number of training items that a name needs to have a column of its own.
+      keywords, cast, crew, companies: maximum number of names of each with a column of their own.
+      buckets: hashed columns that all other names of such a block share; genres and languages have
         one column for the rest.
-      leaky: also popularity, votes and revenue, which know the future.
-      others: also these columns of the table.
+      leaky: also use popularity, votes and revenue, which leak the future.
+      others: also use these columns of the table.
     """
 
     blocks: tuple[BlockName, ...] = USUAL
@@ -88,7 +88,7 @@ class Options:
                 raise UserError(f"{name} is {value}; expected at least {least}")
 
     def columns_of(self, block: str) -> tuple[int, int]:
-        """The most names with a column of their own in a block of names, and its buckets."""
+        """The maximum number of columns for single names in a block of names, and its buckets."""
         if block in ("genres", "language"):
             return _TOP_OF_SHORT_LISTS, 1
         if block in self.others.names:
@@ -107,10 +107,10 @@ class TextOptions:
     Attributes:
       model: name on the Hugging Face hub, or folder.
       revision: commit or tag on the hub. None: the newest.
-      prompt: with `{title}` and `{text}` in it. None: EmbeddingGemma's for documents, or for other
-        models title and text.
-      truncate_dim: keep so many numbers of an embedding. None: all.
-      batch_size: texts that the model reads at once.
+      prompt: template with `{text}` and optionally `{title}`. None: EmbeddingGemma's prompt for
+        documents, or title and text for other models.
+      truncate_dim: keep only this many leading dimensions of an embedding. None: all.
+      batch_size: texts per batch of the model.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Records: the rows of a table of movies, whatever its file format, as dicts with their place."""
+"""Records: the rows of a table in any of several file formats, as dicts with their place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JSON_FORMS = "one JSON object per line, or one array of objects"
 
 
 class Record(NamedTuple):
-    """A row as its file has it, and its place ("movies.csv, line 7") for messages."""
+    """A row with the values in its file, and its place ("movies.csv, line 7") for messages."""
 
     where: str
     values: dict[str, Any]
@@ -30,16 +30,16 @@ def read_records(
 ) -> Iterator[Record]:
     """Rows of a Parquet, CSV, TSV or JSON file, one by one.
 
-    The suffix tells the format; `.gz`, `.bz2` or `.xz` behind it is unpacked. A `.json` file holds
-    one object per line or one array of objects.
+    The suffix tells the format; text files may be compressed, with `.gz`, `.bz2` or `.xz` behind
+    it. A `.json` file holds one object per line or one array of objects.
 
     Args:
       path: the file.
-      wanted: columns that are needed; Parquet reads no others, the other formats read all.
-      what: a row is about, for messages.
+      wanted: the needed columns; from Parquet no others are read, from other formats all.
+      what: what a row is about, for messages.
 
     Raises:
-      UserError: the file is missing, of no known format, empty or broken, with the line.
+      UserError: the file is missing, of no known format, empty or broken; names the line if it can.
     """
     suffix = suffix_of(path)
     if suffix == ".parquet":
@@ -61,15 +61,15 @@ def read_records(
 
 
 def has_types(path: Path) -> bool:
-    """Whether values of a table have types of their own; in CSV and TSV all are text."""
+    """Whether the format of a table has typed values; in CSV and TSV all values are text."""
     return suffix_of(path) not in _SEPARATORS
 
 
 def column_names(path: Path) -> list[str] | None:
-    """The columns of a table that tells them without its rows being read, else None.
+    """The columns of a table whose format lists them apart from the rows (Parquet), else None.
 
     Raises:
-      UserError: the file is no whole Parquet file.
+      UserError: the file is missing, unreadable, or not a complete Parquet file.
     """
     return parquet.column_names(path) if path.suffix.lower() == ".parquet" else None
 
@@ -146,7 +146,7 @@ def _of_array(path: Path, text: str) -> Iterator[Record]:
 
 
 def _refuse_bytes(where: str, text: str) -> None:
-    """Refuse bytes that are not UTF-8, which were read as lone surrogates."""
+    """Raise an error for bytes that are not UTF-8, which were decoded to lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -160,7 +160,7 @@ def _object(where: str, values: object) -> dict[str, Any]:
     if isinstance(values, dict):
         return values
     raise UserError(
-        f"{where}: {shorten(values)} is no movie; expected {_JSON_FORMS}: fix or remove it"
+        f"{where}: {shorten(values)} is no JSON object; expected {_JSON_FORMS}: fix or remove it"
     )
 
 

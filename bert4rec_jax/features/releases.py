@@ -31,28 +31,28 @@ def read_releases(
     separator: str = "|",
     others: OtherColumns = NO_OTHERS,
 ) -> tuple[str, Catalog]:
-    """The movies of a table as a catalog of their own, to be appended to another one.
+    """Read the movies of a table as a catalog of their own, to be appended to an existing one.
 
-    Where all ids of the catalog are digits, an id such as `tt0114709` stands for `0114709`.
+    If all ids of the catalog are digits, an id such as `tt0114709` becomes `0114709`.
 
     Args:
       path: a table of movies, see `records.read_records`.
-      catalog: what is there already.
-      id_column: its column of ids. None: the one of `ID_COLUMNS` that knows most items of the
-        catalog; where none knows any, `usual_column`, or the first.
-      usual_column: by which the items of the catalog were found in a table, if they were.
+      catalog: the existing catalog.
+      id_column: the table's column of ids. None: the one of `ID_COLUMNS` with the most items of the
+        catalog; if none has any, `usual_column`, or else the first.
+      usual_column: the column by which the catalog's items were matched to a table, if they were.
       ids: the only movies to take, in the table's form or the catalog's; empty for all.
-      skip_known: leave out movies that the catalog has already, instead of refusing them; there
-        may be no others.
+      skip_known: leave out movies that the catalog has already, instead of raising an error; the
+        result may then be empty.
       separator: between the names of a list in one text.
-      others: columns to read besides those of movies.
+      others: columns to read besides the movie columns.
 
     Returns:
       The column of ids, and the movies in the order of the table.
 
     Raises:
-      UserError: the table cannot be read, has no ids, one of `ids` is not in it, one occurs twice,
-        is in the catalog already, or is of another form than the catalog's.
+      UserError: the table cannot be read or has no ids; one of `ids` is not in it; or an id occurs
+        twice, is in the catalog already, or is not of the form of the catalog's.
     """
     column = id_column or _column(path, catalog, usual_column)
     digits = _digits(catalog)
@@ -100,9 +100,9 @@ def read_releases(
 
 
 def named_releases(item_ids: Sequence[str], catalog: Catalog) -> Catalog:
-    """Movies of which nothing but the ids is known, as a catalog of their own.
+    """Movies of which only the ids are known, as a catalog of their own.
 
-    Where all ids of the catalog are digits, an id such as `tt0114709` stands for `0114709`.
+    If all ids of the catalog are digits, an id such as `tt0114709` becomes `0114709`.
 
     Raises:
       UserError: an id occurs twice, or is in the catalog already.
@@ -119,7 +119,7 @@ def named_releases(item_ids: Sequence[str], catalog: Catalog) -> Catalog:
 
 
 def refuse_known(item_ids: Sequence[str], catalog: Catalog) -> None:
-    """Refuse ids that a catalog has already, also in another form of IMDb's.
+    """Raise an error for ids that a catalog has already, also in another form of an IMDb id.
 
     Raises:
       UserError: names them.

@@ -1,4 +1,4 @@
-"""Sources: everything that is known about a catalog's items, gathered from where it lies."""
+"""Sources: gather what is known about a catalog's items from tables, embeddings and texts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Sources:
 
     Attributes:
       metadata: a table of movies, see `metadata.read_metadata`.
-      id_column: its column of ids. None: the one that matches most items.
+      id_column: its column of ids. None: the one that matches the most items.
       id_map: a file with two columns, catalog id and id in the metadata.
       separator: between the names of a list in one text.
-      embeddings: computed before, see `embeddings.read_embeddings`.
+      embeddings: a file of precomputed embeddings, see `embeddings.read_embeddings`.
     """
 
     metadata: Path | None = None
@@ -52,7 +52,7 @@ class Sources:
             raise UserError("the separator is empty; expected a sign such as '|'")
 
     def files(self) -> list[dict[str, str]]:
-        """Role, name (no path) and SHA-256 of each file."""
+        """Role, name (without path) and SHA-256 of each file."""
         roles = {"metadata": self.metadata, "id_map": self.id_map, EMBEDDINGS: self.embeddings}
         return [
             {"role": role, "name": file.name, "sha256": sha256(file)}
@@ -66,7 +66,7 @@ NO_SOURCES = Sources()
 
 @dataclass(frozen=True)
 class KnownMovies:
-    """What is known about n items, in the catalog's order; what `Encoder.encode` wants.
+    """What is known about n items, in the catalog's order; the input of `Encoding.encode`.
 
     Attributes:
       movies: one per item.
@@ -94,16 +94,16 @@ def gather(
 ) -> KnownMovies:
     """Gather what is known about the items of a catalog.
 
-    The title, year and genres of the catalog itself stand in where the metadata has none.
+    If the metadata has no title, year or genres for an item, those of the catalog are used.
 
     Args:
       catalog: the items.
       sources: see `Sources`.
-      others: columns of the metadata to read besides those of movies.
-      text: embed texts with this model. None: do not.
-      embedder: embeds them in place of `text.model`.
+      others: columns of the metadata to read besides the movie columns.
+      text: how to embed texts. None: do not embed any.
+      embedder: embeds them instead of `text.model`.
       cache: folder of embeddings computed earlier. None: `content` in `download.default_cache()`.
-      progress: texts embedded, of all.
+      progress: called with the number of texts that have an embedding, and of all texts.
       notify: called with a sentence the user should see.
 
     Raises:
@@ -125,7 +125,7 @@ def gather(
         movies = [movie.or_else(own) for movie, own in zip(metadata.movies, movies)]
     vectors: dict[str, Vectors] = {}
     described: dict[str, Any] | None = None
-    if sources.embeddings:  # read first: a mistake there should not cost the time of a model
+    if sources.embeddings:  # read first, so that an error there shows before a model runs
         vectors[EMBEDDINGS] = read_embeddings(sources.embeddings, catalog, id_map=id_map)
     if text:
         model = embedder or load_model(
@@ -160,7 +160,7 @@ def _embedded(
     folder: Path,
     progress: Progress,
 ) -> Vectors:
-    """Embeddings of the movies of which a title or more is known."""
+    """Embeddings of the movies of which at least a title or another text is known."""
     texts = {
         item_id: text
         for item_id, movie in zip(catalog.item_ids, movies)

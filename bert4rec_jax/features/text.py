@@ -1,4 +1,4 @@
-"""Text: what a movie's title, tagline and overview say to a model of sentences."""
+"""Text: a movie's title, tagline and overview as text for a sentence embedding model."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ DEFAULT_MODEL = "google/embeddinggemma-300m"
 _GEMMA = "embeddinggemma"
 _GEMMA_PROMPT = "title: {title} | text: {text}"
 _PLAIN_PROMPT = "{title}. {text}"
-_NO_TITLE = "none"  # what the prompt of EmbeddingGemma says
+_NO_TITLE = "none"  # EmbeddingGemma's prompt uses this word
 _PLACE = re.compile(r"\{(title|text)\}")
 _DIGITS = 16  # of a digest, enough to tell revisions apart
 
 
 class Embedder(Protocol):
-    """Texts in, vectors out: equal names and revisions give equal vectors for equal texts."""
+    """A model from texts to vectors.
+
+    With equal names and revisions, equal texts have equal vectors.
+    """
 
     @property
     def name(self) -> str:
-        """Of the model, without the path of a folder."""
+        """Name of the model; for a folder, without its path."""
         ...
 
     @property
     def revision(self) -> str:
-        """What changes when the model does."""
+        """Identifies the state of the model: it changes whenever the model does."""
         ...
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -51,7 +54,7 @@ def default_prompt(model: str) -> str:
 
 
 def text_of(movie: Movie, prompt: str) -> str | None:
-    """The text of a movie in a prompt; None if nothing is known.
+    """The text of a movie, filled into a prompt; None if nothing is known.
 
     `{title}` is the title, or "none"; `{text}` is the tagline and the overview, or else the title
     again.
@@ -65,13 +68,13 @@ def text_of(movie: Movie, prompt: str) -> str | None:
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """A model of sentence-transformers.
+    """An embedding model of sentence-transformers.
 
     Attributes:
-      name: as it was given, of a folder only the last part.
+      name: the given name; for a folder, only the last part of its path.
       revision: the commit it was downloaded at, or for a folder a digest of its files.
       model: the `SentenceTransformer`.
-      batch_size: texts that it reads at once.
+      batch_size: texts per batch.
     """
 
     name: str
@@ -81,7 +84,7 @@ class SentenceModel:
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """`[n, D]`: the vectors of n texts."""
-        # The prompt is in the texts already: the model's own default would come on top of it.
+        # The prompt is in the texts already; the model would add its own default on top of it.
         vectors: npt.NDArray[np.float32] = self.model.encode(
             list(texts), prompt="", batch_size=self.batch_size, show_progress_bar=False
         )
@@ -89,7 +92,7 @@ class SentenceModel:
 
 
 def load_model(name: str, *, revision: str | None = None, batch_size: int = 32) -> SentenceModel:
-    """A model by name on the Hugging Face hub, or by folder.
+    """Load a model by its name on the Hugging Face hub, or from a folder.
 
     Raises:
       UserError: sentence-transformers is not installed, or the model cannot be loaded.
@@ -121,7 +124,7 @@ def load_model(name: str, *, revision: str | None = None, batch_size: int = 32) 
 
 
 def _digest(folder: Path) -> str:
-    """A digest over the files of a folder and their names."""
+    """A digest of the files of a folder and their names."""
     digest = hashlib.sha256()
     files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
     for file in sorted(files):

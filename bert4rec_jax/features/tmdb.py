@@ -1,4 +1,4 @@
-"""TMDB: one record of a movie table, flat or in the form of TMDB's API, as a Movie."""
+"""TMDB: convert a record of a movie table, flat or as in TMDB's API, to a Movie."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 """Columns that say something about a movie."""
 BILLED = 10
-"""Cast that counts, from the top of the bill."""
+"""Number of cast members to keep, in billing order."""
 
 _JOBS = ("Director", "Writer", "Screenplay")
 _WRAPPERS = ("keywords", "results")
@@ -35,7 +35,7 @@ _LIST = "names with a separator, or TMDB's list of objects with a name"
 
 
 def id_of(values: Mapping[str, Any], column: str) -> object:
-    """The id in a column; `imdb_id` may stand in TMDB's `external_ids`."""
+    """The id in a column, or under the same name in TMDB's `external_ids`."""
     external = values.get("external_ids")
     if values.get(column) is None and isinstance(external, Mapping):
         return external.get(column)
@@ -50,11 +50,11 @@ def movie_of(
     names: Iterable[str] = (),
     numbers: Iterable[str] = (),
 ) -> Movie:
-    """A record as a movie.
+    """Convert a record to a movie.
 
-    Lists are text with a separator, JSON lists (of names or of objects with a `name`), or TMDB's
-    objects around them (`{"keywords": [...]}`). Nothing, an empty text, an empty list, NaN, and 0
-    as a runtime, budget, revenue or average vote mean that TMDB does not know.
+    A list may be text with a separator, a JSON list (of names or of objects with a `name`), or one
+    of TMDB's objects around a list (`{"keywords": [...]}`). Null, empty text, an empty list and NaN
+    mean that a value is unknown, and so does 0 as a runtime, budget, revenue or average vote.
 
     Args:
       values: the record.
@@ -64,7 +64,7 @@ def movie_of(
       numbers: more fields with finite numbers.
 
     Raises:
-      UserError: a field holds something else.
+      UserError: a field has a value of another kind.
     """
     fields = _Fields(values, where, separator)
     spoken = fields.names("spoken_languages")
@@ -96,7 +96,7 @@ def movie_of(
 
 @dataclass(frozen=True)
 class _Fields:
-    """The fields of one record, each read with a check."""
+    """The fields of one record, each validated when it is read."""
 
     values: Mapping[str, Any]
     where: str
@@ -120,11 +120,11 @@ class _Fields:
         return number
 
     def year(self, field: str) -> int | None:
-        """The year of a date, of text that begins with it, or of a number."""
+        """The year of a date, of text that begins with one, or of a number."""
         value = self.values.get(field)
         if _is_nothing(value):
             return None
-        if isinstance(value, datetime.date):  # a datetime is one too
+        if isinstance(value, datetime.date):  # `datetime` is a subclass
             return value.year
         begins = isinstance(value, str) and re.match(r"\s*(\d{4})(-|\s*$)", value)
         year = float(begins[1]) if begins else _float(value)
@@ -134,7 +134,7 @@ class _Fields:
         return int(year)
 
     def date(self, field: str) -> float | None:
-        """A date in years; None where only the year is there, or nothing."""
+        """A date as a fractional year; None if there is no complete date."""
         value = self.values.get(field)
         if isinstance(value, str) and (begins := _DATE.match(value)):
             try:
@@ -152,7 +152,7 @@ class _Fields:
         return self._unique(field, self._entries(field, self.values.get(field)), key)
 
     def categories(self, field: str) -> tuple[str, ...]:
-        """Names, or codes that stand for some: 3 is "3", and so is 3.0; true is "true"."""
+        """Names, or codes as text: 3 and 3.0 become "3", true becomes "true"."""
         value = self.values.get(field)
         entries = [value] if isinstance(value, int | float) else self._entries(field, value)
         return self._unique(
@@ -160,12 +160,12 @@ class _Fields:
         )
 
     def cast(self) -> tuple[str, ...]:
-        """The top of the bill."""
+        """The first cast members in billing order, at most `BILLED`."""
         people = self._entries("cast", self.values.get("cast") or self._credits().get("cast"))
         return self._unique("cast", sorted(people, key=_billing))[:BILLED]
 
     def crew(self) -> tuple[str, ...]:
-        """Directors, and writers where the record names jobs."""
+        """Directors, then the crew: if the record names jobs, only its directors and writers."""
         people = self._entries("crew", self.values.get("crew") or self._credits().get("crew"))
         chosen = [p for p in people if not isinstance(p, Mapping) or p.get("job") in _JOBS]
         directors = self.names("director") or self.names("directors")
@@ -180,7 +180,7 @@ class _Fields:
         return value
 
     def _entries(self, field: str, value: object) -> list[Any]:
-        """The entries of a list in any of its forms."""
+        """The entries of a list, in any form that `movie_of` accepts."""
         value = self._parsed(field, value)
         if isinstance(value, Mapping):
             value = next((value[key] for key in _WRAPPERS if key in value), value)
@@ -193,7 +193,7 @@ class _Fields:
         raise self._invalid(field, value, _LIST)
 
     def _parsed(self, field: str, value: object) -> object:
-        """A value, read if it is a text of JSON or of Python's notation of the same."""
+        """A value; text that holds a JSON or Python list or object is parsed."""
         if not isinstance(value, str) or not _LOOKS_LIKE_JSON.match(value):
             return value
         try:
@@ -222,14 +222,14 @@ class _Fields:
 
 
 def _category(entry: object) -> object:
-    """A code as text; other entries as they are."""
+    """A whole number or boolean as text; other entries as they are."""
     if isinstance(entry, float) and entry.is_integer():
         entry = int(entry)
     return str(entry).lower() if isinstance(entry, int) else entry
 
 
 def _is_nothing(value: object) -> bool:
-    """Whether a value only says that there is none."""
+    """Whether a value means "unknown": None, NaN or blank text."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and not value.strip())

@@ -1,7 +1,7 @@
-"""User columns: one fact about users each, fitted once and then frozen.
+"""User columns: encoders of one user feature each, fitted once and then frozen.
 
-Values are plain Python ones, None where nothing is known; an empty text is the same. What is
-missing is marked in a column of its own, so it is never taken for a value.
+Values are plain Python ones; None and empty text mean "missing". Missing values are marked in a
+separate column, so they are never taken for a value.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.blocks import Rows
 from bert4rec_jax.features.vocabulary import Vocabulary
 
-Where = Callable[[int], str]  # from the number of a value to its place, for messages
+Where = Callable[[int], str]  # maps the index of a value to its place, for messages
 
-_FEWEST = 5  # users with a name that has a column of its own
-_MOST = 256  # names with a column of their own
+_FEWEST = 5  # users that must have a name for it to have a column of its own
+_MOST = 256  # maximum number of names with a column of their own
 _TRUTHS = ("true", "false")
 CLIP = 4.0  # standard deviations
 
 
 @dataclass(frozen=True)
 class NameColumn:
-    """A category, or a list of them: a column per name, one for all other names, one for missing.
+    """A category or a list of them: a column per name, one for all other names, one for missing.
 
-    With the names (F, M): `F` is 1 0 0 0, `X` is 0 0 1 0, nothing is 0 0 0 1. An empty list is no
-    missing one: all its columns are 0.
+    With the names (F, M), `F` becomes 1 0 0 0, `X` 0 0 1 0, and a missing value 0 0 0 1. An empty
+    list is not a missing value: all its columns are 0.
 
     Attributes:
-      name: of the fact.
+      name: of the feature.
       vocabulary: the names, with one bucket.
-      lists: whether a user may have several.
+      lists: whether a user may have several names.
     """
 
     name: str
@@ -53,7 +53,7 @@ class NameColumn:
         """`[n, width]`: the rows of n values.
 
         Raises:
-          UserError: a value that is no name.
+          UserError: a value is not a name.
         """
         rows = np.zeros((len(values), self.width), np.float32)
         known: dict[tuple[str, ...] | None, list[int]] = {None: [self.width - 1]}
@@ -70,13 +70,13 @@ class NameColumn:
 
 @dataclass(frozen=True)
 class UserNumber:
-    """A number, in standard deviations from its mean (at most `CLIP`), and whether it is missing.
+    """A number as a z-score, clipped to ±`CLIP`, and whether it is missing.
 
-    With mean 30 and deviation 10: 45 is 1.5 0, nothing is 0 1.
+    With mean 30 and deviation 10, 45 becomes 1.5 0, and a missing value 0 1.
 
     Attributes:
-      name: of the fact.
-      mean, deviation: over the fitted users.
+      name: of the feature.
+      mean, deviation: mean and standard deviation over the fitted users.
     """
 
     name: str
@@ -92,7 +92,7 @@ class UserNumber:
         """`[n, 2]`: the rows of n values.
 
         Raises:
-          UserError: a value that is no finite number.
+          UserError: a value is not a finite number.
         """
         numbers = _all_numbers(self.name, values, where)
         standard = np.clip((numbers - self.mean) / self.deviation, -CLIP, CLIP)
@@ -106,16 +106,16 @@ UserColumn = NameColumn | UserNumber
 def fit_column(
     name: str, values: Sequence[Any], fitted: npt.NDArray[np.bool_], where: Where
 ) -> UserColumn:
-    """The column of some values; the first one that is there tells its kind.
+    """Fit the column of a feature; the first value that is not missing determines its kind.
 
     Args:
-      name: of the fact.
+      name: of the feature.
       values: of n users.
-      fitted: `[n]`: which of them vocabularies, means and deviations may look at.
-      where: the place of each.
+      fitted: `[n]`: mask of the users that vocabularies, means and deviations are fitted on.
+      where: the place of each value.
 
     Raises:
-      UserError: a value of another kind, or of none that can be a column.
+      UserError: a value is of a different kind than the first, or of one that cannot be a column.
     """
     first = next((value for value in values if not _is_missing(value)), "")
     if not isinstance(first, str | int | float | list | tuple):
@@ -156,7 +156,7 @@ def _all_names(
 
 
 def _name(value: object) -> str | None:
-    """A category as text; None if it can be none. True, "True" and "true" are the same."""
+    """A category as text; None if the value cannot be one. True, "True" and "true" are the same."""
     if isinstance(value, bool | int):
         value = str(value)
     if not isinstance(value, str):
@@ -178,7 +178,7 @@ def _all_numbers(column: str, values: Sequence[Any], where: Where) -> npt.NDArra
 
 
 def to_number(value: object) -> float | None:
-    """A number, or a text that is one; None for anything else."""
+    """The number that a value or a text is; None for anything else."""
     if not isinstance(value, int | float | str) or isinstance(value, bool):
         return None
     if isinstance(value, str) and "_" in value:  # Python reads 25_34 as 2534

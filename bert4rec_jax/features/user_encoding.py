@@ -1,4 +1,4 @@
-"""UserEncoding: what makes rows of numbers of what is known of users, frozen once it is fitted."""
+"""UserEncoding: encodes user features as rows of numbers; frozen once it is fitted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UserRows = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class UserEncoding:
-    """Columns side by side. Users that come later are encoded as the first ones were.
+    """User columns side by side. Users added later are encoded as the first ones were.
 
     Attributes:
       columns: in their order, at least one.
@@ -38,35 +38,36 @@ class UserEncoding:
 
     @property
     def width(self) -> int:
-        """Columns G of a row."""
+        """Number of columns G of a row."""
         return sum(column.width for column in self.columns)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the facts are called."""
+        """Names of the features."""
         return tuple(column.name for column in self.columns)
 
     def encode(self, values: Mapping[str, Sequence[Any]], count: int, where: Where) -> UserRows:
         """`[n, G]`: the rows of n users.
 
         Args:
-          values: name -> n values, see `user_columns`; a name that is not there is missing for all.
+          values: name -> n values, see `user_columns`; a feature that is not in it is missing for
+            all users.
           count: n.
           where: the place of each user, for messages.
 
         Raises:
-          UserError: a value of another kind than when the column was fitted.
+          UserError: a value is of a different kind than those the column was fitted on.
         """
         nothing = [None] * count
         parts = [column.encode(values.get(column.name, nothing), where) for column in self.columns]
         return np.concatenate(parts, axis=1)
 
     def unknown(self, count: int) -> UserRows:
-        """`[n, G]`: the rows of n users of whom nothing is known."""
+        """`[n, G]`: the rows of n users about whom nothing is known."""
         return np.tile(self.encode({}, 1, str), (count, 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes an equal encoding."""
+        """The encoding as values for JSON, from which `from_json` makes an equal one."""
         kinds = {kind: name for name, kind in _KINDS.items()}
         columns = [{"kind": kinds[type(x)], **dataclasses.asdict(x)} for x in self.columns]
         return {"schema_version": SCHEMA_VERSION, "columns": columns}
@@ -92,7 +93,7 @@ class UserEncoding:
 def fit(
     values: Mapping[str, Sequence[Any]], fitted: npt.NDArray[np.bool_], where: Where
 ) -> UserEncoding:
-    """The encoding of some users; see `fit_column`."""
+    """Fit the encoding on some users; see `fit_column`."""
     return UserEncoding(tuple(fit_column(name, x, fitted, where) for name, x in values.items()))
 
 

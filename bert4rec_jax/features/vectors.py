@@ -1,4 +1,4 @@
-"""Vectors: one embedding per item where there is one."""
+"""Vectors: one embedding per item, of which some may be missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Vectors:
 
     Attributes:
       values: `[n, D]` float32, finite; rows without an embedding are 0.
-      present: `[n]` bool: which rows have one.
+      present: `[n]` bool: mask of the rows that have one.
     """
 
     values: npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Vocabulary: which names have a column of their own, and where all other names go."""
+"""Vocabulary: names that have a column of their own, and hashed columns for all other names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Vocabulary:
     same on every machine. Without buckets other names have no column.
 
     Attributes:
-      names: by falling count, then by name.
-      buckets: columns that share the other names.
+      names: by decreasing count, then by name.
+      buckets: number of columns that share the other names.
     """
 
     names: tuple[str, ...]
@@ -34,7 +34,7 @@ class Vocabulary:
         return {name: column for column, name in enumerate(self.names)}
 
     def columns(self, names: Sequence[str]) -> list[int]:
-        """The columns of some names, each column once, in rising order."""
+        """The columns of some names, each column once, in ascending order."""
         return sorted({column for name in names if (column := self._column(name)) is not None})
 
     def _column(self, name: str) -> int | None:
@@ -48,12 +48,12 @@ class Vocabulary:
     def fit(
         cls, rows: Iterable[Sequence[str]], *, min_count: int, top: int, buckets: int
     ) -> Vocabulary:
-        """The vocabulary of some items.
+        """Fit the vocabulary on some items.
 
         Args:
-          rows: the names of each item; one that repeats within an item counts once.
+          rows: the names of each item; a name that repeats within an item counts once.
           min_count: names of fewer items have no column of their own.
-          top: at most so many names have one, the most frequent first.
+          top: maximum number of names with a column of their own, the most frequent first.
           buckets: see `Vocabulary`.
         """
         counts = Counter(name for names in rows for name in set(names))

@@ -1,5 +1,5 @@
-"""Flax modules: arrays in, arrays out. They import nothing else of this package.
+"""Flax modules: arrays in, arrays out. The only other module they import is `sharding`.
 
-Every model answers the same two questions: `encode` (histories to vectors) and `item_vectors`
-(the catalog as vectors and biases). Evaluation, top-k and export are written against these.
+Every model has the same two methods: `encode` (histories to vectors) and `item_vectors` (the
+catalog as vectors and biases). Evaluation, top-k and export use only these two.
 """

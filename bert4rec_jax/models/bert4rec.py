@@ -1,4 +1,4 @@
-"""BERT4Rec: a history, read in both directions, to a vector per masked position.
+"""BERT4Rec: encodes a history bidirectionally into one vector per masked position.
 
 Sun et al., "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from
 Transformer", CIKM 2019. Dimensions: B rows, L positions, S slots, D width, V rows of the table.
@@ -21,9 +21,9 @@ from bert4rec_jax.sharding import look_up
 
 
 class BERT4Rec(nn.Module):
-    """The encoder and the tied output table. Field meanings: `config.ModelConfig`.
+    """The encoder, with the item table shared by input and output. Fields: `config.ModelConfig`.
 
-    `content_dim` is the number F of content columns per item, 0 without content.
+    `content_dim` is the number F of content features per item, 0 without content.
     """
 
     num_rows: int
@@ -89,27 +89,30 @@ class BERT4Rec(nn.Module):
         return jnp.dtype(self.dtype)
 
     def encode(self, history: History, slots: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Vectors at the given slots; a score is their dot product with an item's vector plus bias.
+        """Encode histories at the given slots.
+
+        The score of an item is the dot product of a returned vector and the item's vector, plus the
+        item's bias.
 
         Args:
-          history: what is read.
-          slots: `[B, S]` int in [0, L): the columns whose vectors are wanted.
-          deterministic: no dropout.
+          history: the histories to encode.
+          slots: `[B, S]` int in [0, L): the columns to return vectors for.
+          deterministic: whether to disable dropout.
 
         Returns:
-          `[B, S, D]` float32.
+          `[B, S, D]` float32; with `times` wider than D, see `RequestTime`.
         """
         return self(history, slots, deterministic=deterministic)[0]
 
     def item_vectors(self) -> tuple[jax.Array, jax.Array]:
-        """The catalog as `[V, D]` vectors and `[V]` biases, float32."""
+        """The catalog as `[V, D]` vectors and `[V]` biases, float32; with `times` wider than D."""
         vectors, bias = self.item_table(deterministic=True)
         return self._widened(unit_length(vectors) if self.temperature else vectors), bias
 
     def __call__(
         self, history: History, slots: jax.Array, *, deterministic: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`encode` and `item_vectors` together: `[B, S, D]`, `[V, D]`, `[V]`."""
+        """Return the results of `encode` and `item_vectors`: `[B, S, D]`, `[V, D]`, `[V]`."""
         vectors, bias = self.item_table(deterministic=deterministic)
         h = look_up(vectors, history.tokens) + self.position_embedding[history.positions]
         if self.thumbs:
@@ -122,7 +125,7 @@ class BERT4Rec(nn.Module):
         seen = visible(history)
         for layer in self.transformer[:-1]:
             h = layer(h, h, seen, deterministic=deterministic)
-        # The last layer's results are read at the slots only, so it is computed there only.
+        # Only the slots' outputs are used, so the last layer is computed for these queries only.
         asked = jnp.take_along_axis(h, slots[:, :, None], axis=1)
         seen = jnp.take_along_axis(seen, slots[:, :, None], axis=1)
         h = self.transformer[-1](asked, h, seen, slots, deterministic=deterministic)

@@ -1,9 +1,9 @@
 """Dropout whose random bits are a hash of each element's index: cheap, and the same on any mesh.
 
-A pseudo-random generator per element costs more on a CPU than the layer that it serves. Dropout
-needs no more than bits without visible pattern, so each element's index is hashed with two words
-drawn from the step's key (rounds of the "lowbias32" mixer of the hash-prospector project, Wellons
-2018). The bits depend on the key and the index alone, never on how the array is sharded.
+On a CPU, generating a pseudo-random number per element costs more than the layer that dropout is
+applied to. Dropout only needs bits without a visible pattern. So each element's index is hashed
+with two words drawn from the step's key (rounds of the "lowbias32" mixer of the hash-prospector
+project, Wellons 2018). The bits depend only on the key and the index, not on the sharding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Same shape and type. Needs a key named `dropout` unless deterministic or rate 0."""
+        """Apply dropout; shape and dtype stay the same.
+
+        Needs an RNG key named `dropout` unless `deterministic` is true or `rate` is 0.
+        """
         if deterministic or self.rate == 0:
             return x
         words = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
@@ -30,14 +33,14 @@ class Dropout(nn.Module):
 
 
 def hashed_bits(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform bits for every element of an array.
+    """Uniform random bits for every element of an array.
 
     Args:
-      words: `[2]` uint32 from a key.
-      shape: of the array; elements 2^32 apart share their bits.
+      words: `[2]` uint32 drawn from a key.
+      shape: shape of the array; elements whose flat indices differ by 2^32 share their bits.
 
     Returns:
-      uint32 of that shape.
+      uint32 array of the given shape.
     """
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1
@@ -48,7 +51,7 @@ def hashed_bits(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """A bijection of 32 bits in which each input bit flips each output bit half of the time."""
+    """A bijection on uint32; flipping an input bit flips each output bit about half of the time."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

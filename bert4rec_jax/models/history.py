@@ -1,4 +1,4 @@
-"""History: rows of histories as every encoder reads them."""
+"""History: the input of every encoder, a batch of rows of histories."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Array = Any  # of JAX, or of NumPy on its way to the devices
-GAPS = 16  # kinds of gaps between two items, the last from 2 years on
+Array = Any  # a JAX array, or a NumPy array that is not on the devices yet
+GAPS = 16  # buckets of the time gap between two items; the last one starts at about 2 years
 
 
 class History(NamedTuple):
     """B rows of L columns, right padded; a row may hold several histories (segments).
 
     Attributes:
-      tokens: `[B, L]` int, MASK where an item is asked for.
-      thumbs: `[B, L]` int in [0, 4): none, down, up, two up; none where an item is asked for.
-      positions: `[B, L]` int in [0, max_length); the newest item sits at `max_length - 1`.
-      segments: `[B, L]` int, 0 on padding; a position sees its own segment only.
-      causal: `[B, L]` bool, true where a position sees itself and what is before it only.
-      days: `[B, L]` float32, when each item was watched, or is asked for; None where times are not
-        read.
-      since: `[B, L]` int32 seconds since the item before it in its history, 0 for the first; with
-        `days`.
-      users: `[B, L or 1, G]` float32, what is known of the user at each column, or of a row's only
-        user; None for models that do not read it.
+      tokens: `[B, L]` int, MASK at masked positions.
+      thumbs: `[B, L]` int in [0, 4): none, down, up, two up; none at MASK.
+      positions: `[B, L]` int in [0, max_length); the last one of a history is `max_length - 1`.
+      segments: `[B, L]` int, number of the history within its row, 0 on padding; a position attends
+        only to its own segment.
+      causal: `[B, L]` bool, true where a position attends only to itself and earlier positions.
+      days: `[B, L]` float32, time in days of each interaction, or of the request at MASK; None for
+        models that do not read times.
+      since: `[B, L]` int32 seconds since the previous item of the same history, 0 for the first
+        item; given together with `days`.
+      users: `[B, L or 1, G]` float32 user features, per column or once for a row with one user;
+        None for models that do not read them.
     """
 
     tokens: Array
@@ -39,7 +40,7 @@ class History(NamedTuple):
 
 
 def visible(history: History) -> jax.Array:
-    """`[B, L, L]` bool: which columns each column may look at."""
+    """`[B, L, L]` bool attention mask: which columns (last axis) each column may attend to."""
     segments = history.segments
     same = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] != 0)
     columns = jnp.arange(segments.shape[1])
@@ -48,13 +49,13 @@ def visible(history: History) -> jax.Array:
 
 
 def moments(history: History) -> tuple[jax.Array, jax.Array]:
-    """When the answer at each column is asked for, and how long after the item before it.
+    """The time of the prediction at each column, and its gap to the previous item, as a bucket.
 
-    At a causal column that is the time of the column after it, whose item it has to name.
+    A causal column predicts the item of the next column, so it gets the time and gap of that item.
 
     Returns:
-      `[B, L]` float32 days; and `[B, L]` int32 in [0, GAPS): 0 for no time at all, then up to 1, 3,
-      7, 15, ... hours.
+      `[B, L]` float32 days; and `[B, L]` int32 buckets in [0, GAPS): 0 for a gap of zero, then gaps
+      of up to 1, 3, 7, 15, ... hours.
     """
     assert history.days is not None and history.since is not None, "this model reads times"
     together = history.segments[:, 1:] == history.segments[:, :-1]

@@ -1,4 +1,4 @@
-"""ItemTable: what the model knows of each item, at its input and at its output."""
+"""ItemTable: the item embeddings and biases, shared by the model's input and output."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from bert4rec_jax.models.dropout import hashed_bits
 
 
 class ItemTable(nn.Module):
-    """A vector and a bias per token. The one place that turns tokens into vectors.
+    """A vector and a bias per token. The only place that turns tokens into vectors.
 
-    The same vectors feed the encoder and score its output. Without content they are an id's own
-    embedding and bias. With content (`content_dim` F > 0)
+    The same vectors are the encoder's input and score its output. Without content they are learned
+    embeddings and biases, one per id. With content (`content_dim` F > 0)
 
         vector_i = id_i + c_i W_content        bias_i = b_i + c_i w_bias
 
-    where an item that was not trained on has the pair `unknown` for (id_i, b_i), and while training
-    any item has it with probability `unknown_rate`, once per step for input and output. So the
-    model learns to do without the id, and an item that nobody has seen has a vector and a score.
+    where c_i are the item's content features. Items that the model was not trained on use a shared
+    learned pair `unknown` instead of (id_i, b_i). During training every item uses that pair with
+    probability `unknown_rate`, drawn once per step for input and output alike. So the model learns
+    to score items without their id, and items without any interaction get a vector and a score.
+    Items whose features are all 0 keep their own pair.
 
-    The collection `catalog` holds `features` `[V, F]` float32, 0 for tokens that are no item,
-    `trained` `[V]` bool, and perhaps `offset`, a scalar that is added to the bias of items that
-    were not trained on; they are constants, not parameters.
+    The collection `catalog` holds `features` `[V, F]` float32, 0 for tokens that are not items,
+    `trained` `[V]` bool, and optionally `offset`, a scalar added to the bias of items that were not
+    trained on. These are constants, not parameters.
     """
 
     num_rows: int
@@ -38,7 +40,8 @@ class ItemTable(nn.Module):
     def __call__(self, *, deterministic: bool) -> tuple[jax.Array, jax.Array]:
         """The whole catalog: `[V, D]` vectors and `[V]` biases, float32.
 
-        Needs a key named `dropout` unless deterministic, without content, or `unknown_rate` 0.
+        Needs an RNG key named `dropout`, except if `deterministic`, without content, or with
+        `unknown_rate` 0.
         """
         zeros = nn.initializers.zeros
         shape = (self.num_rows, self.dim)
@@ -61,7 +64,7 @@ class ItemTable(nn.Module):
             words = jax.random.bits(self.make_rng("dropout"), (2,), jnp.uint32)
             drawn = hashed_bits(words, trained.shape) < jnp.uint32(self.unknown_rate * 2**32)
             without_id |= drawn
-        without_id &= (features != 0).any(-1)  # MASK, and items without content, keep their own
+        without_id &= (features != 0).any(-1)  # MASK and items without content keep their own pair
         vectors = jnp.where(without_id[:, None], unknown, vectors)
         bias = jnp.where(without_id, unknown_bias, bias)
         return vectors + features @ w_content, bias + features @ w_bias + offset

@@ -1,4 +1,4 @@
-"""The transformer layer of BERT4Rec: attention, feed-forward network, residuals.
+"""The transformer layer of BERT4Rec: attention, feed-forward network and residual connections.
 
 Dimensions: B rows, L positions, Q queries, D width, H heads, K width of a head (D / H).
 """
@@ -20,17 +20,18 @@ Initializer = Any
 def attention_weights(
     queries: jax.Array, keys: jax.Array, visible: jax.Array, bias: jax.Array | None = None
 ) -> jax.Array:
-    """`softmax(Q K^T / sqrt(K) + bias)` (Vaswani et al. 2017, eq. 1).
+    """Attention weights `softmax(Q K^T / sqrt(K) + bias)` (Vaswani et al. 2017, eq. 1).
 
     Args:
       queries: `[B, H, Q, K]`.
       keys: `[B, H, L, K]`.
-      visible: `[B, Q, L]`, true where a query may look. A query that may look nowhere gets uniform
-        weights; its result has to be ignored.
-      bias: `[B or 1, H, Q, L]` float32, or none.
+      visible: `[B, Q, L]` bool mask, true where a query may attend. A query without any visible
+        position gets uniform weights; the caller has to ignore its result.
+      bias: `[B or 1, H, Q, L]` float32, or None.
 
     Returns:
-      `[B, H, Q, L]` float32, each row summing to 1: bfloat16 would lose the tail of the softmax.
+      `[B, H, Q, L]`, each row summing to 1. Always float32, because bfloat16 would lose the tail of
+      the softmax.
     """
     logits = jnp.einsum("BHQK,BHLK->BHQL", queries, keys, preferred_element_type=jnp.float32)
     logits = logits / jnp.sqrt(jnp.float32(queries.shape[-1]))
@@ -42,13 +43,13 @@ def attention_weights(
 def fused_attention(
     queries: jax.Array, keys: jax.Array, values: jax.Array, visible: jax.Array
 ) -> jax.Array:
-    """`attention_weights(...) @ values` without the weights in memory: cuDNN's flash attention.
+    """cuDNN flash attention: `attention_weights(...) @ values` without storing the weights.
 
     Args:
       queries: `[B, H, Q, K]` bfloat16, Q even, K a multiple of 8.
       keys: `[B, H, L, K]`, L even.
       values: `[B, H, L, K]`.
-      visible: `[B, Q, L]`, true where a query may look.
+      visible: `[B, Q, L]` bool mask, true where a query may attend.
 
     Returns:
       `[B, Q, H, K]`.
@@ -58,17 +59,21 @@ def fused_attention(
 
 
 class RelativePositionBias(nn.Module):
-    """A learned number per head and distance, added to the attention logits (Shaw et al. 2018;
-    in this scalar form Raffel et al. 2020, without their buckets)."""
+    """A learned bias per head and relative distance, added to the attention logits.
+
+    Relative positions as in Shaw et al. 2018, in the scalar form of Raffel et al. 2020 but without
+    their buckets.
+    """
 
     heads: int
     max_length: int
 
     @nn.compact
     def __call__(self, columns: jax.Array | None, width: int) -> jax.Array:
-        """The biases of queries at `columns [B, Q]` of a row (None: at all) to all its columns.
+        """Biases between queries at `columns [B, Q]` (None: every column) and all columns of a row.
 
-        Within a history, columns are as far apart as positions, wherever it lies in its row.
+        Columns can stand for positions: within a history their distances are the same, wherever the
+        history starts in its row.
 
         Returns:
           `[B or 1, H, Q, width]` float32.
@@ -85,15 +90,16 @@ class RelativePositionBias(nn.Module):
 class MultiHeadAttention(nn.Module):
     """H heads of scaled dot-product attention with an output projection.
 
-    Queries may be fewer than the positions they look at: the last layer asks only at the slots
-    whose results are used, which changes no result. `fused` needs an NVIDIA GPU, bfloat16, and
-    neither dropout nor a position bias; odd numbers of queries or positions are not fused.
+    There may be fewer queries than positions to attend to: the last layer computes only the slots
+    that are used, which does not change their results. `fused` needs an NVIDIA GPU, bfloat16, and
+    neither dropout nor a position bias. With an odd number of queries or positions, the plain
+    implementation runs instead.
     """
 
     dim: int
     heads: int
     dropout: float
-    position_bias: int  # longest row for a relative position bias; 0 for none
+    position_bias: int  # max. row length of the relative position bias; 0: no bias
     fused: bool
     dtype: Any
     kernel_init: Initializer
@@ -108,7 +114,10 @@ class MultiHeadAttention(nn.Module):
         *,
         deterministic: bool,
     ) -> jax.Array:
-        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`, queries at `columns`, or at all."""
+        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`; `columns`: the queries' columns or None.
+
+        None means that there is a query for every column.
+        """
 
         def project(name: str, x: jax.Array) -> jax.Array:
             heads = (self.heads, self.dim // self.heads)
@@ -131,14 +140,17 @@ class MultiHeadAttention(nn.Module):
             bias_of = RelativePositionBias(self.heads, self.position_bias, name="position_bias")
             bias = bias_of(columns, context.shape[1])
         weights = attention_weights(asked, keys, visible, bias)
-        self.sow("intermediates", "weights", weights)  # kept for those who ask, see serving.traced
+        self.sow("intermediates", "weights", weights)  # stored only on request, see serving.traced
         weights = Dropout(self.dropout)(weights, deterministic=deterministic)
         return output(jnp.einsum("BHQL,BHLK->BQHK", weights.astype(values.dtype), values))
 
 
 class FeedForward(nn.Module):
-    """Two dense layers, applied at every position, with `GELU(a)` (the paper) between them, or with
-    `silu(a) * b` of two parallel first layers (SwiGLU; Shazeer 2020)."""
+    """Position-wise feed-forward network of two dense layers.
+
+    The activation between them is `GELU(a)` (the paper), or `silu(a) * b` with two parallel first
+    layers (SwiGLU; Shazeer 2020).
+    """
 
     dim: int
     hidden: int
@@ -163,7 +175,8 @@ class TransformerLayer(nn.Module):
     """Attention and feed-forward network, each with dropout and a residual connection.
 
     `norm="post"` is the paper's `h = LN(h + MHA(h)); h = LN(h + FFN(h))` (Sun et al. 2019, eq. 4);
-    `norm="pre"` is `h = h + MHA(LN(h)); h = h + FFN(LN(h))`, which needs a layer norm at the end.
+    `norm="pre"` is `h = h + MHA(LN(h)); h = h + FFN(LN(h))`, which needs a final layer norm after
+    the last layer.
     """
 
     dim: int
@@ -188,7 +201,10 @@ class TransformerLayer(nn.Module):
         *,
         deterministic: bool,
     ) -> jax.Array:
-        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`, queries at `columns`, or at all."""
+        """`[B, Q, D], [B, L, D], [B, Q, L] -> [B, Q, D]`; `columns`: the queries' columns or None.
+
+        None means that there is a query for every column.
+        """
         attention = MultiHeadAttention(
             self.dim,
             self.heads,
@@ -217,11 +233,11 @@ class TransformerLayer(nn.Module):
 
 
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
-    """Layer norm with BERT's epsilon."""
+    """Layer norm with BERT's epsilon, 1e-12, in float32; 1e-6 in other dtypes."""
     return nn.LayerNorm(epsilon=1e-12 if dtype == jnp.float32 else 1e-6, dtype=dtype, name=name)
 
 
 def unit_length(x: jax.Array) -> jax.Array:
-    """`[..., D]` vectors of length 1, float32; a zero vector stays zero."""
+    """Normalise `[..., D]` vectors to length 1, in float32; a zero vector stays zero."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-12))

@@ -1,4 +1,4 @@
-"""Pooling: a history as weighted means of its items, cheap enough to ask at every position.
+"""Pooling: a history as weighted means of its items, cheap enough to compute at every position.
 
 Dimensions: B rows, L positions, Q queries, D width, H heads, K width of a head (D / H).
 """
@@ -16,19 +16,19 @@ from bert4rec_jax.models.layers import RelativePositionBias
 
 
 class Pooling(nn.Module):
-    """Each head's mean of the items that a query sees, weighted by item and by distance:
+    """Per head, the mean of the items visible to a query, weighted by item and by distance:
 
         w_j = softmax_j(x_j . a_h + r_h[distance])        result = W concat_h sum_j w_j V_h x_j
 
-    `a_h` is attention pooling with one learned query per head (Lin et al. 2017), `r_h` learned
-    recency. Nothing depends on the item at the query, so a score for each distance is all that
-    has to be known of it.
+    `a_h` is attention pooling with one learned query per head (Lin et al. 2017), `r_h` is a learned
+    recency weight. The weights do not depend on the item at the query's own position, only on the
+    distance to it.
     """
 
     dim: int
     heads: int
     dropout: float
-    recency: int  # longest row for a weight per distance; 0 for none
+    recency: int  # max. row length for a weight per distance; 0: no such weight
     dtype: Any
     kernel_init: Any
 
@@ -36,7 +36,7 @@ class Pooling(nn.Module):
     def __call__(
         self, context: jax.Array, visible: jax.Array, columns: jax.Array, *, deterministic: bool
     ) -> jax.Array:
-        """`[B, L, D], [B, Q, L]` of queries at `columns [B, Q]` to `[B, Q, D]`."""
+        """`[B, L, D], [B, Q, L] -> [B, Q, D]`, for queries at `columns [B, Q]`."""
 
         def dense(features: Any, name: str) -> nn.DenseGeneral:
             return nn.DenseGeneral(

@@ -1,13 +1,14 @@
-"""RequestTime: what the moment that is asked about says of the answer.
+"""RequestTime: lets scores depend on the time of the request.
 
-Two things, both added to the plain score of an item i at a moment t (in days):
+Two terms are added to the score of an item i at a time t (in days):
 
     trend(t) . e_i                                         what everyone watches at that time
     sum_k a_k cos(w_k (t - s_i)) + b_k sin(w_k (t - s_i))  how old the item is then
 
-where s_i is the day on which training first saw the item, the frequencies w_k are fixed, and a, b
-are read off the history's vector. Cosines of a difference are dot products, so a score stays what
-it is for every model here: a vector of the history times a vector of the item, plus a bias.
+where s_i is the day of the item's first training interaction, the frequencies w_k are fixed, and a
+and b are computed from the history's vector. The cosine of a difference is a dot product, so a
+score has the same form as in every other model: a vector of the history times a vector of the item,
+plus a bias.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ PERIODS = np.geomspace(2, 2048, 21)  # days
 
 
 class RequestTime(nn.Module):
-    """Widens the vectors of histories and items by `2 * len(PERIODS)` columns.
+    """Appends `2 * len(PERIODS)` columns to the vectors of histories and of items.
 
-    The collection `catalog` holds `first_day` `[V]` float32: when training first saw each item, in
-    days; 0 for items that it did not see, whose age counts nothing.
+    The collection `catalog` holds `first_day` `[V]` float32: the day of each item's first training
+    interaction; 0 for items without one, whose score then has no age term.
     """
 
     num_rows: int
@@ -43,7 +44,10 @@ class RequestTime(nn.Module):
         self.age = nn.Dense(2 * len(PERIODS), kernel_init=self.kernel_init)
 
     def histories(self, hidden: jax.Array, days: jax.Array) -> jax.Array:
-        """`[B, S, D]` vectors, asked at `days [B, S]`, to `[B, S, D + 2 * len(PERIODS)]`."""
+        """Widen `[B, S, D]` vectors to `[B, S, D + 2 * len(PERIODS)]`, for requests at `days`.
+
+        `days` is `[B, S]`, the time of each request in days.
+        """
         cosine, sine = _waves(days)
         waves = jnp.concatenate([cosine, sine], axis=-1)
         hidden = hidden + self.trend(nn.gelu(self.trend_hidden(waves)))
@@ -51,13 +55,13 @@ class RequestTime(nn.Module):
         return jnp.concatenate([hidden, a * cosine + b * sine, a * sine - b * cosine], axis=-1)
 
     def items(self, vectors: jax.Array) -> jax.Array:
-        """`[V, D]` vectors to `[V, D + 2 * len(PERIODS)]`."""
+        """Widen `[V, D]` item vectors to `[V, D + 2 * len(PERIODS)]`."""
         first = self.first_day.value
         cosine, sine = (jnp.where(first[:, None] > 0, wave, 0) for wave in _waves(first))
         return jnp.concatenate([vectors, cosine, sine], axis=-1)
 
 
 def _waves(days: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines of every period: `[...]` to twice `[..., len(PERIODS)]`."""
+    """Cosine and sine features for every period: `[...]` to two `[..., len(PERIODS)]` arrays."""
     angles = days[..., None] * jnp.asarray(2 * np.pi / PERIODS, jnp.float32)
     return jnp.cos(angles), jnp.sin(angles)

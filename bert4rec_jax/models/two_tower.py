@@ -1,8 +1,8 @@
-"""TwoTower: a user as one vector, an item as another, and a score as their product.
+"""TwoTower: one vector per user, one per item; their dot product plus the item's bias is the score.
 
-The user tower reads a history from the left, so every position of a training row is a user of its
-own, with the next item as its target. The item tower is the item table: id plus content. Dimensions
-as in `bert4rec`.
+The user tower reads a history causally, so every position of a training row is a training example
+whose target is the next item. The item tower is the item table: id plus content. Dimensions are
+named as in `bert4rec`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from bert4rec_jax.sharding import look_up
 
 
 class TwoTower(nn.Module):
-    """Both towers. Field meanings: `config.ModelConfig`; `content_dim` as in `BERT4Rec`.
+    """Both towers. Fields: `config.ModelConfig`; `content_dim` as in `BERT4Rec`.
 
-    User tower: item vectors, `layers` transformer layers (perhaps none), `Pooling`, a feed-forward
-    layer with a residual connection, and BERT4Rec's output transform. Without layers and without
-    `position_bias` it is a pooled tower, which knows no order. Where `History.users` is given, a
-    projection of it joins the pooled history.
+    User tower: item vectors, `layers` transformer layers (possibly 0), `Pooling`, a feed-forward
+    layer with a residual connection, and BERT4Rec's output transform. Without transformer layers
+    and without `position_bias`, the order of a history has no effect. If `History.users` is given,
+    a linear projection of it is added to the pooled history.
     """
 
     num_rows: int
@@ -81,7 +81,8 @@ class TwoTower(nn.Module):
         ]
         self.pooling = Pooling(self.dim, self.heads, self.attention_dropout, recency, dtype, init)
         self.pooled_norm = layer_norm(dtype, "pooled_norm")
-        # Without a call it has no parameters. What no user of training has stays at zero.
+        # Flax creates no parameters unless this is called. Weights start at zero, so those of
+        # features that no training user has stay zero.
         self.user_features = nn.Dense(
             self.dim, use_bias=False, dtype=dtype, kernel_init=nn.initializers.zeros
         )
@@ -90,7 +91,7 @@ class TwoTower(nn.Module):
         self.head_norm = layer_norm(dtype, "head_norm")
 
     def encode(self, history: History, slots: jax.Array, *, deterministic: bool) -> jax.Array:
-        """`[B, S, D]` float32 user vectors of what is seen from the given slots `[B, S]`."""
+        """`[B, S, D]` float32 user vectors of the histories up to the given slots `[B, S]`."""
         return self(history, slots, deterministic=deterministic)[0]
 
     def item_vectors(self) -> tuple[jax.Array, jax.Array]:
@@ -101,7 +102,7 @@ class TwoTower(nn.Module):
     def __call__(
         self, history: History, slots: jax.Array, *, deterministic: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`encode` and `item_vectors` together: `[B, S, D]`, `[V, D]`, `[V]`."""
+        """Return the results of `encode` and `item_vectors`: `[B, S, D]`, `[V, D]`, `[V]`."""
         vectors, bias = self.item_table(deterministic=deterministic)
         h = look_up(vectors, history.tokens)
         if self.thumbs:

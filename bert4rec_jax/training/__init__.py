@@ -1,1 +1,1 @@
-"""From batches to a trained model: masking, loss, schedule, step, loop, checkpoints."""
+"""Training: masking, losses, schedules, the train step, the training loop and checkpoints."""

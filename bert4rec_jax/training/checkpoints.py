@@ -252,7 +252,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def _rename(self, step: int) -> None:
-        """In the first process, while all wait."""
+        """Rename the folder of a damaged checkpoint in the first process; all processes wait."""
         if jax.process_index() == 0:
             damaged = self._folder / str(step)
             target = damaged.with_name(f"{step}{_CORRUPT}")
@@ -328,9 +328,9 @@ def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.Checkpo
 
 
 def _without_metrics(folder: Path) -> list[int]:
-    """Steps whose metrics are damaged: where there is one, Orbax opens no checkpoint at all.
+    """Steps whose metrics file is damaged; a single one keeps Orbax from opening any checkpoint.
 
-    All processes find the same, as they see the same files.
+    All processes see the same files, so they find the same steps.
     """
     damaged = []
     for file in folder.glob("*/metrics/metrics"):
@@ -339,7 +339,7 @@ def _without_metrics(folder: Path) -> list[int]:
                 json.loads(file.read_text(encoding="utf-8"))
             except ValueError:
                 damaged.append(int(file.parents[1].name))
-    barrier(f"{len(damaged)} damaged metrics")
+    barrier("metrics of checkpoints are read")
     return sorted(damaged)
 
 

@@ -1,18 +1,18 @@
-"""Collectives: what the devices of a compiled step send each other, as counted and as expected.
+"""Collectives: the communication between devices in a compiled step, as counted and as expected.
 
-`collectives` reads them from the program that XLA made. `expected` is the arithmetic: what a step
-has to send if nothing is sent in vain. With a batch of B rows of L positions and S slots over r
-devices, and a table of V rows of width D over m devices, a device takes part in
+`collectives` reads them from the program that XLA compiled. `expected` computes what a step has to
+send at least. With a batch of B rows of L positions and S slots over r devices, and an item table
+of V rows of width D over m devices, a device takes part in
 
-    over the item table (m > 1)          all-reduce  4 D B/r (L + S)   what was looked up; dL/dh
+    over the item table (m > 1)          all-reduce  4 D B/r (L + S)   rows looked up; dL/dh
                                          all-reduce  12 N              maximum, sum, label score
     over the batch (r > 1)               all-reduce  4 (D + 1) V/m     dL/d(vectors, bias)
                                          all-reduce  4 P               dL/d(everything else)
-      where B L < 2 V/m                  all-gather  4 (D + 1) B L     dL/d(what was looked up)
+      where B L < 2 V/m                  all-gather  4 (D + 1) B L     dL/d(rows looked up)
       elsewhere                          all-reduce  4 D V/m
 
-bytes, where N is B S / r rounded up to whole blocks of slots and P the number of parameters that
-are not a row of an item.
+bytes, where N is B S / r rounded up to whole blocks of slots, and P is the number of parameters
+without a row per item.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BITS = re.compile(r"\d+")
 _INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|body|condition|to_apply|branch_computations)=\{?([^,){}]+)")
-_CHAIN = re.compile(r'chain_id="(\d+)"')  # of a collective that runs beside other work, in pieces
+_CHAIN = re.compile(r'chain_id="(\d+)"')  # of an asynchronous collective that is split into pieces
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -41,10 +41,10 @@ class Collective:
     """One collective of a program.
 
     Attributes:
-      kind: of `KINDS`.
-      shapes: the shapes of its results.
-      size: bytes of its results; of a reduce-scatter, of what it reduces.
-      devices: how many take part in a group.
+      kind: one of `KINDS`.
+      shapes: shapes of its results.
+      size: bytes of its results; for a reduce-scatter, bytes of its input.
+      devices: number of devices in a group.
       times: how often a step runs it.
     """
 
@@ -56,7 +56,7 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends per step, in a ring."""
+        """Bytes that a device sends per step with ring algorithms."""
         share = (self.devices - 1) / self.devices
         return (
             self.times
@@ -66,11 +66,11 @@ class Collective:
 
 
 def collectives(program: str, *, trips: int = 1) -> list[Collective]:
-    """Those of a compiled program, `Compiled.as_text()`.
+    """The collectives of a compiled program, `Compiled.as_text()`.
 
     Args:
       program: HLO text.
-      trips: how often loops run of which the program does not say it.
+      trips: assumed trip count of loops whose trip count the program does not state.
     """
     found: dict[str, list[Collective]] = defaultdict(list)
     calls: dict[str, Counter[str]] = defaultdict(Counter)
@@ -107,7 +107,7 @@ def expected(
     dim: int,
     other_parameters: int,
 ) -> dict[str, int]:
-    """Bytes of the collectives that a step over the whole catalog needs, see the module.
+    """Bytes of the collectives that a step with the full softmax needs; see the module docstring.
 
     Args:
       mesh: the devices.
@@ -116,10 +116,10 @@ def expected(
       slots: slots S of a row.
       num_rows: rows V of the item table.
       dim: width D.
-      other_parameters: P, all but the table and its biases.
+      other_parameters: P, number of parameters other than the table and its biases.
 
     Returns:
-      What is sent -> the bytes of its collective on one device.
+      Name of what is sent -> bytes of its collective on one device.
     """
     along_batch, along_items = devices_along(mesh)
     rows, items = batch_size // along_batch, num_rows // along_items
@@ -143,9 +143,9 @@ def _collective(match: re.Match[str], line: str) -> Collective:
         (int(_BITS.findall(dtype)[0]) if _BITS.search(dtype) else 8, _dimensions(text))
         for dtype, text in _SHAPE.findall(match[1])
     ]
-    if match[3] and kind == "collective-permute":  # (what goes in, what comes out, two flags)
+    if match[3] and kind == "collective-permute":  # (input, output, two flags)
         results = results[1:2]
-    elif match[3] and kind != "all-reduce":  # (what goes in, what comes out)
+    elif match[3] and kind != "all-reduce":  # (inputs, outputs)
         results = results[len(results) // 2 :]
     devices = _group(line)
     size = sum(bits // 8 * math.prod(shape) for bits, shape in results)
@@ -158,7 +158,7 @@ def _dimensions(text: str) -> tuple[int, ...]:
 
 
 def _group(line: str) -> int:
-    """How many devices take part, from any of the notations that XLA has for groups."""
+    """Number of devices in a group, from any of XLA's notations for groups."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return listed[1].count(",") + 1
     if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
@@ -172,7 +172,7 @@ def _group(line: str) -> int:
 
 
 def _runs(entry: str, calls: dict[str, Counter[str]]) -> Counter[str]:
-    """How often each computation runs; none calls itself."""
+    """How often each computation runs; computations are never recursive."""
     runs: Counter[str] = Counter({entry: 1})
     todo = [(entry, 1)]
     while todo:

@@ -1,4 +1,4 @@
-"""A train step without data or devices: what a config would compile to, from shapes alone."""
+"""A train step without data or devices: compiles the step of a config from shapes alone."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.training.parts import Sizes, make_parts
 from bert4rec_jax.training.step import Constants, TrainState, TrainStep
 
-_STEPS = 1000  # per epoch and in all: numbers in the program, of no consequence for its shape
+_STEPS = 1000  # per epoch and in total: constants in the program that do not change its shape
 
 
 @dataclass(frozen=True)
 class StepDescription:
-    """The step of `fit`, and the shapes of its arguments.
+    """The train step that `fit` runs, and the shapes of its arguments.
 
     Attributes:
-      step: what would run.
-      state: shapes of its state.
-      batch: shapes of its batch, of all hosts together.
-      constants: shapes of its constants.
+      step: the train step.
+      state: shapes of the train state.
+      batch: shapes of the global batch, over all hosts.
+      constants: shapes of the constants.
       slots: slots S per row.
-      create: draws a state, if the devices are present.
+      create: initialises a state; needs the devices to be present.
     """
 
     step: TrainStep
@@ -40,18 +40,18 @@ class StepDescription:
     create: Callable[[], TrainState]
 
     def compile(self) -> jax.stages.Compiled:
-        """The program for the mesh of the step."""
+        """Compile the step for its mesh."""
         return self.step.compile(self.state, self.batch, self.constants)
 
 
 def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0) -> StepDescription:
-    """The train step of a config.
+    """The train step of a config, without user features; `model.times` is not supported.
 
     Args:
       config: all settings.
       mesh: the devices, which need not be present.
       num_rows: rows V of the item table.
-      content_dim: columns F of content, 0 without.
+      content_dim: content features F per item, 0 without content.
     """
     length, batch_size = config.data.max_length, config.training.batch_size
     parts = make_parts(config, Sizes(num_rows, content_dim), total_steps=_STEPS)

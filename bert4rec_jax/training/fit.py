@@ -1,4 +1,4 @@
-"""Fit: from a config and training histories to a trained model, continuing where it was."""
+"""Fit: trains a model from a config and training histories, or continues an unfinished run."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ from bert4rec_jax.training.loop import Stopping, Validations, train
 from bert4rec_jax.training.parts import Sizes, make_parts
 from bert4rec_jax.training.step import Constants, Metrics, TrainState
 
-_AT_ONCE = 8  # steps in a stride, where starting a small one takes longer than the step
+_AT_ONCE = 8  # steps per dispatch on GPUs and TPUs: launching a small step outlasts computing it
 
 Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What a model is trained on, and what is known beside the histories.
+    """The training histories, with optional item and user features.
 
     Attributes:
-      store: histories.
+      store: the histories.
       thumbs: rating thresholds.
-      content: `[V, F]` what is known of each item beside its id, or None.
-      first_day: `[V]` when each item was first watched, for a model that reads times, or None.
-      users: `[U + 1, G]` what is known of user u in row u + 1, and in row 0 of no user, or None.
+      content: `[V, F]` item features, or None.
+      first_day: `[V]` day of each item's first interaction, for a model that reads times, or None.
+      users: `[U + 1, G]` user features, those of user u in row u + 1; row 0 is for unknown users;
+        or None.
     """
 
     store: SequenceStore
@@ -53,7 +54,7 @@ class TrainingData:
 
     @property
     def sizes(self) -> Sizes:
-        """What parameters depend on."""
+        """The sizes that parameter shapes depend on."""
         return Sizes(
             self.store.catalog.num_rows,
             content_dim=0 if self.content is None else self.content.shape[1],
@@ -66,9 +67,9 @@ class TrainResult:
     """A trained model.
 
     Attributes:
-      params: parameters after `step` updates, the best by validation.
-      step: see above.
-      last_step: updates done in all.
+      params: the best parameters by validation, or the last ones without validation.
+      step: number of updates after which `params` were taken.
+      last_step: total number of updates.
       last_digest: digest of the parameters after the last update.
       resumed_from: the step this run continued from; 0 for a fresh start.
       validations: one dict per validation: `step` and the metrics.
@@ -90,14 +91,14 @@ def catalog_constants(
     *,
     first_day: Features | None = None,
 ) -> dict[str, Any]:
-    """The model's collection `catalog`, laid out over the mesh; empty if it needs none.
+    """The model's variable collection `catalog`, sharded over the mesh; empty if not needed.
 
     Args:
       mesh: the devices.
-      content: `[V, F]` features of each item, or None.
-      trained: `[V]`, the items with a training event.
-      offset: added to the bias of the others.
-      first_day: `[V]`, when each item was first watched, for a model that reads times.
+      content: `[V, F]` item features, or None.
+      trained: `[V]` bool, the items the model is trained on.
+      offset: added to the bias of all other items.
+      first_day: `[V]` day of each item's first interaction, for a model that reads times, or None.
     """
     constants: dict[str, Any] = {}
     if content is not None:
@@ -113,7 +114,7 @@ def catalog_constants(
 
 
 def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:
-    """The order of training histories: each user's rows up to `stop`."""
+    """Plan the training batches from each user's rows `offsets[u]:stop[u]`."""
     return Plan(
         starts=np.asarray(store.offsets[:-1]),
         stops=stop,
@@ -127,10 +128,11 @@ def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64])
 
 
 def trained_items(plan: Plan, store: SequenceStore) -> npt.NDArray[np.bool_]:
-    """`[V]`: the items that some epoch reads or asks for.
+    """`[V]` bool: the items that occur in the training rows of some epoch.
 
-    An item that lies before the last L of all histories it occurs in, where no more is read, is
-    none of them: as a negative in every step its score would only sink.
+    With `data.window` recent, only the last L interactions of a history are read. Items that occur
+    only before them are false here: they would be negatives in every step and never targets, so
+    training would only push their scores down.
     """
     starts, stops = plan.reached()
     edges = np.zeros(store.num_interactions + 1, np.int32)
@@ -144,10 +146,11 @@ def trained_items(plan: Plan, store: SequenceStore) -> npt.NDArray[np.bool_]:
 def target_share(
     config: Config, plan: Plan, store: SequenceStore, thumbs: tuple[float, float]
 ) -> npt.NDArray[np.float32]:
-    """`[V]`: how often each item is a target of training, as a share of all targets.
+    """`[V]`: how often each item is a training target, as a share of all targets.
 
-    Expected over the masks of the first epoch, for items with a weight in the loss; of one that is
-    not asked for, as if it were once.
+    This is the expectation over the masks of the first epoch (approximate where masking weights
+    differ). Targets with a loss weight of 0 do not count. An item that is never a target gets the
+    smallest nonzero expectation of any single interaction.
     """
     masking, spans = config.masking, plan.epoch(0).spans
     lengths = np.repeat(spans.lengths, spans.lengths)
@@ -182,23 +185,24 @@ def fit(
     steps: int | None = None,
     initial: Callable[[TrainState], TrainState] | None = None,
 ) -> TrainResult:
-    """Train on each user's rows up to `stop`; continue if `folder` holds an unfinished run.
+    """Train on each user's rows `offsets[u]:stop[u]`; continue an unfinished run in `folder`.
 
     Args:
       config: all settings.
-      data: what it is trained on.
+      data: the training data.
       mesh: the devices.
-      stop: `[U]` where each user's training rows end.
+      stop: `[U]` end of each user's training rows.
       folder: gets `checkpoints/`, `log.jsonl` and TensorBoard events.
       console: shows progress.
-      title: what is being trained.
-      validate: from parameters to metrics; None trains for `steps` without validation.
-      steps: updates to do; None for `config.training.epochs` epochs.
-      initial: from a new state to the one to begin with, where nothing is to be continued.
+      title: name of the run on the progress bar.
+      validate: maps parameters to validation metrics; None trains without validation.
+      steps: number of updates; None for `config.training.epochs` epochs.
+      initial: maps a freshly initialised state to the one to start from, for example that of an
+        earlier run; not called when a run is continued.
 
     Raises:
       UserError: see `loop.train` and `Checkpoints.restore_latest`.
-      Interrupted: asked to stop; the state is saved.
+      Interrupted: the process received a signal to stop; the state is saved.
     """
     training, store, users = config.training, data.store, data.users
     plan = make_plan(config, store, stop)
@@ -289,7 +293,7 @@ def fit(
 
 
 def make_record(config: Config, data: TrainingData) -> RunRecord:
-    """What a checkpoint of this run says of itself."""
+    """The record that the checkpoints of this run store; no validations yet."""
     return RunRecord(
         to_json(config),
         data.store.catalog.fingerprint,
@@ -313,12 +317,12 @@ def load_best(
     folder: Path,
     warn: Callable[[str], None],
 ) -> Checkpoint:
-    """The best checkpoint of a run, finished or not; where nothing was validated, the newest.
+    """Load the best checkpoint of a run, finished or not; the newest if none was validated.
 
     Raises:
-      UserError: the folder holds no checkpoint that can be read and fits this config and data.
+      UserError: the folder has no checkpoint that can be read and fits this config and data.
     """
-    parts = make_parts(config, data.sizes, total_steps=1)  # the schedule holds no state
+    parts = make_parts(config, data.sizes, total_steps=1)  # the schedule has no state
     abstract = jax.eval_shape(parts.new_state)
     record = make_record(config, data)
     checkpoints = open_checkpoints(config, folder, keep=None, warn=warn)
@@ -334,7 +338,7 @@ def load_best(
 def open_checkpoints(
     config: Config, folder: Path, *, keep: int | None, warn: Callable[[str], None]
 ) -> Checkpoints:
-    """The checkpoints of a run in its folder, to train (`keep`) or to read; see `Checkpoints`."""
+    """Open the checkpoints in a run's folder; None as `keep` is read-only; see `Checkpoints`."""
     return Checkpoints(
         folder / "checkpoints",
         metric=config.training.metric,
@@ -344,7 +348,7 @@ def open_checkpoints(
 
 
 def digest(params: Any) -> str:
-    """SHA-256 over names, shapes and bytes of all parameters: equal digests, equal parameters."""
+    """SHA-256 over all parameters (name, shape, dtype, bytes): equal digests, equal parameters."""
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.ascontiguousarray(to_host(leaf))
@@ -360,7 +364,7 @@ def _best(
     record: RunRecord,
     last: TrainState,
 ) -> Checkpoint:
-    """The best validated checkpoint that can be read; without validations the last state."""
+    """The best validated checkpoint that can be read; the state `last` if there is none."""
     for step in checkpoints.best_steps(record.validations):
         try:
             return checkpoints.restore(step, abstract, mesh, record)

@@ -1,4 +1,4 @@
-"""Growth: the state of an earlier run as the first state of one whose catalog has grown."""
+"""Growth: starts a run on a grown catalog from the train state of an earlier run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bert4rec_jax.training.step import TrainState
 def earlier_tokens(
     catalog: Catalog, earlier: Catalog, trained: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
-    """`[V]`: the token that an item had in an earlier run, or -1 if it was not trained on there.
+    """`[V]`: each item's token in an earlier run, or -1 if that run was not trained on the item.
 
-    Items are known by their external ids; PAD and MASK stay what they are.
+    Items are matched by their external ids. PAD and MASK keep their tokens.
 
     Args:
-      catalog: the items now.
-      earlier: the items then.
-      trained: `[earlier V]`, the items that the earlier run was trained on.
+      catalog: the catalog of the new run.
+      earlier: the catalog of the earlier run.
+      trained: `[V of the earlier run]` bool, the items that the earlier run was trained on.
     """
     then = {item_id: FIRST_ITEM + i for i, item_id in enumerate(earlier.item_ids)}
     tokens = np.full(catalog.num_rows, -1, np.int64)
@@ -41,16 +41,17 @@ def earlier_tokens(
 def grown_state(
     mesh: Mesh, fresh: TrainState, earlier: TrainState, tokens: npt.NDArray[np.int64]
 ) -> TrainState:
-    """A first state that knows what an earlier run learnt.
+    """The initial state of a run that continues from what an earlier run learned.
 
-    Items that it knew keep their rows, biases and Adam's moments of them. New ones begin as the
-    pair `unknown`, so with what their content says, or without content as freshly drawn; their
-    moments are 0. All else is as it was, but for the step and the schedule, which begin anew.
+    Items that the earlier run was trained on keep their embeddings, biases and Adam moments. All
+    other items start as the pair `unknown`, so that their vectors come from their content; without
+    content they start freshly initialised. Their moments are 0. Everything else is copied, except
+    for the step and the schedule, which restart from 0.
 
     Args:
-      mesh: where the state lies.
-      fresh: a new state for the grown catalog.
-      earlier: the best state of the earlier run, of the same model and optimizer.
+      mesh: the devices to place the state on.
+      fresh: a freshly initialised state for the grown catalog.
+      earlier: the best state of the earlier run, with the same model and optimizer.
       tokens: `[V]`, see `earlier_tokens`.
     """
     known = tokens >= 0

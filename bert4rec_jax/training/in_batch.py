@@ -1,16 +1,16 @@
-"""Softmax over targets of the same batch, corrected for how often each item is a target.
+"""Sampled softmax over targets of the same batch, with logQ correction.
 
     loss_s = -log( e^z(s, y_s) / (e^z(s, y_s) + sum_c e^z(s, c)) )
     z(s, i) = h_s . v_i + b_i - log E_i
 
-The negatives c are targets of other histories, drawn as often as they are targets, so a popular
-item would be pushed down for being popular. Subtracting the logarithm of `E_i`, how often item i is
-expected among the negatives, fixes that (Yi et al., "Sampling-Bias-Corrected Neural Modeling for
-Large Corpus Item Recommendations", RecSys 2019; the logQ correction). Negatives may be joined by
-items drawn uniformly from the catalog, which the correction then counts in (Yang et al., "Mixed
-Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020). An item of
-the history at hand, its target included, is no negative of it: an accidental hit. Where items can
-be chosen again, only the target is one.
+The negatives c are targets of other histories in the batch. Popular items are targets more often,
+so without a correction they would be pushed down for being popular. Subtracting log E_i, where E_i
+is the expected number of times that item i is among the negatives, corrects this (logQ correction;
+Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys
+2019). Additional negatives may be drawn uniformly from the catalog; E_i includes them (Yang et al.,
+"Mixed Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020).
+Negatives that occur in a slot's own history, the target included, are accidental hits and are left
+out for that slot. If items can be chosen again (`data.repeats`), only the target is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_LARGEST = 1 << 26  # logits that exist at once: 256 MiB
+_LARGEST = 1 << 26  # most logits in memory at once: 256 MiB
 _NONE = -1e30
 
 
@@ -31,10 +31,10 @@ class InBatch:
     """How negatives are drawn.
 
     Attributes:
-      negatives: the most targets of the batch that are negatives, shared by all slots.
-      uniform: items of the catalog that join them.
-      max_segments: histories that a row of the batch can hold.
-      own: whether other items of the history at hand are negatives too.
+      negatives: maximum number of targets of the batch used as negatives, shared by all slots.
+      uniform: number of additional negatives drawn uniformly from the catalog.
+      max_segments: maximum number of histories in a row of the batch.
+      own: whether the other items of a slot's own history may be its negatives.
     """
 
     negatives: int
@@ -48,11 +48,11 @@ class Asked(NamedTuple):
 
     Attributes:
       hidden: `[B, S, D]` float32, one vector per slot.
-      labels: `[B, S]` the items to name.
-      weights: `[B, S]` float32, 0 at slots that are not in use.
-      segments: `[B, S]` the number of each slot's history within its row, from 1.
-      tokens: `[B, L]` all items of the row.
-      token_segments: `[B, L]` the history of each, 0 on padding.
+      labels: `[B, S]` target items.
+      weights: `[B, S]` float32 loss weights, 0 at unused slots.
+      segments: `[B, S]` number of each slot's history within its row, from 1.
+      tokens: `[B, L]` all items of the rows.
+      token_segments: `[B, L]` number of each item's history within its row, 0 on padding.
     """
 
     hidden: jax.Array
@@ -72,16 +72,16 @@ def in_batch_cross_entropy(
     drawable: jax.Array,
     how: InBatch,
 ) -> jax.Array:
-    """The weighted mean of `loss_s`; 0 when every weight is 0.
+    """The weighted mean of `loss_s` over all slots; 0 if every weight is 0.
 
     Args:
-      key: draws the negatives.
+      key: random key for drawing the negatives.
       asked: the slots.
       vectors: `[V, D]` float32 item vectors.
       bias: `[V]` float32.
       target_share: `[V]` float32, Q: how often each item is a target, as a share of all targets.
       drawable: `[V]` bool, the items that uniform negatives are drawn from.
-      how: see there.
+      how: how negatives are drawn.
 
     Returns:
       A float32 scalar, differentiable in `asked.hidden`, `vectors` and `bias`.
@@ -132,7 +132,11 @@ def in_batch_cross_entropy(
 
 
 def _targets(key: jax.Array, asked: Asked, most: int) -> tuple[jax.Array, jax.Array]:
-    """Tokens of at most `most` slots in use, drawn without replacement, and which are in use."""
+    """Draw the labels of at most `most` used slots without replacement.
+
+    Returns:
+      `[C]` tokens, and `[C]` bool: false where there were fewer used slots than that.
+    """
     in_use = (asked.weights > 0).reshape(-1)
     lots = jnp.where(in_use, jax.random.uniform(key, in_use.shape), -1.0)
     drawn, chosen = jax.lax.top_k(lots, min(most, len(lots)))
@@ -140,14 +144,14 @@ def _targets(key: jax.Array, asked: Asked, most: int) -> tuple[jax.Array, jax.Ar
 
 
 def _uniformly(key: jax.Array, drawable: jax.Array, count: int) -> jax.Array:
-    """`count` tokens drawn with replacement from those for which `drawable` is true."""
+    """Draw `count` tokens with replacement from those where `drawable` is true."""
     through = jnp.cumsum(drawable)
     place = jax.random.randint(key, (count,), 1, through[-1] + 1)
     return jnp.searchsorted(through, place)
 
 
 def _held(asked: Asked, candidates: jax.Array, max_segments: int) -> jax.Array:
-    """`[B, G, C]` bool: the candidates that each of a row's G histories holds."""
+    """`[B, G, C]` bool: which candidates occur in each of the G histories of a row."""
     same = asked.tokens[:, :, None] == candidates
     number = jnp.arange(1, max_segments + 1)
     inside = asked.token_segments[:, :, None] == number

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the training loop answers between two steps."""
+"""Turns Ctrl-C and SIGTERM into a request to stop that the training loop checks between steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop, has saved its state, and can be continued."""
+    """Training received a signal to stop and has saved its state; it can be continued."""
 
     def __init__(self, step: int, number: int) -> None:
         super().__init__(
@@ -23,9 +23,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """While entered, remembers SIGINT and SIGTERM; a second Ctrl-C interrupts at once.
+    """Context manager that records SIGINT and SIGTERM; after a first signal, Ctrl-C stops at once.
 
-    Outside of a process's main thread, which alone may handle signals, there are none to remember.
+    Only the main thread of a process can handle signals; in other threads nothing is recorded.
     """
 
     def __init__(self) -> None:
@@ -54,9 +54,10 @@ class Interruption:
         self._received = number
 
     def requested(self, step: int) -> int:
-        """The signal's number, or 0. All processes get the same answer at the same step.
+        """The number of the signal received, or 0; the same in all processes at the same step.
 
-        With several processes they agree every 16 steps: asking at each would slow training down.
+        Several processes exchange it only every 16 steps, because doing so at every step would slow
+        training down.
         """
         if jax.process_count() == 1:
             return self._received

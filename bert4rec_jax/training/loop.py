@@ -1,10 +1,10 @@
-"""The training loop. Its order is a contract: evaluate, save, take a batch, step, log the last.
+"""The training loop, in a fixed order: validate, save, fetch a batch, step, log the previous step.
 
-A small step takes a GPU less time than the host needs to start it, so several steps may be one
-stride: the devices get their batches stacked and go through them alone.
+Because of this order, a checkpoint holds the validations up to its step, and a run that continues
+from it does exactly what the uninterrupted run did next.
 
-So a checkpoint holds the validations up to its step, and a run that continues from it does exactly
-what the uninterrupted run did next.
+A GPU computes a small step faster than the host can launch it. So several steps can form a stride:
+the devices get their batches stacked and run all of them in one dispatch.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ Validations = list[dict[str, float]]
 
 
 class Reporter(Protocol):
-    """Told of what happens, to show and to write it."""
+    """Receives the events of a training, to display and record them."""
 
     def stepped(self, step: int, metrics: Metrics) -> None:
-        """Update `step` was done; metrics are host values."""
+        """Called after update `step`; metrics are host values."""
         ...
 
     def validated(self, step: int, metrics: dict[str, float], *, better: bool) -> None:
-        """The state after `step` updates was validated."""
+        """Called after a validation at `step`; `better` tells whether it is the best so far."""
         ...
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """When to validate, and when to stop.
+    """When to validate, to save and to stop.
 
     Attributes:
       total_steps: steps of the whole run.
-      evaluate_every: steps between validations; 0 for none.
+      evaluate_every: steps between validations; 0 for no validation.
       save_every: steps between checkpoints.
-      metric: name of the validation metric that is followed.
+      metric: name of the validation metric used for early stopping.
       patience: validations without a better value before training stops.
-      at_once: steps handed to the devices together, where nothing is due between them.
+      at_once: steps per stride, if no validation or checkpoint is due between them.
     """
 
     total_steps: int
@@ -65,9 +65,9 @@ class Stopping:
         return step % self.evaluate_every == 0 or step == self.total_steps
 
     def stride(self, step: int) -> int:
-        """How many steps are done together from `step` on; it depends on nothing else.
+        """Number of steps in the stride that starts at `step`, a function of `step` alone.
 
-        So a run that goes on from a checkpoint takes the same strides as one that never stopped.
+        So a run that continues from a checkpoint takes the same strides as an uninterrupted one.
         """
         end = step + self.at_once
         rhythms = [every for every in (self.evaluate_every, self.save_every) if every]
@@ -83,7 +83,7 @@ class Stopping:
         return np.array(found, np.int64).reshape(-1, 2)
 
     def ends(self, step: int, validations: Validations) -> bool:
-        """Whether training is over after `step` updates."""
+        """Whether training ends after `step` updates: all are done, or patience has run out."""
         if step >= self.total_steps:
             return True
         values = [v[self.metric] for v in validations]
@@ -106,20 +106,21 @@ def train(
 
     Args:
       state: the state after `step` updates.
-      step: where the run is.
-      train_step: the updates of a stride; of several, metrics come stacked.
-      batches: from strides to their batches on the devices, those of several steps stacked.
-      validate: from parameters to validation metrics.
+      step: number of updates done so far.
+      train_step: runs one stride; if it has several steps, their metrics are stacked.
+      batches: maps strides to batches on the devices; those of a stride with several steps are
+        stacked.
+      validate: maps parameters to validation metrics.
       checkpoints: where states are saved.
       record: the run's record, with the validations so far.
-      stopping: when to validate and to stop.
-      reporter: told of steps and validations.
+      stopping: when to validate, to save and to stop.
+      reporter: notified of steps and validations.
 
     Returns:
       The state after the last update and the record with all validations.
 
     Raises:
-      Interrupted: asked to stop; the state is saved.
+      Interrupted: the process received a signal to stop; the state is saved.
       UserError: the loss or the gradient is not finite, or a checkpoint could not be written.
     """
     source = batches(stopping.strides(step))
@@ -130,7 +131,7 @@ def train(
             validates = stopping.validates(step) and not _validated(record, step)
             saves = step > 0 and (validates or signal != 0 or step % stopping.save_every == 0)
             if saves:
-                _log(last, checkpoints, reporter)  # nothing broken is validated or saved
+                _log(last, checkpoints, reporter)  # check the loss before validating or saving
                 last = None
             if validates and not signal:
                 metrics = validate(state.params)
@@ -160,7 +161,7 @@ def train(
 
 
 def _log(last: tuple[range, Metrics] | None, checkpoints: Checkpoints, reporter: Reporter) -> None:
-    """Fetch the metrics of a stride, refuse what is not finite, and report."""
+    """Fetch the metrics of a stride, check that they are finite, and report them."""
     if last is None:
         return
     steps, metrics = last[0], jax.device_get(last[1])

@@ -1,20 +1,21 @@
-"""Softmax cross-entropy over the whole catalog, exact, at the masked slots only.
+"""Exact softmax cross-entropy over the whole catalog, at the masked slots only.
 
     loss = - sum_s w_s log softmax(h_s . e + b)[label_s] / sum_s w_s
 
-Neither dead slots nor `[slots, V]` scores cost anything: slots in use are moved to the front and
-worked through in blocks, as many as there are, and the catalog in chunks, which may lie over
-several devices. The gradient is written by hand. Where the catalog is one chunk, the scores of a
-block give its softmax and its gradients at once. Otherwise there are two passes over the catalog,
-one for the normalisers and one for the gradients; in each a chunk of the table is read once, all
-blocks meet it, and its gradient is written once.
+Unused slots cost almost nothing, and the `[slots, V]` scores of a large catalog never exist. Used
+slots are moved to the front and processed in blocks; only blocks with used slots are computed. The
+catalog is processed in chunks and may be sharded over several devices. The gradient is written by
+hand. If the catalog is a single chunk, the scores of a block give both its softmax and its
+gradients. Otherwise there are two passes over the catalog, one for the normalisers and one for the
+gradients. In each pass a chunk of the item table is read once, combined with all blocks, and its
+gradient written once.
 
-A GPU has to wait for each loop whose length depends on data, and has room for more scores:
-there the slots are one block, dead ones among them (`blocks`).
+A GPU has to synchronise with the host in every loop whose length depends on data, and has memory
+for more scores. There all slots, used or not, form a single block (`blocks`).
 
-Labels are looked up, not looked for among the scores, and what each slot weighs is multiplied into
-the vectors of slots: of the large arrays, a block's scores, no more is read and written than a
-product, a maximum, an exponential and two products need.
+The scores of a block are the only large array, so few operations read or write it: a product, a
+maximum, an exponential, and two products for the gradients. Label scores are computed separately,
+not picked from that array, and slot weights are multiplied into the slots' vectors, not into it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from bert4rec_jax.sharding import (
     sum_over_rows,
 )
 
-BLOCKS = 8  # so that few dead slots are in the last block in use
-_SMALLEST_BLOCK = 128  # slots: enough for efficient products
+BLOCKS = 8  # enough that the last used block has few unused slots
+_SMALLEST_BLOCK = 128  # slots; enough for efficient matrix products
 _OUT_OF_SOFTMAX = -1e30
 
 
@@ -45,12 +46,12 @@ Number = jax.Array | int
 
 
 class Histories(NamedTuple):
-    """The histories that slots are of, where the other items of a history are no alternatives.
+    """The histories of the slots, to exclude a history's other items from its slots' softmax.
 
     Attributes:
-      tokens: `[B, L]` int, all items of the rows, at masked positions too.
-      segments: `[B, L]` int, the number of each item's history in its row, from 1; 0 on padding.
-      of_slots: `[B * S]` int, the number of each slot's history in its row.
+      tokens: `[B, L]` int, all items of the rows, before masking.
+      segments: `[B, L]` int, number of each item's history within its row, from 1; 0 on padding.
+      of_slots: `[B * S]` int, number of each slot's history within its row.
     """
 
     tokens: jax.Array
@@ -71,21 +72,21 @@ def cross_entropy(
     max_segments: int = 1,
     blocks: int = BLOCKS,
 ) -> jax.Array:
-    """The weighted mean of `-log p(label)`; 0 when every weight is 0.
+    """The weighted mean of `-log p(label)` over all slots; 0 if every weight is 0.
 
     Args:
       hidden: `[N, D]` float32, one vector per slot.
       vectors: `[V, D]` float32 item vectors.
       bias: `[V]` float32.
-      labels: `[N]` int, rows of `vectors`.
-      weights: `[N]` float32, 0 at slots that are not in use.
-      in_softmax: `[V]` bool, false for PAD, MASK, padded rows and items without a training event.
-      histories: those of the slots, whose items are out of the softmax but for the label, which
-        has to be one of them; None leaves them in.
-      chunk: the most items worked on at once, per device.
-      max_segments: histories that a row can hold.
-      blocks: into how many the slots of a device are cut; of several, only those in use are worked
-        through.
+      labels: `[N]` int target items, rows of `vectors`.
+      weights: `[N]` float32 loss weights, 0 at unused slots.
+      in_softmax: `[V]` bool, false for PAD, MASK, padded rows and items that are not trained on.
+      histories: the histories of the slots. Their items are left out of the softmax, except for the
+        label, which must be one of them. None keeps all items.
+      chunk: maximum number of items scored at once, per device.
+      max_segments: maximum number of histories in a row.
+      blocks: number of blocks that a device's slots are split into; with several blocks, only those
+        with used slots are computed.
 
     Returns:
       A float32 scalar, differentiable in `hidden`, `vectors` and `bias`.
@@ -112,7 +113,7 @@ def cross_entropy(
 
 
 class _Slots(NamedTuple):
-    """A device's slots, those in use first, or a block of them."""
+    """A device's slots, or a block of them."""
 
     hidden: jax.Array
     labels: jax.Array
@@ -121,23 +122,23 @@ class _Slots(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """How long a block of slots is, and how many are in use: 1 where all slots are one block."""
+    """Slots per block, and number of blocks with used slots (int 1 for a single block)."""
 
     size: int
     in_use: Number
 
 
 class _Items(NamedTuple):
-    """A device's part of the catalog, or a chunk of it."""
+    """A device's shard of the catalog, or a chunk of it."""
 
     vectors: jax.Array
-    bias: jax.Array  # far below all others where an item is out of the softmax
-    first: Number  # the token of the first one
-    held: jax.Array | None = None  # `[H, C]` bool, by which of the device's histories
+    bias: jax.Array  # _OUT_OF_SOFTMAX for items that are not in the softmax
+    first: Number  # token of the first item
+    held: jax.Array | None = None  # `[H, C]` bool: whether history h holds item c
 
 
 class _Held(NamedTuple):
-    """Which history holds which item, pair by pair, and how many histories there are."""
+    """Pairs of a history and an item that it holds, and the number of histories."""
 
     histories: jax.Array
     tokens: jax.Array
@@ -145,22 +146,22 @@ class _Held(NamedTuple):
 
 
 class _Labels(NamedTuple):
-    """What the labels of a device's slots, or of a block of them, are to it."""
+    """The labels of a device's slots, or of a block, looked up in its shard of the catalog."""
 
-    rows: jax.Array  # `[n]` in this device's part of the catalog, and beyond it where they are not
-    vectors: jax.Array  # `[n, D]`, 0 where they are not
-    scores: jax.Array  # `[n]`, wherever they are
+    rows: jax.Array  # `[n]` row in this shard; one past its end for labels of other shards
+    vectors: jax.Array  # `[n, D]`, 0 for labels of other shards
+    scores: jax.Array  # `[n]`, summed over shards, so valid for all labels
 
 
 class _Softmax(NamedTuple):
-    """The largest score and the sum of exponentials over it: of a block or of all slots, `[n]`."""
+    """Running softmax of slots: maximum score, and sum of `exp(score - maximum)`; `[n]` each."""
 
     highest: jax.Array
     total: jax.Array
 
 
 class _Gradients(NamedTuple):
-    """With respect to the slots, those in use first, and to the device's part of the catalog."""
+    """Gradients with respect to the slots (ordered as `_Slots`) and this shard of the catalog."""
 
     hidden: jax.Array
     vectors: jax.Array
@@ -227,7 +228,7 @@ def _in_one_pass(
     of_labels: _Labels,
     total: jax.Array,
 ) -> tuple[_Softmax, _Gradients]:
-    """The softmax and the gradients but for the labels; scores are computed once."""
+    """Softmax and gradients, without the labels' own terms; scores are computed only once."""
     items = _marked(items, held)
 
     def of_block(number: Number, carry: tuple[_Softmax, _Gradients]) -> tuple[_Softmax, _Gradients]:
@@ -255,7 +256,7 @@ def _in_two_passes(
     *,
     chunk: int,
 ) -> tuple[_Softmax, _Gradients]:
-    """The same, whatever the size of the catalog."""
+    """As `_in_one_pass`, for a catalog of several chunks; scores are computed twice."""
     found = _overall(_softmax(slots, cut, items, held, chunk), of_labels, held)
 
     def of_chunk(index: jax.Array, gradients: _Gradients) -> _Gradients:
@@ -275,7 +276,7 @@ def _in_two_passes(
 
 
 def _softmax(slots: _Slots, cut: _Cut, items: _Items, held: _Held | None, chunk: int) -> _Softmax:
-    """The softmax of all slots over this device's part of the catalog, chunk by chunk."""
+    """The softmax of all slots over this device's shard of the catalog, chunk by chunk."""
 
     def of_chunk(index: jax.Array, known: _Softmax) -> _Softmax:
         part = _chunk(items, held, index, chunk)
@@ -305,7 +306,7 @@ def _put(known: _Softmax, block: _Softmax, start: Number) -> _Softmax:
 
 
 def _overall(local: _Softmax, of_labels: _Labels, held: _Held | None) -> _Softmax:
-    """The softmax over all devices; where own items were left out, with the label again."""
+    """Combine the softmax over all shards; if a history's items were left out, add the label."""
     highest = local.highest if held is None else jnp.maximum(local.highest, of_labels.scores)
     highest = max_over_items(highest)
     total = sum_over_items(local.total * jnp.exp(local.highest - highest))
@@ -320,12 +321,12 @@ def _losses(found: _Softmax, of_labels: _Labels) -> jax.Array:
 
 
 def _weighted(weights: jax.Array, losses: jax.Array) -> jax.Array:
-    """The weighted sum; where the weight is 0, the loss may not even be finite."""
+    """The weighted sum; losses with weight 0 are ignored because they may not be finite."""
     return jnp.where(weights == 0, 0, weights * losses).sum()
 
 
 def _scores(block: _Slots, items: _Items) -> jax.Array:
-    """Scores of a chunk, `[n, C]`; where a history's items are no alternatives, they are out."""
+    """Scores of a chunk, `[n, C]`; with `items.held`, a history's items get _OUT_OF_SOFTMAX."""
     scores = block.hidden @ items.vectors.T + items.bias
     if items.held is None:
         return scores
@@ -333,7 +334,7 @@ def _scores(block: _Slots, items: _Items) -> jax.Array:
 
 
 def _look_up(slots: _Slots, items: _Items) -> _Labels:
-    """The labels of slots in this device's part of the catalog."""
+    """Look up the labels of slots in this device's shard of the catalog."""
     rows, beyond = slots.labels - items.first, len(items.bias)
     rows = jnp.where((rows >= 0) & (rows < beyond), rows, beyond)
     vectors = items.vectors.at[rows].get(mode="fill", fill_value=0)
@@ -354,8 +355,11 @@ def _added(
     first_slot: Number,
     first_item: Number,
 ) -> _Gradients:
-    """Gradients with those of a block and a chunk, which begin there, whose scores have the
-    gradients `above * share`: `[n, C]` times `[n]`."""
+    """Add the gradients of one block and one chunk.
+
+    The gradient of their scores is `above * share`, `[n, C]` times `[n]`. The block starts at slot
+    `first_slot`, the chunk at row `first_item` of this shard.
+    """
 
     def add(x: jax.Array, more: jax.Array, start: Number) -> jax.Array:
         more += jax.lax.dynamic_slice_in_dim(x, start, len(more))
@@ -376,7 +380,10 @@ def _without_labels(
     held: _Held | None,
     total: jax.Array,
 ) -> _Gradients:
-    """Gradients with what the labels' own scores add: `-weight`, and `p` where it was left out."""
+    """Add the label terms of the gradients: `-weight` per label score, or `(p - 1) * weight`.
+
+    The second form applies if own items were left out of the softmax, labels among them.
+    """
     share = -slots.weights / total
     if held is not None:
         share *= 1 - jnp.exp(of_labels.scores - found.highest) / found.total
@@ -389,9 +396,9 @@ def _without_labels(
 
 
 def _in_use_first(slots: _Slots, blocks: int) -> tuple[_Slots, jax.Array, _Cut]:
-    """Slots in use moved to the front and padded to whole blocks, their order, and their blocks.
+    """Move used slots to the front and pad to whole blocks; return slots, order and block sizes.
 
-    Where all are one block, they stay as they are.
+    A single block is left unchanged.
     """
     count = len(slots.labels)
     if blocks == 1:
@@ -409,13 +416,13 @@ def _block_size(slots: int, blocks: int) -> int:
 
 
 def padded_slots(slots: int, blocks: int = BLOCKS) -> int:
-    """A device's number of slots, in whole blocks."""
+    """A device's number of slots, rounded up to whole blocks."""
     size = _block_size(slots, blocks)
     return -(-slots // size) * size
 
 
 def _over_blocks(cut: _Cut, body: Callable[[Any, Arrays], Arrays], start: Arrays) -> Arrays:
-    """`body(number, carry)` for every block in use."""
+    """Run `body(number, carry)` for every block with used slots."""
     if isinstance(cut.in_use, int):
         return body(0, start)
     return jax.lax.fori_loop(0, cut.in_use, body, start)
@@ -435,7 +442,7 @@ def _local_items(vectors: jax.Array, bias: jax.Array, in_softmax: jax.Array) -> 
 def _held(
     histories: Histories | None, slots: int, max_segments: int
 ) -> tuple[jax.Array, _Held | None]:
-    """The history of each of a device's slots, `[n]`, and what its histories hold."""
+    """The index of each slot's history, `[n]`, and the items that a device's histories hold."""
     if histories is None:
         return jnp.zeros(slots, jnp.int32), None
     rows = len(histories.tokens)
@@ -449,7 +456,7 @@ def _held(
 
 
 def _marked(items: _Items, held: _Held | None) -> _Items:
-    """Items with the histories that hold them."""
+    """Items with the mask `held`: which history holds which of them."""
     if held is None:
         return items
     size = len(items.bias)
@@ -460,10 +467,10 @@ def _marked(items: _Items, held: _Held | None) -> _Items:
 
 
 def _chunk(items: _Items, held: _Held | None, index: jax.Array, chunk: int) -> _Items:
-    """A chunk.
+    """Chunk number `index` of a device's items.
 
-    All are equally long, so the last one may begin with rows of the one before it. These are out of
-    its softmax, so they get no gradient a second time.
+    All chunks have the same size, so the last one may start with rows of the chunk before it. These
+    rows are left out of its softmax, so that they do not count twice.
     """
     rows = len(items.bias)
     size = -(-rows // number_of_chunks(rows, chunk))
@@ -477,11 +484,11 @@ def _chunk(items: _Items, held: _Held | None, index: jax.Array, chunk: int) -> _
 
 
 def _total(weights: jax.Array) -> jax.Array:
-    """The sum of weights over all devices, or 1 where there are none."""
+    """The sum of weights over all devices, or 1 if it is 0."""
     total = sum_over_rows(weights.sum())
     return jnp.where(total > 0, total, 1.0)
 
 
 def number_of_chunks(items: int, chunk: int) -> int:
-    """The fewest chunks of at most `chunk` items."""
+    """The smallest number of chunks of at most `chunk` items."""
     return -(-items // chunk)

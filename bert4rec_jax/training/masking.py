@@ -1,19 +1,19 @@
-"""Masking: what a model has to predict of each history.
+"""Masking: which items of each history a model has to predict.
 
-**Masked items** (BERT4Rec). Per history of n items `clip(round(rate * n), 1, n - 1)` are masked,
-drawn without replacement with probabilities that follow the weights of their thumbs (Gumbel top-k
-on log weights; Kool et al. 2019). A share of the histories masks its last item only, as serving
-does. Example, rate .4, a history of five with the draws falling on its second and fifth item:
+**Masked items** (BERT4Rec). In a history of n items, `clip(round(rate * n), 1, n - 1)` are masked.
+They are drawn without replacement, weighted by their thumbs (Gumbel top-k on log weights; Kool et
+al. 2019). In a share of the histories only the last item is masked, as at serving time. Example
+with rate 0.4 and five items, of which the second and the fifth are drawn:
 
     tokens   11 12 13 14 15   ->   11  M 13 14  M      slots 1 4, labels 12 15
 
-**Next items** (causal, as SASRec). Nothing is masked, a position sees itself and what is before it,
-and every item but the newest has to name its successor:
+**Next items** (causal, as SASRec). Nothing is masked, each position attends only to itself and
+earlier positions, and every position but the last predicts the next item:
 
     tokens   11 12 13 14 15   ->   11 12 13 14 15      slots 0 1 2 3, labels 12 13 14 15
 
-Draws derive from (key, example, distance from the history's end) alone, so packing several
-histories into a row, the batch they are in and the devices they lie on change nothing.
+Random draws depend only on (key, example, distance from the end of the history). So neither packing
+nor the batch nor the devices that a history is in change its masks.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from bert4rec_jax.data.thumbs import NONE
 
 
 class MaskedBatch(NamedTuple):
-    """What the encoder reads, and what it has to say. S slots per row, those in use first.
+    """Inputs of the encoder and targets of its predictions. S slots per row, used ones first.
 
     Attributes:
       tokens: `[B, L]` with MASK at the masked positions.
-      thumbs: `[B, L]` with none at the masked positions: the held-out thumb would be a leak.
-      causal: `[B, L]` bool, true where a position sees itself and what is before it only.
-      slots: `[B, S]` int32 positions that have to name an item; the last one where there are fewer.
-      labels: `[B, S]` the items to name.
-      weights: `[B, S]` float32: what an answer counts in the loss; 0 at slots that are not in use.
+      thumbs: `[B, L]` with none at the masked positions: the thumb of the target would be a leak.
+      causal: `[B, L]` bool, true where a position attends only to itself and earlier positions.
+      slots: `[B, S]` int32 columns that predict an item; the last column for unused slots.
+      labels: `[B, S]` target items.
+      weights: `[B, S]` float32 weights in the loss; 0 at unused slots.
     """
 
     tokens: jax.Array
@@ -50,13 +50,13 @@ class MaskedBatch(NamedTuple):
 
 
 def num_slots(*, rate: float, next_item: float, max_length: int, max_segments: int) -> int:
-    """Slots S that hold every item to predict of a row of up to `max_segments` histories.
+    """Number of slots S that suffices for all targets of a row with up to `max_segments` histories.
 
-    Of n items at most `max(1, rate * n + 1/2) <= rate * n + 1` are masked.
+    At most `max(1, rate * n + 1/2) <= rate * n + 1` of n items are masked.
     """
     if next_item > 0:
         return max_length - 1
-    if max_segments == 1:  # rounded up where devices and this float may round differently
+    if max_segments == 1:  # .501: devices may round differently than this float
         return max(1, int(rate * max_length + 0.501))
     return min(max_length, int(rate * max_length) + max_segments)
 
@@ -72,16 +72,16 @@ def mask_items(
     next_item: float,
     slots: int,
 ) -> MaskedBatch:
-    """Draw what has to be predicted of every history of a batch.
+    """Draw the prediction targets of every history in a batch.
 
     Args:
-      key: the epoch's key.
-      batch: see `Batch`; arrays may live on the device.
-      rate: share of a history that is masked, in (0, 1).
-      last_only: share of histories that mask their last item only, in [0, 1].
-      thumb_weights: relative weights of the thumbs none, down, up, two up.
-      loss_weights: weights in the loss by the thumb of the item to name; of the same order.
-      next_item: share of histories that have to name next items instead, in [0, 1].
+      key: the random key of the epoch.
+      batch: see `Batch`; its arrays may be on the device.
+      rate: share of a history's items that are masked, in (0, 1).
+      last_only: share of masked histories in which only the last item is masked, in [0, 1].
+      thumb_weights: relative masking weights of the thumbs none, down, up, two up.
+      loss_weights: loss weights by the thumb of the target, in the same order.
+      next_item: share of histories that predict next items instead, in [0, 1].
       slots: static number S of slots per row, from `num_slots`.
     """
     max_length = batch.tokens.shape[1]
@@ -104,7 +104,7 @@ def mask_items(
 
     weights = asked * jnp.asarray(loss_weights, jnp.float32)[at_answer(batch.thumbs)]
 
-    # Slot s is the column before which s others are asked; comparing is cheaper than sorting.
+    # Slot s is the target column with s target columns before it; counting is cheaper than sorting.
     before = jnp.cumsum(asked, axis=1, dtype=jnp.int32)[:, None, :]
     slot = jnp.arange(slots, dtype=jnp.int32)[:, None]
     chosen = jnp.minimum((before <= slot).sum(-1, dtype=jnp.int32), max_length - 1)
@@ -128,7 +128,7 @@ def _masked(
     rate: float,
     thumb_weights: Sequence[float],
 ) -> jax.Array:
-    """`[B, L]` bool: the masked positions."""
+    """`[B, L]` bool: which positions are masked."""
     real = batch.segments != 0
     same = (batch.segments[:, :, None] == batch.segments[:, None, :]) & real[:, None, :]
     length = same.sum(-1)
@@ -145,12 +145,12 @@ def _masked(
 
 
 def _draw(example_keys: jax.Array, purpose: int) -> jax.Array:
-    """`[B, L]` uniform numbers, the same at all positions of a history."""
+    """`[B, L]` uniform random numbers in [0, 1), the same at all positions of a history."""
     return _per_key(jax.random.uniform, _fold(example_keys, jnp.uint32(purpose)))
 
 
 def _fold(keys: jax.Array, data: Any) -> jax.Array:
-    """`fold_in` for every element: `[B, L]` keys and data (or one number) to `[B, L]` keys."""
+    """Element-wise `fold_in`: `[B, L]` keys and data (or a single number) to `[B, L]` keys."""
     data = jnp.broadcast_to(data, keys.shape)
     return jax.vmap(jax.vmap(jax.random.fold_in))(keys, data)
 

@@ -1,4 +1,4 @@
-"""AdamW with gradient clipping. Layer norms and the biases of layers and items do not decay."""
+"""AdamW with gradient clipping, and no weight decay on layer norms, layer biases or item biases."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WITHOUT_DECAY = ("bias", "scale")
 
 
 def decays(params: Any) -> Any:
-    """True for every parameter that weight decay acts on (same tree as `params`)."""
+    """Mask tree, structured as `params`: true for parameters with weight decay."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key not in _WITHOUT_DECAY, params)
 
 
 def make_schedule(config: OptimizerConfig, *, dim: int, total_steps: int) -> optax.Schedule:
-    """The learning rate by update."""
+    """The learning rate schedule of a config."""
     return learning_rate(
         config.schedule,
         peak_lr=config.peak_lr,

@@ -1,6 +1,6 @@
-"""Parts: the model, the optimizer and the train step that a config describes for data of some size.
+"""Parts: builds the model, the optimizer and the train step from a config and the data's sizes.
 
-Everything that trains, restores or compiles a run takes them from here.
+All code that trains, restores or compiles a run gets them from here.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from bert4rec_jax.training.step import (
 
 @dataclass(frozen=True)
 class Sizes:
-    """What parameters depend on beside the config.
+    """The sizes of the data that parameter shapes depend on.
 
     Attributes:
       num_rows: rows V of the item table.
-      content_dim: columns F of what is known of items, 0 without.
-      user_dim: columns G of what is known of users, 0 without.
+      content_dim: content features F per item, 0 without content.
+      user_dim: features G per user, 0 without user features.
     """
 
     num_rows: int
@@ -45,14 +45,14 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Parts:
-    """See `make_parts`.
+    """The parts of a run; see `make_parts`.
 
     Attributes:
       config: all settings.
-      sizes: of the data.
-      model: the module.
-      schedule: the learning rate by update.
-      optimizer: with that learning rate.
+      sizes: sizes of the data.
+      model: the Flax module.
+      schedule: the learning rate schedule.
+      optimizer: the optimizer, with that schedule.
     """
 
     config: Config
@@ -74,7 +74,7 @@ class Parts:
 
     @property
     def in_batch(self) -> InBatch | None:
-        """How negatives are drawn; None for the softmax over the whole catalog."""
+        """How in-batch negatives are drawn; None for the softmax over the whole catalog."""
         training = self.config.training
         if not training.in_batch_negatives:
             return None
@@ -86,17 +86,17 @@ class Parts:
         )
 
     def new_state(self) -> TrainState:
-        """Freshly drawn parameters; see `step.new_state`."""
+        """A freshly initialised train state; see `step.new_state`."""
         return new_state(self.model, self.optimizer, **self._initial())
 
     def create_state(self, mesh: Mesh) -> TrainState:
-        """A new state, laid out over the mesh from the start."""
+        """A freshly initialised train state, created directly in its shards on the mesh."""
         return create_state(mesh, self.model, self.optimizer, **self._initial())
 
     def train_step(
         self, mesh: Mesh, state: TrainState, constants: Constants, *, steps_per_epoch: int
     ) -> TrainStep:
-        """The step for states and constants of these shapes; see `step.make_train_step`."""
+        """The train step for a state and constants of these shapes; see `step.make_train_step`."""
         training = self.config.training
         return make_train_step(
             mesh,
@@ -122,12 +122,12 @@ class Parts:
 
 
 def make_parts(config: Config, sizes: Sizes, *, total_steps: int, fused: bool = False) -> Parts:
-    """What a config describes.
+    """Build the parts of a run.
 
     Args:
       config: all settings.
-      sizes: of the data.
-      total_steps: updates that the learning rate is scheduled for.
+      sizes: sizes of the data.
+      total_steps: number of updates that the learning rate schedule covers.
       fused: train with `layers.fused_attention`, which runs on NVIDIA GPUs only.
     """
     model = build_model(
@@ -149,14 +149,14 @@ def build_model(
     content_dim: int = 0,
     fused: bool = False,
 ) -> BERT4Rec | TwoTower:
-    """The module that a config describes, for items with `content_dim` content columns.
+    """Build the Flax module of a config, for items with `content_dim` content features.
 
-    `fused` runs on NVIDIA GPUs only, with the same parameters (`layers.fused_attention`).
+    `fused` uses `layers.fused_attention`, which runs on NVIDIA GPUs only; parameters are the same.
     """
     fields = {n: v for n, v in dataclasses.asdict(config).items() if n != "attention"}
     module: type[Any] = {"bert4rec": BERT4Rec, "two-tower": TwoTower}[
         fields.pop("kind")
-    ]  # of equal fields
+    ]  # both have the same fields
     model: BERT4Rec | TwoTower = module(
         num_rows=num_rows, max_length=max_length, content_dim=content_dim, fused=fused, **fields
     )

@@ -1,4 +1,4 @@
-"""Learning rate over time. `t` counts updates from 1; optax counts from 0, so `t = count + 1`."""
+"""Learning rate schedules. `t` counts updates from 1, optax from 0, so `t = count + 1`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import optax
 
 
 def noam(*, dim: int, warmup_steps: int, scale: float) -> optax.Schedule:
-    """`scale * dim^-0.5 * min(t^-0.5, t * w^-1.5)` (Vaswani et al. 2017, eq. 3; scale 1 there).
+    """The Noam schedule, `scale * dim^-0.5 * min(t^-0.5, t * w^-1.5)` with w = `warmup_steps`.
 
-    The peak, at t = w, is `scale * (dim * w)^-0.5`. With `scale = w^-0.5` the peak is
-    `dim^-0.5 / w`.
+    Vaswani et al. 2017, eq. 3, with scale 1 there. The peak, at t = w, is `scale * (dim * w)^-0.5`.
+    With `scale = w^-0.5` the peak is `dim^-0.5 / w`.
     """
 
     def schedule(count: optax.ScalarOrSchedule) -> jnp.ndarray:
@@ -31,10 +31,10 @@ def learning_rate(
     total_steps: int,
     dim: int,
 ) -> optax.Schedule:
-    """The schedule of a run.
+    """The learning rate schedule of a run.
 
-    `linear` and `cosine` rise over the warm-up and fall to 0 at `total_steps`; `constant` stays at
-    the peak. See `OptimizerConfig` for the arguments.
+    Except for `noam`, the warm-up is linear. After it, `linear` and `cosine` decay to 0 at
+    `total_steps`, and `constant` stays at the peak. See `OptimizerConfig` for the arguments.
     """
     if kind == "noam":
         return noam(dim=dim, warmup_steps=warmup_steps, scale=noam_scale)
@@ -45,6 +45,6 @@ def learning_rate(
         "cosine": optax.cosine_decay_schedule(peak_lr, rest),
         "constant": optax.constant_schedule(peak_lr),
     }[kind]
-    # Starts at peak / w, not at 0: the first update counts.
+    # Start at peak / warmup, not at 0, so that the first update has an effect.
     rise = optax.linear_schedule(peak_lr / warmup, peak_lr, max(warmup - 1, 1))
     return optax.join_schedules([rise, after], [warmup])

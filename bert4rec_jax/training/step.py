@@ -25,10 +25,10 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that changes while training. The step is also the position in the data.
+    """Everything that changes during training. The step is also the position in the data.
 
     Attributes:
-      step: int32 scalar, updates done.
+      step: int32 scalar, number of updates done.
       params: the model's parameters.
       opt_state: the optimizer's state.
     """
@@ -39,14 +39,15 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class Constants(NamedTuple):
-    """What the step reads and never changes, laid out over the mesh.
+    """Inputs that the step reads but never changes, sharded over the mesh.
 
     Attributes:
-      in_softmax: `[V]` bool, the items with a training event.
-      catalog: the model's collection of that name, empty without content.
-      target_share: `[V]` float32, how often each item is a target; None where it is not needed.
-      users: `[U + 1, G]` float32, what is known of the users that `Batch.users` numbers; None where
-        it is not read.
+      in_softmax: `[V]` bool, the items that the model is trained on.
+      catalog: the model's variable collection `catalog`, empty if the model needs none.
+      target_share: `[V]` float32, how often each item is a target, as a share of all targets; None
+        without in-batch negatives.
+      users: `[U + 1, G]` float32 user features, indexed by `Batch.users`; None for models that do
+        not read them.
     """
 
     in_softmax: jax.Array
@@ -63,9 +64,9 @@ def new_state(
     max_length: int,
     user_dim: int = 0,
 ) -> TrainState:
-    """Freshly drawn parameters; call it under `jit` with the state's shardings.
+    """A freshly initialised train state; call it under `jit` with the state's shardings.
 
-    A model of `user_dim` columns G of user features has parameters for them.
+    `user_dim` is the number G of user features; above 0, the model gets parameters for them.
     """
     row = jnp.zeros((1, max_length), jnp.int32)
     users = jnp.zeros((1, 1, user_dim)) if user_dim else None
@@ -83,7 +84,7 @@ def create_state(
     max_length: int,
     user_dim: int = 0,
 ) -> TrainState:
-    """A new state, laid out over the mesh from the start."""
+    """A freshly initialised train state, created directly in its shards on the mesh."""
     make = partial(new_state, model, optimizer, seed=seed, max_length=max_length, user_dim=user_dim)
     shardings = place_state(mesh, jax.eval_shape(make))
     state: TrainState = jax.jit(make, out_shardings=shardings)()
@@ -105,9 +106,9 @@ def slots_loss(
     max_segments: int = 1,
     blocks: int = BLOCKS,
 ) -> jax.Array:
-    """The mean loss over the masked slots of a batch; no dropout without a key.
+    """The weighted mean loss over the slots of a batch; no dropout if `dropout_key` is None.
 
-    With `in_batch` the softmax is over targets of the batch, drawn by `negatives_key`.
+    With `in_batch`, the softmax is over targets of the batch, drawn with `negatives_key`.
     """
     output: Any = model.apply(
         {"params": params, "catalog": constants.catalog},
@@ -177,16 +178,16 @@ def make_train_step(
     max_segments: int = 1,
     in_batch: InBatch | None = None,
 ) -> TrainStep:
-    """Build `(state, batch, constants) -> (state, metrics)`; the state's memory is reused.
+    """Build `(state, batch, constants) -> (state, metrics)`; the input state is donated.
 
-    Batches of several steps come stacked, and so do their metrics.
+    The batches of several steps can be passed stacked; their metrics are stacked likewise.
 
-    Masks derive from (seed, epoch, example), dropout and negatives from (seed, step), so a restored
-    state goes on as if it had never stopped. Metrics: `loss`, `grad_norm`, and per thumb the number
-    of items and of items to predict.
+    Masks depend only on (seed, epoch, example), dropout and negatives on (seed, step), so a run
+    continues from a restored state as if it had never stopped. Metrics: `loss`, `grad_norm`, and
+    per thumb the number of items (`items_by_thumb`) and of targets (`masked_by_thumb`).
     """
     keys = _keys(seed)
-    blocks = 1 if platform(mesh) == "gpu" else BLOCKS  # a GPU asks the host how long to loop
+    blocks = 1 if platform(mesh) == "gpu" else BLOCKS  # why: see `losses`
 
     def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
         masked = mask_items(
@@ -262,22 +263,22 @@ class TrainStep:
     def __call__(
         self, state: TrainState, batch: Batch, constants: Constants
     ) -> tuple[TrainState, Metrics]:
-        """One update, or several: those of batches that are stacked."""
+        """Run one update, or several if `batch` holds stacked batches."""
         jitted = self.jitted if batch.tokens.ndim == 2 else self.jitted_several
-        with jax.set_mesh(self.mesh):  # not around the loop: Orbax cannot save under a global mesh
+        with jax.set_mesh(self.mesh):  # not globally: Orbax cannot save under a global mesh
             result: tuple[TrainState, Metrics] = jitted(state, batch, constants)
         return result
 
     def place(self, batch: Batch) -> Batch:
-        """The rows that each process holds, as arrays on the devices."""
+        """Assemble global device arrays from the rows that each process holds."""
         along = Along.ROWS if batch.tokens.ndim == 2 else Along.STEPS_BY_ROWS
         placed: Batch = global_rows(self.mesh, batch, along)
         return placed
 
     def compile(self, state: Any, batch: Any, constants: Any) -> jax.stages.Compiled:
-        """The program that XLA makes for the mesh; shapes will do as arguments.
+        """Compile a single step for the mesh; the arguments may be `jax.ShapeDtypeStruct`s.
 
-        The mesh may be one of devices that are described, not present.
+        The mesh may consist of devices that are described but not present.
         """
         with jax.set_mesh(self.mesh):
             compiled: jax.stages.Compiled = self.jitted.lower(state, batch, constants).compile()
@@ -285,7 +286,7 @@ class TrainStep:
 
 
 class _Keys(NamedTuple):
-    """The roots of all randomness of a run, one per purpose."""
+    """The root keys of all randomness in a run, one per purpose."""
 
     init: jax.Array
     masks: jax.Array

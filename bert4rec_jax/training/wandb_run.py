@@ -1,4 +1,4 @@
-"""Weights & Biases: a run there for each folder of a training, continued when that is continued."""
+"""Weights & Biases: one W&B run per training folder, continued when the training continues."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from bert4rec_jax.errors import UserError
 
-_FILE = "wandb_id.txt"  # in the folder: the id of its run
+_FILE = "wandb_id.txt"  # in the training folder: the id of its W&B run
 
 
 def open_run(project: str, folder: Path, config: dict[str, Any]) -> Any:
-    """Begin the run of a folder, or continue it.
+    """Start the W&B run of a training folder, or continue it.
 
-    Weights & Biases passes over what is not newer than its last step. So steps that are done again
-    after an interruption, which are the same ones, are not there twice.
+    Weights & Biases ignores values for steps that are not newer than its last one. So steps that
+    are repeated after an interruption, with the same values, are not logged twice.
 
     Args:
-      project: where the run is listed.
-      folder: of the training; keeps the id of the run.
-      config: all settings, shown beside the run.
+      project: the W&B project.
+      folder: folder of the training; the id of the W&B run is kept in it.
+      config: all settings, shown with the run.
 
     Returns:
       The `wandb.Run`.
@@ -45,7 +45,7 @@ def open_run(project: str, folder: Path, config: dict[str, Any]) -> Any:
             dir=str(folder),
             config=config,
             resume="allow",
-            settings=wandb.Settings(quiet=True),  # no summary among the tables of results
+            settings=wandb.Settings(quiet=True),  # no W&B summary between our results tables
         )
     except wandb.Error as error:
         raise UserError(

@@ -59,10 +59,10 @@ def test_parquet_reads_what_is_wanted(tmp_path):
     ("name", "content", "message"),
     [
         ("m.jsonl", '{"id": 1}\n\n{"id": 2, \n', ", line 3: '{\"id\": 2,' is broken JSON (Expec"),
-        ("m.jsonl", '{"id": 1}\n[1]\n', ", line 2: [1] is no movie; expected one JSON object per"),
-        ("m.jsonl", "null\n", ", line 1: None is no movie; expected one JSON object per line, o"),
+        ("m.jsonl", '{"id": 1}\n[1]\n', ", line 2: [1] is no JSON object; expected one JSON o"),
+        ("m.jsonl", "null\n", ", line 1: None is no JSON object; expected one JSON object per"),
         ("m.json", '[{"id": 1},\n{"id" 2}]', ", line 2: '{\"id\" 2}]' is broken JSON (Expecting"),
-        ("m.json", '[{"id": 1}, 2]', ", entry 2: 2 is no movie; expected one JSON object per line"),
+        ("m.json", '[{"id": 1}, 2]', ", entry 2: 2 is no JSON object; expected one JSON object"),
         ("m.json", '[{"id": 1},', ", line 1: '[{\"id\": 1},' is broken JSON"),
         ("m.json", b'{"id": "caf\xe9"}\n', r""", line 1: b'{"id": "caf\xe9"}\n' is not UTF-8"""),
         ("m.json", b'[\n{"id": "caf\xe9"}]', r""", line 2: b'{"id": "caf\xe9"}]' is not UTF-8"""),
