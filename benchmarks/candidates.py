@@ -1,13 +1,13 @@
-"""How many candidates are enough: what a pipeline keeps of its ranker's NDCG@10, by their number.
+"""How many candidates are enough: the share of its ranker's NDCG@10 that a pipeline keeps.
 
     python benchmarks/candidates.py RETRIEVER RANKER STORE
 
-Both are bundles, STORE is the prepared data of their runs, split leave-one-out. Asks the validation
-targets, with seen items excluded (or the test targets with `--test FOLDER`, which leaves a line in
-FOLDER/ledger.jsonl), and prints one JSON line per number of candidates
-and weight of the retriever's scores: the recall of the retriever, NDCG@10 of the pipeline, the
-share it keeps of the ranker's NDCG@10 over the whole catalog, and the paired 95 % interval of the
-difference.
+RETRIEVER and RANKER are bundles; STORE is the prepared data of their runs, with the leave-one-out
+split. Evaluates on the validation targets, with seen items excluded (with `--test FOLDER`, on the
+test targets, which leaves a line in FOLDER/ledger.jsonl). Prints one JSON line per number of
+candidates and weight of the retriever's scores: the recall of the retriever, NDCG@10 of the
+pipeline, the share it keeps of the ranker's NDCG@10 over the whole catalog, and the paired 95 %
+interval of the difference.
 """
 
 from __future__ import annotations

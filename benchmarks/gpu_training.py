@@ -1,10 +1,10 @@
-"""Training throughput on a GPU beside PyTorch, on real histories.
+"""Training throughput on a GPU, compared with PyTorch, on real histories.
 
     python benchmarks/gpu_training.py data/ml-1m --peer .venv/torch-gpu/bin/python
 
-`data/ml-1m` is made by `bert4rec prepare`; the peer's interpreter has a CUDA build of torch, and
-transformers. Every system compiles in a process of its own while the others do; then they are timed
-one after the other. Prints one JSON line per system and size.
+`data/ml-1m` is made by `bert4rec prepare`; the peer's interpreter needs a CUDA build of torch, and
+transformers. All systems compile at the same time, each in its own process; then they are timed one
+after the other. Prints one JSON line per system and size.
 """
 
 from __future__ import annotations

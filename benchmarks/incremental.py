@@ -2,10 +2,10 @@
 
     python benchmarks/incremental.py runs/incremental
 
-The earlier run sees the first 80 % of the interactions by time. Then all of them are there: one run
-begins from nothing, one with `--init-from` the earlier run, for fewer epochs. Selection and figures
-are on validation (the last item but one of each user). Prints one JSON line; run it again in the
-same folder to continue.
+The earlier run is trained on the first 80 % of the interactions by time. On all interactions, one
+run trains from scratch, one trains from scratch for fewer epochs, and one trains for the same few
+epochs with `--init-from` the earlier run. Selection and figures are on validation (the last item
+but one of each user). Prints one JSON line; run it again in the same folder to continue.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(
     more_epochs: int = 6,
     seed: int = 0,
 ) -> None:
-    """Train three times.
+    """Train four times.
 
     Args:
         folder: For data and runs.

@@ -1,14 +1,14 @@
-"""Memory and time of a training step against the number of items: the exact softmax over all.
+"""Memory and time of a training step by number of items, with the exact softmax over all of them.
 
     python benchmarks/large_catalog.py results/performance/large_catalog.jsonl
     python benchmarks/large_catalog.py results/performance/large_catalog.jsonl --items 1000000
     python benchmarks/large_catalog.py results/performance/large_catalog.jsonl \\
         --picture docs/large_catalog.svg
 
-Trains on random histories, for every number of items in a process of its own, on the devices that
-are there, and adds one JSON line each: seconds per step (the median), the highest resident memory
-of the process, and on a GPU the most bytes in use on it. `--picture` draws the newest lines of the
-device that the file mentions last; it runs nothing.
+For each number of items, trains on random histories in a process of its own, on all devices, and
+appends one JSON line: seconds per step (the median), the peak resident memory of the process, and
+on a GPU the peak of bytes in use on it. `--picture` measures nothing: it draws the newest lines of
+the device that the last line of the file names.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main(
 def measure(
     items: int, dim: int, batch_size: int, max_length: int, steps: int, negatives: int
 ) -> dict[str, Any]:
-    """Some steps in this process."""
+    """Time some steps in this process."""
     import jax
     import numpy as np
 
@@ -151,9 +151,9 @@ def measure(
 
 
 def draw(lines: list[dict[str, Any]]) -> str:
-    """Memory and time against items, of the device of the last line; the newest line of each size.
+    """Draw memory and time by number of items, from the newest lines of the last line's device.
 
-    One curve for the exact softmax, and one for each number of negatives.
+    There is one curve for the exact softmax, and one for each number of negatives.
     """
     device = lines[-1]["device"]
     kept = {(line["negatives"], line["items"]): line for line in lines if line["device"] == device}

@@ -1,4 +1,4 @@
-"""A picture of validation metrics over training, from the logs of runs.
+"""Draws validation metrics over training, from the logs of runs.
 
     python benchmarks/learning_curve.py docs/ml_1m.svg runs/ml_1m --level ".300 published=0.300"
 

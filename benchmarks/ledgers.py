@@ -1,9 +1,9 @@
-"""One ledger of all tests: every evaluation on a test split that the runs of a folder remember.
+"""One ledger of all tests: every evaluation on a test split that the runs of a folder recorded.
 
     python benchmarks/ledgers.py runs results/ledger.jsonl
 
-Adds the lines of all `ledger.jsonl` below the folder to the file, by time, each once: runs that were
-copied share lines.
+Merges the lines of all `ledger.jsonl` below the folder into the file, sorted by time. Lines that
+occur several times, because a run was copied, are kept once.
 """
 
 from __future__ import annotations

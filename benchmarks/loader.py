@@ -1,14 +1,15 @@
-"""Examples per second of the loader alone, beside those that the train step takes.
+"""Examples per second of the data loader alone, compared with those of the train step.
 
     python benchmarks/loader.py
     python benchmarks/loader.py data/ml-1m
 
-Without a store, histories of the lengths of MovieLens-1M are drawn: 6,040 users, 3,416 items, at
-least 20 interactions each, 165 on average, the longest a few thousand (log-normal). The model is a
-small one (width 64, 2 layers), which takes examples faster than those of the recipes; rows have 200
-positions, and a step holds about 128 histories, packed. The loader runs for whole epochs, plans
-included; the step runs again and again on one batch that lies on the device, so it waits for
-nothing. An example is a user's history. Prints one JSON line; `ratio` should be 3 or more.
+Without a store, random histories with lengths like those of MovieLens-1M are used: 6,040 users,
+3,416 items, at least 20 interactions each, 165 on average, the longest a few thousand (log-normal).
+The model is small (width 64, 2 layers), so it consumes examples faster than those of the recipes;
+rows have 200 positions, and a step holds about 128 histories, packed. The loader runs for whole
+epochs, including their plans; the step is repeated on one batch that is already on the device, so
+it never waits for data. An example is a user's history. Prints one JSON line; `ratio` should be 3
+or more.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from bert4rec_jax.training.fit import make_plan
 from bert4rec_jax.training.parts import Sizes, make_parts
 from bert4rec_jax.training.step import Constants
 
-_HISTORIES = 128  # of a step
+_HISTORIES = 128  # per step
 _THUMBS = (3.0, 4.5)
 
 
@@ -82,7 +83,7 @@ def main(
 
 
 def _drawn(path: Path, seed: int) -> SequenceStore:
-    """A store of random items; the lengths are what matters."""
+    """Write a store of random items; only the lengths of histories matter."""
     generator = np.random.default_rng(seed)
     drawn = np.exp(generator.normal(4.4, 1.1, 6_040)).astype(np.int64)
     lengths = 20 + np.minimum(drawn, 2_300)
@@ -99,7 +100,7 @@ def _drawn(path: Path, seed: int) -> SequenceStore:
 
 
 def _examples(batch: Batch) -> int:
-    """Histories of a batch."""
+    """The number of histories in a batch."""
     return int(batch.segments.max(axis=1).sum())
 
 
@@ -116,7 +117,7 @@ def _loader(config: Config, store: SequenceStore, epochs: int) -> tuple[float, B
 
 
 def _step(config: Config, store: SequenceStore, batch: Batch, warmup: int, steps: int) -> float:
-    """Examples per second of the train step on a batch that is there."""
+    """Examples per second of the train step, on a batch that is already on the device."""
     mesh = make_mesh()
     parts = make_parts(config, Sizes(store.catalog.num_rows), total_steps=1000)
     state = parts.create_state(mesh)

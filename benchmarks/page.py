@@ -2,7 +2,7 @@
 
     python benchmarks/page.py
 
-Writes what stands between `<!-- NAME -->` and `<!-- end -->` anew; without a line a table is empty.
+Replaces the text between `<!-- NAME -->` and `<!-- end -->`; a table without any line is empty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Line = dict[str, Any]
 
 
 def main() -> None:
-    """Write."""
+    """Write the tables into the page."""
     text = PAGE.read_text(encoding="utf-8")
 
     def filled(match: re.Match[str]) -> str:
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def ranking() -> str:
-    """Users per second of batches."""
+    """Users per second, in batches."""
     lines = [line for line in read("ranking") if "users_per_s" in line]
     systems = list(dict.fromkeys(name for line in lines for name in line["users_per_s"]))
     rows = [
@@ -164,7 +164,7 @@ def _rate(line: Line, name: str) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]], lines: list[Line]) -> str:
-    """A table, and below it where its lines come from."""
+    """A Markdown table, and below it the command, commit and device of its lines."""
     head = list(head)
     shown = [head, ["---"] * len(head), *rows]
     text = "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in shown)

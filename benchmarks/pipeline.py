@@ -1,21 +1,22 @@
-"""The two stages against BERT4Rec over the whole catalog, from 80 thousand items to ten million.
+"""Speed of the two stages against BERT4Rec over the whole catalog, of 80 thousand to 10 M items.
 
     python benchmarks/pipeline.py RETRIEVER RANKER STORE --items 80000 1000000
 
 Users are real: validation histories of STORE, the prepared data of both runs. The catalog is grown
-from that of the bundles. A synthetic item has the content and the id of a real one mixed with those
-of two items near it, moved by half the difference of two items drawn at random, at the length and
-with the bias of the first. As the item table is linear in both, it is the same mixture of vectors;
-it is the same in retriever and ranker. Three ways to a list of ten are timed in turn:
+from that of the bundles. A synthetic item mixes the content and the id of a real item with those of
+two items near it, and adds 1 / sqrt(8) of the difference of two items drawn at random; it has the
+vector length and the bias of the real item. As the item table is linear in content and id, item
+vectors are mixed in the same way, and alike in retriever and ranker. Three ways to make a list of
+ten are timed in turn:
 
   whole      BERT4Rec encodes the history, all items are scored in chunks, exact top 10
   exact      towers encode, all items are scored in chunks, BERT4Rec orders the best of them
   clusters   towers encode, `--probes` groups of items are scored, BERT4Rec orders the best of them
 
-One JSON line per size: milliseconds of one request (p50, p99) and users per second in batches, of
-each way and of its stages; how many times faster than `whole` the pipelines are; which share of the
-exact candidates `clusters` finds; and which share of the ten items that `whole` lists the pipelines
-list. Where the machine is shared, compare ratios only.
+Prints one JSON line per size: milliseconds of one request (p50, p99) and users per second in
+batches, of each way and of its stages; how many times faster than `whole` the pipelines are; the
+share of the exact candidates that `clusters` finds; and the share of the ten items of `whole` that
+the pipelines list. On a shared machine, compare only ratios.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from bert4rec_jax.serving.retrieval import users_of_one_item
 
 _TOP = 10
 _NEAR = 10  # neighbours that a synthetic item may be mixed with
-_WARM = 3  # requests that are not timed: all is compiled, and caches are as they will be
+_WARM = 3  # requests before the timed ones, to compile and to fill caches
 
 
 def main(
@@ -98,10 +99,10 @@ class _Model:
     """A bundle whose catalog was grown.
 
     Attributes:
-      functions: of the bundle.
-      vectors: `[V, D]` of the grown catalog.
-      bias: `[V]`.
-      listed: `[V]` bool.
+      functions: the bundle's functions.
+      vectors: `[V, D]` item vectors of the grown catalog.
+      bias: `[V]` biases of the grown catalog.
+      listed: `[V]` bool, the items that may be listed.
       users: `[N, D]` user vectors of histories of one item each.
     """
 
@@ -205,7 +206,7 @@ def _measure(
 
 
 def _histories(store: SequenceStore, users: int, length: int) -> npt.NDArray[np.int32]:
-    """`[users, length]`: the last items before validation targets, PAD behind shorter ones."""
+    """`[users, length]`: the last items before validation targets, padded with PAD on the right."""
     cases = leave_one_out(store).validation
     drawn = np.random.default_rng(0).choice(len(cases), users, replace=False)
     rows = np.zeros((users, length), np.int32)
@@ -233,7 +234,8 @@ def _grown(retriever: Bundle, ranker: Bundle, items: int, batch: int) -> tuple[_
     like = near[one, generator.integers(_NEAR, size=(2, added))]
     parents = np.stack([real[x] for x in (one, *like, *moved)], axis=1)
     shares = generator.dirichlet([4, 2, 1], added).astype(np.float32)
-    shift = np.float32(0.5**0.5 / 2)  # half a difference, whose variance is that of two items
+    # Half a difference of two items, scaled by 1 / sqrt(2) to the variance of one.
+    shift = np.float32(0.5**0.5 / 2)
     weights = np.concatenate([shares, np.full((added, 1), shift), np.full((added, 1), -shift)], 1)
 
     @jax.jit

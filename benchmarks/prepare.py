@@ -3,10 +3,10 @@
     python benchmarks/prepare.py --interactions 1000000 10000000 30000000 100000000
 
 Writes each log as Parquet shards into a temporary folder (`benchmarks/synthetic.py`), prepares it
-in a process of its own, and prints one JSON line per size. With three sizes or more, one line more:
-a straight line through all but the smallest, which does not fill the budget of rows, and what it
-says about a billion (10^9) interactions. `peak_rss_gb` is the most that the process had in memory
-at once, code and libraries included.
+in a process of its own, and prints one JSON line per size. With three sizes or more, another line
+extrapolates to a billion (10^9) interactions, by a straight line through all sizes but the
+smallest, which does not fill the budget of rows. `peak_rss_gb` is the peak resident memory of the
+process, including code and libraries.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _measure(count: int, rows_in_memory: int, spread: int, folder: Path | None) 
 
 
 def _extrapolated(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Straight lines through all sizes but the smallest."""
+    """Extrapolate by straight lines through all sizes but the smallest."""
     far = sorted(lines, key=lambda line: line["n"])[1:]
     count = [line["n"] / _FAR for line in far]
     result: dict[str, Any] = {"n": _FAR}

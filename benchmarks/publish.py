@@ -1,9 +1,9 @@
-"""Keep a finished run beside the figures that quote it: config, metrics, device, digest, ranks.
+"""Publish what supports the figures of a finished run: config, metrics, device, digest, ranks.
 
     python benchmarks/publish.py runs/movietweetings results/movietweetings/seed_0 \\
         --command "python train.py" --commit 683bff9
 
-Writes DESTINATION.json and DESTINATION.npz, for `bert4rec compare` and for whoever doubts.
+Writes DESTINATION.json and DESTINATION.npz, for `bert4rec compare` and for checking the figures.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def main(
 
 
 def _portable(path: str) -> str:
-    """A path from here, or a name: where a folder lies on one machine is of no use on another."""
+    """An absolute path made relative to the current folder, or cut to its name if outside.
+
+    Absolute paths mean nothing on other machines.
+    """
     whole = Path(path)
     if not whole.is_absolute():
         return path

@@ -1,20 +1,20 @@
-"""Users per second and latency of serving, beside plain PyTorch and RecTools where they are there.
+"""Users per second and latency of serving, compared with PyTorch and RecTools if installed.
 
     python benchmarks/ranking.py --dims 64 256 --histories 50 200
 
-Exports models with random weights, asks all of them in turn (so that a busy machine is as busy for
-each), and prints one JSON line per case:
+Exports models with random weights, measures all of them in turn (so that other load on the machine
+affects all alike), and prints one JSON line per case:
 
 - `candidates`: order 200 candidates per user of an 80,000-item catalog,
-- `catalog`: the best 10 of the whole catalog, what was seen left out,
+- `catalog`: the best 10 of the whole catalog, without seen items,
 - `one_candidates` and `one_catalog`: the same for one user at a time, p50 and p99 in milliseconds,
-  from external ids to external ids; PyTorch is only asked from tensor to tensor.
+  from external ids to external ids; PyTorch is only measured from tensors to tensors.
 
-`matmul_share` is the arithmetic of the model's products (bundle, float32) over the rate of one
-large product measured in the same round. RecTools has no candidates per user. For all three in one
-environment: `pip install torch 'rectools[torch]'`, then `pip install 'numpy>=2'`, which RecTools
-0.19 asks not to have but works with. A busy machine slows PyTorch, whose threads wait for each
-other after every operation, more than XLA: measure on a quiet one.
+`matmul_share` is the rate of arithmetic in the model's products (bundle, float32) as a share of the
+rate of one large product, measured in the same round. RecTools has no candidates per user. For all
+three in one environment: `pip install torch 'rectools[torch]'`, then `pip install 'numpy>=2'`,
+which RecTools 0.19 excludes but works with. Other load slows PyTorch, whose threads wait for each
+other after every operation, more than XLA: measure on a quiet machine.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _add_bundle(
 def _add_torch(
     batched: Any, alone: Any, dim: int, items: int, tokens: Any, wanted: Any, batch_size: int
 ) -> None:
-    """The same model as most would write it: `nn.TransformerEncoder`, then the product."""
+    """The same model as it is usually written: `nn.TransformerEncoder`, then the item scores."""
     import torch
     from torch import nn
 
@@ -220,7 +220,7 @@ def _add_torch(
 
 
 def _add_rectools(batched: Any, dim: int, items: int, tokens: Any, batch_size: int) -> None:
-    """Its BERT4Rec, not trained, asked by its `recommend`."""
+    """RecTools' BERT4Rec, not trained, measured through its `recommend`."""
     import pandas as pd
     from pytorch_lightning import Trainer
     from rectools.dataset import Dataset
@@ -229,7 +229,7 @@ def _add_rectools(batched: Any, dim: int, items: int, tokens: Any, batch_size: i
     warnings.filterwarnings("ignore")
     users, length = tokens.shape
     seen = np.concatenate([tokens.ravel(), np.arange(FIRST_ITEM, items + FIRST_ITEM)])
-    crowd = np.arange(items) // length  # users who have seen what is left of the catalog
+    crowd = np.arange(items) // length  # more users, so that the log has all items of the catalog
     log = pd.DataFrame(
         {
             "user_id": np.concatenate([np.repeat(np.arange(users), length), users + crowd]),
@@ -271,7 +271,7 @@ def _matmul_rate() -> float:
 
 
 def _flop(case: str, dim: int, length: int, items: int) -> float:
-    """Arithmetic of the products for one user; the last layer is computed at one position."""
+    """FLOP of the matrix products for one user; the last layer is computed at one position."""
     columns = length + 1
     full = columns * (24 * dim**2 + 4 * columns * dim)
     last = columns * 4 * dim**2 + 20 * dim**2 + 4 * columns * dim

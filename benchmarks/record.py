@@ -1,10 +1,10 @@
-"""Run a benchmark and keep its lines: each with the command, commit, device and versions.
+"""Run a benchmark and keep its JSON lines, each with the command, commit, device and versions.
 
     python benchmarks/record.py ranking -- python benchmarks/ranking.py --dims 64
 
-Lines of JSON go to `results/performance/NAME.jsonl` as they come, in place of what an earlier run
-of the same command left there; `page.py` makes tables of them. The tree must be committed, so that
-the commit says what was measured.
+Lines are written to `results/performance/NAME.jsonl` as they come, and replace those of an earlier
+run of the same command; `page.py` makes tables of them. The tree must be committed, so that the
+commit says what was measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ABOUT = ("platform", "kind", "devices", "cpu", "cores", "jax", "python")
 
 
 def main() -> None:
-    """Record."""
+    """Run the command and keep its lines."""
     name, dashes, *command = sys.argv[1:] or ["", ""]
     if dashes != "--" or not command:
         sys.exit("usage: record.py NAME -- COMMAND...")
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def read(name: str) -> list[dict[str, Any]]:
-    """The lines of a benchmark, none where it was not recorded."""
+    """The recorded lines of a benchmark; none if it was not recorded."""
     file = FOLDER / f"{name}.jsonl"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return [json.loads(line) for line in text.splitlines()]

@@ -3,21 +3,21 @@
     python benchmarks/synthetic.py data/synthetic --interactions 100000000
     bert4rec prepare data/synthetic --output data/prepared
 
-After the fractal expansion of Belletti et al. (2019, arXiv:1901.08910): the matrix of users and
-items is multiplied (Kronecker product) with a smaller random one, so that both become more while
-the tails of their popularity stay what they are. Here:
+This follows the fractal expansion of Belletti et al. (2019, arXiv:1901.08910): the matrix of users
+and items is multiplied (Kronecker product) with a smaller random one, which gives more users and
+items while the tails of their distributions keep their shape. Here:
 
 - Every user stands for C users and every item for 64 items, with C as large as the wanted
   interactions need.
-- An event of a user with an item becomes 16 events, of each of the C users with 16 of the 64 items,
+- An event of a user with an item becomes 16 events of each of the C users, with 16 of the 64 items,
   which are drawn without replacement with probabilities falling as 1/rank. So the popularity of
   an item is the real one times this power law, and a user has 16 times the real events: 107 on
   average.
-- The time is the real one, moved by up to three days for each user, and by up to two hours for each
-  event. Ratings are the real ones.
+- The time is the real one, shifted by up to three days for each user, and by up to two hours for
+  each event. Ratings are the real ones.
 
-Shards hold a stretch of time each, so that every user occurs in many of them, as in the log of a
-service; within a shard rows are in random order. This is the hardest case for `prepare`. Equal
+Each shard holds one period of time, so every user occurs in many shards, as in the log of a
+service; within a shard, rows are in random order. This is the hardest case for `prepare`. Equal
 arguments give equal rows. Memory does not grow with the number of interactions.
 """
 
@@ -79,7 +79,7 @@ def write(
     shards = -(-interactions // shard_rows)
     left = interactions
     for shard, part in enumerate(np.array_split(np.argsort(events["timestamps"]), shards)):
-        # The surplus of the last copy goes from every shard alike.
+        # Rows beyond `interactions` are left out of all shards evenly.
         rows = min(left, -(-interactions * len(part) // len(events["users"])))
         left -= rows
         path = folder / f"part-{shard:05d}.parquet"
@@ -109,7 +109,7 @@ def _real_events() -> dict[str, np.ndarray]:
 def _tables(
     events: dict[str, np.ndarray], copies: int, spread: int, rows: int, seed: list[int]
 ) -> Iterator[pa.Table]:
-    """A shard: these events for all copies of their users, `rows` rows of them."""
+    """The `rows` rows of a shard, in pieces: these events, for all copies of their users."""
     generator = np.random.default_rng(seed)
     pairs = generator.permutation(len(events["users"]) * copies)  # (event, copy)
     pairs = pairs[: -(-rows // spread)]

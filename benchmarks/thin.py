@@ -1,4 +1,4 @@
-"""A sparse log out of a rich one: real histories cut into users of 5 to 10 events each.
+"""Makes a sparse log from a rich one: real histories are cut into users of 5 to 10 events each.
 
     bert4rec prepare movietweetings --output data/all \\
         --min-user-interactions 3 --min-item-interactions 1
@@ -6,7 +6,7 @@
     bert4rec prepare thin.csv --output data/thin \\
         --min-user-interactions 5 --min-item-interactions 1
 
-For trying recipes on what a shop's log looks like. The same store gives the same file.
+This is for trying recipes on a log like that of a shop. The same store gives the same file.
 """
 
 from __future__ import annotations

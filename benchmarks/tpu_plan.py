@@ -1,15 +1,15 @@
-"""Which mesh for how many items and chips: the train step compiled for TPUs that are not here.
+"""Which mesh for how many items and chips: compiles the train step for TPUs that are not there.
 
     pip install libtpu
     python benchmarks/tpu_plan.py results/performance/tpu_plan.jsonl --grid
     python benchmarks/tpu_plan.py plan.jsonl --topology v5e:4x4 --items 1000000 --dim 128 --model 4
 
-`libtpu` compiles for any topology on a Linux machine without a TPU. Nothing is run: there are
-shapes and no arrays. Every case adds one JSON line to the file; cases that it has already are
-passed over, so the same command continues.
+`libtpu` compiles for any topology on a Linux machine without a TPU. Nothing is run: the compiler
+gets shapes, not arrays. Every case appends one JSON line to the file; cases that are in it already
+are skipped, so the same command continues.
 
-What a line holds as the compiler says it: bytes of memory per chip, and the collectives, read from
-the program. Predicted is the time of a step, from the published rates of the chips:
+From the compiler, a line has the bytes of memory per chip, and the collectives of the compiled
+program. The time of a step is predicted from the published rates of the chips:
 
 - compute: the operations of the matrix products (the formula is `operations`) at the peak in
   bfloat16;
@@ -17,7 +17,7 @@ the program. Predicted is the time of a step, from the published rates of the ch
   three times more (the softmax reads it twice and writes its gradient), at the memory's bandwidth;
 - links: the bytes that a ring sends, at the rate of the links along one dimension of the torus.
 
-`seconds` has their largest (perfect overlap) and their sum (none).
+`seconds` also has the largest of the three (perfect overlap) and their sum (no overlap).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _GRID = {
     ("v5e:4x4", 256): {_10M: (16,)},
     ("v5e:4x4", 512): {_1M: (4,)},
 }
-_BLOCKS = 8  # of slots: how often loops of unknown length run at most
+_BLOCKS = 8  # of slots: the most iterations of a loop whose length is unknown
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ class Chip:
     """Published rates of one chip, per second.
 
     From the pages "TPU v5e" and "TPU v6e" of https://docs.cloud.google.com/tpu/docs:
-    peak compute in bfloat16, capacity and bandwidth of the memory, and the bidirectional
-    interconnect, of which each of the torus's two dimensions sends a quarter in one go.
+    peak compute in bfloat16, capacity and bandwidth of the memory, and the bandwidth of the
+    bidirectional interconnect. A chip sends at a quarter of the latter along each of the two
+    dimensions of the torus.
     """
 
     operations: float
@@ -108,7 +109,7 @@ class Case:
 
     @property
     def chip(self) -> Chip:
-        """Its rates."""
+        """The rates of its chips."""
         return CHIPS[self.topology.split(":")[0]]
 
     @property
@@ -117,7 +118,7 @@ class Case:
         return -(-(self.items + FIRST_ITEM) // ROW_MULTIPLE) * ROW_MULTIPLE
 
     def config(self, chips: int) -> Config:
-        """The settings of its run."""
+        """The config of its training run."""
         return Config(
             data=DataConfig(max_length=self.max_length),
             model=ModelConfig(
@@ -165,7 +166,7 @@ def main(
 
 
 def plan(case: Case) -> dict[str, Any]:
-    """What the compiler says of a case, and what follows from it."""
+    """Compile a case; returns the compiler's figures and the predictions from them."""
     topology = topologies.get_topology_desc(platform="tpu", topology_name=case.topology)
     chips = len(topology.devices)
     mesh = make_mesh(model=case.model, devices=topology.devices)
@@ -235,12 +236,12 @@ def plan(case: Case) -> dict[str, Any]:
 
 
 def operations(case: Case, chips: int, slots: int) -> float:
-    """Of the matrix products of a step on one chip, forward and backward, all slots in use.
+    """Operations of a step's matrix products on one chip, forward and backward, all slots in use.
 
-    Per history and layer 8 D^2 + 4 L D + 4 D F per position, the last layer's queries and
-    feed-forward network at the slots only; threefold with the backward pass. The softmax over V/m
-    items needs 2 D per slot and item four times: scores for the normaliser, scores for the
-    gradient, and the two gradients.
+    A layer needs 8 D^2 + 4 L D + 4 D F operations per position of a history; the last layer has
+    queries and a feed-forward network only at the slots. The backward pass makes it three times as
+    many. The softmax over V/m items needs 2 D operations per slot and item four times: scores for
+    the normaliser, scores for the gradient, and the two gradients.
     """
     d, length = case.dim, case.max_length
     rows = case.rows_per_chip * case.model  # of the batch, on each chip
@@ -255,7 +256,7 @@ def operations(case: Case, chips: int, slots: int) -> float:
 
 
 def state_bytes(case: Case) -> int:
-    """Of the item table's part on a chip: parameters and AdamW's two moments."""
+    """Bytes of a chip's part of the item table: parameters and AdamW's two moments."""
     return 12 * (case.dim + 1) * case.num_rows // case.model
 
 
@@ -269,7 +270,7 @@ def _grid() -> list[Case]:
 
 
 def _table(lines: list[dict[str, Any]]) -> str:
-    """Markdown, a row per case; memory in GB, times in ms, thousands of histories per second."""
+    """A Markdown table with a row per case; memory in GB, times in ms, thousand histories/s."""
     rows = [
         "| slice | items | D | mesh, data x model | memory per chip | compute, memory, links "
         "| step | thousand histories/s |",

@@ -1,12 +1,12 @@
-"""Training throughput beside the peers, in interleaved runs on real histories.
+"""Training throughput compared with other libraries, in interleaved runs on real histories.
 
     python benchmarks/train_throughput.py data/ml-1m --peer rectools=.venv-rectools/bin/python \\
         --peer recbole=.venv-recbole/bin/python --peer hugging_face=.venv-hf/bin/python \\
         --peer keras_hub=.venv-keras/bin/python
 
 `data/ml-1m` is made by `bert4rec prepare`; benchmarks/README.md says how the environments are made.
-Each round runs every system twice, with malloc as it comes and as this package's commands tune it,
-each time in a process of its own. Prints one JSON line per run, then one with the medians.
+Each round runs every system twice, with default malloc and with malloc tuned as by this package's
+commands, each time in a process of its own. Prints one JSON line per run, and then the medians.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(
 
 
 def write_histories(path: Path, data: Path) -> None:
-    """The last `_LENGTH` items of every user, and a link to the store beside them."""
+    """Write the last `_LENGTH` items of every user, and a link to the store beside the file."""
     store = SequenceStore.open(data)
     starts = np.maximum(store.offsets[:-1], store.offsets[1:] - _LENGTH)
     pieces = [store.tokens[a:b] for a, b in zip(starts, store.offsets[1:])]
@@ -94,9 +94,10 @@ def _run(python: str, name: str, tuned: bool, arguments: list[str]) -> dict[str,
 
 
 def _summary(found: dict[tuple[str, bool], list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians in sequences/s, and how often the fastest peer's we reach.
+    """Median sequences/s of each system, and the ratios of ours to that of the fastest peer.
 
-    As shipped, this package runs tuned: its commands do that by themselves.
+    `ratio_as_shipped` compares this package with tuned malloc, as its commands tune it by
+    themselves, to peers with default malloc.
     """
     median = {
         key: statistics.median(line["sequences_per_s"] for line in lines)

@@ -1,11 +1,11 @@
-"""Memory of training against the size of the log: it should not grow.
+"""Memory of training by size of the log; it should not grow.
 
     python benchmarks/training_memory.py --rows 1000000 20000000
 
-Writes a synthetic store per size (same users and items, longer histories), trains a small model on
-it for some steps in a process of its own, and prints one JSON line per size: the process's own
-memory after the steps (pages of the memory-mapped store are shared and can be dropped at any time,
-so they are listed apart).
+For each size, writes a synthetic store (same users and items, longer histories), trains a small
+model on it for some steps in a process of its own, and prints one JSON line: the process's own
+memory after the steps. Pages of the memory-mapped store are listed separately, because they are
+shared and can be dropped at any time.
 """
 
 from __future__ import annotations

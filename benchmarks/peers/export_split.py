@@ -1,9 +1,10 @@
-"""A split as plain arrays, so that a model of another library can be asked the same questions.
+"""Export a split as plain arrays, so that other libraries can be evaluated on the same cases.
 
     python benchmarks/peers/export_split.py runs/peers/leave_one_out.npz --split leave-one-out
 
-Runs with the package. The file holds the whole log in the package's order, where training ends,
-the questions, and what is known of each item; reading it takes NumPy alone.
+Runs in this package's environment. The file holds the whole log in the package's order, where
+training ends, the evaluation cases, and the genres and decade of each item; reading it needs only
+NumPy.
 """
 
 from __future__ import annotations

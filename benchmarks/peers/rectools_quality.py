@@ -2,10 +2,10 @@
 
     python tuned.py rectools_quality.py SPLIT.npz FOLDER [--trials 0 1] [--models NAME] [--test]
 
-Runs in RecTools' environment. Trains the trials of `GRID` that have no result in FOLDER yet: best
-epoch by NDCG@10 on validation, stopped early. With `--test`, the best trial of each model is asked
-the test questions, after a refit for the chosen number of steps where the split asks for it, and
-the ranks go to FOLDER/ranks.npz.
+Runs in RecTools' environment. Trains the trials of `GRID` that have no result in FOLDER yet, with
+early stopping; the best epoch is that with the best NDCG@10 on validation. With `--test`, the best
+trial of each model is evaluated on the test cases, after a refit for the chosen number of steps
+where the split refits, and the ranks are written to FOLDER/ranks.npz.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rectools.models import BERT4RecModel, SASRecModel
 
 MODELS = {"RecTools SASRec": SASRecModel, "RecTools BERT4Rec": BERT4RecModel}
 SHARED = {"loss": "softmax", "lr": 1e-3, "batch_size": 128}
-# The first trial is the library's defaults (2 blocks, 4 heads, width 256, dropout .2, length 100,
-# masks .15), which its authors tuned on MovieLens; `mask_prob` concerns BERT4Rec alone.
+# The first trial has the library's defaults (2 blocks, 4 heads, width 256, dropout .2, length 100,
+# mask rate .15), which its authors tuned on MovieLens; only BERT4Rec uses `mask_prob`.
 GRID = [
     {},
     {"n_factors": 128, "session_max_len": 50, "dropout_rate": 0.3, "mask_prob": 0.3},
@@ -44,7 +44,7 @@ PATIENCE = 3  # validations
 
 
 class Questions:
-    """The split: what to train on and what to ask."""
+    """The split: the training rows and the evaluation cases."""
 
     def __init__(self, path: Path):
         arrays = dict(np.load(path))
@@ -73,9 +73,9 @@ class Questions:
         return Dataset.construct(log, item_features_df=table, cat_item_features=["genre", "decade"])
 
     def ranks(self, model, name: str) -> np.ndarray:
-        """Ranks of a set's targets: the whole catalog, the whole history excluded, ties lose.
+        """Ranks of a set's targets in the whole catalog, without the history; ties count against.
 
-        Items unknown to the model score -inf; a history without a known item makes all of them so.
+        Items unknown to the model score -inf. If a history has no known item, all items do.
         """
         users, rows = self.arrays[f"{name}/users"], self.arrays[f"{name}/rows"]
         ids = np.full(len(self.arrays["item_ids"]), -1)
@@ -110,7 +110,7 @@ class Questions:
 
 
 class Selection(pl.Callback):
-    """Validates every few epochs, keeps the best weights, stops when they stay behind."""
+    """Validates every few epochs, keeps the best weights, and stops if there are no better ones."""
 
     def __init__(self, model, questions: Questions, every: int):
         self.model, self.questions, self.every = model, questions, every
@@ -118,11 +118,11 @@ class Selection(pl.Callback):
         self.weights = None
 
     def __deepcopy__(self, memo):
-        """RecTools trains with a copy of the trainer; what it finds has to come back."""
+        """Return self: RecTools trains with a copy of the trainer, and results are read here."""
         return self
 
     def on_train_epoch_end(self, trainer, module) -> None:
-        """Validate, perhaps."""
+        """Validate every `every` epochs."""
         epoch = trainer.current_epoch + 1
         print(f"epoch {epoch} loss {float(trainer.callback_metrics['train_loss']):.3f}", flush=True)
         if epoch % self.every:
@@ -142,7 +142,7 @@ def ndcg(ranks: np.ndarray) -> float:
 
 
 def train(name: str, settings: dict, questions: Questions, stop: np.ndarray, *, steps: int = 0):
-    """A model trained until validation no longer gains, or for exactly `steps` steps."""
+    """Train a model until validation stops improving, or for exactly `steps` steps if not 0."""
     pl.seed_everything(0, verbose=False)
     settings = {**SHARED, **settings}
     facts = settings.pop("facts", False)
@@ -168,7 +168,7 @@ def train(name: str, settings: dict, questions: Questions, stop: np.ndarray, *, 
 
 
 def main() -> None:
-    """Train what is missing; test if asked to."""
+    """Train the trials that are missing; test if asked to."""
     parser = argparse.ArgumentParser()
     parser.add_argument("split", type=Path)
     parser.add_argument("folder", type=Path)

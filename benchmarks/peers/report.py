@@ -1,6 +1,6 @@
-"""What every throughput script shares: its arguments, the rows of a peer, and the line it prints.
+"""Shared by all throughput scripts: their arguments, the batches of peers, and the line they print.
 
-Needs NumPy alone, so that it serves the environment of any peer. Items are 1 .. V, 0 is
+Needs only NumPy, so that it works in the environment of any peer. Items are 1 .. V, 0 is
 padding and V + 1 stands for a masked item.
 """
 
@@ -29,9 +29,9 @@ class Rows(NamedTuple):
     """A batch with K = 40 slots for masked items.
 
     Attributes:
-      tokens: `[B, L]` right padded, masked.
+      tokens: `[B, L]`, masked, and padded on the right.
       slots: `[B, K]` masked positions; 0 where there are fewer than K.
-      labels: `[B, K]` the items that were there.
+      labels: `[B, K]` the items at these positions before masking; 0 for unused slots.
       live: `[B, K]` 1 for slots in use, else 0.
     """
 
@@ -51,7 +51,7 @@ class Histories:
         self.num_items = int(arrays["num_items"])
 
     def batches(self, seed: int = 0, size: int = BATCH) -> Iterator[Rows]:
-        """Shuffled batches without end, masked with NumPy: round(rate * n) items of n."""
+        """Endless shuffled batches, masked with NumPy: round(rate * n) items of n, at least 1."""
         random = np.random.default_rng(seed)
         slots_per_row = int(MASK_RATE * LENGTH)
         while True:
@@ -76,12 +76,12 @@ class Histories:
 
 
 def arguments() -> argparse.Namespace:
-    """What a throughput script is given."""
+    """The parsed arguments of a throughput script."""
     return parser().parse_args()
 
 
 def parser() -> argparse.ArgumentParser:
-    """`data`, `warmup`, `steps`, and the size of the model for those that read it."""
+    """A parser of `data`, `warmup`, `steps`, and of the model's size, which some scripts use."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--warmup", type=int, default=5)
@@ -99,10 +99,11 @@ def parser() -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def ready() -> Iterator[None]:
-    """Where a benchmark runs systems beside each other, hold the clock until it is one's turn.
+    """If a benchmark runs several systems at once, wait for this system's turn to be timed.
 
-    The folder named by TURNS gets a file per system that has compiled and warmed up; as soon as
-    there are as many as its number says, or none came for a minute, they go one after the other.
+    The environment variable TURNS is FOLDER:COUNT. Each system that has compiled and warmed up puts
+    a file into the folder. Once there are COUNT files, or no new one for a minute, the systems run
+    one after the other.
     """
     if "TURNS" not in os.environ:
         yield
@@ -131,12 +132,12 @@ def report(
     """Print one JSON line.
 
     Args:
-      system: what was run.
-      seconds: for `steps` steps, after the warm-up.
-      steps: see above.
-      sequences: user histories in these steps.
-      losses: of all steps, the warm-up included.
-      packages: whose versions are told.
+      system: name of the system.
+      seconds: time of `steps` steps, after the warm-up.
+      steps: number of timed steps.
+      sequences: number of user histories in these steps.
+      losses: losses of all steps, including the warm-up.
+      packages: packages whose versions are reported.
       more: further fields.
     """
     line = {

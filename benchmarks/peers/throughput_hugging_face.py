@@ -41,7 +41,7 @@ losses = []
 
 
 def step() -> None:
-    """One update."""
+    """One optimizer step."""
     rows = next(batches)
     tokens, live = torch.from_numpy(rows.tokens).long(), torch.from_numpy(rows.live) > 0
     hidden = model.bert(tokens, attention_mask=(tokens != 0).long()).last_hidden_state

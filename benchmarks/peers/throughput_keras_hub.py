@@ -1,4 +1,4 @@
-"""Training throughput of a BERT4Rec from keras-hub's blocks, Keras on JAX, masked slots only."""
+"""Training throughput of a BERT4Rec from keras-hub's layers on JAX; logits at masked slots only."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ model.compile(
 
 
 class Losses(keras.callbacks.Callback):
-    """The loss after every step, as the mean that Keras keeps."""
+    """Records the loss after every step, which Keras reports as a running mean."""
 
     def on_train_batch_end(self, batch, logs=None):
-        """Remember."""
+        """Record the loss."""
         losses.append(float(logs["loss"]))
 
 
 def rows():
-    """What `fit` reads."""
+    """Batches for `fit`: inputs, labels and sample weights."""
     for batch in histories.batches():
         yield {"tokens": batch.tokens, "slots": batch.slots}, batch.labels, batch.live
 

@@ -1,6 +1,6 @@
 """Training throughput of this package: its plan, pipeline, packing and compiled step.
 
-Rows are packed, so a step holds as many histories as a peer's batch, in fewer rows.
+Rows are packed, so a step holds about as many histories as a peer's batch, in fewer rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from bert4rec_jax.training.step import Constants
 
 
 def main() -> None:
-    """Measure."""
+    """Measure and print the line."""
     asked = parser()
     asked.add_argument("--at-once", type=int, default=8)
     asked.add_argument("--trace", help="a folder for a profile of one stride more")
@@ -97,7 +97,7 @@ def main() -> None:
                 sequences += len(lengths)
                 products += useful_operations(lengths, len(store.catalog), config.model)
             state, metrics = train_step(state, train_step.place(batch), constants)
-            if last is not None:  # as the training loop: fetched while the next ones run
+            if last is not None:  # as in the training loop, fetched while the next steps run
                 losses.extend(np.ravel(last))
             last = metrics["loss"]
         losses.extend(np.ravel(last))
@@ -126,18 +126,19 @@ def main() -> None:
 
 
 def _history(batch) -> np.ndarray:
-    """Of each position of a batch, or several: the number of its history, 0 on padding."""
+    """The number of the history at each position of one or several batches; 0 on padding."""
     segments = batch.segments.reshape(-1, batch.segments.shape[-1])
     numbered = np.arange(len(segments))[:, None] * (segments.max() + 1) + segments
     return np.where(segments > 0, numbered, 0).ravel()
 
 
 def useful_operations(lengths: np.ndarray, items: int, model: ModelConfig) -> float:
-    """Operations of the matrix products that histories of these lengths need, both passes.
+    """Operations of the matrix products that histories of these lengths need, in both passes.
 
-    2 operations per multiplication and 3 products for each forward one. Counted: projections and
-    feed-forward per item, attention within a history, transform and logits per masked item. What
-    padding, packing and recomputation add is not.
+    A multiplication and its addition are 2 operations, and each product of the forward pass needs 2
+    more in the backward pass. Counted are projections and feed-forward per item, attention within a
+    history, transform and logits per masked item; work added by padding, packing and recomputation
+    is not.
     """
     masked = np.maximum(1, np.round(MASK_RATE * lengths))
     per_item = model.layers * (4 * model.dim**2 + 2 * model.dim * model.ffn_dim)
@@ -147,7 +148,7 @@ def useful_operations(lengths: np.ndarray, items: int, model: ModelConfig) -> fl
 
 
 def product_limit(dtype: Any, repeats: int = 5) -> float:
-    """Operations per second of a product of large square matrices through JAX, the best of 5."""
+    """Operations per second of a product of large square matrices in JAX, the best of `repeats`."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)

@@ -1,6 +1,6 @@
-"""Training throughput of RecBole's BERT4Rec: its model class, on rows masked beforehand.
+"""Training throughput of RecBole's BERT4Rec: its model class, on rows that NumPy has masked.
 
-RecBole's own data pipeline masks in Python loops; the rows come from NumPy here, which favours it.
+RecBole's own data pipeline masks in Python loops; rows masked with NumPy favour it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ losses = []
 
 
 def step() -> None:
-    """One update."""
+    """One optimizer step."""
     rows = next(batches)
     batch = {
         name: torch.from_numpy(getattr(rows, name)).long() for name in ("tokens", "slots", "labels")

@@ -26,17 +26,17 @@ from report import (
 
 
 class Clock(pl.Callback):
-    """The time and the loss after every step, and the rows seen."""
+    """Records the time, the loss and the number of rows of every step."""
 
     def __init__(self):
         self.times, self.losses, self.rows = [], [], []
 
     def __deepcopy__(self, memo):
-        """RecTools trains with a copy of the trainer; what is measured has to come back."""
+        """Return self: RecTools trains with a copy of the trainer, and results are read here."""
         return self
 
     def on_train_batch_end(self, trainer, module, outputs, batch, number):
-        """Remember."""
+        """Record the step."""
         self.times.append(time.perf_counter())
         self.losses.append(float(outputs["loss"]))
         self.rows.append(len(batch["x"]))

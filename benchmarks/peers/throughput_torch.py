@@ -2,10 +2,10 @@
 
     python throughput_torch.py HISTORIES.npz --system plain --compile reduce-overhead --bfloat16
 
-Batches are masked beforehand and lie on the device, the optimizer is fused, shapes are fixed, and
-no loss is fetched before the clock stops: all that a training loop adds is left out, which favours
-these systems. `plain` gives attention a mask of what is padding; `flash` gives it none, so that the
-flash kernel serves it, and attends to padding too. Logits at masked slots only, in all of them.
+Batches are masked beforehand and are already on the device, the optimizer is fused, shapes are
+fixed, and no loss is fetched before the clock stops. So the overhead of a training loop is left
+out, which favours these systems. `plain` masks padding in attention. `flash` does not, so that the
+flash kernel can be used, and attends to padding too. All compute logits at masked slots only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BATCHES = 24
 
 
 class Layer(nn.Module):
-    """A post-norm layer of the paper, with PyTorch's fused attention."""
+    """A post-norm layer as in the paper, with PyTorch's fused attention."""
 
     def __init__(self, width: int, heads: int, ffn: int, attention_dropout: float):
         super().__init__()
@@ -48,7 +48,7 @@ class Layer(nn.Module):
 
 
 class Plain(nn.Module):
-    """BERT4Rec: tied table, learned positions, transform, logits at the given places."""
+    """BERT4Rec: tied table, learned positions, transform, and logits at the given positions."""
 
     def __init__(self, options: Any, items: int):
         super().__init__()
@@ -67,7 +67,7 @@ class Plain(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, tokens: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        """`[B, L]` tokens and `[N]` places in the flattened batch to `[N, items]` logits."""
+        """`[B, L]` tokens and `[N]` positions in the flattened batch to `[N, items]` logits."""
         h = self.items(tokens) + self.positions.weight[: tokens.shape[1]]
         h = self.drop(self.norm(h))
         mask = (tokens != 0)[:, None, None] if self.masked else None
@@ -80,7 +80,7 @@ class Plain(nn.Module):
 
 
 class HuggingFace(nn.Module):
-    """`transformers.BertForMaskedLM`, its head at the given places only."""
+    """`transformers.BertForMaskedLM`, with its head at the given positions only."""
 
     def __init__(self, options: Any, items: int):
         super().__init__()
@@ -107,7 +107,7 @@ class HuggingFace(nn.Module):
 
 
 def main() -> None:
-    """Measure."""
+    """Measure and print the line."""
     asked = parser()
     asked.add_argument("--compile", choices=("none", "default", "reduce-overhead"), default="none")
     asked.add_argument("--device", default="cuda")

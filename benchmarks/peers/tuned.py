@@ -2,7 +2,7 @@
 
     python tuned.py SCRIPT [ARGUMENT ...]
 
-Needs nothing but Python, so that it serves the environment of any peer.
+Needs nothing but Python, so that it works in the environment of any peer.
 """
 
 import ctypes

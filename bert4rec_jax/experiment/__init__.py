@@ -1,1 +1,1 @@
-"""An experiment: a recipe and its inputs, what is trained, calibrated, tested and recorded."""
+"""Experiments: open a recipe's inputs, then train, calibrate, test and record a model."""

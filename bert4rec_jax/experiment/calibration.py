@@ -1,4 +1,4 @@
-"""Calibration: what validation adds to the scores of a trained model."""
+"""Calibration: chooses, on validation cases, corrections of a trained model's scores."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.training.fit import digest
 
-MOST_CASES = 10_000  # of validation, drawn once, that settings are chosen by
+MOST_CASES = 10_000  # validation cases, sampled once, on which settings are chosen
 
 
 def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
-    """What is added to the scores of tested parameters: a trend where the split asks about the time
-    after training; covisitation where the config wants it; an offset of untrained items where the
-    split holds some out; else nothing.
+    """Choose the corrections to add to the scores of the tested parameters.
 
-    It is found once, and kept in the workdir for `bert4rec evaluate` and `export`; so is that
-    nothing is added.
+    These are a trend where the split refits (it tests on the time after training), covisitation
+    where the config asks for it, and an offset for untrained items where the split holds some out
+    and items have content.
+
+    They are chosen once and saved in the workdir for `bert4rec evaluate` and `export`, even if
+    there are none.
     """
     split, store = setting.split, setting.store
     covisitation = setting.config.calibration.covisitation
@@ -73,11 +75,11 @@ def _keep(workdir: Path, found: dict[str, Any]) -> None:
 
 
 class _Questions:
-    """Asks the model that validation selected, with all that was chosen so far.
+    """Evaluates the selected model on validation cases, with the corrections chosen so far.
 
     Attributes:
-      setting: of the run.
-      shift, covisitation, offset: what was chosen; see `Corrections`.
+      setting: the run's setting.
+      shift, covisitation, offset: the corrections chosen so far; see `Corrections`.
     """
 
     def __init__(self, setting: Setting, params: Any) -> None:
@@ -95,15 +97,19 @@ class _Questions:
         covisitation: Mapping[str, npt.NDArray[Any]] | None = None,
         offset: float = 0.0,
     ) -> float:
-        """NDCG@10 of the validation cases, with this added besides."""
+        """NDCG@10 of a sample of the validation cases.
+
+        `shift` is added to the shift chosen so far; `covisitation` replaces the one chosen so far;
+        `offset` is used as given.
+        """
         return self._ndcg(self._warm, shift, covisitation, offset)
 
     def cold(self, offset: float) -> float:
-        """NDCG@10 of the validation cases about untrained items."""
+        """NDCG@10 of a sample of the validation cases whose targets are untrained items."""
         return self._ndcg(self._cold, None, None, offset)
 
     def all(self, cases: Cases) -> dict[str, float]:
-        """The metrics of cases, with all that was chosen."""
+        """The metrics of cases, with all corrections chosen so far."""
         corrections = Corrections(self.offset, self.shift, self.covisitation)
         return summary(
             self.setting.ask(self._params, self._trained, cases, corrections=corrections).ranks

@@ -1,4 +1,4 @@
-"""Corrections: what calibration on validation adds to a trained model, as its run keeps it."""
+"""Corrections: what calibration adds to a trained model's scores, as saved in its workdir."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bert4rec_jax.evaluation.covisitation import Covisitation, Followers
 from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.training.fit import Features, digest
 
-CALIBRATION = "calibration.json"  # where a run keeps it
+CALIBRATION = "calibration.json"  # in the workdir of a run
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +27,13 @@ class Corrections:
     """What is added to the scores of a trained model.
 
     Attributes:
-      offset: to the biases of items without a training event.
-      offset_alone: the same, if nothing else is added.
-      shift: `[V]`, to those of the others, by how often they were chosen, and when; or None.
-      covisitation: the collection of `evaluation.lift`, which adds to scores; or None.
-      asked: whether covisitation was weighed, even if it gained nothing.
-      validation: metrics of the validation cases with all this, where they are known.
+      offset: added to the biases of items without a training event.
+      offset_alone: the offset to use where it is the only correction.
+      shift: `[V]`, added to the biases of the other items; it follows from how often, and when,
+        each of them occurs in training. None for no shift.
+      covisitation: the variable collection from which `evaluation.lift` raises scores; or None.
+      asked: whether covisitation was tried in calibration, even if it did not help.
+      validation: metrics of the validation cases with all corrections; None where not known.
     """
 
     offset: float = 0.0
@@ -44,12 +45,12 @@ class Corrections:
 
     @property
     def moves(self) -> bool:
-        """Whether scores of trained items change, beside each other."""
+        """Whether the corrections can change the order of trained items among each other."""
         return self.shift is not None or self.covisitation is not None
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all that is added: equal digests, equal scores of the same parameters."""
+        """SHA-256 over all corrections: with the same parameters, equal digests, equal scores."""
         sha = hashlib.sha256(f"{self.offset} {self.offset_alone}".encode())
         arrays = {"shift": self.shift, **(self.covisitation or {})}
         for name in sorted(arrays):
@@ -62,13 +63,13 @@ class Corrections:
 def read_corrections(
     workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64], length: int
 ) -> Corrections | None:
-    """What a run's calibration adds; None if there is none, or that of other parameters.
+    """Read a run's corrections; None if there are none, or if they belong to other parameters.
 
     Args:
-      workdir: of the run.
-      params: the parameters that are asked.
-      store: its data.
-      stop: `[U]` where each user's rows end that they were trained on.
+      workdir: the run's workdir.
+      params: the tested parameters, for which the corrections must have been calibrated.
+      store: the run's data.
+      stop: `[U]` where each user's training rows end; shifts and covisitation count these rows.
       length: positions L of the model.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Display: what a run shows of itself on the terminal."""
+"""Display: what a run prints on the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import Tested
 
-_FEW_CASES = 100  # below, a user is told
+_FEW_CASES = 100  # a set with fewer gets a warning
 
 
 def introduce(setting: Setting, recipe: str, console: Console) -> None:
-    """What is trained on what, and with what, before the work begins."""
+    """Print the recipe, data, split, devices and left-out users before training begins."""
     config, source, split = setting.config, setting.source, setting.split
     device = jax.devices()[0]
     console.print(
@@ -36,7 +36,7 @@ def introduce(setting: Setting, recipe: str, console: Console) -> None:
 
 
 def show(setting: Setting, tested: Tested, console: Console) -> None:
-    """Results as tables, and lists with titles of movies."""
+    """Print the results as tables, and examples of recommendation lists with titles."""
     if not tested.comparison.assessments:
         scores = sorted(
             ((v["ndcg@10"], name) for name, v in tested.validation.items()), reverse=True

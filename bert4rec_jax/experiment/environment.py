@@ -1,4 +1,4 @@
-"""Where a run took place: equal environments are what bitwise equal results on CPU need."""
+"""Environment: the hardware and versions of a run. Bitwise equal results on CPU need equal ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished runs: their best checkpoints, and what calibration adds to them."""
+"""Finished runs: their best checkpoints, and the corrections of their scores."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.training.checkpoints import Checkpoint, read_config
 from bert4rec_jax.training.fit import load_best
 
-REFIT = "refit"  # where a run keeps the model that was trained anew after selection
-FINAL = "final"  # and the one that was trained on all events, for serving
+REFIT = "refit"  # folder in the workdir: the model that was retrained after selection
+FINAL = "final"  # folder in the workdir: the model that was trained on all events, for serving
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A run that was trained, perhaps not to its end.
+    """A run that was trained, perhaps not to its end, and the model to use from it.
 
     Attributes:
-      setting: what it is about.
+      setting: the run's config, devices, data and split.
       best: the checkpoint to use.
-      trained: `[V]`, the items that it was trained on.
-      validations: of its selection, in order.
-      corrections: what calibration adds to biases.
-      all_events: whether it was trained on the events of validation and test too.
+      trained: `[V]`, the items that the checkpoint was trained on.
+      validations: metrics of every validation during selection, in order.
+      corrections: what calibration adds to the model's scores.
+      all_events: whether the checkpoint was trained on the events of validation and test too.
     """
 
     setting: Setting
@@ -41,12 +41,12 @@ class FinishedRun:
     all_events: bool = False
 
     def variables(self) -> dict[str, Any]:
-        """The model's collections: `params`, and `catalog` where items have content."""
+        """The model's variable collections; see `Setting.variables`."""
         return self.setting.variables(self.best.state.params, self.trained, self.corrections)
 
 
 def open_finished(workdir: Path, console: Console) -> FinishedRun:
-    """The best checkpoint of a run; the refitted one where the split asks for it and it is there.
+    """Open a run with its best checkpoint, or the refitted one where the split refits and it ended.
 
     Raises:
       UserError: the folder holds no checkpoint that can be read; or see `reopen`.
@@ -74,9 +74,9 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
 
 
 def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
-    """The model that validation chose, as validation cases are asked of it.
+    """The same run with the model that validation selected, to evaluate on validation cases.
 
-    Where the split trains anew after selection, the tested model has seen these cases.
+    Where the split refits after selection, the tested model was trained on these cases.
 
     Raises:
       UserError: the folder holds no checkpoint that can be read.
@@ -94,10 +94,10 @@ def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
 
 
 def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
-    """The model that was trained on all events, if the run has one; else the tested one.
+    """The same run with the model trained on all events, if it has one; else unchanged.
 
     Raises:
-      UserError: its folder holds checkpoints of which none can be read.
+      UserError: the folder of that model holds checkpoints, but none can be read.
     """
     setting = finished.setting
     best = _load_whole(setting, FINAL, finished.best.step, console)
@@ -115,7 +115,7 @@ def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
 
 
 def load_selected(setting: Setting, console: Console) -> Checkpoint:
-    """The checkpoint that validation chose, also where another one was refitted after it.
+    """The checkpoint that validation selected, even if the run has a refitted one.
 
     Raises:
       UserError: the folder holds no checkpoint that can be read.
@@ -124,13 +124,16 @@ def load_selected(setting: Setting, console: Console) -> Checkpoint:
 
 
 def _corrections(setting: Setting, params: Any, stop: npt.NDArray[np.int64]) -> Corrections | None:
-    """What calibration of tested parameters adds to a model of the rows `offsets[u]:stop[u]`."""
+    """Corrections calibrated for the tested `params`, with counts of the rows `offsets[u]:stop[u]`.
+
+    None if the run has none for them.
+    """
     workdir = Path(setting.config.workdir)
     return read_corrections(workdir, params, store=setting.store, stop=stop, length=setting.length)
 
 
 def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Checkpoint | None:
-    """The model that was trained anew for `steps` in a folder of the run, if it came to its end."""
+    """The model retrained in the run's folder `name`; None unless it completed all `steps`."""
     folder = Path(setting.config.workdir) / name
     if read_config(folder / "checkpoints") is None:
         return None

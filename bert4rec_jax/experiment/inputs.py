@@ -1,4 +1,4 @@
-"""Inputs: the data and the content that a config names, prepared where they have to be."""
+"""Inputs: the data and item content that a config names; a raw log is prepared first."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from bert4rec_jax.training.checkpoints import check_same_config, read_config
 
 @dataclass(frozen=True, eq=False)
 class KnownContent:
-    """What is known of a catalog's items.
+    """The content features of a catalog's items.
 
     Attributes:
-      matrix: `[V, F]`, 0 for items about which nothing is known.
-      encoding: what made it.
-      names: the catalog with titles and genres that came with it, or None.
+      matrix: `[V, F]`, 0 for items without content.
+      encoding: what computed the matrix.
+      names: the catalog with the titles and genres of the content, or None.
     """
 
     matrix: npt.NDArray[np.float32]
@@ -44,9 +44,10 @@ class KnownContent:
 def open_data(
     config: DataConfig, workdir: Path, console: Console, *, finished: bool = False
 ) -> SequenceStore:
-    """The prepared data: that of `config.path`, or made from it once and kept in the workdir.
+    """Open the store at `config.path`, or prepare that log once, to a store kept in the workdir.
 
-    What a run has kept is what a `finished` one was trained on, whatever has become of the log.
+    For a `finished` run, the store kept in the workdir is opened without looking at the log, which
+    may have changed or be gone: the run was trained on that store.
 
     Raises:
       UserError: the workdir holds a run on other data; or see `prepare`, `SequenceStore.open` and
@@ -61,7 +62,7 @@ def open_data(
     if finished and is_store(path):
         return SequenceStore.open(path)
     saved = read_config(workdir / "checkpoints")
-    if saved is not None:  # before its data are replaced
+    if saved is not None:  # check before the data of that run is replaced
         prepared = ("path", "min_user_interactions", "min_item_interactions")
         wanted = {name: getattr(config, name) for name in prepared}
         check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
@@ -88,7 +89,7 @@ def open_data(
 
 
 def _require_minima(store: SequenceStore, config: DataConfig) -> None:
-    """Refuse minima that were asked for and that a prepared store does not have."""
+    """Refuse non-default minimum interaction counts that a store was not prepared with."""
     for name in ("min_user_interactions", "min_item_interactions"):
         wanted, made = getattr(config, name), store.manifest["source"].get(name)
         if made is not None and wanted not in (made, getattr(DataConfig(), name)):
@@ -102,9 +103,9 @@ def _require_minima(store: SequenceStore, config: DataConfig) -> None:
 def open_cold_items(
     store: SequenceStore, path: Path, *, repeats: bool = False
 ) -> tuple[SequenceStore, Split]:
-    """The rows of a store without its cold items, kept in `path`, and the questions about them.
+    """Hold out cold items: the rearranged store, kept in `path`, and the split that asks for them.
 
-    With `repeats`, warm items may be asked for that are in the history already.
+    With `repeats`, a warm target may occur in its history already.
 
     Raises:
       UserError: see `arrange`, `write_arranged` and `SequenceStore.verify`.
@@ -136,17 +137,18 @@ def open_content(
     console: Console,
     like: Encoding | None = None,
 ) -> KnownContent | None:
-    """The items' content.
+    """Read the items' content features, or compute them from the catalog.
 
-    None for no path, and for `catalog` where the log came without genres and years.
+    None if `config.content` is empty, or if it is `catalog` and the log has no genres and years.
 
     Args:
-      config: its `content` is a folder made by `bert4rec features`, or `catalog` for what came with
-        the titles.
+      config: its `content` is a folder made by `bert4rec features`, or `catalog` for the genres and
+        years that came with the titles.
       store: the data.
-      counts: `[V]` training interactions per token; only items that have any shape the columns.
-      console: told if the catalog knows nothing.
-      like: what makes the columns of `catalog`; None to fit it on these items.
+      counts: `[V]` training interactions per token; the encoding of `catalog` is fitted only on
+        items that have any.
+      console: gets a message if the catalog has neither genres nor years.
+      like: the encoding to use for `catalog`; None to fit one on these items.
 
     Raises:
       UserError: see `Content.open` and `encoder.fit`.
@@ -173,7 +175,7 @@ def open_content(
 
 
 def _refuse_leak(content: Content, config: DataConfig) -> None:
-    """Refuse content whose vocabularies and scales have seen what this split holds out."""
+    """Refuse content whose vocabularies and scales were fitted on data this split holds out."""
     made = content.manifest
     split = made.get("split")
     same = split == config.split and (

@@ -1,4 +1,4 @@
-"""Opening: the setting of a run, from its config or from its folder."""
+"""Opening: builds the setting of a run from a config, or from the folder of a trained run."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform
 from bert4rec_jax.training.checkpoints import check_same_config, read_config
 
-ENCODING = "encoding.json"  # where a run that began from another keeps what makes its content
-USER_ENCODING = "user_encoding.json"  # and what makes rows of users
+# A run that begins from another (`init_from`) keeps the encodings of that run in its workdir.
+ENCODING = "encoding.json"  # of items' content
+USER_ENCODING = "user_encoding.json"  # of user features
 
 
 def open_setting(config: Config, console: Console, *, finished: bool = False) -> Setting:
-    """Everything before the work: devices, data, questions. Refuses what cannot go on.
+    """Open devices, data, split, features and evaluator; refuse settings that cannot work.
 
-    The data of a `finished` run are those it has kept, whatever has become of its log.
+    For a `finished` run, the store kept in its workdir is used, whatever has become of its log.
 
     Raises:
-      UserError: the workdir holds another run, the devices do not fit, or see `open_data`,
-        `open_content` and the splits.
+      UserError: the workdir holds another run, the devices do not fit, settings contradict each
+        other or the data, or see `open_data`, `open_content` and the splits.
     """
     workdir = Path(config.workdir)
     if workdir.exists() and not workdir.is_dir():
@@ -49,7 +50,7 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
     if platform(mesh) != "cpu":
         keep_programs()
     saved = read_config(workdir / "checkpoints")
-    if saved is not None:  # before anything in the folder is touched
+    if saved is not None:  # check before anything in the folder is changed
         check_same_config(saved, to_json(config), workdir)
     source = store = open_data(config.data, workdir, console, finished=finished)
     for batch_size in (config.training.batch_size, config.evaluation.batch_size):
@@ -114,7 +115,7 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
 
 
 def reopen(workdir: Path, console: Console) -> Setting:
-    """The setting of a run that was trained, perhaps not to its end, from its folder.
+    """Rebuild the setting of a run from its folder; its training may be unfinished.
 
     Raises:
       UserError: the folder holds no run; or see `open_setting`.
@@ -126,13 +127,13 @@ def reopen(workdir: Path, console: Console) -> Setting:
         raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
     config = replace(from_json(values), workdir=str(workdir))
     if not fits(config.mesh.data, config.mesh.model):
-        config = replace(config, mesh=MeshConfig())  # trained on other devices than these
+        config = replace(config, mesh=MeshConfig())  # it was trained on other devices
     _require_inputs(config, workdir)
     return open_setting(config, console, finished=True)
 
 
 def _open_users(config: Config, store: SequenceStore, split: Split, console: Console) -> KnownUsers:
-    """What is known of a log's users; only those with training rows shape the columns."""
+    """Read the features of a log's users; the encoding is fitted on users with training rows."""
     made = None
     if config.init_from:
         made = _kept_encoding(config, USER_ENCODING, lambda setting: setting.user_encoding, console)
@@ -151,7 +152,10 @@ def _kept_encoding(
     of: Callable[[Setting], Encoding | UserEncoding | None],
     console: Console,
 ) -> dict[str, Any] | None:
-    """An encoding of the run that this one begins from, in JSON; kept, as that may be removed."""
+    """The encoding, as JSON, of the run at `config.init_from`; None if that run has none.
+
+    A copy is kept in the workdir, because that run may be removed later.
+    """
     workdir = Path(config.workdir)
     kept = workdir / name
     if not (workdir / "checkpoints").is_dir():
@@ -167,10 +171,11 @@ def _kept_encoding(
 
 
 def _require_inputs(config: Config, workdir: Path) -> None:
-    """Refuse to look for a run's inputs from another folder than it was trained in.
+    """Refuse a run whose inputs are missing, such as when it was trained in another folder.
 
     Raises:
-      UserError: one that was given relative to that folder is not there.
+      UserError: an input path in the config does not exist (a relative one is looked up from the
+        current folder), and the run keeps no copy of that input.
     """
     kept = {"path": is_store(workdir / "data") or config.data.path in NAMES}
     kept["content"] = config.data.content == "catalog"

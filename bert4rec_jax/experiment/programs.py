@@ -1,4 +1,4 @@
-"""Compiled programs, kept between runs where compiling takes longer than training may."""
+"""Programs: a compilation cache shared by runs, as compiling can take longer than training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _CHOSEN = "JAX_COMPILATION_CACHE_DIR"
 
 
 def keep_programs() -> None:
-    """Let JAX keep programs in `programs` of the package's cache folder.
+    """Turn on JAX's compilation cache, in the folder `programs` of the package's cache.
 
-    For a GPU, XLA tries many kernels per product, a minute or more per program. Nothing happens
-    where somebody chose a place for programs, by JAX's variable or its config; set
-    JAX_COMPILATION_CACHE_DIR to nothing to keep none.
+    For a GPU, XLA tries many kernels per matrix product, which takes a minute or more per program.
+    Nothing happens where a cache folder is already set, by the environment variable
+    JAX_COMPILATION_CACHE_DIR or by JAX's config. Set the variable to nothing to keep no programs.
     """
     if _CHOSEN not in os.environ and jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(default_cache() / "programs"))

@@ -1,6 +1,6 @@
 """Protocol: train, select, calibrate, test beside baselines, show and record.
 
-This is what `train.py` runs. It composes the other parts and computes nothing itself.
+This is what `train.py` runs. It only calls the other modules and computes nothing itself.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def run(
 ) -> dict[str, Any]:
     """Run a config to its end, or continue where an earlier run of it in the same workdir stopped.
 
-    A finished run is evaluated again; what earlier commands found out about the same parameters,
-    corrections and cases stays beside what this one finds.
+    A finished run is evaluated again. Metrics that earlier commands wrote for the same data,
+    parameters and corrections are kept, except those of models that are tested now.
 
     Args:
       config: all settings.
       recipe: what the run is called in its output and in `metrics.json`.
       console: shows progress and tables; None for the terminal, `Console(quiet=True)` for nothing.
-      baselines: name -> grid of one that is tuned and tested beside the usual ones, also where
-        the config leaves these out.
+      baselines: name -> grid of a baseline of your own, tuned and tested beside the built-in ones,
+        even where the config turns those off.
 
     Returns:
       What is written to `WORKDIR/metrics.json`.
@@ -87,9 +87,9 @@ def evaluate(
     """Test the best checkpoint of a run, finished or not, and show the same tables.
 
     Args:
-      workdir: of the run.
-      exported: name -> another form of the model to test beside it, asked with the store before the
-        arguments of `comparison.Ask`.
+      workdir: the run's folder.
+      exported: name -> another form of the model to test beside it: a function that is called with
+        the store, then the arguments of `comparison.Ask`, and the keyword `users`.
       console: where tables go.
       baselines: as for `run`.
 
@@ -134,7 +134,7 @@ def _results(
     """Train, calibrate, test, record; what `run` returns."""
     config = setting.config
     path = Path(config.workdir) / METRICS
-    earlier = read_metrics(path)  # by all processes, before one writes
+    earlier = read_metrics(path)  # all processes read before the first one writes
     started = time.monotonic()
     fitted = select(setting, console)
     trained = time.monotonic()

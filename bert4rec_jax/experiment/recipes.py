@@ -26,13 +26,13 @@ DEFAULT = "movietweetings"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe's file defines.
+    """The contents of a recipe's file.
 
     Attributes:
       name: the file's name without its ending.
       config: all settings.
-      adapt: `adapt(config, store) -> Config`: settings that follow from the data, or None. It may
-        look at nothing but sizes and the lengths of histories, so that no test item has a say.
+      adapt: `adapt(config, store) -> Config` derives settings from the data; or None. It may use
+        only sizes and the lengths of histories, so that test items do not influence settings.
       about: the first line of the file's docstring.
     """
 
@@ -43,7 +43,7 @@ class Recipe:
 
 
 def shipped() -> Path:
-    """The recipes that come with the package, or beside it where it is installed as a source."""
+    """The folder of the recipes: inside an installed package, beside it in a source tree."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -58,13 +58,13 @@ def parse(
 ) -> tuple[str, Config]:
     """Split `[RECIPE] [--section.field value ...]` into the recipe's name and its config.
 
-    What the command line says goes before what a recipe finds in the data.
+    Options on the command line take precedence over settings that a recipe derives from the data.
 
     Args:
       arguments: the command line without the program.
       folder: where recipes are looked up by name.
       prog: what the command is called in its help.
-      console: told what a recipe found in the data.
+      console: shows the settings that a recipe derives from the data.
 
     Raises:
       UserError: there is no such recipe, a value is impossible, or see `open_data`.
@@ -95,13 +95,13 @@ def recipe(
 ) -> Config:
     """The config of a recipe with changes, as `train.py NAME --section.field VALUE ...` runs it.
 
-    Settings that a recipe finds in the data are found here, so the data is prepared if need be; a
-    change goes before them.
+    If the recipe derives settings from the data, this is done here, and the data is prepared first
+    if necessary. Changes take precedence over derived settings.
 
     Args:
-      name: of a recipe, or the path of its file.
+      name: the name of a recipe, or the path of its file.
       changes: values by `section.field`, such as `{"data.path": "data/mine"}`.
-      console: told what a recipe found in the data. None: nobody.
+      console: shows the settings that a recipe derives from the data; None for no output.
 
     Raises:
       UserError: see `load` and `open_data`.
@@ -127,7 +127,7 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def _names(values: Mapping[str, Any]) -> list[str]:
-    """`section.field` of all settings."""
+    """The names of all settings, as `section.field`, or `field` for one outside of sections."""
     sections = ((name, x) for name, x in values.items() if isinstance(x, dict))
     single = [name for name, x in values.items() if not isinstance(x, dict)]
     return single + [f"{section}.{field}" for section, x in sections for field in x]
@@ -136,7 +136,7 @@ def _names(values: Mapping[str, Any]) -> list[str]:
 def _resolved(
     recipe: Recipe, overridden: Callable[[Config], Config], console: Console | None
 ) -> Config:
-    """A recipe's config with overrides, which go before what it finds in the data."""
+    """A recipe's config with derived settings, and with overrides, which take precedence."""
     config = overridden(recipe.config)
     if recipe.adapt is None and not config.init_from:
         return config
@@ -146,7 +146,7 @@ def _resolved(
         config.evaluation.batch_size,
         data=config.mesh.data,
         model=config.mesh.model,
-    )  # before an earlier run in the folder is looked at, which JAX is needed for
+    )  # before an earlier run in the folder is read, which uses JAX
     console = console or Console(quiet=not is_first())
     found, adapted = "the earlier run", config
     if recipe.adapt is not None:
@@ -160,10 +160,10 @@ def _resolved(
 
 
 def _as_earlier(config: Config) -> Config:
-    """With the model of the run that it begins from."""
-    folders = (config.init_from, config.workdir)  # the earlier run may be gone by now
+    """The config with the model settings of the run at `init_from`."""
+    folders = (config.init_from, config.workdir)  # if the earlier run is gone, use this run's copy
     saved = next(filter(None, (read_config(Path(f) / "checkpoints") for f in folders)), None)
-    if saved is None:  # `experiment` says what is missing
+    if saved is None:  # opening the run will report what is missing
         return config
     earlier = from_json(saved)
     return replace(
@@ -175,10 +175,10 @@ def _as_earlier(config: Config) -> Config:
 
 
 def load(recipe: str, folder: Path | None = None) -> Recipe:
-    """The recipe of a name in `folder` (None: those of the package), or of a path.
+    """Load a recipe by its name in `folder` (None: `shipped()`), or by the path of a `.py` file.
 
     Raises:
-      UserError: there is no such file, or it defines no `config`.
+      UserError: there is no such file, it cannot be loaded, or it defines no `config`.
     """
     folder = folder or shipped()
     path = Path(recipe) if recipe.endswith(".py") else folder / f"{recipe}.py"
@@ -204,5 +204,5 @@ def load(recipe: str, folder: Path | None = None) -> Recipe:
 
 
 def names(folder: Path) -> list[str]:
-    """The recipes in a folder."""
+    """The names of the recipes in a folder, sorted."""
     return sorted(path.stem for path in folder.glob("*.py"))

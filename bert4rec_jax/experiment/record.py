@@ -1,4 +1,4 @@
-"""Record: what a run says of its data, and the trace of having read the test split."""
+"""Record: describes a run's data, and logs every use of the test split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bert4rec_jax.experiment.testing import Tested
 
 
 def describe_data(setting: Setting) -> dict[str, Any]:
-    """The data and its questions, as JSON values."""
+    """The data, its split and the evaluation cases, as JSON values."""
     source, store, split = setting.source, setting.store, setting.split
 
     def cases(found: Cases, name: str = "") -> dict[str, Any]:
@@ -42,7 +42,7 @@ def describe_data(setting: Setting) -> dict[str, Any]:
 def record(
     setting: Setting, tested: Tested, command: str, parameters: str, corrections: Corrections
 ) -> None:
-    """Leave a trace of having read the test split."""
+    """Log a use of the test split in the run's ledger, with the rank of every case."""
     if tested.comparison.assessments:
         sets = setting.tested()
         ranks = RankFile.of(

@@ -1,4 +1,4 @@
-"""Selection: train until the best validation, and anew where a split or the config asks for it."""
+"""Selection: train, keep the best by validation, retrain where the split or the config asks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bert4rec_jax.training.step import TrainState
 
 
 def select(setting: Setting, console: Console) -> TrainResult:
-    """Train until the best validation; where the split asks for it, once more on all up to T."""
+    """Train and select by validation; where the split refits, retrain on all rows up to T."""
     config, split = setting.config, setting.split
     trained = setting.trained(split.train_stop)
 
@@ -59,7 +59,7 @@ def select(setting: Setting, console: Console) -> TrainResult:
 
 
 def train_on_all(setting: Setting, steps: int, console: Console) -> None:
-    """Train the model that is served, which is never tested: nothing is held out from it."""
+    """Train the model to serve on all events. It cannot be tested, as no events are held out."""
     config = setting.config
     fit(
         config,
@@ -76,10 +76,11 @@ def train_on_all(setting: Setting, steps: int, console: Console) -> None:
 
 
 def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
-    """The first state of a run that begins from an earlier one.
+    """The first train state of a run that begins from an earlier one (`config.init_from`).
 
     Raises:
-      UserError: the earlier run cannot be read, or its model is another one.
+      UserError: the earlier run cannot be read, or has another model, other columns of content or
+        other user features.
     """
     config = setting.config
     try:

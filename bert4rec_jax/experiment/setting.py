@@ -1,4 +1,4 @@
-"""Setting: what a run is about."""
+"""Setting: the config, devices, data and split of a run, opened and ready to use."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ from bert4rec_jax.training.fit import (
 )
 from bert4rec_jax.training.parts import build_model
 
-NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # in tables and metrics.json, by kind
+NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # model kind -> name in results
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What a run is about.
+    """The config, devices, data and split of a run.
 
     Attributes:
       config: all settings.
       mesh: the devices.
       source: the data as it was prepared.
-      store: histories, those of `source` or of the same users without the items held out.
-      split: what is trained on, and what is asked.
+      store: the histories to use: `source`, or its rearrangement without the cold items.
+      split: the training rows and the evaluation cases.
       thumbs: rating thresholds.
-      known_content: what is known of each item beside its id, or None.
-      evaluator: asks models.
-      first_day: `[V]` when each item was first watched, for a model that reads times, or None.
-      known_users: what is known of users beside their history, or None.
+      known_content: the items' content features, or None.
+      evaluator: ranks the catalog for cases.
+      first_day: `[V]`, the day of each item's first training event, in days since 1970, for a model
+        that reads times; or None.
+      known_users: the features of users, or None.
     """
 
     config: Config
@@ -66,52 +67,52 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """What the model is called in tables and metrics.json."""
+        """The model's name in tables and metrics.json."""
         return NAMES[self.config.model.kind]
 
     @property
     def content(self) -> Features | None:
-        """`[V, F]` what is known of each item beside its id, or None."""
+        """`[V, F]` content features of the items, or None."""
         return None if self.known_content is None else self.known_content.matrix
 
     @property
     def encoding(self) -> Encoding | None:
-        """What made the content, and makes that of new items; None without content."""
+        """The encoding that computed the content, also for new items; None without content."""
         return None if self.known_content is None else self.known_content.encoding
 
     @property
     def catalog(self) -> Catalog:
-        """The items, with titles and genres of the content where the log came without."""
+        """The items, with titles and genres of the content if it has them, else of the log."""
         names = None if self.known_content is None else self.known_content.names
         return names or self.store.catalog
 
     @property
     def users(self) -> Features | None:
-        """`[U + 1, G]` what is known of user u in row u + 1, or None."""
+        """`[U + 1, G]` user features, those of user u in row u + 1; or None."""
         return None if self.known_users is None else self.known_users.matrix
 
     @property
     def user_encoding(self) -> UserEncoding | None:
-        """What made rows of users, and makes those of others; None where nothing is known."""
+        """The encoding of user features, also for other users; None without user features."""
         return None if self.known_users is None else self.known_users.encoding
 
     @property
     def training_data(self) -> TrainingData:
-        """What the model is trained on."""
+        """The histories, and the item and user features, to train the model on."""
         return TrainingData(self.store, self.thumbs, self.content, self.first_day, self.users)
 
     @property
     def length(self) -> int:
-        """Positions L of the model."""
+        """Number of positions L of the model."""
         return self.config.data.max_length
 
     @property
     def causal(self) -> bool:
-        """Whether the model is read at the newest item, from the left, not at a MASK."""
+        """Whether the output is read at the newest item (causal attention), not at a MASK."""
         return self.config.masking.objective == "next"
 
     def model(self) -> BERT4Rec | TwoTower:
-        """The module."""
+        """The Flax module of the model."""
         return build_model(
             self.config.model,
             num_rows=self.store.catalog.num_rows,
@@ -120,18 +121,22 @@ class Setting:
         )
 
     def trained(self, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """`[V]`: the items that a model trained on the rows `offsets[u]:stop[u]` has met."""
+        """`[V]`: the items that are trained by training on the rows `offsets[u]:stop[u]`."""
         return trained_items(make_plan(self.config, self.store, stop), self.store)
 
     def scored(self, trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """`[V]`: the items that a model can score: trained on, or known by their content."""
+        """`[V]`: the items that a model can score: trained ones, and those with content."""
         known = trained if self.content is None else trained | (self.content != 0).any(1)
         return known & self.store.catalog.is_item()
 
     def variables(
         self, params: Any, trained: npt.NDArray[np.bool_], corrections: Corrections | None = None
     ) -> dict[str, Any]:
-        """The model's collections: `params`, and `catalog` if it needs any constants."""
+        """The model's variable collections, laid out over the mesh, with corrections applied.
+
+        These are `params`, `catalog` if the model needs constants, and that of `evaluation.lift`
+        if there is covisitation. The shift is added to the bias in `params`.
+        """
         corrections = corrections or Corrections()
         catalog = catalog_constants(
             self.mesh, self.content, trained, corrections.offset, first_day=self.first_day
@@ -158,8 +163,11 @@ class Setting:
         corrections: Corrections | None = None,
         hidden: Features | None = None,
     ) -> Ranking:
-        """A model's answers, given its parameters and `[V]` which items it was trained on; and what
-        `encode` made of the cases, if it did."""
+        """Rank the catalog for each case by a model with the given parameters.
+
+        `trained [V]` marks the items it was trained on. `among` and `hidden` (from `encode`) are as
+        for `Evaluator.rank_model`.
+        """
         return self.evaluator.rank_model(
             self.model(),
             self.variables(params, trained, corrections),
@@ -172,7 +180,7 @@ class Setting:
         )
 
     def encode(self, params: Any, trained: npt.NDArray[np.bool_], cases: Cases) -> Features:
-        """`[M, D]` what a model makes of the histories of cases."""
+        """`[M, D]` user vectors: the model's encodings of the histories of cases."""
         return self.evaluator.encode(
             self.model(),
             self.variables(params, trained),
@@ -184,9 +192,9 @@ class Setting:
     def tested(self) -> dict[str, Cases]:
         """The named sets of test cases.
 
-        Under the global-time split, cases whose target or user has no training event are sets of
-        their own: published figures leave them out. New users who ask for new items are among the
-        new items.
+        Under the global-time split, cases whose target or user has no training event form sets of
+        their own, because published figures leave them out. A case with both a new user and a new
+        item is in the set of new items.
         """
         if not self.split.refits:
             return dict(self.split.test)

@@ -15,16 +15,16 @@ from bert4rec_jax.processes import everywhere, is_first
 def training_in(workdir: Path) -> Iterator[None]:
     """Keep other commands from training in a folder while the block runs.
 
-    The first process holds the lock; all processes of a run learn whether it got it. Without locks
-    in the file system nothing is held. A process that dies lets go.
+    The first process holds a lock; all processes of the run learn whether it got it. On a file
+    system without locks, nothing is locked. The lock ends when its process dies.
 
     Raises:
-      TemporaryError: another run trains there.
+      TemporaryError: another process trains there.
     """
     with ExitStack() as stack:
         free = True
         if is_first():
-            with suppress(OSError):  # whoever writes there says what is wrong with the folder
+            with suppress(OSError):  # a later write reports what is wrong with the folder
                 workdir.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(locked(workdir))

@@ -1,1 +1,1 @@
-"""Explore: a local web page to try a model on."""
+"""Explore: a local web page for trying out models."""

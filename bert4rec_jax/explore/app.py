@@ -1,4 +1,4 @@
-"""App: the page over HTTP. It keeps nothing: the address holds what a visitor has chosen."""
+"""App: serves the page over HTTP. It keeps no state: the URL holds what a visitor has chosen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bert4rec_jax.explore.models import Models, Why
 from bert4rec_jax.explore.state import State
 
 _HEADERS = {
-    # Nothing from elsewhere, and no script but our file: hostile titles stay text twice over.
+    # Load nothing from other hosts, and run no script but ours. Titles are escaped as well.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
@@ -30,12 +30,12 @@ _STATIC = {"explore.css": "text/css", "explore.js": "text/javascript"}
 
 
 def make_app(models: Models, hosts: list[str]) -> Starlette:
-    """The page of some models.
+    """Make the web app for some models.
 
     Args:
-      models: what is compared.
-      hosts: names by which the page may be asked for; `*` for any. Other names are refused, so that
-        no other page can reach this one under a name of its own.
+      models: the models to compare.
+      hosts: host names under which the page may be requested; `*` for any. Other names are refused,
+        so that no other site can reach this page under a name of its own (DNS rebinding).
     """
     page = Environment(
         loader=PackageLoader("bert4rec_jax.explore", "page"),
@@ -69,7 +69,7 @@ def make_app(models: Models, hosts: list[str]) -> Starlette:
         return show(State.read(request.query_params.multi_items()))
 
     def act(request: Request) -> Response:
-        """A button was pressed, or a title typed: on to the address of the new state."""
+        """Handle a pressed button or a typed title: redirect to the URL of the new state."""
         query = request.query_params
         state = State.read(query.multi_items())
         try:

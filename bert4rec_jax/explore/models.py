@@ -1,4 +1,4 @@
-"""Models: the bundles that a page compares, asked with what a visitor has seen."""
+"""Models: the bundles that a page compares, and their lists for what a visitor has seen."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Listed:
     """One model's list.
 
     Attributes:
-      name: of the bundle.
-      answer: its list; empty where there is a problem.
-      unknown: titles of movies that this model does not have.
-      problem: what went wrong, in words for the visitor.
+      name: name of the bundle.
+      answer: the list; empty if there is a problem.
+      unknown: titles of movies in the history that are not in this model's catalog.
+      problem: an error message for the visitor; empty if all went well.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Why:
     """Why a model lists a movie.
 
     Attributes:
-      title: of the movie.
-      name: of the model.
+      title: title of the movie.
+      name: name of the model.
       drawn: the picture, as SVG.
-      has_attention: whether there are heads in it; a tower without layers has none.
-      by_ranker: whether the model is a pipeline, whose ranker alone is explained.
+      has_attention: whether the picture shows attention heads; a tower without layers has none.
+      by_ranker: whether the model is a pipeline, of which only the ranker is explained.
     """
 
     title: str
@@ -58,10 +58,10 @@ class Why:
 
 
 class Models:
-    """Models, loaded. Titles are those of the first; the others are asked by the same ids.
+    """Loaded models. Titles are those of the first one; all get the same item ids.
 
     Args:
-      scorers: a name and a bundle, loaded, for each; at least one.
+      scorers: the name and the loaded bundle of each model; at least one.
       k: length of the lists.
 
     Raises:
@@ -74,7 +74,7 @@ class Models:
         self.names = [name for name, _ in scorers]
         self._scorers = [scorer for _, scorer in scorers]
         self._k = k
-        self._asked = threading.Lock()  # requests come in several threads; models answer one
+        self._asked = threading.Lock()  # requests come in several threads; answer one at a time
 
     @classmethod
     def open(cls, bundles: Sequence[Path], k: int) -> Models:
@@ -90,17 +90,17 @@ class Models:
 
     @property
     def catalog(self) -> Catalog:
-        """Titles and genres."""
+        """The first model's catalog, with titles and genres."""
         return self._scorers[0].catalog
 
     @property
     def has_titles(self) -> bool:
-        """Whether movies are known by more than their ids."""
+        """Whether the catalog has titles other than the ids."""
         return self.catalog.titles != self.catalog.item_ids
 
     @property
     def kinds(self) -> list[str]:
-        """What each model is, in words; of a pipeline, what its stages are."""
+        """A description of each model, or of the stages of a pipeline."""
         return [_kind(scorer.bundle) for scorer in self._scorers]
 
     @property
@@ -109,12 +109,12 @@ class Models:
         return [bool(scorer.bundle.manifest["model"]["thumbs"]) for scorer in self._scorers]
 
     def title(self, item_id: str) -> str:
-        """The title of a movie; the id itself where it is unknown."""
+        """The title of a movie; the id itself if it is not in the catalog."""
         catalog = self.catalog
         return catalog.title(catalog.token(item_id)) if item_id in catalog else item_id
 
     def genres(self, item_id: str) -> str:
-        """Genres, separated by commas."""
+        """The genres of a movie, separated by commas."""
         catalog = self.catalog
         return ", ".join(catalog.genres_of(catalog.token(item_id))) if item_id in catalog else ""
 
@@ -126,14 +126,14 @@ class Models:
         """The id of the movie that a text means.
 
         Raises:
-          UserError: none, or several.
+          UserError: no movie fits, or several do.
         """
         if not text.strip():
             raise UserError("type a title first")
         return self.catalog.item_id(find_item(self.catalog, text))
 
     def suggest(self, text: str) -> list[tuple[str, str]]:
-        """What to type, and a name to show, for movies whose titles hold a text; best first."""
+        """What to type, and a label to show, for movies whose titles contain a text; best first."""
         wanted = text.casefold().strip()
         if not wanted:
             return []
@@ -167,7 +167,7 @@ class Models:
         return found
 
     def why(self, state: State) -> Why:
-        """What explains a movie.
+        """Explain the movie that `state.why` names.
 
         Raises:
           UserError: there is nothing to explain, or see `explain`.
@@ -191,9 +191,10 @@ class Models:
         )
 
     def _question(self, number: int, state: State) -> tuple[list[str], list[float], list[str]]:
-        """What a model reads of a state: ids, ratings, and ids that it may not list.
+        """A model's input for a state: ids, ratings, and ids that it may not list.
 
-        A model that reads no thumbs is not told of what was disliked.
+        For a model that reads no thumbs, disliked movies are left out of the history, and may not
+        be listed.
         """
         up = self._scorers[number].bundle.thumbs[0]
         ratings = {UP: up, DOWN: up - 1}

@@ -1,4 +1,4 @@
-"""Server: the page on a port of this machine."""
+"""Server: serves the page on a port of this machine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def serve(bundles: Sequence[Path], *, host: str, port: int, k: int, console: Con
 
     Args:
       bundles: folders made by `bert4rec export`.
-      host: address to listen on; other than a loopback address the page is open to the network.
-      port: to listen on; 0 takes any that is free.
+      host: address to listen on; unless it is a loopback address, the page is open to the network.
+      port: port to listen on; 0 takes any that is free.
       k: length of the lists.
-      console: told the address.
+      console: shows the address of the page.
 
     Raises:
-      UserError: no bundle, a port that is in use, an address that is not this machine's, the extra
-        is not installed, or see `Bundle.open`.
+      UserError: there is no bundle, the port is in use, the address is not this machine's, the
+        extra `demo` is not installed, or see `Bundle.open`.
     """
     if not bundles:
         raise UserError("name at least one bundle; make one with `bert4rec export RUN BUNDLE`")
@@ -53,7 +53,7 @@ def serve(bundles: Sequence[Path], *, host: str, port: int, k: int, console: Con
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, before anything is loaded.
+    """Open a listening socket; call this before models are loaded, so that it fails early.
 
     Raises:
       UserError: the port is in use or out of range, or the address is not of this machine.

@@ -1,4 +1,4 @@
-"""State: what a visitor has chosen. It is the query of the address and nothing else is kept."""
+"""State: what a visitor has chosen. It is kept in the query string of the URL and nowhere else."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class State:
-    """A history, oldest first, and what is to be explained.
+    """A history, oldest first, and the movie to explain.
 
-    In an address: `?seen=n:ID&seen=u:ID&why=0:ID`.
+    In a URL: `?seen=n:ID&seen=u:ID&why=0:ID`.
 
     Attributes:
-      seen: each movie once.
+      seen: the movies of the history, each once.
       why: number of the model and id of the movie to explain, or None.
     """
 
@@ -35,7 +35,7 @@ class State:
 
     @classmethod
     def read(cls, query: Iterable[tuple[str, str]]) -> State:
-        """The state in the fields of an address; other fields, and what is malformed, are nothing.
+        """Read a state from the fields of a URL; other fields and malformed ones are ignored.
 
         A movie that is named twice counts once.
         """
@@ -51,24 +51,24 @@ class State:
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """What `read` reads."""
+        """The fields of the URL, from which `read` makes an equal state."""
         fields = [("seen", f"{movie.thumb}:{movie.item_id}") for movie in self.seen]
         return fields + ([("why", f"{self.why[0]}:{self.why[1]}")] if self.why else [])
 
     @property
     def address(self) -> str:
-        """The page with this state."""
+        """The URL of the page with this state."""
         return f"/?{urlencode(self.fields)}" if self.fields else "/"
 
     def after(self, action: str) -> State:
         """The state after a button was pressed.
 
         Args:
-          action: `up.ID`, `down.ID` (places in the list), `remove.ID`, `like.ID`, `dislike.ID`
-            (again: takes the thumb back), `add.ID`, `why.MODEL:ID`, `clear.`
+          action: `up.ID`, `down.ID` (move by one place), `remove.ID`, `like.ID`, `dislike.ID` (the
+            second time, the thumb is removed), `add.ID`, `why.MODEL:ID`, `clear.`
 
         Raises:
-          UserError: no such action.
+          UserError: there is no such action, or the movie to change is not in the history.
         """
         name, _, item_id = action.partition(".")
         if name == "clear":

@@ -1,4 +1,4 @@
-"""Evidence: what a report shows, read from the folder of a run and from its best checkpoint.
+"""Evidence: the data that a report shows, read from a run's folder and its best checkpoint.
 
 Dimensions: M cases, V rows of the item table, S sampled cases, N layers, H heads, L positions.
 """
@@ -29,17 +29,17 @@ from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import digest
 
 Ints = npt.NDArray[np.integer[Any]]
-_SAMPLE = 256  # cases whose attention is looked at
+_SAMPLE = 256  # cases whose attention is computed
 
 
 @dataclass(frozen=True, eq=False)
 class Gaze:
-    """Where the heads look from the place of the next item, in S cases.
+    """Attention weights of the position whose output is read, in S cases.
 
     Attributes:
-      weights: `[S, N, H, L]`; column l is the l-th item back from there, 0 the place itself (MASK;
-        all 0 for a model that reads from the left, which is asked at the newest item).
-      tokens: `[S, L]` the items there, PAD where there is none, MASK at the place itself.
+      weights: `[S, N, H, L]`; column l is the l-th item before the next one. Column 0 is the place
+        of the next item itself (MASK); it is 0 for a causal model, read at the newest item.
+      tokens: `[S, L]` tokens of the columns, PAD where there is no item, MASK in column 0.
       recommended: `[S]` the item that the model recommends first.
     """
 
@@ -50,26 +50,27 @@ class Gaze:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of a run.
+    """Everything that the report shows of a run.
 
     Attributes:
-      run: its folder.
+      run: the run's folder.
       model: name of the model in the figures.
-      asked: `test`, or `validation` where the test split was not read with these parameters.
+      asked: name of the set of cases: the first test set, or `validation` where the test split was
+        not read with these parameters.
       source: the data as it was prepared.
-      store: the histories of it that the run is about.
+      store: the histories that the run uses, without any items held out.
       catalog: ids, titles and genres.
-      cases: the M questions.
+      cases: the M evaluation cases.
       ranks: model -> `[M]`, the model first, then the baselines.
-      top: `[M, 10]` what the model recommends.
+      top: `[M, 10]` tokens that the model recommends.
       counts: `[V]` training interactions per token.
-      vectors: `[V, D]` of items.
+      vectors: `[V, D]` item vectors.
       known: `[V]` items that the model can score.
-      gaze: where heads look; None for a model that reads times, whose attention is not shown.
+      gaze: attention weights; None for a model that reads times, whose attention is not shown.
       log: the lines of `log.jsonl`.
-      results: the content of `metrics.json`; empty without one, or one of other parameters.
-      step: of the checkpoint.
-      resamples: of the bootstrap.
+      results: the content of `metrics.json`; empty if it is missing or about other parameters.
+      step: step of the checkpoint.
+      resamples: number of bootstrap resamples.
     """
 
     run: Path
@@ -92,17 +93,17 @@ class Evidence:
 
     @property
     def targets(self) -> npt.NDArray[np.int32]:
-        """`[M]` tokens."""
+        """`[M]`: the target token of each case."""
         return self.store.tokens[self.cases.rows]
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """`[M]` items in each history."""
+        """`[M]`: the number of items in each history."""
         return self.cases.rows - self.store.offsets[self.cases.users]
 
 
 def gather(run: Path, console: Console) -> Evidence:
-    """Read a run; nothing of the test split is read that was not recorded before.
+    """Read a run; the test split is used only if a test of these parameters is on record.
 
     Raises:
       UserError: the run has no checkpoint that can be read, or its files contradict each other.
@@ -120,10 +121,11 @@ def gather(run: Path, console: Console) -> Evidence:
             soft_wrap=True,
         )
         asked, cases = "validation", setting.split.validation
+        stop = setting.split.train_stop
         finished = as_selected(finished, console)
     else:
         asked, found = recorded
-        cases = setting.tested()[asked]
+        cases, stop = setting.tested()[asked], setting.split.refit_stop
         ranks = dict(found.ranks)
         if not np.array_equal(found.asked["users"], cases.users):
             raise UserError(
@@ -148,7 +150,7 @@ def gather(run: Path, console: Console) -> Evidence:
         cases=cases,
         ranks=ranks,
         top=ranking.top,
-        counts=train_counts(store, setting.split.refit_stop),
+        counts=train_counts(store, stop),
         vectors=to_host(vectors),
         known=setting.scored(finished.trained),
         gaze=None if setting.config.model.times else _gaze(finished, cases, ranking.top[:, 0]),
@@ -160,7 +162,7 @@ def gather(run: Path, console: Console) -> Evidence:
 
 
 def _gaze(finished: FinishedRun, cases: Cases, recommended: npt.NDArray[np.int32]) -> Gaze:
-    """Of cases spread evenly over all; nothing about how well the model did chooses them."""
+    """Attention in a sample of cases, spread evenly over all cases, whatever their ranks."""
     setting = finished.setting
     store, length, causal = setting.store, setting.config.data.max_length, setting.causal
     which = np.unique(np.linspace(0, len(cases) - 1, min(_SAMPLE, len(cases))).astype(np.int64))
@@ -187,7 +189,7 @@ def _gaze(finished: FinishedRun, cases: Cases, recommended: npt.NDArray[np.int32
 def backwards(
     weights: npt.NDArray[np.float32], rows: npt.NDArray[np.int32], places: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """`[S, N, H, L]` attention and `[S, L]` tokens, counted back from the columns `places [S, 1]`.
+    """`[S, N, H, L]` attention and `[S, L]` tokens, with columns counted back from `places [S, 1]`.
 
     Example: the row `7 8 M 0` with the place 2 becomes `M 8 7 0`.
     """
@@ -200,8 +202,9 @@ def backwards(
 
 
 def _recorded(run: Path, parameters: str) -> tuple[str, RankedSet] | None:
-    """The first tested set and its name, if the ledger says that its ranks are of these."""
-    lines = _lines(run / LEDGER)
+    """The first test set and its name; None if the model was last tested with other parameters."""
+    # Tests of pipelines (benchmarks/candidates.py) are in the ledger without parameters.
+    lines = [line for line in _lines(run / LEDGER) if "parameters_sha256" in line]
     if not lines or lines[-1].get("parameters_sha256") != parameters:
         return None
     return next(iter(RankFile.read(run / RANKS).sets.items()))
@@ -216,7 +219,7 @@ def _results(run: Path, parameters: str) -> Mapping[str, Any]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines; none without the file, and a last line that is cut off is left out."""
+    """Read JSON lines up to the first invalid one, such as one cut off; none without the file."""
     found: list[dict[str, Any]] = []
     try:
         for text in path.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Page: one HTML file that needs nothing else. Whatever is not `Html` is escaped."""
+"""Page: builds one self-contained HTML file. Text is escaped, except `Html`."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ tbody th { min-width: 6rem; }
 svg { width: 100%; min-width: 34rem; height: auto; display: block; }
 small { color: #555; white-space: nowrap; }
 """
-# Nothing is fetched and no script runs, whatever a title may hold.
+# Nothing is fetched and no script runs, whatever a title contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is HTML already and is not escaped."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class Shaded:
-    """A share in [0, 1] as a cell of its shade."""
+    """A share in [0, 1], shown as a table cell whose shade depends on it."""
 
     share: float
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is below it."""
+    """A heading and the content below it."""
 
     title: str
     parts: tuple[Html, ...]
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole file, with links to its sections."""
+    """The HTML of the whole file, with links to its sections."""
     names = [f"part-{number}" for number in range(1, len(sections) + 1)]
     links = "".join(
         f'<li><a href="#{name}">{escape(section.title)}</a></li>'
@@ -81,10 +81,10 @@ def paragraph(*parts: str) -> Html:
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """A table whose first column names the rows. It scrolls by itself where it is too wide.
+    """A table whose first column names the rows. It scrolls horizontally where it is too wide.
 
     Args:
-      caption: what it shows.
+      caption: what the table shows.
       header: names of the columns.
       rows: cells; numbers and `Shaded` align right, `Html` stays as it is.
     """
@@ -111,14 +111,14 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
 
 
 def figure(title: str, drawn: str) -> Html:
-    """A picture of `figures`, which scrolls by itself where it would be too small to read."""
+    """A picture from `figures`, in a box that scrolls where it would be too small to read."""
     return Html(
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">{drawn}</div>'
     )
 
 
 def measured(value: float, low: float, high: float, *, signed: bool = False) -> Html:
-    """A value over its interval."""
+    """A value, with its interval below it."""
     sign = "+" if signed else ""
     return Html(
         f"<span>{value:{sign}.4f}<br><small>{low:{sign}.4f} to {high:{sign}.4f}</small></span>"
@@ -126,7 +126,7 @@ def measured(value: float, low: float, high: float, *, signed: bool = False) -> 
 
 
 def lines(texts: Iterable[str]) -> Html:
-    """One text per line."""
+    """The texts, one per line."""
     return Html("<br>".join(map(escape, texts)))
 
 

@@ -1,4 +1,4 @@
-"""Report: evidence, as sections, as one file."""
+"""Report: writes the evidence of a run, in sections, to one HTML file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_report(run: Path, output: Path, console: Console) -> None:
     Args:
       run: the workdir of a run, finished or not.
       output: the file; an earlier one is replaced.
-      console: told what is missing.
+      console: shows a message if the test split was not read yet.
 
     Raises:
       UserError: see `evidence.gather`; or the file cannot be written.

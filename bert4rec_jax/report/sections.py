@@ -38,7 +38,7 @@ _GENRES, _MISSES, _KNOWN, _NEAREST = 15, 8, 10, 5
 
 
 def about(evidence: Evidence) -> Section:
-    """What was trained on what."""
+    """The run, its data, and how it was trained."""
     results, source = evidence.results, evidence.source
     rows: list[tuple[object, ...]] = [
         ("run", evidence.run.name),
@@ -59,7 +59,7 @@ def about(evidence: Evidence) -> Section:
 
 
 def curves(evidence: Evidence) -> Section:
-    """How training went."""
+    """Validation metrics, loss and learning rate over training."""
     log = evidence.log
     steps = [line for line in log if "loss" in line]
     validations = [line for line in log if "validation" in line]
@@ -82,7 +82,7 @@ def curves(evidence: Evidence) -> Section:
 
 
 def quality(evidence: Evidence) -> Section:
-    """The model beside the baselines."""
+    """Metrics of the model and of the baselines."""
     each = {name: contributions(ranks) for name, ranks in evidence.ranks.items()}
     rows = []
     for name, values in each.items():
@@ -192,7 +192,7 @@ def breadth(evidence: Evidence) -> Section:
 
 
 def heads(evidence: Evidence) -> Section:
-    """What the heads attend to."""
+    """Each head's attention by distance, and to movies that share a genre with the top movie."""
     gaze, title = evidence.gaze, "What the heads attend to"
     if gaze is None:
         return Section(
@@ -258,7 +258,7 @@ def heads(evidence: Evidence) -> Section:
 
 
 def neighbours(evidence: Evidence) -> Section:
-    """Nearest item vectors of the movies watched most."""
+    """The nearest neighbours, by item vectors, of the movies watched most."""
     sizes = np.linalg.norm(evidence.vectors, axis=1, keepdims=True)
     directions = evidence.vectors / np.where(sizes > 0, sizes, 1)
     known = np.flatnonzero(evidence.known).astype(np.int32)
@@ -279,7 +279,7 @@ def neighbours(evidence: Evidence) -> Section:
 
 
 def misses(evidence: Evidence) -> Section:
-    """What the model ranked worst."""
+    """The cases whose targets the model ranked worst."""
     ranks = evidence.ranks[evidence.model]
     head = popularity_groups(evidence.counts)[evidence.targets] == POPULARITY.index("head")
     everywhere = np.ones(len(ranks), bool)
@@ -350,7 +350,7 @@ def _grouped(
 
 
 def _strongest(evidence: Evidence) -> str | None:
-    """The baseline with the best NDCG@10 on these cases."""
+    """The baseline with the best NDCG@10 on these cases; None if there are no baselines."""
     others = [name for name in evidence.ranks if name != evidence.model]
     return max(
         others,

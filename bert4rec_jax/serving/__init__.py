@@ -1,6 +1,6 @@
-"""Serving: a trained model as a portable bundle, and lists from it.
+"""Serving: exports a trained model as a portable bundle, and ranks items with it.
 
-Two halves. `export`, `traced` and `add_items` make bundles of runs, `evaluation` tests them, and
-these need all that training needs. All other files answer from a bundle, with jax, numpy, pyarrow,
-safetensors and flatbuffers alone.
+There are two halves. `export`, `traced` and `add_items` make bundles from runs, and `evaluation`
+tests them; these need all that training needs. All other modules answer requests from a bundle and
+need only jax, numpy, pyarrow, safetensors and flatbuffers (and rich for output on a terminal).
 """

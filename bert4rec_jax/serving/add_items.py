@@ -1,4 +1,4 @@
-"""Adding items: new releases in a trained model, known by their content alone, without training."""
+"""Adding items: adds new releases to a trained model by their content, without training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bert4rec_jax.serving.traced import SEPARATOR, by_path
 from bert4rec_jax.serving.weights import Dtype
 from bert4rec_jax.training.parts import build_model
 
-# By path. The rows of new items in the first two are never read: they have no event.
+# Paths of variables. For untrained items with content, the model does not read the first two.
 _IDS = ("params/item_table/embedding", "params/item_table/bias")
 _FEATURES = "catalog/item_table/features"
 _TRAINED = "catalog/item_table/trained"
@@ -58,24 +58,24 @@ def add_items(
 
     Args:
       source: a bundle, or the folder of a run.
-      output: the bundle to make; an earlier bundle there is replaced, also `source` itself.
+      output: the bundle to make; an earlier bundle there is replaced, even if it is `source`.
       sources: a table of the new movies, their embeddings, or both.
       ids: the only movies of the table to add; or, without a table, those of the embeddings.
-      skip_known: leave out movies of the table that the model has, instead of refusing them; where
-        there are no others, `output` is `source` as it is.
+      skip_known: leave out movies of the table that the model has, instead of refusing them. If no
+        other movies are left, no items are added to the model in `output`.
       offset: added to the bias of all items without a training event. None: as calibrated.
       dtype: how the weights of `output` are stored; see `serving.weights`.
-      text_model: the folder of the model that embedded the texts, where it was one.
-      cache: of embedded texts.
-      console: told what data has to be prepared, if `source` is a run.
-      progress: texts embedded, of all.
+      text_model: the folder of the model that embedded the texts, if it was a local one.
+      cache: folder of embedded texts.
+      console: shows messages while data is prepared, if `source` is a run.
+      progress: called with the number of texts embedded so far, and of all.
       notify: called with a sentence the user should see.
 
     Returns:
       The manifest.
 
     Raises:
-      UserError: the model knows no content, or the items are not what they should be; see
+      UserError: the model was trained without content, or the items are not valid; see
         `read_releases`, `Encoding.rows` and `grow`.
     """
     trained = open_source(source, console=console or Console(quiet=True))
@@ -114,10 +114,10 @@ def add_items(
 
 
 def open_source(source: Path, *, console: Console) -> TrainedModel:
-    """A trained model, from a bundle or from the folder of a run.
+    """Read a trained model from a bundle or from the folder of a run.
 
     Raises:
-      UserError: it is neither, cannot be read, or knows nothing of its items but their ids.
+      UserError: it is neither, cannot be read, or was trained without content.
     """
     trained = read_bundle(source) if is_bundle(source) else read_run(source, console=console)
     if trained.encoding is None:
@@ -129,7 +129,7 @@ def open_source(source: Path, *, console: Console) -> TrainedModel:
 
 
 def read_bundle(path: Path) -> TrainedModel:
-    """What a bundle was made of.
+    """Read the trained model that a bundle was made from.
 
     Raises:
       UserError: see `Bundle.open`; or it is a pipeline, or its parameters are rounded.
@@ -141,7 +141,7 @@ def read_bundle(path: Path) -> TrainedModel:
             "runs) and join them again with `bert4rec pipeline`"
         )
     manifest, parameters = bundle.manifest, bundle.parameters()
-    dtype = manifest.get("dtype", "float32")  # bundles of earlier versions do not say
+    dtype = manifest.get("dtype", "float32")  # missing in bundles of earlier versions
     if dtype != "float32":
         raise UserError(
             f"the weights of {path} are rounded to {dtype}; add the items to the run or to its "
@@ -188,16 +188,17 @@ def grow(
     *,
     offset: float | None = None,
 ) -> TrainedModel:
-    """The same model with more items, behind those that it has; no score of theirs changes.
+    """Append items to a model. The scores of trained items do not change.
 
     Args:
       trained: the model.
       new: the items to add.
-      rows: `[len(new), F]` their content, each about something.
-      offset: added to the bias of all items without a training event. None: as it is.
+      rows: `[len(new), F]`, the content of each; no row may be all zeros.
+      offset: added to the bias of all items without a training event, those that the model already
+        has included. None: as it is.
 
     Raises:
-      UserError: nothing is known about an item.
+      UserError: an item has no content.
     """
     unknown = [item for item, row in zip(new.item_ids, rows) if not row.any()]
     if unknown:

@@ -1,4 +1,4 @@
-"""Buckets: the few sizes that arrays are padded to. Each new size compiles a function once more."""
+"""Buckets: the few sizes that arrays are padded to, because JAX compiles once per size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-LONGEST_CANDIDATES = 1024  # longer lists are scored in pieces: [B, C, D] vectors are gathered
+LONGEST_CANDIDATES = 1024  # score longer lists in pieces: they gather vectors [B, C, D]
 _SMALLEST = 16
 
 
@@ -41,7 +41,7 @@ def batch_size(rows: int, largest: int) -> int:
 
 
 def smallest(lengths: npt.NDArray[np.int64], widths: list[int]) -> npt.NDArray[np.int64]:
-    """For each length the smallest width that holds it."""
+    """For each length, the smallest width that is not below it; `widths` ascend."""
     sizes = np.array(widths, np.int64)
     return sizes[np.searchsorted(sizes, lengths)]
 
@@ -49,7 +49,7 @@ def smallest(lengths: npt.NDArray[np.int64], widths: list[int]) -> npt.NDArray[n
 def blocks(
     widths: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], size: int
 ) -> Iterator[tuple[npt.NDArray[np.intp], int, int]]:
-    """Rows of equal widths, at most `size` at a time, with their two widths."""
+    """Group rows by their pair of widths; yields at most `size` rows and their two widths."""
     order = np.lexsort(widths)
     pairs = np.stack(widths, axis=1)[order]
     changes = np.flatnonzero((pairs[1:] != pairs[:-1]).any(axis=1)) + 1

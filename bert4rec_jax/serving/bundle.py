@@ -1,10 +1,10 @@
-"""Bundle: a folder that holds a trained model for serving, and whether it can be read here.
+"""Bundle: a folder that holds a trained model for serving, opened and checked before use.
 
 manifest.json         what it is, where it came from, checksums
-params.safetensors    parameters by path
+params.safetensors    parameters and constants by path
 catalog.parquet       item_id, title, genres, known; row i is token 2 + i
-encoding.json         what makes the content of new items, where the model knows content
-user_encoding.json    what makes rows of what is known of users, where the model reads it
+encoding.json         encodes the content of new items, if the model uses content
+user_encoding.json    encodes user features, if the model uses them
 NAME.stablehlo        a serialized `jax.export` function for each of FUNCTIONS
 
 A pipeline is a folder with a manifest and two bundles, `retriever` and `ranker`.
@@ -45,27 +45,28 @@ USER_ENCODING = "user_encoding.json"
 STAGES = "stages"  # in the manifest of a pipeline
 STAGE_FOLDERS = ("retriever", "ranker")
 FUNCTIONS = ("item_vectors", "encode", "score", "top_k", "attend")
-_ATTEMPTS, _PAUSE = 3, 0.2  # to open a bundle while it is replaced; seconds between them
+_ATTEMPTS, _PAUSE = 3, 0.2  # to open a bundle that is being replaced; seconds between attempts
 
 
 class _ReplacedError(Exception):
-    """The stages of a pipeline may be of different versions."""
+    """A pipeline was replaced while it was opened: its stages may be of different versions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened bundle: all files are whole, and this version of JAX can read its functions.
+    """An opened bundle: all files are complete, and this version of JAX can read its functions.
 
-    It stays what it was when another bundle takes its place in the folder.
+    It can still be used, unchanged, after another bundle has replaced the one in the folder.
 
     Attributes:
       path: the folder.
       manifest: the content of `manifest.json`.
-      files: the others, of the same version.
-      retriever: of a pipeline, the bundle that finds what this one orders.
-      candidates: of a pipeline, how many items that one hands on.
-      probes: of a pipeline, groups of items that are looked into; 0 for all items. See `clusters`.
-      blend: of a pipeline, what the retriever's scores weigh beside the ranker's.
+      files: all other files, of the same version.
+      retriever: for a pipeline, the bundle that selects the candidates that this one ranks.
+      candidates: for a pipeline, how many items the retriever selects.
+      probes: for a pipeline, how many clusters of items the retriever searches; 0 for the whole
+        catalog. See `clusters`.
+      blend: for a pipeline, the weight at which retriever scores are added to ranker scores.
     """
 
     path: Path
@@ -82,12 +83,12 @@ class Bundle:
 
         Args:
           path: the folder.
-          today: the day for which to check whether its functions can be read; None for today.
+          today: the date that is compared with `readable_until` of the bundle; None for today.
 
         Raises:
           UserError: it is no bundle, of another schema, damaged, its functions cannot be read by
-            this JAX, the parts of a pipeline do not fit together, or it is being replaced time and
-            again.
+            this JAX, the parts of a pipeline do not fit together, or it was replaced during each
+            attempt to open it (a `TemporaryError`).
         """
         for _ in range(_ATTEMPTS):
             manifest = _read_manifest(path)
@@ -118,11 +119,11 @@ class Bundle:
     def behind(
         self, retriever: Bundle, candidates: int, probes: int = 0, blend: float = 0.0
     ) -> Bundle:
-        """This bundle as the ranker of a pipeline.
+        """A pipeline with this bundle as its ranker.
 
         Raises:
-          UserError: the two have different catalogs, one is a pipeline itself, or the retriever
-            would hand on nothing, or a number is impossible.
+          UserError: the two have different catalogs, only one repeats items (`data.repeats`), one
+            is a pipeline itself, or a number is out of range; or see `require_vectors_alone`.
         """
         limits = (("candidates", candidates, 1), ("probes", probes, 0), ("blend", blend, 0))
         for name, value, least in limits:
@@ -158,7 +159,7 @@ class Bundle:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def require_vectors_alone(self) -> None:
-        """Refuse to look for items in groups of near vectors where vectors are not all.
+        """Refuse to search clusters of item vectors if scores do not follow from vectors alone.
 
         Raises:
           UserError: covisitation is added to the scores.
@@ -179,11 +180,11 @@ class Bundle:
     @property
     def repeats(self) -> bool:
         """Whether lists may hold items of the history; see `data.repeats`."""
-        return bool(self.manifest.get("repeats", False))  # earlier versions do not say
+        return bool(self.manifest.get("repeats", False))  # missing in earlier versions
 
     @property
     def thumbs(self) -> tuple[float, float]:
-        """Ratings from which a thumb is up and two up; see `data.thumbs`."""
+        """The lowest ratings that mean thumbs up and two thumbs up; see `data.thumbs`."""
         up, two_up = self.manifest["thumbs"]
         return float(up), float(two_up)
 
@@ -202,14 +203,14 @@ class Bundle:
 
     @cached_property
     def user_encoding(self) -> UserEncoding | None:
-        """What makes rows of what is known of users; None for a model that does not read it."""
+        """Encodes user features; None for a model that does not use them."""
         if USER_ENCODING not in self.manifest["checksums"]:
             return None
         return UserEncoding.from_json(json.loads(self.files.read(USER_ENCODING)))
 
     @property
     def user_encodings(self) -> tuple[UserEncoding, ...]:
-        """Those of this bundle and, of a pipeline, of its retriever."""
+        """The user encodings that exist, of this bundle and of a pipeline's retriever."""
         own = (self.user_encoding,) if self.user_encoding else ()
         return own if self.retriever is None else (*own, *self.retriever.user_encodings)
 
@@ -218,14 +219,14 @@ class Bundle:
         return weights.read(self.files.read(PARAMETERS))
 
     def has(self, name: str) -> bool:
-        """Whether there is this one of FUNCTIONS; a bundle may be older than it."""
+        """Whether the bundle has this function of FUNCTIONS; an old bundle may lack it."""
         return name in self.manifest["functions"]
 
     def require(self, name: str) -> None:
-        """Make sure that there is one of FUNCTIONS.
+        """Make sure that the bundle has this function of FUNCTIONS.
 
         Raises:
-          UserError: the bundle was made before there was one.
+          UserError: the bundle was made before the function existed.
         """
         if not self.has(name):
             raise UserError(
@@ -234,17 +235,17 @@ class Bundle:
             )
 
     def function(self, name: str) -> export.Exported:
-        """One of FUNCTIONS.
+        """Deserialize one of FUNCTIONS.
 
         Raises:
-          UserError: this JAX cannot read it, or the bundle was made before there was one.
+          UserError: this JAX cannot read it, or the bundle was made before the function existed.
         """
         self.require(name)
         file = function_file(name)
         content = bytearray(self.files.read(file))
         try:
             return export.deserialize(content)
-        except Exception as error:  # whatever JAX raises for bytes that it does not understand
+        except Exception as error:  # JAX may raise anything for bytes that it cannot read
             raise UserError(
                 f"{self.path / file} was exported by JAX {self.manifest['jax']} and cannot be read "
                 f"by JAX {jax.__version__} ({str(error).splitlines()[0][:200]}); {EXPORT_AGAIN}"
@@ -261,17 +262,17 @@ def is_bundle(path: Path) -> bool:
 
 
 def require_replaceable(path: Path) -> None:
-    """Refuse to write a bundle where something else is.
+    """Refuse to write a bundle over anything but a bundle or an empty folder.
 
     Raises:
-      UserError: names the place.
+      UserError: `path` holds something else.
     """
     if path.exists() and not is_bundle(path) and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists and is no bundle; choose another folder")
 
 
 def function_file(name: str) -> str:
-    """The file of one of FUNCTIONS."""
+    """The file name of one of FUNCTIONS."""
     return f"{name}.stablehlo"
 
 
@@ -310,15 +311,19 @@ def _holds(path: Path, manifest: dict[str, Any]) -> bool:
     """Whether a folder still holds the bundle of this manifest."""
     try:
         return _read_manifest(path) == manifest
-    except UserError:  # between an old bundle and a new one
+    except UserError:  # the old bundle is gone, and the new one is not there yet
         return False
 
 
 def _check_jax(path: Path, manifest: dict[str, Any], today: date) -> None:
-    """Whether JAX promises to read this export.
+    """Refuse an export that this version of JAX does not promise to read.
 
-    It reads exports of the same version always, of older ones for six months, of newer ones not for
-    long: https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees.
+    JAX always reads exports of the same version, those of older versions for six months, and those
+    of newer ones only for a short time:
+    https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees.
+
+    Raises:
+      UserError: JAX here is an older minor version, or a newer one after `readable_until`.
     """
     made, here = manifest["jax"], jax.__version__
     if _minor(made) > _minor(here):

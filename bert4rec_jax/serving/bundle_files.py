@@ -1,4 +1,4 @@
-"""BundleFiles: the files of one version of a bundle, also after a newer one took its place."""
+"""BundleFiles: the files of one version of a bundle, readable even after it was replaced."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ EXPORT_AGAIN = "export it again with `bert4rec export RUN BUNDLE`"
 
 
 class BundleFiles:
-    """The files of a bundle, whole. They stay open, so what is read later is of the same version.
+    """The verified files of a bundle. They stay open, so later reads see the same version.
 
     Args:
-      folder: of the bundle.
+      folder: the bundle's folder.
       checksums: name -> SHA-256 in hexadecimal.
 
     Raises:
@@ -28,7 +28,7 @@ class BundleFiles:
 
     def __init__(self, folder: Path, checksums: Mapping[str, str]) -> None:
         self._folder, self._checksums = folder, checksums
-        self._lock = threading.Lock()  # a stream has one position
+        self._lock = threading.Lock()  # readers of a stream share its position
         with ExitStack() as opened:
             self._streams = {name: opened.enter_context(_open(folder / name)) for name in checksums}
             for name, stream in self._streams.items():
@@ -39,7 +39,7 @@ class BundleFiles:
         """The content of a file.
 
         Raises:
-          UserError: it was written to since it was opened.
+          UserError: the file has changed since it was opened.
         """
         with self._lock:
             content = self.stream(name).read()
@@ -47,7 +47,7 @@ class BundleFiles:
         return content
 
     def stream(self, name: str) -> BufferedReader:
-        """A file at its beginning, for whoever needs a part of it."""
+        """The open stream of a file, at its beginning, for reading a part of it."""
         stream = self._streams[name]
         stream.seek(0)
         return stream

@@ -1,14 +1,15 @@
-"""Clusters: item vectors in groups, so that a user's best items are sought in a few of them.
+"""Clusters: groups of item vectors, of which only a few are searched for a user's best items.
 
 An inverted file (Jegou et al., "Product Quantization for Nearest Neighbor Search", 2011, without
-the quantization) for inner products: k-means over `x_i = [v_i, b_i]`; a query `q = [h, 1]` looks
-into the `probes` groups whose centres c have the largest product with it. That answers as if an
-item's score were its centre's, so k-means minimises the mean square of just that error over users,
+the quantization) for inner products: k-means over `x_i = [v_i, b_i]`; a query `q = [h, 1]` searches
+the `probes` groups whose centres c have the largest inner product with it. This choice takes an
+item's score to be that of its centre, so k-means minimises the mean squared error over users,
 
     E_q (q . (x - c))^2 = (x - c)^T M (x - c)      M = E_q q q^T
 
-the squared distance in the metric M, not the plain one: directions that users share, such as
-popularity, count more. Groups are cut into buckets of equal capacity, so every shape is static.
+which is the squared distance in the metric M instead of the Euclidean one: directions that users
+share, such as popularity, count more. Groups are cut into buckets of equal capacity, so every shape
+is static.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import numpy.typing as npt
 
 from bert4rec_jax.evaluation.ranks import largest
 
-_PER_CENTRE = 64  # items that k-means looks at, per centre
+_PER_CENTRE = 64  # items in the sample for k-means, per centre
 _ROUNDS = 8
-_AT_ONCE = 1 << 22  # products of items and centres that exist at once: they fit into a cache
+_AT_ONCE = 1 << 22  # products of items and centres computed at once: they fit into a cache
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ class Clusters:
         *,
         seed: int = 0,
     ) -> Clusters:
-        """Group the listed items; about the square root of their number in each bucket.
+        """Group the listed items; a bucket holds about the square root of their number.
 
         Args:
           vectors: `[V, D]`.
           bias: `[V]`.
           listed: `[V]` bool, the items that can be found; at least one.
-          users: `[N, D]` vectors h of users like those who will ask, the more alike the better.
-          seed: of the first centres and of the items that k-means looks at.
+          users: `[N, D]` user vectors h; the metric fits best if they resemble those of requests.
+          seed: of the sample of items for k-means, and of its first centres.
         """
         tokens = np.flatnonzero(listed).astype(np.int32)
         points = np.concatenate([vectors[tokens], bias[tokens, None]], axis=1)
@@ -97,13 +98,13 @@ class Clusters:
     def best(
         self, hidden: jax.Array, excluded: jax.Array, *, top: int, probes: int
     ) -> tuple[jax.Array, jax.Array]:
-        """As `ranks.best_items`, among the items of the `probes` nearest buckets of each row.
+        """As `ranks.best_items`, but only among the `probes` buckets that fit each row best.
 
         Args:
           hidden: `[B, D]` float32.
           excluded: `[B, S]` int tokens, padded with PAD.
           top: length k of the lists.
-          probes: buckets looked into; all of them find everything.
+          probes: buckets searched per row; searching all of them is exact.
         """
         probes = min(probes, len(self.tokens))
         return _best(
@@ -129,7 +130,7 @@ def _best(
     scores = scores.reshape(rows, -1)
     names = tokens[chosen].reshape(rows, -1)
     scores = jnp.where(names == 0, -jnp.inf, scores)
-    # Those excluded are looked for among the best only, as many more as there are.
+    # Take as many more items as may be excluded, and compare only these with `excluded`.
     wanted = min(top + excluded.shape[1], scores.shape[1])
     scores, where = largest(scores, wanted)
     names = jnp.take_along_axis(names, where, axis=1)
@@ -142,7 +143,7 @@ def _best(
 
 
 def _root_of_metric(users: npt.NDArray[np.float32]) -> jax.Array:
-    """`[D + 1, D + 1]` R with `R R^T = M`: distances between rows `x R` are those in the metric."""
+    """`[D + 1, D + 1]` R with `R R^T = M`: plain distances of rows `x R` are those in metric M."""
     queries = np.concatenate([users, np.ones((len(users), 1), np.float32)], axis=1)
     values, directions = np.linalg.eigh(queries.T @ queries / len(queries))
     return jnp.asarray(directions * np.sqrt(np.maximum(values, 0)))

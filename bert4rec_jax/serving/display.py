@@ -1,4 +1,4 @@
-"""Display: what a person sees of lists and of a batch job."""
+"""Display: recommendation lists, and the progress and counts of a batch job, on the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bert4rec_jax.serving.job import Progress as JobProgress
 from bert4rec_jax.serving.lookup import find_item
 from bert4rec_jax.serving.scorer import Answer, load
 
-_PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar on
+_PLAIN_EVERY = 15.0  # seconds between lines of progress without a terminal
 _COUNTS = {
     "requests": "requests",
     "duplicate_users": "users with an earlier request, answered again",
@@ -43,7 +43,7 @@ def show_recommendations(
     filters: Filters = EVERYTHING,
     user: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print what is recommended after movies that are given by title or id.
+    """Print the recommendations for a history of movies, given by title or id.
 
     Raises:
       UserError: see `Bundle.open`, `Filters.allowed`, `find_item` and `Scorer.recommend`.
@@ -58,7 +58,7 @@ def show_recommendations(
 
 
 def show_similar(bundle: Path, title: str, k: int) -> None:
-    """Print the movies most like one that is given by title or id.
+    """Print the movies most similar to one that is given by title or id.
 
     Raises:
       UserError: see `Bundle.open`, `find_item` and `Scorer.similar`.
@@ -85,7 +85,7 @@ def _show(title: str, answer: Answer, catalog: Catalog, value: str) -> None:
 
 
 def counts_table(title: str, counts: Mapping[str, int]) -> Table:
-    """What a job met; counts of nothing are left out."""
+    """A table of a job's counts; counts of 0 are left out, except the number of requests."""
     table = Table("", "", title=title, show_header=False, title_justify="left")
     for name, text in _COUNTS.items():
         if counts.get(name) or name == "requests":
@@ -95,7 +95,7 @@ def counts_table(title: str, counts: Mapping[str, int]) -> Table:
 
 @contextmanager
 def job_progress(console: Console) -> Iterator[JobProgress]:
-    """A bar with rate and time left; without a terminal a line every 15 seconds."""
+    """Show a bar with rate and time left; without a terminal, print a line every 15 seconds."""
     bar = Progress(
         TextColumn("ranking"),
         BarColumn(),

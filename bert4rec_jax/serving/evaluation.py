@@ -1,4 +1,4 @@
-"""Evaluation through a bundle: ranks of what is deployed, by the evaluator's own rule."""
+"""Evaluation of bundles: ranks test targets by the deployed model, with the evaluator's rule."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def rank_cases(
 
 
 def exported(bundles: Iterable[Path]) -> dict[str, Callable[..., Ranking]]:
-    """Bundles by their path, each to be asked with the store and as `comparison.Ask` says.
+    """Load bundles: path -> function of the store and of the arguments of `comparison.Ask`.
 
     Raises:
-      UserError: see `load`; or one is a pipeline.
+      UserError: see `load`; or a bundle is a pipeline, or was trained on all events.
     """
     scorers = {str(path): load(path) for path in bundles}
     for path, scorer in scorers.items():
@@ -69,18 +69,18 @@ def answer_cases(
     *,
     users: KnownUsers | None = None,
 ) -> Ranking:
-    """What a bundle answers to M cases, with its own user and item vectors.
+    """Rank the catalog for M cases with a bundle's own user and item vectors.
 
     Args:
-      scorer: the bundle; of a pipeline, the ranker alone.
+      scorer: the bundle; only the ranker of a pipeline is used.
       store: the data.
-      cases: who is asked about.
+      cases: the cases to rank for.
       among: `[M, C]` tokens, the only ones to rank; None for the whole catalog.
-      users: what is known of the store's users, for a model that reads it.
+      users: the features of the store's users, for a model that uses them.
 
     Raises:
-      UserError: the data has another catalog than the bundle, what is known of users has other
-        columns, or a score is not finite.
+      UserError: the data has another catalog than the bundle, `users` is missing or has another
+        encoding than the bundle, or a score is not finite.
     """
     bundle, functions = scorer.bundle, scorer.ranker.functions
     _require_same_catalog(scorer, store)
@@ -128,9 +128,9 @@ def two_stage_ranks(
 ) -> dict[int, npt.NDArray[np.int64]]:
     """`[M]` ranks of the targets by a pipeline, for each number of candidates in `cuts`.
 
-    Ties count against the pipeline, as elsewhere; a target that the retriever does not hand on has
-    rank V, the last. Both stages answer once, for the most candidates. Without `users` nothing is
-    known of them.
+    Ties count against the pipeline, as elsewhere. A target that the retriever does not select gets
+    rank V, the last. Both stages run once, for the largest number of candidates. Without `users`,
+    all user features are unknown.
 
     Raises:
       UserError: see `rank_cases`.
@@ -147,9 +147,8 @@ def two_stage_ranks(
         places = found.items.places[found.items.find(lists.items)]
         rows, targets = lists.items.rows, store.tokens[block.rows]
         is_target = lists.items.values == targets[rows]
-        score = np.full(
-            len(block), np.nan, np.float32
-        )  # nothing is compared with what is not there
+        # The score of a target that was not selected is NaN; its row of `ahead` is not used.
+        score = np.full(len(block), np.nan, np.float32)
         place = np.full(len(block), last)
         score[rows[is_target]], place[rows[is_target]] = lists.scores[is_target], places[is_target]
         not_below = ~is_target & ~(lists.scores < score[rows])
@@ -171,7 +170,7 @@ def _require_same_catalog(scorer: Scorer, store: SequenceStore) -> None:
 def _requests(
     scorer: Scorer, store: SequenceStore, cases: Cases, users: KnownUsers | None
 ) -> Requests:
-    """The whole history before each target."""
+    """Requests with the whole history before each target."""
     starts = store.offsets[cases.users]
     histories = Ragged(store.tokens, store.offsets).slices(starts, cases.rows - starts)
     ratings = Ragged(store.ratings, store.offsets).slices(starts, cases.rows - starts)

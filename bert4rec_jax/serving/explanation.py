@@ -1,7 +1,7 @@
-"""Explanation: why a movie is recommended, and what a model that reads both ways makes of it.
+"""Explanation: why a movie is recommended, and how well a hidden one is guessed from both sides.
 
-Influence is exact: each movie of the history is left out, the model answers again, and the change
-of the score is read off. Attention says where the heads look, which is not why.
+Influence is exact: the model scores again without each movie of the history, and influence is the
+change of the score. Attention says where the heads look, which does not explain a score.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Influence:
-    """What one movie of a history does to the explained one: with it, less without it.
+    """How one movie of a history changes the score of the explained one.
+
+    A change is the value with this movie, minus the value without it.
 
     Attributes:
       item_id, title: of the movie in the history.
-      read: whether the model reads it; it reads the last L - 1. Without, all changes are 0.
+      read: whether the model reads it, as it does the last L - 1 movies. If not, changes are 0.
       score: change of the score (a logit).
       log_probability: change of the log-probability, in nats.
-      rank_without: where the explained movie comes when this one is left out.
+      rank_without: rank of the explained movie when this one is left out.
     """
 
     item_id: str
@@ -49,18 +51,18 @@ class Influence:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why a movie comes where it does.
+    """Why a movie has its score and rank.
 
     Attributes:
       item_id, title: of the explained movie.
       score: its logit.
       probability: by the softmax over all items that the model can score.
-      rank: among those that may be listed; ties count against it.
+      rank: among the items that may be listed; ties count against the movie.
       influences: one per movie of the history, oldest first.
-      attention: `[layers, H, n]` from the place of the next item, each row summing to 1. The last
-        column is that place itself (MASK) for a model that reads both ways; the others are the
-        movies that are read, oldest first.
-      reads_mask: whether there is such a column.
+      attention: `[layers, H, n]` attention weights from the position whose output is read; each row
+        sums to 1. The columns are the movies that are read, oldest first. A bidirectional model has
+        one more column, the last: that position itself (MASK).
+      reads_mask: whether there is a column for MASK.
     """
 
     item_id: str
@@ -75,7 +77,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Guess:
-    """An answer to which movie stood at a place: how likely the one that did, and the likeliest."""
+    """A guess at a hidden movie: the true one's probability and rank, and the likeliest movies."""
 
     probability: float
     rank: int
@@ -84,12 +86,12 @@ class Guess:
 
 @dataclass(frozen=True)
 class BothSides:
-    """One movie of a history hidden, and guessed from one side or from both.
+    """Guesses at one hidden movie of a history.
 
     Attributes:
-      item_id, title: of the movie that was hidden.
-      before: from the movies before it alone, as if it were to be watched next.
-      both: from those after it as well.
+      item_id, title: of the hidden movie.
+      before: the guess from only the movies before it, as if it were to be watched next.
+      both: the guess from the movies before and after it.
     """
 
     item_id: str
@@ -106,23 +108,23 @@ def explain(
     ratings: Sequence[float] | None = None,
     user: Facts | None = None,
 ) -> Explanation:
-    """Why `item` comes where it does after `history`.
+    """Explain the score and the rank of `item` after `history`.
 
     Args:
-      scorer: a bundle, loaded.
+      scorer: a loaded bundle.
       history: external ids, oldest first, at least one.
       item: external id; None for the movie that is recommended first.
       ratings: one per movie of the history, NaN for none.
-      user: what is known of the user, for a model that reads it.
+      user: the user's features, for a model that uses them.
 
     Raises:
       UserError: the history is empty, an id is unknown, the model cannot score the item, or the
-        bundle was made without the function that is needed.
+        bundle was made before the function `attend` existed.
     """
     tokens, thumbs = _read(scorer, history, ratings)
     count = scorer.bundle.max_length - 1
     first = max(len(tokens) - count, 0)
-    # Where one is left out, the movie before the window moves into it.
+    # When one movie is left out, the movie before the window moves into it.
     start = max(first - 1, 0)
     near, near_thumbs = tokens[start:], thumbs[start:]
     kept = [np.arange(len(near))]
@@ -138,7 +140,7 @@ def explain(
     ranks = [_rank(row, target, barred) for row in scores]
     influences = []
     for place, token in enumerate(tokens):
-        row = max(place - first + 1, 0)  # 0: nothing is left out that was read
+        row = max(place - first + 1, 0)  # row 0: the whole history, for movies that are not read
         influences.append(
             Influence(
                 *_named(scorer, token),
@@ -174,20 +176,20 @@ def both_sides(
     *,
     ratings: Sequence[float] | None = None,
 ) -> BothSides:
-    """Hide the movie at a place of a history and guess it, without what came after and with it.
+    """Hide one movie of a history, and guess it without and with the movies after it.
 
-    The other movies of the history are not guessed, on either side. This is the model alone:
-    covisitation counts, where the bundle has them, only say what comes next.
+    The other movies of the history, before and after it, are excluded from both guesses. Scores are
+    those of the model alone: covisitation, if the bundle has it, only applies to the next movie.
 
     Args:
-      scorer: a bundle, loaded.
+      scorer: a loaded bundle.
       history: external ids, oldest first.
-      place: from 0.
-      k: how many of the likeliest to name.
+      place: index in the history of the movie to hide.
+      k: how many of the likeliest movies to return.
       ratings: one per movie of the history, NaN for none.
 
     Raises:
-      UserError: as `explain`; the model reads from the left, where what comes after changes
+      UserError: as `explain`; the model is causal, so that movies after the hidden one change
         nothing; or the place is not among the last L movies.
     """
     tokens, thumbs = _read(scorer, history, ratings)
@@ -221,7 +223,7 @@ def both_sides(
 def _read(
     scorer: Scorer, history: Sequence[str], ratings: Sequence[float] | None
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-    """A history in tokens and thumbs."""
+    """The tokens and thumbs of a history."""
     if not history:
         raise UserError("the history is empty; name at least one movie that was seen")
     if ratings is not None and len(ratings) != len(history):
@@ -251,7 +253,7 @@ def _attend(
     slot: int,
     users: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """`[D]` and `[layers, H, n]` of one history of n columns asked at one of them."""
+    """User vector `[D]` and attention `[layers, H, n]` at one slot of a history of n columns."""
     length = scorer.bundle.max_length
     widths = [width + 1 for width in history_widths(length - 1)]
     width = int(smallest(np.array([len(rows)]), widths)[0])
@@ -268,9 +270,9 @@ def _attend(
 def _scores(
     scorer: Scorer, hidden: npt.NDArray[np.float32], histories: Ragged | None = None
 ) -> tuple[Floats, Floats]:
-    """`[n, V]` scores and log-probabilities of `[n, D]`; -inf for what the model cannot score.
+    """`[n, V]` scores and log-probabilities of user vectors `[n, D]`; -inf for items without any.
 
-    With the histories that is what is listed, covisitation included; without it is the model alone.
+    With `histories`, scores include covisitation, as in lists; without, they are the model's alone.
     """
     functions = scorer.ranker.functions
     scores = hidden @ np.asarray(functions.vectors).T + np.asarray(functions.bias)
@@ -285,7 +287,7 @@ def _scores(
 
 
 def _barred(scorer: Scorer, seen: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """`[V]`: what may not be listed."""
+    """`[V]`: the tokens that may not be listed."""
     barred = ~scorer.bundle.known
     if not scorer.bundle.repeats:
         barred[seen] = True
@@ -308,7 +310,7 @@ def _target(scorer: Scorer, item: str | None, scores: Floats, barred: npt.NDArra
 
 
 def _rank(scores: Floats, target: int, barred: npt.NDArray[np.bool_]) -> int:
-    """The evaluator's rule: 1, and one for each other that is not below."""
+    """The target's rank by the evaluator's rule: 1 + the number of others not scored below it."""
     others = ~barred
     others[target] = False
     return 1 + int((scores[others] >= scores[target]).sum())

@@ -26,7 +26,7 @@ def show_explanation(
     output: Path | None,
     user: Facts | None = None,
 ) -> None:
-    """Print why a movie is recommended, and what a hidden one looks like from both sides.
+    """Print why a movie is recommended, and guesses at a hidden movie of the history.
 
     Args:
       bundle: a folder made by `bert4rec export`.
@@ -34,7 +34,7 @@ def show_explanation(
       item: title or id of the movie to explain; None for the first recommendation.
       masked: the movie of the history to hide; None for the middle one of those that are read.
       output: SVG file of the picture; None for none.
-      user: what is known of the user, for a model that reads it.
+      user: the user's features, for a model that uses them.
 
     Raises:
       UserError: see `Bundle.open`, `find_item`, `explain` and `both_sides`.
@@ -56,7 +56,7 @@ def show_explanation(
     if explanation.reads_mask and (masked is not None or len(seen) >= 3):
         console.print(both_sides_table(both_sides(scorer, seen, place)))
     elif masked is not None:
-        both_sides(scorer, seen, place)  # says why it cannot
+        both_sides(scorer, seen, place)  # raises an error that says why it cannot
     if output is not None:
         with whole_file(output) as file:
             file.write(picture(explanation).encode())
@@ -96,7 +96,7 @@ def explanation_table(explanation: Explanation) -> Table:
 
 
 def both_sides_table(found: BothSides) -> Table:
-    """What the model makes of a hidden movie, without and with what came after."""
+    """The guesses at a hidden movie, without and with the movies after it."""
     table = Table(
         title=f"hidden: {escape(found.title)}", title_justify="left", caption="its likeliest movies"
     )

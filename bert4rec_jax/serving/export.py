@@ -1,4 +1,4 @@
-"""Export: the best checkpoint of a run as a bundle. The one file of serving that opens runs."""
+"""Export: writes the best checkpoint of a run as a bundle. No other serving module opens runs."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ ORIGIN = ("step", "parameters_sha256", "all_events", "data_fingerprint", "metric
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """What a bundle is made of.
+    """A trained model, with everything that a bundle holds.
 
     Attributes:
-      config: of the run.
-      model: the module.
-      variables: its nested parameters and content.
-      catalog: gives the rows of the item table their meaning.
+      config: the run's config.
+      model: the Flax module.
+      variables: its nested variable collections.
+      catalog: the items; they give the rows of the item table their meaning.
       known: `[V]`, items that the model can score.
-      thumbs: ratings from which a thumb is up and two up.
-      origin: JSON values for the manifest: where this comes from, under the names in ORIGIN.
-      encoding: what makes the content of new items; None for a model that knows none.
-      user_encoding: what makes rows of what is known of users; None for a model that reads none.
+      thumbs: the lowest ratings that mean thumbs up and two thumbs up.
+      origin: JSON values for the manifest that say where the model comes from; see ORIGIN.
+      encoding: encodes the content of new items; None for a model without content.
+      user_encoding: encodes user features; None for a model without them.
     """
 
     config: Config
@@ -89,14 +89,14 @@ def export(
       run: the workdir of a run, finished or not.
       bundle: the folder to make; it appears whole or not at all.
       dtype: how weights are stored; see `serving.weights`.
-      console: told what data has to be prepared, if any.
+      console: shows messages while data is prepared, if necessary.
 
     Returns:
       The manifest.
 
     Raises:
-      UserError: the run has no checkpoint that can be read, its parameters are not finite, `bundle`
-        is something else, or it cannot be written.
+      UserError: the run has no checkpoint that can be read, or uses `model.times`; its parameters
+        are not finite; or `bundle` exists and is no bundle, or cannot be written.
     """
     run, bundle = Path(run), Path(bundle)
     require_replaceable(bundle)
@@ -105,10 +105,10 @@ def export(
 
 
 def read_run(run: Path, *, console: Console) -> TrainedModel:
-    """The model of a run that is served: that of its final fit, else the one that was tested.
+    """Read the model of a run to serve: that of its final fit if it has one, else the tested one.
 
     Raises:
-      UserError: the run has no checkpoint that can be read.
+      UserError: the run has no checkpoint that can be read, or uses `model.times`.
     """
     tested = open_finished(run, console)
     finished = as_served(tested, console)
@@ -163,7 +163,7 @@ def write_bundle(
     """Write a bundle and return its manifest; an earlier bundle there is replaced.
 
     Raises:
-      UserError: parameters are not finite, `bundle` is something else, or cannot be written.
+      UserError: parameters are not finite, or `bundle` is no bundle, or it cannot be written.
     """
     require_replaceable(bundle)
     variables = by_path(trained.variables)
@@ -219,10 +219,10 @@ def write_bundle(
 def write_parameters(params: Mapping[str, npt.NDArray[Any]], file: Path) -> None:
     """Write parameters by path as safetensors.
 
-    Arrays are made contiguous first: safetensors would write the bytes of any other in the wrong
-    order. And it would make a file that only its owner can read, so the bytes are written here.
+    Arrays are made contiguous first, as safetensors would write the bytes of others in the wrong
+    order. The file is written here, as safetensors would let only its owner read it.
     """
-    # ascontiguousarray makes a number a list of one, hence the shape.
+    # ascontiguousarray turns a scalar into an array of one element, hence the reshape.
     whole = {path: np.ascontiguousarray(x).reshape(x.shape) for path, x in params.items()}
     file.write_bytes(save(whole))
 
@@ -234,7 +234,7 @@ def _write_catalog(trained: TrainedModel, file: Path) -> None:
 
 
 def _metrics(run: Path, model: str, parameters: str) -> dict[str, Any] | None:
-    """The model's metrics, if `metrics.json` is there and is about these very parameters."""
+    """The model's metrics from `metrics.json`; None unless the file is about these parameters."""
     try:
         results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         if results["parameters_sha256"]["tested"] != parameters:

@@ -1,4 +1,4 @@
-"""Filters: which items of a catalog may be listed at all."""
+"""Filters: restrict which items of a catalog may be listed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 @dataclass(frozen=True)
 class Filters:
-    """What an item has to be; without any, every item may be listed.
+    """Conditions that listed items must meet; without any, every item may be listed.
 
     Attributes:
-      genres: one of these, as the catalog names them; empty for any.
-      years: from the first to the last of these years, by the end of the title; None for any. An
-        item without a year is left out.
-      only: text file with an external id per line (what can be watched now); None for any.
+      genres: an item needs one of these, as the catalog names them; empty for any.
+      years: the first and the last year allowed; the year is read from the end of the title, and an
+        item without one is left out. None for any.
+      only: text file with an external id per line, the only items allowed (such as those that can
+        be watched now); None for any.
     """
 
     genres: tuple[str, ...] = ()
@@ -33,25 +34,29 @@ class Filters:
     only: Path | None = None
 
     def described(self) -> dict[str, Any]:
-        """JSON values that say the same; a file is told by its content.
+        """The filters as JSON values; a file is represented by the SHA-256 of its content.
 
         Raises:
-          UserError: the file cannot be read.
+          UserError: the file does not exist or cannot be read.
         """
         if self.only is not None and not self.only.is_file():
             raise UserError(f"{self.only} does not exist; expected a file with an item id per line")
+        try:
+            digest = sha256(self.only) if self.only else None
+        except OSError as error:
+            raise UserError(f"cannot read {self.only}: {error.strerror or error}") from error
         return {
             "genres": list(self.genres),
             "years": list(self.years) if self.years else None,
-            "only": sha256(self.only) if self.only else None,
+            "only": digest,
         }
 
     def allowed(self, catalog: Catalog) -> npt.NDArray[np.bool_]:
         """`[V]` bool: the items that pass.
 
         Raises:
-          UserError: a genre or an id is not of the catalog, the years are in the wrong order, or no
-            item is left.
+          UserError: a genre is not in the catalog, the years are in the wrong order, the file is
+            missing, not UTF-8 or has no id of the catalog, or no item is left.
         """
         passing = np.ones(len(catalog), bool)
         if self.genres:
@@ -82,7 +87,8 @@ class Filters:
     def _named(self, file: Path, catalog: Catalog) -> npt.NDArray[np.bool_]:
         self.described()
         try:
-            lines = file.read_text(encoding="utf-8-sig").split("\n")  # ids may hold other breaks
+            # Not splitlines: ids may contain other line breaks.
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{file} is not UTF-8 text (byte {error.start:,}); expected an item id per line: "

@@ -1,4 +1,4 @@
-"""Functions: what a bundle computes, on all devices of this machine."""
+"""Functions: runs the functions of a bundle on all devices of this machine."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ Array = npt.NDArray[Any]
 class Functions:
     """The functions of a bundle, with a copy of the model on every device.
 
-    Full batches go to the devices in turn, a smaller one to the first. A batch is computed by one
-    device, so how many there are changes no bit of a result. Rows are filled up to a few sizes: the
-    first `n` rows of a result are the answer. Results are on device and may still be being
-    computed; `np.asarray` waits for them.
+    Full batches go to the devices in turn, smaller ones to the first. Each batch is computed by one
+    device, so the number of devices changes no bit of a result. Batches of n rows are padded to a
+    few sizes: a result `[n.., D]` has at least n rows, of which the first n are the answer. Results
+    are on device and may still be being computed; `np.asarray` waits for them.
 
     Attributes:
-      vectors: `[V, D]` float32 item vectors, as far as the bundle tells them apart.
+      vectors: `[V, D]` float32 item vectors, with the precision at which the bundle stores weights.
       bias: `[V]` float32.
-      user_encoding: what makes the argument `users`, `[n, G]`: what is known of the users. None for
-        a model that does not read it, where `users` is not looked at.
+      user_encoding: encodes the argument `users [n, G]`, the features of users. None for a model
+        without them, which ignores `users`.
 
     Args:
-      bundle: where they come from.
+      bundle: the bundle whose functions to run.
       largest_batch: rows computed at once by one device, at most.
       devices: of one kind; None for all of this process.
-      listed: `[V]`, the items that can be listed; None for all that are known.
+      listed: `[V]`, the items that can be listed; None for all that the model can score.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Functions:
         self._copies = {self.devices[0]: (params, (vectors, bias, known))}
 
     def encode(self, tokens: Array, thumbs: Array, users: Array | None = None) -> jax.Array:
-        """`[n.., D]` float32 user vectors of `[n, l]` histories, and of `users` where read."""
+        """`[n.., D]` float32 user vectors of `[n, l]` histories and of `users`, if it is used."""
         (params, _), rows = self._place(tokens, thumbs, *self._known(users, len(tokens)))
         return self._function("encode")(params, *rows)
 
     def score(
         self, tokens: Array, thumbs: Array, candidates: Array, users: Array | None = None
     ) -> jax.Array:
-        """`[n.., c]` float32 scores of `[n, c]` candidates; -inf for those not known."""
+        """`[n.., c]` float32 scores of `[n, c]` candidates; -inf if one cannot be listed."""
         known = self._known(users, len(tokens))
         (params, items), rows = self._place(tokens, thumbs, candidates, *known)
         return self._function("score")(params, items, *rows)
@@ -90,12 +90,13 @@ class Functions:
     def attend(
         self, rows: Array, thumbs: Array, slots: Array, users: Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Histories whose MASKs are in place, `[n, l]`, asked at `[n, 1]` slots.
+        """Encode histories `[n, l]` that already contain MASK, and read them at `[n, 1]` slots.
 
-        `[n.., D]` user vectors and `[n.., layers, H, l]` attention from the slots, both float32.
+        Returns `[n.., D]` user vectors and `[n.., layers, H, l]` attention weights from the slots,
+        both float32.
 
         Raises:
-          UserError: the bundle was made without this function.
+          UserError: the bundle was made before this function existed.
         """
         (params, _), placed = self._place(rows, thumbs, slots, *self._known(users, len(rows)))
         attended: tuple[jax.Array, jax.Array] = self._function("attend")(params, *placed)
@@ -110,13 +111,13 @@ class Functions:
         return self._functions[name]
 
     def _known(self, users: Array | None, count: int) -> tuple[Array, ...]:
-        """The argument `users`, if the functions have it."""
+        """A tuple of the argument `users`; empty if the functions have no such argument."""
         if self.user_encoding is None:
             return ()
         return (self.user_encoding.unknown(count) if users is None else users,)
 
     def _place(self, *arrays: Array) -> tuple[tuple[Any, Any], tuple[Array, ...]]:
-        """The copy of the model to compute with, and the arrays with rows filled up."""
+        """The model's copy on the device to use, and the arrays padded to a few batch sizes."""
         rows = len(arrays[0])
         device = next(self._turns) if rows == self.largest_batch else self.devices[0]
         if device not in self._copies:

@@ -1,4 +1,4 @@
-"""Job: a file of requests to a folder of lists, shard by shard; continues where it was."""
+"""Job: ranks a file of requests into a folder of lists, shard by shard; it can be resumed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bert4rec_jax.serving.worker import Options, Plan, Worker
 SCHEMA_VERSION = 1
 CATALOG_TOP = 100
 Progress = Callable[[int, int], None]  # requests done, requests in all
-# Makes the shards of the given numbers (ascending), in any order, and tells of each once it is
-# there. The opened bundle is for use in this process.
+# Makes the shards with the given numbers (ascending), in any order, and yields each one once it is
+# written. The opened bundle is for use in this process only.
 Engine = Callable[[Plan, Bundle, list[int]], Iterator[Shard]]
 
 
 def local(plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Shard]:
-    """The engine that works in this process, on all its devices."""
+    """The engine that makes shards in this process, on all its devices."""
     worker = Worker(plan, bundle)
     for numbers in spans(missing, len(missing)):
         yield from worker.make(numbers)
@@ -44,24 +44,24 @@ def rank_file(
 
     The output is a folder of Parquet files with the columns `user_id`, `item_ids` (list, best
     first, equal scores in the order of the catalog) and `scores` (list of float32). Called again
-    after an interruption it continues; called again after its end it does nothing. A shard is
-    computed by itself, so on the same kind of machine neither an interruption nor the engine
-    changes any byte.
+    after an interruption, it continues; called again after its end, it only checks the output. Each
+    shard is computed independently, so on the same kind of machine neither an interruption nor the
+    engine changes any byte.
 
     Args:
       bundle: a folder made by `bert4rec export`.
       requests: a Parquet file or a folder of them; see `serving.requests` for the columns.
       output: the folder to make; while the job works it is `OUTPUT.partial`.
-      options: see there.
-      engine: who makes the shards.
-      progress: told at the start and as shards appear.
+      options: see `Options`.
+      engine: makes the shards.
+      progress: called at the start, and whenever a shard is finished.
 
     Returns:
       The manifest of the output.
 
     Raises:
       UserError: see `Bundle.open`, `RequestFile.open`, `Filters.allowed` and `Shards`; or lists are
-        to be longer than a retriever's.
+        to be longer than the number of candidates of a pipeline.
     """
     opened = Bundle.open(bundle)
     reader = RequestReader(opened.catalog, opened.thumbs, opened.user_encodings)
@@ -83,7 +83,7 @@ def rank_file(
     finished = shards.finished()
     if finished is None:
         with shards.held():
-            finished = shards.finished()  # by another process, meanwhile
+            finished = shards.finished()  # another process may have finished it meanwhile
             if finished is None:
                 plan = Plan(bundle, opened.fingerprint, asked, shards, options)
                 return _to_the_end(plan, opened, engine, progress)
@@ -93,7 +93,7 @@ def rank_file(
 
 
 def spans(numbers: list[int], longest: int) -> list[range]:
-    """Ascending numbers as runs without gaps of at most `longest`: requests are read in one go."""
+    """Group ascending numbers into ranges of at most `longest`, each to be read in one pass."""
     runs: list[range] = []
     for number in numbers:
         if runs and number == runs[-1].stop and len(runs[-1]) < longest:
@@ -104,7 +104,7 @@ def spans(numbers: list[int], longest: int) -> list[range]:
 
 
 def _to_the_end(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> dict[str, Any]:
-    """Make what is missing; the manifest of the whole."""
+    """Make the missing shards, finish the output, and return its manifest."""
     plan.shards.begin()
     made = _work(plan, bundle, engine, progress)
     counts: Counter[str] = Counter()
@@ -119,7 +119,7 @@ def _to_the_end(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) 
 
 
 def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Shard]:
-    """Have the shards made that are missing; all of them, in their order."""
+    """Have the engine make the missing shards; returns all shards, in order."""
     rows = plan.requests.rows
     sizes = _sizes(rows, plan.options.shard_rows)
     made: dict[int, Shard] = {}
@@ -146,9 +146,9 @@ def _sizes(rows: int, longest: int) -> list[int]:
 
 
 def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
-    """Refuse requests in whose first shard with items none is of the catalog.
+    """Refuse requests if no id in the first shard with any history is in the catalog.
 
-    Those are ids of another system, or have lost their zeros.
+    Such ids belong to another system, or have lost their leading zeros.
     """
     reader = RequestReader(bundle.catalog, bundle.thumbs, bundle.user_encodings)
     for number, table in asked.shards(size, 0):

@@ -1,4 +1,4 @@
-"""Lookup: what a person types for a movie, found in the catalog."""
+"""Lookup: finds the item of a catalog that a person means by a typed title or id."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import UserError
 
 _YEAR = re.compile(r"\s*\(\d{4}\)$")
-_CLOSE = 0.8  # difflib's ratio of a title that may be meant
-_CLEARLY = 0.05  # how much closer than any other it has to be
+_CLOSE = 0.8  # least difflib ratio of a title that may be meant
+_CLEARLY = 0.05  # least difference of its ratio to that of the next title
 _SHOWN = 5
 
 
 def find_item(catalog: Catalog, text: str) -> int:
     """The token of the item that a text means.
 
-    The first of these that fits: an external id; a title; a title but for upper and lower case; a
-    title without its year; the one title that is closest by `difflib` and clearly so.
+    It is the first of these that fits: an external id; a title; a title, ignoring case; a title
+    without its year, ignoring case; the closest title by `difflib`, if it is clearly closest.
 
     Raises:
       UserError: no title fits, or several do; it lists the nearest ones with their ids.
@@ -54,7 +54,7 @@ def find_item(catalog: Catalog, text: str) -> int:
 
 
 def _ratios(wanted: str, titles: list[str]) -> list[float]:
-    """How alike each title is, in [0, 1]; with or without its year, whichever is closer."""
+    """The `difflib` ratio of each title, in [0, 1]; the larger one of with and without its year."""
     matcher = difflib.SequenceMatcher(autojunk=False)
     matcher.set_seq2(wanted)
 

@@ -1,4 +1,4 @@
-"""Picture: an explanation as one SVG: influence of each movie beside where each head looks."""
+"""Picture: an explanation as one SVG, with the influence of each movie and attention to it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _NAMES, _BARS, _CELL, _ROW, _TOP = 260, 200, 44, 26, 96
 
 
 def picture(explanation: Explanation) -> str:
-    """Rows: the movies that were read, oldest first. Columns: influence, then a head each.
+    """Draw an explanation as SVG text.
 
-    The number in a cell is that head's attention in per cent.
+    Rows are the movies that were read, oldest first. Columns are the influence, then one per
+    attention head; the number in a cell is that head's attention in per cent.
     """
     read = [influence for influence in explanation.influences if influence.read]
     layers, heads, columns = explanation.attention.shape

@@ -1,4 +1,4 @@
-"""Pipeline: a retriever finds candidates in the whole catalog, a ranker orders them."""
+"""Pipeline: a retriever selects candidates from the whole catalog, and a ranker orders them."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from bert4rec_jax.serving.requests import Requests
 
 @dataclass(frozen=True, eq=False)
 class TwoStages:
-    """Answers requests as a `Ranker` does, by two of them.
+    """Answers requests like a `Ranker`, by a retriever and then a ranker.
 
-    Candidates that a request names are cut down by the retriever like a catalog. What it does not
-    hand on is not listed, so a list has at most `candidates` items.
+    If a request names candidates, the retriever selects from those instead of the catalog. Items
+    that it does not select are not listed, so a list has at most `candidates` items.
 
     Attributes:
-      first: of the retriever.
-      second: of the ranker, whose scores order the lists.
-      candidates: items that go from the first to the second.
-      blend: what the retriever's scores weigh beside the ranker's, in both scores and order; 0
+      first: the retriever.
+      second: the ranker, whose scores order the lists.
+      candidates: number of items that the retriever selects for the ranker.
+      blend: weight at which retriever scores are added to ranker scores before lists are ordered; 0
         leaves them out.
     """
 
@@ -59,17 +59,17 @@ class TwoStages:
         return Lists(lists.items, lists.scores, counts)
 
     def ordered(self, requests: Requests, found: Lists, *, keep_seen: bool = False) -> Lists:
-        """What the retriever found, in the order of the list that is shown."""
+        """The items that the retriever selected, in the order and with the scores of the lists."""
         among = replace(requests, candidates=found.items)
         lists = self.second.rank(among, top=None, keep_seen=keep_seen)
         return lists.blended(found, self.blend) if self.blend else lists
 
 
 def require_enough(candidates: int, top: int | None) -> None:
-    """Refuse lists that are longer than what the retriever hands on.
+    """Refuse lists that are longer than the number of items that the retriever selects.
 
     Raises:
-      UserError: names both.
+      UserError: `top` is more than `candidates`.
     """
     if top is not None and top > candidates:
         raise UserError(
@@ -87,11 +87,11 @@ def write_pipeline(
     probes: int = 0,
     blend: float = 0.0,
 ) -> None:
-    """Write a bundle that holds both; an earlier bundle there is replaced.
+    """Write a bundle with copies of both bundles; an earlier bundle there is replaced.
 
     Raises:
-      UserError: see `Bundle.open` and `Bundle.behind`; or `pipeline` is something else, or cannot
-        be written.
+      UserError: see `Bundle.open` and `Bundle.behind`; or `pipeline` exists and is no bundle,
+        cannot be written, or one of the two was replaced meanwhile.
     """
     require_replaceable(pipeline)
     both = Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
@@ -108,7 +108,7 @@ def write_pipeline(
 
 @contextmanager
 def joined(retriever: Path, ranker: Path, *, candidates: int, blend: float = 0.0) -> Iterator[Path]:
-    """A pipeline of two bundles that stay where they are, for as long as the context is open.
+    """A temporary pipeline that links to two bundles, for as long as the context is open.
 
     Raises:
       UserError: see `Bundle.open` and `Bundle.behind`.

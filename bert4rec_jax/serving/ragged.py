@@ -1,4 +1,4 @@
-"""Ragged: lists of different lengths, one after the other (CSR)."""
+"""Ragged: lists of different lengths in one array (CSR)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Ragged:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """`[N]`."""
+        """`[N]`: the number of values in each list."""
         return np.diff(self.offsets)
 
     @cached_property
@@ -54,7 +54,7 @@ class Ragged:
 
     @cached_property
     def places(self) -> npt.NDArray[np.int64]:
-        """`[M]`: where each value stands in its list, from 0."""
+        """`[M]`: the index of each value in its list, from 0."""
         return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
 
     def where(self, keep: npt.NDArray[np.bool_]) -> Ragged:
@@ -85,11 +85,11 @@ class Ragged:
         return Ragged.from_lengths(values, np.bincount(rows, minlength=len(self)))
 
     def keys(self) -> npt.NDArray[np.int64]:
-        """`[M]`: one number for list and value, to look for values of one `Ragged` in another."""
+        """`[M]`: one integer per pair of list and value, to find values of another `Ragged`."""
         return (self.rows << 32) | self.values
 
     def find(self, other: Ragged) -> npt.NDArray[np.int64]:
-        """Where each value of `other` stands in `self.values`: all are in the list of their row."""
+        """Index in `self.values` of each value of `other`, which must be in the list of its row."""
         keys = self.keys()
         by_key = np.argsort(keys)
         return by_key[np.searchsorted(keys[by_key], other.keys())]
@@ -102,7 +102,7 @@ class Ragged:
         return Ragged.from_lengths(values, self.lengths + other.lengths)
 
     def padded(self, width: int) -> npt.NDArray[Any]:
-        """`[N, width]`, zeros after the end of each list; no list may be longer."""
+        """`[N, width]`: the lists, padded with zeros; no list may be longer than `width`."""
         table = np.zeros((len(self), width), self.values.dtype)
         table[self.rows, self.places] = self.values
         return table

@@ -1,4 +1,4 @@
-"""Ranking: requests in tokens to lists of items, in batches of few shapes."""
+"""Ranking: turns requests in tokens into ranked lists of items, in batches of a few shapes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Lists:
     """N lists, best first; equal scores in the order of tokens.
 
     Attributes:
-      items: tokens.
+      items: tokens of the listed items.
       scores: `[M]` float32, one per value of `items`.
       counts: candidates that were left out, by reason.
     """
@@ -46,8 +46,10 @@ class Lists:
         return Lists(self.items.where(kept), self.scores[kept], self.counts)
 
     def blended(self, other: Lists, weight: float) -> Lists:
-        """These lists in the order of their scores plus `weight` times those of `other`, which has
-        all of their items."""
+        """Add `weight` times the scores of `other`, and order the lists anew.
+
+        `other` has all items of these lists.
+        """
         items = self.items
         scores = self.scores + np.float32(weight) * other.scores[other.items.find(items)]
         order = list_order(scores, items.values, items.rows)
@@ -58,11 +60,11 @@ class Lists:
 class Ranker:
     """Answers requests with a bundle's functions.
 
-    No result depends on which requests are answered together, but for rounding: scores agree within
-    1e-5 relative.
+    Results do not depend on which requests are batched together, except for rounding: scores agree
+    within 1e-5 relative.
 
     Attributes:
-      functions: what computes.
+      functions: compute scores and vectors.
       known: `[V]`, the items that can be listed.
       max_length: positions L of the model.
     """
@@ -75,9 +77,9 @@ class Ranker:
         """A list for every request.
 
         Args:
-          requests: who is asked about.
-          top: the longest list; None for all that can be listed. Lists are shorter where fewer
-            items can be.
+          requests: the requests.
+          top: the length of lists; None for all items that can be listed. Lists are shorter where
+            fewer items can be listed.
           keep_seen: also list items of the history.
 
         Raises:
@@ -90,7 +92,7 @@ class Ranker:
         return self._of_all(requests, windows, thumbs, min(top or every, every), keep_seen)
 
     def user_vectors(self, requests: Requests) -> npt.NDArray[np.float32]:
-        """`[N, D]`: what the model makes of each history."""
+        """`[N, D]`: the model's encoding of each history."""
         windows, thumbs = self._windows(requests)
         users = self._users(requests)
         vectors = np.zeros((len(requests), self.functions.vectors.shape[1]), np.float32)
@@ -168,7 +170,7 @@ class Ranker:
         return Lists(ranked, scores[order], counts).first(top)
 
     def _listable(self, given: Ragged, excluded: Ragged) -> tuple[Ragged, Counter[str]]:
-        """Each candidate once, without those excluded or not listed; and how many those were."""
+        """Each candidate once, without those that may not be listed; and how many were left out."""
         distinct = given.distinct()
         barred = np.isin(distinct.keys(), excluded.keys())
         unlisted = ~self.known[distinct.values] & ~barred
@@ -186,7 +188,7 @@ class Ranker:
         return histories.last(count), Ragged(requests.thumbs, histories.offsets).last(count)
 
     def _users(self, requests: Requests) -> npt.NDArray[np.float32] | None:
-        """`[N, G]` what is known of the users, where the model reads it and it is known."""
+        """`[N, G]` user features, if the model uses them and the requests have them; else None."""
         encoding = self.functions.user_encoding
         return None if encoding is None else requests.users.get(encoding)
 
@@ -205,7 +207,10 @@ def _excluded(requests: Requests, keep_seen: bool) -> Ragged:
 
 
 def _pieces(candidates: Ragged) -> tuple[Ragged, npt.NDArray[np.int64]]:
-    """Lists of at most LONGEST_CANDIDATES values, and the request of each; empty ones have none."""
+    """Cut lists into pieces of at most LONGEST_CANDIDATES values; returns each piece's request too.
+
+    An empty list has no piece.
+    """
     counts = -(-candidates.lengths // LONGEST_CANDIDATES)
     owners = np.repeat(np.arange(len(candidates)), counts)
     before = Ragged.from_lengths(owners, counts).places * LONGEST_CANDIDATES

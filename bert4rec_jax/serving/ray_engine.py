@@ -1,10 +1,10 @@
-"""RayEngine: the shards of a job made by actors of a Ray cluster. The one file that imports Ray.
+"""RayEngine: makes the shards of a job with actors on a Ray cluster. No other module imports Ray.
 
-Ray Data carries the numbers of shards, not requests: its own writer gives files names and borders
-that depend on the run, while a shard here is a fixed part of the requests and appears whole under
-a fixed name. So each actor reads its requests, computes and writes with the same `Worker` as the
-local engine; Ray Data places actors, hands out shards as actors get free, and gives those of a lost
-actor to another one.
+Ray Data carries the numbers of shards, not requests. Its own writer would choose file names and
+boundaries that depend on the run, while a shard here is a fixed part of the requests and is written
+atomically under a fixed name. So each actor reads its requests, computes and writes with the same
+`Worker` as the local engine. Ray Data places the actors, hands out shards as actors become free,
+and gives those of a lost actor to another one.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from bert4rec_jax.serving.job import spans
 from bert4rec_jax.serving.shards import Shard
 from bert4rec_jax.serving.worker import Plan, Worker
 
-_SPANS_PER_ACTOR = 16  # more balance better and lose less with an actor; fewer seek less
+# More spans balance the load better and lose less with an actor; fewer spans seek less in files.
+_SPANS_PER_ACTOR = 16
 
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Makes shards on a Ray cluster; bundle, requests and output lie where all its machines see.
+    """Makes shards on a Ray cluster, whose machines must all see bundle, requests and output.
 
     Attributes:
-      address: of the cluster, as for `ray.init`; None for the one of $RAY_ADDRESS, or else one on
-        this machine for the duration of the job. A cluster that this process is connected to
-        already is used as it is.
-      actors: scorers at once; None for one per GPU, or one per machine where there are none.
+      address: the cluster's address, as for `ray.init`; None for that of $RAY_ADDRESS, or else for
+        a cluster on this machine for the duration of the job. A cluster that this process is
+        connected to already is used as it is.
+      actors: number of actors; None for one per GPU, or one per machine if there are no GPUs.
     """
 
     address: str | None = None
@@ -47,7 +48,7 @@ class RayEngine:
             raise UserError(f"actors is {self.actors}; expected at least 1")
 
     def __call__(self, plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Shard]:
-        """Make the shards of the given numbers.
+        """Make the shards with the given numbers.
 
         Raises:
           UserError: Ray is not installed, the cluster cannot be reached, is too small or lost an
@@ -60,11 +61,11 @@ class RayEngine:
         with self._connected(ray):
             try:
                 for made in self._made(ray, _everywhere(plan), missing):
-                    if made.number in left:  # an actor that seemed lost may have told of it, too
+                    if made.number in left:  # an actor that seemed lost may have reported it, too
                         left.remove(made.number)
                         yield made
             except ray.exceptions.RayTaskError:
-                raise  # a mistake of ours in an actor, with its traceback
+                raise  # a bug in an actor, with its traceback
             except ray.exceptions.RayError as error:
                 raise TemporaryError(
                     f"Ray gave up ({_first_line(error)}); run the same command to continue: "
@@ -98,7 +99,7 @@ class RayEngine:
                 yield Shard(**{**report, "counts": Counter(report["counts"])})
 
     def _placement(self, ray: Any) -> tuple[int, dict[str, float]]:
-        """How many actors, and what each holds of its machine."""
+        """The number of actors, and the resources that each one takes."""
         held = ray.cluster_resources()
         gpus, cpus = int(held.get("GPU", 0)), int(held.get("CPU", 0))
         machines = sum(node["Alive"] for node in ray.nodes())
@@ -129,7 +130,7 @@ class RayEngine:
 
 
 class _Actor:
-    """A worker that tells of its shards, or of what is wrong, in rows of a table."""
+    """A worker that reports its shards, or errors, as rows of a table."""
 
     def __init__(self, plan: Plan) -> None:
         self._worker = Worker(plan)
@@ -146,7 +147,7 @@ class _Actor:
 
 
 def _everywhere(plan: Plan) -> Plan:
-    """The plan with paths that do not depend on where a process was started."""
+    """The plan with absolute paths, which do not depend on where a process was started."""
     asked = plan.requests
     files = tuple(file.resolve() for file in asked.files)
     return replace(

@@ -18,7 +18,7 @@ from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.requests import COLUMNS, USER, check_columns
 
-_BATCH_ROWS = 8192  # read at once; with a buffer, memory does not grow with row groups
+_BATCH_ROWS = 8192  # read at once; with a buffer, so that memory does not grow with row groups
 _BUFFER = 1 << 20
 
 
@@ -27,9 +27,9 @@ class RequestFile:
     """One Parquet file, or a folder of them in the order of their names.
 
     Attributes:
-      path: as given.
+      path: the file or folder, as given.
       files: the Parquet files.
-      schema: of the columns that are read.
+      schema: the schema of the columns that are read.
       rows: requests in all files.
       duplicate_users: rows whose user has an earlier row.
       sha256: over the contents of all files.
@@ -50,13 +50,14 @@ class RequestFile:
 
         Args:
           path: the file or folder.
-          user_columns: what else is read, where it is there.
+          user_columns: more columns to read, those of user features, where they exist.
 
         Raises:
-          UserError: it cannot be read, holds no requests, or a user is null.
+          UserError: it cannot be read, its columns are not those of requests (see `check_columns`)
+            or differ between files, or a user is null.
         """
         files: tuple[Path, ...] = (path,)
-        if path.is_dir():  # as engines do, without their hidden files
+        if path.is_dir():  # without hidden files, as query engines do
             found = sorted(path.glob("*.parquet"))
             files = tuple(file for file in found if not file.name.startswith((".", "_")))
         if not files:
@@ -76,7 +77,7 @@ class RequestFile:
                     )
                 hashes.extend(_hashed_users(opened, file))
         users = np.concatenate(hashes) if hashes else np.zeros(0, np.int64)
-        del hashes  # in place from here: there may be many users
+        del hashes  # there may be many users: free memory, and sort in place
         users.sort()
         return cls(
             path=path,
@@ -88,7 +89,7 @@ class RequestFile:
         )
 
     def shards(self, size: int, first: int) -> Iterator[tuple[int, pa.Table]]:
-        """Numbered tables of `size` rows, the last one shorter, from shard `first` on.
+        """Yield numbered tables of `size` rows (the last may be shorter), from shard `first` on.
 
         Without any requests there is one empty shard.
 
@@ -108,7 +109,7 @@ class RequestFile:
             yield number, pa.Table.from_batches(waiting, self.schema)
 
     def _batches(self, skip: int) -> Iterator[pa.RecordBatch]:
-        """All rows after the first `skip`; row groups before them are not read."""
+        """All rows after the first `skip`; row groups that end before those are not read."""
         for file in self.files:
             with _reading(file) as opened:
                 groups: list[int] = []
@@ -128,7 +129,7 @@ class RequestFile:
 
 
 def _hashed_users(opened: pq.ParquetFile, file: Path) -> Iterator[npt.NDArray[np.int64]]:
-    """64 bits per user, batch by batch: enough to count repeated ones."""
+    """64-bit hashes of the users, batch by batch: enough to count repeated users."""
     row = 0
     for batch in opened.iter_batches(_BATCH_ROWS * 8, columns=[USER]):
         users = batch[USER]

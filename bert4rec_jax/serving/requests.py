@@ -1,4 +1,4 @@
-"""Requests: histories, candidates and exclusions, from external ids in Arrow columns to tokens."""
+"""Requests: reads histories, candidates and exclusions from Arrow columns of ids, into tokens."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ COLUMNS = (USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE)
 
 @dataclass(frozen=True)
 class Requests:
-    """N questions in tokens. Ids that the catalog does not have are left out and counted.
+    """N requests in tokens. Ids that the catalog does not have are left out and counted.
 
     Attributes:
       histories: everything the user has seen, oldest first.
       thumbs: `[M]` int8, one per value of `histories`.
       candidates: the only items to rank, or None for the whole catalog.
       excluded: items that may not be listed, besides those seen.
-      counts: what was met, by name; see `docs/serving.md`.
-      users: what is known of the users, `[N, G]` as each encoding makes it; nothing is known under
-        one that is not there.
+      counts: counts of requests and ids, by name; see `docs/serving.md`.
+      users: user encoding -> `[N, G]` user features; features are unknown for an encoding that is
+        not there.
     """
 
     histories: Ragged
@@ -55,8 +55,8 @@ class RequestReader:
 
     Args:
       catalog: gives external ids their tokens.
-      thumbs: ratings from which a thumb is up and two up.
-      encodings: of the models that read what is known of users; their columns are read by name.
+      thumbs: the lowest ratings that mean thumbs up and two thumbs up.
+      encodings: the user encodings of the models; their columns are read by name.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class RequestReader:
         Args:
           table: columns of COLUMNS; the order of rows is kept.
           source: what to call the table in an error.
-          first_row: number of its first row in there.
+          first_row: number in `source` of the table's first row.
 
         Raises:
-          UserError: a history and its ratings differ in length; or what is known of a user is of
-            another kind than in training.
+          UserError: a history and its ratings differ in length; or a user feature has another type
+            than in training.
         """
         counts: Counter[str] = Counter(requests=len(table))
         given, unknown = self._tokens(table, HISTORY, counts)
@@ -113,20 +113,20 @@ class RequestReader:
     def users(
         self, values: Mapping[str, Sequence[Any]], count: int, where: Callable[[int], str]
     ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
-        """What is known of users, as `Requests` has it.
+        """Encode the features of n users, as in `Requests.users`.
 
         Args:
-          values: name -> n values; what has no name is not known.
+          values: name -> n values; a feature that is not there is unknown.
           count: n.
-          where: the place of each, for messages.
+          where: from a user's index to where the values come from, for messages.
 
         Raises:
-          UserError: a value is of another kind than in training.
+          UserError: a value has another type than in training.
         """
         return {encoding: encoding.encode(values, count, where) for encoding in self._encodings}
 
     def unknown(self, ids: list[str]) -> list[str]:
-        """The ids that the catalog does not have, in their order, each once."""
+        """The ids that the catalog does not have, each once, in order of first appearance."""
         found = self._find(pa.array(ids, pa.string()))
         return list(dict.fromkeys(name for name, token in zip(ids, found) if token == PAD))
 
@@ -138,7 +138,7 @@ class RequestReader:
 
     def _find(self, ids: pa.StringArray) -> npt.NDArray[np.int32]:
         """The token of each id, PAD for those that the catalog does not have."""
-        if len(ids) < len(self._ids):  # Arrow would hash the whole catalog, anew for every call
+        if len(ids) < len(self._ids):  # Arrow would hash the whole catalog again in every call
             return self._catalog.find(ids.to_pylist())
         index = pc.fill_null(pc.index_in(ids, value_set=self._ids), PAD - FIRST_ITEM)
         tokens: npt.NDArray[np.int32] = index.to_numpy(zero_copy_only=False) + FIRST_ITEM
@@ -167,10 +167,10 @@ class RequestReader:
 
 
 def check_columns(schema: pa.Schema, source: str) -> None:
-    """Refuse a table that holds no requests.
+    """Refuse a table whose columns are not those of requests.
 
     Raises:
-      UserError: a column is missing or of another type.
+      UserError: a required column is missing, or a column has another type or occurs twice.
     """
     names = ", ".join(map(repr, schema.names))
     for name in REQUIRED:
@@ -208,7 +208,7 @@ def table_of(
     candidates: list[list[str]] | None = None,
     exclude: list[list[str]] | None = None,
 ) -> pa.Table:
-    """Requests from Python lists."""
+    """Make a table of requests from Python lists."""
     texts, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
     columns: dict[str, Any] = {HISTORY: pa.array(histories, texts)}
     if ratings is not None:
@@ -237,7 +237,7 @@ def _as_text(values: pa.Array) -> pa.Array:
 
 
 def _is_list_of(found: pa.DataType, valid: Callable[[pa.DataType], bool]) -> bool:
-    """Lists of what is valid; where all lists are empty, writers may not know of what."""
+    """Whether a type is lists of valid values, or of null: writers may give that to empty lists."""
     types = pa.types
     lists = types.is_list(found) or types.is_large_list(found) or types.is_fixed_size_list(found)
     return bool(lists and (valid(found.value_type) or types.is_null(found.value_type)))

@@ -1,4 +1,4 @@
-"""Retrieval: the best items of a large catalog, by looking at all of it or at the likely part."""
+"""Retrieval: finds the best items of a large catalog, by scanning it or by searching clusters."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bert4rec_jax.serving.functions import Array, Functions
 from bert4rec_jax.sharding import Along, items_mesh, place, put
 
 CHUNK = 65_536  # items scored at once, per device
-_LARGEST_BATCH = 16  # of histories whose groups of items are gathered at once
-_USERS = 1024  # that say in which directions items are told apart
+_LARGEST_BATCH = 16  # histories whose clusters of items are gathered at once
+_USERS = 1024  # user vectors from which the metric of clusters is computed
 
 
 def retrieval(
@@ -30,7 +30,7 @@ def retrieval(
     listed: npt.NDArray[np.bool_],
     probes: int,
 ) -> Functions:
-    """The functions of a retriever: plain ones for a small catalog, else one of those below."""
+    """The functions of a retriever: `Nearby` with probes, else `Scan` for a large catalog."""
     if probes:
         return Nearby(bundle, largest_batch, devices, listed, probes=probes)
     kind = Scan if bundle.catalog.num_rows > CHUNK else Functions
@@ -40,7 +40,7 @@ def retrieval(
 def users_of_one_item(
     functions: Functions, listed: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
-    """`[N, D]` user vectors of histories of one listed item each; N is at most 1,024."""
+    """`[N, D]` user vectors of N histories that consist of one listed item; N is at most 1,024."""
     tokens = np.flatnonzero(listed).astype(np.int32)
     drawn = np.random.default_rng(0).permutation(tokens)[:_USERS, None]
     size = functions.largest_batch
@@ -51,9 +51,9 @@ def users_of_one_item(
 
 
 class Scan(Functions):
-    """`Functions` that hold the item vectors once, over all devices, and scan them in chunks.
+    """`Functions` that shard the item vectors over all devices and scan them in chunks.
 
-    Histories are encoded on the first device: a user tower is small.
+    Histories are encoded on the first device only, because a user tower is small.
 
     Args:
       bundle, largest_batch, devices, listed: as for `Functions`.
@@ -104,14 +104,15 @@ class Scan(Functions):
 
 
 class Nearby(Functions):
-    """`Functions` whose `top_k` looks into the groups of items that are nearest to the user.
+    """`Functions` whose `top_k` searches only the clusters of items that fit the user best.
 
     Args:
       bundle, largest_batch, devices, listed: as for `Functions`.
-      probes: how many groups, of about the square root of the catalog each.
+      probes: number of clusters to search; a cluster holds about the square root of all items.
 
     Raises:
-      UserError: the bundle adds covisitation to its scores, of which groups know nothing.
+      UserError: the bundle adds covisitation to its scores, which clusters cannot account for; or
+        no item can be listed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Scorer: an exported model in Python, with external ids and titles in and out."""
+"""Scorer: an exported model in Python; takes external ids, and returns ids, titles and scores."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
 
 Ids = Sequence[str | int]
-Ratings = Sequence[float | None]  # None and NaN are no rating
-Facts = Mapping[str, Any]  # about a user: name -> value; what is not there is not known
+Ratings = Sequence[float | None]  # None or NaN where there is no rating
+Facts = Mapping[str, Any]  # user features: name -> value; one that is not there is unknown
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Answer:
       item_ids: external ids.
       titles: their titles.
       scores: logits, or cosines where items are compared; comparable within one answer.
-      unknown: ids in the question that the catalog does not have. They were ignored.
+      unknown: ids in the request that the catalog does not have. They were ignored.
     """
 
     item_ids: tuple[str, ...]
@@ -77,7 +77,7 @@ def load(
 
 @dataclass(frozen=True, eq=False)
 class ItemVectors:
-    """Items as a model sees them, in the order of the catalog.
+    """A model's item vectors and biases, in the order of the catalog.
 
     Attributes:
       item_ids: external ids of the n items.
@@ -91,14 +91,14 @@ class ItemVectors:
 
 
 class Scorer:
-    """Scores and lists for histories of any length, oldest item first.
+    """Scores and lists items for histories of any length, oldest item first.
 
-    The model reads the last L - 1 items that the catalog has; the whole history counts as seen, and
-    is not listed, unless the model was trained to repeat items (`data.repeats`) or `keep_seen` says
-    so.
+    The model reads the last L - 1 items that are in the catalog. All items of a history count as
+    seen and are not listed, unless the model was trained to repeat items (`data.repeats`) or
+    `keep_seen` is set.
     Ratings are on the scale of the training data, NaN for none. Every method raises `UserError` for
-    arguments that cannot be meant. `ranker` is the bundle's own model, `answering` what makes
-    lists: the same, or both stages of a pipeline.
+    invalid arguments. `ranker` is the bundle's own model. `answering` makes the lists: it is
+    `ranker`, or both stages of a pipeline.
     """
 
     def __init__(
@@ -145,19 +145,19 @@ class Scorer:
         keep_seen: bool | None = None,
         users: Sequence[Facts] | None = None,
     ) -> list[Answer]:
-        """Order each history's candidates.
+        """Rank each history's candidates.
 
-        Candidates that are excluded, unknown, untrained or (but for `keep_seen`) already in the
-        history are not listed; each is listed once.
+        Candidates are not listed if they are excluded, not in the catalog, without a score, or
+        filtered out, or if they are in the history and `keep_seen` is off. Each is listed once.
 
         Args:
           histories: what each user has seen, oldest first.
-          candidates: what to order for each.
-          exclude: ids that may not be listed, for each.
+          candidates: the items to rank for each user.
+          exclude: ids that may not be listed for each user.
           ratings: one per item of each history.
-          k: the longest list; None for all.
-          keep_seen: also list items of the history. None: if the model was trained to.
-          users: what is known of each user, for a model that reads it.
+          k: the largest length of a list; None for all candidates.
+          keep_seen: also list items of the history. None: if the model was trained to repeat items.
+          users: the features of each user, for a model that uses them.
         """
         return self._answer(histories, candidates, exclude, ratings, k, keep_seen, users)
 
@@ -195,10 +195,10 @@ class Scorer:
         return self._answer(histories, None, exclude, ratings, k, keep_seen, users)
 
     def item_vectors(self) -> ItemVectors:
-        """The vectors and biases of all items that can be listed; of a pipeline, its ranker's.
+        """The vectors and biases of all items that can be listed; for a pipeline, the ranker's.
 
-        A model's score of an item is `user_vector @ vector + bias`; covisitation, where a bundle
-        has it, comes on top.
+        A model's score of an item is `user_vector @ vector + bias`, plus the gain by covisitation
+        if the bundle has it.
         """
         tokens = np.flatnonzero(self._listed)
         functions = self.ranker.functions
@@ -215,7 +215,7 @@ class Scorer:
         ratings: Sequence[Ratings] | None = None,
         users: Sequence[Facts] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """`[N, D]`: what the model makes of each history; see `item_vectors`."""
+        """`[N, D]`: the model's encoding of each history; see `item_vectors`."""
         requests, _ = self._requests(histories, None, None, ratings, users)
         return self.ranker.user_vectors(requests)
 
@@ -223,7 +223,7 @@ class Scorer:
         """The items whose vectors have the largest cosine with that of one item.
 
         Raises:
-          UserError: the catalog does not have the item, or it was not trained on.
+          UserError: the catalog does not have the item, or the model cannot score it.
         """
         _require_positive(k)
         token = self.catalog.token(str(item))
@@ -269,7 +269,7 @@ class Scorer:
         ratings: Sequence[Ratings] | None,
         users: Sequence[Facts] | None,
     ) -> tuple[Requests, list[list[str]]]:
-        """Requests, and all ids that each names."""
+        """The requests in tokens, and all external ids in each of them."""
         asked = _id_lists("histories", histories, len(histories))
         others = {
             name: _id_lists(name, lists, len(asked))
@@ -290,10 +290,10 @@ class Scorer:
     def user_rows(
         self, users: Sequence[Facts], count: int
     ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
-        """`[N, G]` by encoding: what is known of N users, as `Requests.users` has it.
+        """User encoding -> `[N, G]`: the features of N users, as in `Requests.users`.
 
         Raises:
-          UserError: they are not N, or a fact is of a name or kind that the model does not read.
+          UserError: there are not N users, or a feature has a name or type that no model uses.
         """
         if len(users) != count:
             raise UserError(f"{len(users)} users for {count} histories; give one each")
@@ -330,7 +330,7 @@ class Scorer:
 
 
 def _id_lists(name: str, lists: Sequence[Ids], count: int) -> list[list[str]]:
-    """Lists of ids as given, or what is wrong with them."""
+    """Lists of ids as text; raises `UserError` if they are not valid."""
     if isinstance(lists, str) or any(isinstance(ids, str) for ids in lists):
         raise UserError(f"{name} holds a text where a list of item ids was expected")
     if len(lists) != count:

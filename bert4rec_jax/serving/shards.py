@@ -1,8 +1,8 @@
 """Shards: the output of a batch job, a folder of Parquet files that appears when all are done.
 
-Until then it is `OUT.partial`, in which each file appears whole or not at all and says how it came
-about. `_manifest.json` begins with an underscore because readers of such folders (Arrow, Spark,
-DuckDB's `*.parquet`) then pass it over.
+Until then, the folder is `OUT.partial`. Its files are written atomically, and each one records the
+job that made it. `_manifest.json` begins with an underscore so that readers of such folders (Arrow,
+Spark, DuckDB's `*.parquet`) ignore it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from bert4rec_jax.locks import locked
 from bert4rec_jax.outputs import whole_file, write_json
 
 MANIFEST = "_manifest.json"
-_KEY = b"bert4rec"  # of what a shard's Parquet metadata says of it
+_KEY = b"bert4rec"  # in the Parquet metadata of a shard: what made it
 _UNFINISHED = ".partial"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that was made.
+    """A finished shard.
 
     Attributes:
-      number: its place in the output, from 0.
-      rows: requests that it answers.
-      counts: what was met; see `docs/serving.md`.
-      by: the JAX and the kind of device that made it.
+      number: its index in the output, from 0.
+      rows: number of requests that it answers.
+      counts: counts of requests and ids; see `docs/serving.md`.
+      by: the version of JAX and the kind of device that made it.
     """
 
     number: int
@@ -49,16 +49,16 @@ class Shards:
 
     Args:
       output: the folder that appears at the end.
-      job: JSON values that determine every byte of it; another job's shards are refused.
+      job: JSON values that determine every byte of the output; shards of another job are refused.
 
     Raises:
-      UserError: `output` names no folder of its own.
+      UserError: `output` is not the name of a folder to make, such as `..`.
     """
 
     def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
         if output.name in ("", ".."):
             raise UserError(f"--output is {str(output)!r}; expected the name of a folder to make")
-        self.output = output.resolve()  # a link stays; and other processes start elsewhere
+        self.output = output.resolve()  # keeps a link, and holds in processes that start elsewhere
         self._folder = self.output.with_name(self.output.name + _UNFINISHED)
         self._job = dict(job)
 
@@ -66,7 +66,7 @@ class Shards:
         """The manifest, if the whole output of this job is there; None if there is work to do.
 
         Raises:
-          UserError: the place is taken by something else, or by another job.
+          UserError: `output` or the unfinished folder holds something else, or another job.
         """
         manifest = self._read(self.output) if self.output.exists() else {}
         if manifest.get("finished"):
@@ -76,13 +76,13 @@ class Shards:
         return None
 
     def require_whole(self, sizes: Sequence[int]) -> None:
-        """Make sure that no shard of a finished output was lost since.
+        """Make sure that no shard of a finished output has been lost since.
 
         Args:
           sizes: requests per shard.
 
         Raises:
-          UserError: one is missing or cannot be read.
+          UserError: a shard is missing or cannot be read.
         """
         for number, rows in enumerate(sizes):
             if self._made(self.output, number, rows) is None:
@@ -94,12 +94,12 @@ class Shards:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder, or take that of an interrupted job; nobody else does meanwhile.
+        """Make the folder or continue an interrupted job's, and lock it while the context is open.
 
-        Whether the output was finished is only sure in here, and asked again.
+        Call `finished` again in this context: another process may have finished the job before.
 
         Raises:
-          TemporaryError: it cannot be written, or another process holds it.
+          TemporaryError: it cannot be written, or another process has locked it.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -118,11 +118,11 @@ class Shards:
             except OSError:  # a file system without locks
                 pass
             yield
-        with suppress(OSError):  # it holds shards, or is the output by now
+        with suppress(OSError):  # it holds shards, or was renamed to the output
             self._folder.rmdir()
 
     def begin(self) -> None:
-        """Say whose folder it is.
+        """Write the first manifest, which says which job the folder belongs to.
 
         Raises:
           TemporaryError: it cannot be written.
@@ -131,13 +131,13 @@ class Shards:
             write_json(self._folder / MANIFEST, {"job": self._job, "finished": False})
 
     def made(self, number: int, rows: int) -> Shard | None:
-        """What shard `number` of `rows` requests is, or None if it is not there or not whole."""
+        """Shard `number` of `rows` requests; None if it is missing, damaged or of another job."""
         return self._made(self._folder, number, rows)
 
     def _made(self, folder: Path, number: int, rows: int) -> Shard | None:
         try:
             with pq.ParquetFile(folder / _part(number), page_checksum_verification=True) as file:
-                for _ in file.iter_batches():  # pages of earlier versions have no checksum
+                for _ in file.iter_batches():  # read all: pages of old versions have no checksum
                     pass
                 metadata = file.metadata
             found = json.loads(metadata.metadata[_KEY])
@@ -164,7 +164,7 @@ class Shards:
             ) from error
 
     def finish(self, results: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the last manifest and give the folder its name.
+        """Write the final manifest, and rename the folder to the output.
 
         Raises:
           TemporaryError: it cannot be written.
@@ -182,7 +182,7 @@ class Shards:
         return manifest
 
     def _read(self, folder: Path) -> dict[str, Any]:
-        """The manifest of a folder, if it is this job's."""
+        """The manifest of a folder of this job; refuses any other, except an empty folder."""
         file = folder / MANIFEST
         if folder.is_dir() and not any(folder.iterdir()):
             return {}

@@ -1,4 +1,4 @@
-"""Requests of all users of a prepared log, with their whole histories, as a file holds them."""
+"""Store requests: writes a file with a request for every user of a prepared log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _USERS = 65_536  # in memory at once
 
 @contextmanager
 def request_file(path: Path) -> Iterator[Path]:
-    """A file of requests: the one at `path`, or that of the store there while the context is open.
+    """A file of requests: `path` itself, or a temporary one if `path` is a store.
 
     Raises:
       UserError: the store cannot be read or has changed, or there is no room for the file.
@@ -38,7 +38,9 @@ def request_file(path: Path) -> Iterator[Path]:
 
 
 def write_requests(store: SequenceStore, file: Path) -> None:
-    """Write a request per user, in the order of the store, with ratings where the log has any.
+    """Write a request per user with the whole history, and with ratings if the log has any.
+
+    Requests are in the order of the store.
 
     Raises:
       TemporaryError: it cannot be written.

@@ -1,4 +1,4 @@
-"""The functions of a bundle, traced for any number of rows, items and candidates, and any device.
+"""Traced: the functions of a bundle, for any number of rows, items and candidates, and any device.
 
 Dimensions: b rows, l items of history, c candidates, e excluded items, k items of a list; D width,
 V rows of the item table, L positions of the model.
@@ -41,14 +41,14 @@ _REST = {
     "top_k": ("bias", "known", *_HISTORY, "excluded", "places"),
     "attend": (*_HISTORY, "slots"),
 }
-_USERS = "users"  # the last argument of all but the first, of models that read it
-# By path, as in the safetensors file: parameters, and what the model knows of the items' content.
+_USERS = "users"  # the last argument of all but `item_vectors`, if the model uses user features
+# By path, as in the safetensors file: parameters, the items' content and covisitation.
 Params = dict[str, jax.Array]
 Items = tuple[Vectors, jax.Array, jax.Array]  # vectors [V, D], bias [V], known [V] bool
 
 
 def by_path(variables: Any) -> dict[str, Any]:
-    """Nested variables as one dict: `params/item_table/embedding` and so on."""
+    """Nested variables as one dict, with keys such as `params/item_table/embedding`."""
     flat: dict[str, Any] = flatten_dict(variables, sep=SEPARATOR)
     return flat
 
@@ -56,20 +56,20 @@ def by_path(variables: Any) -> dict[str, Any]:
 def model_inputs(
     tokens: jax.Array, thumbs: jax.Array, *, max_length: int, causal: bool
 ) -> tuple[History, jax.Array]:
-    """What the model reads of histories; the one place where serving decides it.
+    """Build the model's input from histories; serving does this nowhere else.
 
-    As `data.batch.inference_rows`: MASK stands where the next item would. Example, L = 5: the
-    history `7 8 0` is `7 8 M 0` at the positions `2 3 4 0`; the slot is 2, or 1 when the model
-    reads from the left, at the newest item.
+    As in `data.batch.inference_rows`, MASK is put where the next item would be. Example, L = 5: the
+    history `7 8 0` becomes `7 8 M 0` at the positions `2 3 4 0`. The slot is 2, or 1 (the newest
+    item) for a causal model.
 
     Args:
       tokens: `[b, l]` int32, the last items (at most L - 1), oldest first, padded with PAD.
       thumbs: `[b, l]` int8, `data.thumbs`.
       max_length: L.
-      causal: see above.
+      causal: whether the output is read at the newest item, not at MASK.
 
     Returns:
-      The arguments of `encode`: the history and `[b, 1]` slots.
+      The arguments of the model's `encode`: the history and `[b, 1]` slots.
     """
     lengths = (tokens != PAD).sum(axis=1, dtype=jnp.int32)[:, None]
     rows = jnp.concatenate([tokens, jnp.full_like(tokens[:, :1], PAD)], axis=1)
@@ -81,12 +81,14 @@ def model_inputs(
 
 
 def as_read(rows: jax.Array, thumbs: jax.Array, *, max_length: int, causal: bool) -> History:
-    """A history whose MASKs are already in place; the newest column is at position L - 1.
+    """Build the model's input from rows that already contain MASK.
+
+    The last column that is not PAD gets position L - 1.
 
     Args:
       rows: `[b, l]` int32, at most L columns, padded with PAD.
-      thumbs: `[b, l]` int8, `data.thumbs`; not read where there is no item.
-      max_length, causal: as above.
+      thumbs: `[b, l]` int8, `data.thumbs`; ignored at PAD and MASK.
+      max_length, causal: as for `model_inputs`.
     """
     used = rows != PAD
     lengths = used.sum(axis=1, dtype=jnp.int32)[:, None]
@@ -102,15 +104,15 @@ def as_read(rows: jax.Array, thumbs: jax.Array, *, max_length: int, causal: bool
 
 @dataclass(frozen=True)
 class Serving:
-    """A model as the functions that serve it; see `trace` for their signatures.
+    """The functions that serve a model; `trace` exports them.
 
     Attributes:
-      model: answers `encode` and `item_vectors`.
+      model: a module with the methods `encode` and `item_vectors`.
       max_length: positions L of the model.
-      causal: whether it reads the next item at the newest one, from the left, not at a MASK.
+      causal: whether the output is read at the newest item (causal attention), not at a MASK.
       dtype: how weights are stored; see `serving.weights`.
-      user_dim: columns G of what is known of users; 0 for a model that does not read it, whose
-        functions have no argument `users [b, G]`.
+      user_dim: columns G of user features; 0 for a model without them, whose functions have no
+        argument `users [b, G]`.
     """
 
     model: nn.Module
@@ -131,11 +133,13 @@ class Serving:
         thumbs: jax.Array,
         users: jax.Array | None = None,
     ) -> jax.Array:
-        """`[b, D]`: a score is its dot product with an item's vector, plus the item's bias and what
-        `boosts_of_params` adds.
+        """User vectors `[b, D]` of histories.
 
-        An empty history is MASK alone. Read from the left, where no MASK was ever learnt, it is the
-        zero vector: the biases remain, which is about the order of popularity.
+        A score is the dot product with an item's vector, plus the item's bias and its gain by
+        covisitation (`boosts_of_params`).
+
+        For an empty history, the model reads MASK alone. A causal model has never learnt MASK, so
+        the user vector is zero: only the biases remain, which rank items about by popularity.
         """
         history, slots = model_inputs(
             tokens, thumbs, max_length=self.max_length, causal=self.causal
@@ -155,7 +159,7 @@ class Serving:
         candidates: jax.Array,
         users: jax.Array | None = None,
     ) -> jax.Array:
-        """`[b, c]` scores of `candidates [b, c]`; -inf for PAD and items that are not known."""
+        """`[b, c]` scores of `candidates [b, c]`; -inf where `known` is false, as for PAD."""
         vectors, bias, known = items
         hidden = self.encode(params, tokens, thumbs, users)
         scores = products_at(hidden, vectors, candidates) + bias[candidates]
@@ -179,7 +183,7 @@ class Serving:
         Args:
           params, items, tokens, thumbs: as above.
           excluded: `[b, e]` tokens that may not be listed, padded with PAD.
-          places: `[k]` int8, any values: its length says how many items are wanted.
+          places: `[k]` int8; its values are ignored, its length k is the length of lists.
           users: `[b, G]` float32, see `Serving`.
         """
         vectors, bias, known = items
@@ -197,24 +201,25 @@ class Serving:
         slots: jax.Array,
         users: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """A history asked at any of its columns, and where each head looks from there.
+        """Encode histories at any of their columns, with the attention weights from there.
 
         Args:
           params: as above.
-          rows: `[b, l]` int32, l ≤ L: as `as_read` takes them.
+          rows: `[b, l]` int32, l ≤ L, as for `as_read`.
           thumbs: `[b, l]` int8.
-          slots: `[b, 1]` int32: the column that is asked, MASK for one that reads both ways.
+          slots: `[b, 1]` int32, the column to read; a MASK for a bidirectional model.
           users: as above.
 
         Returns:
-          `[b, D]` as `encode` gives it, and `[b, layers, H, l]` weights; each row sums to 1.
+          `[b, D]` vectors like those of `encode`, and `[b, layers, H, l]` attention weights; each
+          row sums to 1.
         """
         history = as_read(rows, thumbs, max_length=self.max_length, causal=self.causal)
         history = _with_users(history, users)
         hidden, sown = self._apply(
             params, history, slots, deterministic=True, method="encode", mutable=["intermediates"]
         )
-        weights = [jnp.zeros((rows.shape[0], 0, self.model.heads, rows.shape[1]))]  # without layers
+        weights = [jnp.zeros((rows.shape[0], 0, self.model.heads, rows.shape[1]))]  # if no layers
         for layer in range(self.model.layers):
             every = sown["intermediates"][f"transformer_{layer}"]["attention"]["weights"][0]
             # The last layer of BERT4Rec has queries at the slots only.
@@ -233,15 +238,15 @@ def _with_users(history: History, users: jax.Array | None) -> History:
 
 
 def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Exported]:
-    """The functions of a bundle for every platform, parameters as arguments.
+    """Export the functions of a bundle for every platform, with the parameters as arguments.
 
-    The length of histories is symbolic like the rest: one function serves every bucket. With
-    weights in float32, products are computed in it on all platforms, as the evaluator does; with
-    smaller ones they are as each platform computes them by default.
+    The length of histories is symbolic like the other sizes, so one function serves every bucket.
+    With float32 weights, matrix products are computed in float32 on all platforms, as the evaluator
+    does; with smaller weights, at each platform's default precision.
 
     Args:
       serving: the model.
-      params: its variables (parameters and content) by path, as they are stored.
+      params: its variables by path, as they are stored.
     """
     shapes = {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in params.items()}
     vectors, bias = jax.eval_shape(serving.item_vectors, shapes)
@@ -288,7 +293,7 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
 
 
 def _arrays(shapes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDtypeStruct]:
-    """Arguments with symbolic shapes; `where` says what the symbols may be."""
+    """Arguments with symbolic shapes; `where` lists constraints on the symbols."""
     scope = export.SymbolicScope(where)
     return [
         jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
@@ -297,7 +302,7 @@ def _arrays(shapes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDt
 
 
 def signature(name: str, exported: export.Exported, *, with_users: bool = False) -> dict[str, Any]:
-    """Arguments after the parameters, results and platforms of a function, as JSON values."""
+    """A function's arguments (after the parameters), results and platforms, as JSON values."""
     arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
     avals = jax.tree.leaves(arguments[1:])
     rest = _REST[name]

@@ -1,13 +1,14 @@
-"""Weights: the numbers of a bundle, in full or in fewer bytes.
+"""Weights: the arrays of a bundle, stored in float32 or rounded to fewer bytes.
 
 float32    as they were trained.
 bfloat16   matrices rounded to bfloat16: half the bytes.
 int8       matrices as whole numbers q in [-127, 127] and float32 scales s, a quarter of the bytes:
            w = q s with s = max |w| / 127, one s per row of an embedding and per output (last axis)
-           of anything else that is multiplied with. What is no matrix stays float32.
+           of a kernel or of content weights and features.
 
-Only weights are rounded: activations and scores are computed as in training. Item vectors are kept
-on device as the weights are stored, and are made float32 where they are read.
+All other arrays keep their dtype. Only weights are rounded: activations and scores are computed as
+in training. Item vectors are kept on device as the weights are stored, and are converted to float32
+where they are used.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ _TYPES = {"BOOL": "bool", "BF16": "bfloat16", "I8": "int8", "I32": "int32", "F32
 
 
 def boosts_of_params(params: Mapping[str, jax.Array], histories: jax.Array) -> Boosts | None:
-    """The items that `[b, l]` histories raise by covisitation, given a model's parameters by path;
-    None for a model without it."""
+    """The items that histories `[b, l]` raise by covisitation; None for a model without it.
+
+    `params` are the model's parameters by path.
+    """
     prefix = f"{COLLECTION}/"
     found = {path.removeprefix(prefix): x for path, x in params.items() if path.startswith(prefix)}
     return boosts_of(found, histories) if found else None
 
 
 def stored(params: Mapping[str, npt.NDArray[Any]], dtype: Dtype) -> dict[str, npt.NDArray[Any]]:
-    """Parameters by path as a bundle holds them; int8 adds an array of scales per matrix.
+    """Parameters by path, as a bundle stores them; int8 adds an array of scales per matrix.
 
     Example: the embedding `[[-2, 1], [0, 0]]` in int8 is `[[-127, 64], [0, 0]]` with the scales
     `[[2 / 127], [1]]`.
@@ -62,7 +65,7 @@ def stored(params: Mapping[str, npt.NDArray[Any]], dtype: Dtype) -> dict[str, np
 
 
 def restored(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The parameters by path in float32, from what is stored."""
+    """Parameters by path, converted from their stored form to float32."""
     scales = {path + _SCALE for path, value in params.items() if value.dtype == jnp.int8}
     return {
         path: value * params[path + _SCALE]
@@ -76,7 +79,7 @@ def restored(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def packed(vectors: jax.Array, dtype: Dtype) -> Vectors:
-    """`[V, D]` float32 item vectors as they are kept on device."""
+    """Convert `[V, D]` float32 item vectors to the form that is kept on device."""
     if dtype == "int8":
         rounded, scale = _rounded(vectors, (1,))
         return jnp.asarray(rounded), jnp.asarray(scale[:, 0])
@@ -84,7 +87,7 @@ def packed(vectors: jax.Array, dtype: Dtype) -> Vectors:
 
 
 def unpacked(vectors: Vectors) -> jax.Array:
-    """The same in float32."""
+    """`[V, D]` float32 item vectors, from the form that is kept on device."""
     if isinstance(vectors, tuple):
         return vectors[0] * vectors[1][:, None]
     return vectors.astype(jnp.float32)
@@ -102,9 +105,10 @@ def _by_item(hidden: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def products_at(hidden: jax.Array, vectors: Vectors, items: jax.Array) -> jax.Array:
-    """`[b, c]` dot products of user vectors `[b, D]` with the items `[b, c]` of each.
+    """`[b, c]` dot products of user vectors `[b, D]` with the items `[b, c]` of each user.
 
-    On a CPU user by user: the gathered vectors of one stay in its cache, those of a batch do not.
+    A CPU computes one user at a time: the gathered vectors of one user stay in its cache, those of
+    a batch do not.
     """
     table = vectors[0] if isinstance(vectors, tuple) else vectors
     found = jax.lax.platform_dependent(hidden, table, items, cpu=_one_by_one, default=_together)
@@ -123,13 +127,13 @@ def _one_by_one(hidden: jax.Array, table: jax.Array, items: jax.Array) -> jax.Ar
 
 
 def names(stream: BinaryIO) -> list[str]:
-    """The names of the arrays of a safetensors file, which its header lists."""
+    """The names of the arrays of a safetensors file, read from its header."""
     size = int.from_bytes(stream.read(8), "little")
     return [name for name in json.loads(stream.read(size)) if name != "__metadata__"]
 
 
 def read(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a safetensors file, whose NumPy reader does not know bfloat16."""
+    """Parse a safetensors file; the NumPy reader of safetensors itself does not know bfloat16."""
     return {
         name: np.frombuffer(array["data"], jnp.dtype(_TYPES[array["dtype"]])).reshape(
             array["shape"]

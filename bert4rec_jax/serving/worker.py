@@ -1,4 +1,4 @@
-"""Worker: computes shards of a batch job, in this process or, one of many, in another."""
+"""Worker: computes shards of a batch job, alone in this process or as one of many in others."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from bert4rec_jax.serving.shards import Shard, Shards
 
 @dataclass(frozen=True)
 class Options:
-    """How a job answers.
+    """Options of a batch job.
 
     Attributes:
-      top: the longest list; None for all candidates, or `job.CATALOG_TOP` of the whole catalog.
-      keep_seen: also list items of the history; None if the model was trained to.
+      top: the largest length of a list; None for all candidates, or for `job.CATALOG_TOP` where the
+        whole catalog is ranked.
+      keep_seen: also list items of the history; None: if the model was trained to repeat items.
       batch_size: histories computed at once by one device.
-      shard_rows: requests per file of the output, and held in memory.
+      shard_rows: requests per file of the output; so many are held in memory.
       filters: which items may be listed.
     """
 
@@ -50,14 +51,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a worker has to know; it can be sent to another machine.
+    """Everything that a worker needs; it can be sent to another machine.
 
     Attributes:
-      bundle: the folder.
-      fingerprint: of the bundle.
-      requests: what is asked.
-      shards: where answers go.
-      options: see there.
+      bundle: the bundle's folder.
+      fingerprint: the bundle's fingerprint.
+      requests: the requests to answer.
+      shards: the output.
+      options: see `Options`.
     """
 
     bundle: Path
@@ -68,11 +69,11 @@ class Plan:
 
 
 class Worker:
-    """Makes shards of a job. A shard does not depend on who makes it, when, and beside what others.
+    """Makes shards of a job. A shard does not depend on which worker makes it, nor in what order.
 
     Args:
-      plan: of the job.
-      bundle: its opened bundle; None to open it where this worker is.
+      plan: the job's plan.
+      bundle: the opened bundle of the plan; None to open it when the first shard is made.
     """
 
     def __init__(self, plan: Plan, bundle: Bundle | None = None) -> None:
@@ -80,7 +81,7 @@ class Worker:
         self._bundle = bundle
 
     def make(self, numbers: range) -> Iterator[Shard]:
-        """Write the shards of these numbers, and tell of each once it is there.
+        """Write the shards with these numbers, and yield each one once it is written.
 
         Raises:
           UserError: requests or bundle cannot be read here, or a shard cannot be written.

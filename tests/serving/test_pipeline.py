@@ -190,6 +190,16 @@ def test_a_list_of_other_ids_is_refused(scorer, tmp_path):
         Filters(only=file).allowed(scorer.catalog)
 
 
+def test_a_list_that_may_not_be_read_is_one_error(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "now.txt").write_text("1\n")
+    monkeypatch.setattr("bert4rec_jax.serving.filters.sha256", refuse)
+    with pytest.raises(UserError, match=r"cannot read .*now\.txt: Permission denied"):
+        Filters(only=tmp_path / "now.txt").described()
+
+
 def test_a_byte_order_mark_is_no_part_of_an_id(scorer, tmp_path):
     (tmp_path / "now.txt").write_bytes("\ufeff3\n4\n".encode())
     allowed = Filters(only=tmp_path / "now.txt").allowed(scorer.catalog)

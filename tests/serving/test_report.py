@@ -137,6 +137,14 @@ def test_what_was_not_tested_is_shown_on_validation(run, tmp_path):
     assert ndcg == pytest.approx(best["ndcg@10"], abs=1e-6)
 
 
+def test_a_test_of_a_pipeline_hides_no_test_of_the_model(run, tmp_path):
+    """benchmarks/candidates.py leaves a line without parameters in the ledger of a run."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    with (copy / "ledger.jsonl").open("a") as file:
+        file.write(json.dumps({"time": "2026-01-01", "command": "candidates", "sets": {}}) + "\n")
+    assert gather(copy, QUIET).asked == "test"
+
+
 def test_files_that_contradict_the_run(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     with np.load(copy / "ranks.npz") as file:
