@@ -104,9 +104,10 @@ class Followers:
 
 
 def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
-    """Search `weight` and `popularity` jointly, then the other two, then finer weights.
+    """Search `weight` and `popularity` jointly, then the other two, then finer weights; then climb.
 
-    This takes about 30 calls of `ask`.
+    The grids suit sparse logs. Denser logs want more smoothing and a faster decay; a climb in
+    single steps goes beyond the grids where that gains. This takes 40 to 90 calls of `ask`.
 
     Args:
       ask: maps settings, or None for no correction, to validation NDCG@10.
@@ -135,4 +136,18 @@ def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[C
             if found.popularity + more >= 0
         ]
 
-    return search(Covisitation(), ask, weights, counts, finer)
+    def neighbours(found: Covisitation) -> list[Covisitation]:
+        up, down = (round(found.weight * step, 4) for step in (1.25, 0.8))
+        slower, faster = (round(found.decay * step, 4) for step in (4 / 3, 0.75))
+        return [
+            replace(found, smoothing=found.smoothing * 2),
+            replace(found, smoothing=found.smoothing / 2),
+            replace(found, decay=min(slower, 0.95)),
+            replace(found, decay=faster),
+            replace(found, weight=up),
+            replace(found, weight=down),
+            replace(found, popularity=found.popularity + 0.125),
+            replace(found, popularity=max(found.popularity - 0.125, 0.0)),
+        ]
+
+    return search(Covisitation(), ask, weights, counts, finer, neighbours=neighbours)

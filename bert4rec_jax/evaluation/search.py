@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 Settings = TypeVar("Settings")
 
+CLIMBS = 16
+
 
 @dataclass(frozen=True)
 class Choice(Generic[Settings]):
@@ -44,8 +46,9 @@ def search(
     first: Settings,
     ask: Callable[[Settings | None], float],
     *rounds: Callable[[Settings], Iterable[Settings]],
+    neighbours: Callable[[Settings], Iterable[Settings]] | None = None,
 ) -> Choice[Settings]:
-    """Search in rounds, each of which tries variants of the best settings so far.
+    """Search in rounds, each of which tries variants of the best settings so far; then climb.
 
     Of settings with equal NDCG@10, the earlier ones win.
 
@@ -54,13 +57,23 @@ def search(
       ask: maps settings (hashable), or None for no correction, to validation NDCG@10; called once
         per settings.
       rounds: functions from the best settings so far to the settings to try.
+      neighbours: a last round that is repeated as long as it finds better settings, at most
+        `CLIMBS` times; None for none.
     """
     trials: dict[Settings, float] = {}
-    found = first
-    for candidates in rounds:
-        for candidate in candidates(found):
+
+    def best_of(candidates: Iterable[Settings]) -> Settings:
+        for candidate in candidates:
             if candidate not in trials:
                 trials[candidate] = ask(candidate)
-        found = max(trials, key=lambda tried: trials[tried])
+        return max(trials, key=lambda tried: trials[tried])
+
+    found = first
+    for candidates in rounds:
+        found = best_of(candidates(found))
+    for _ in range(CLIMBS if neighbours else 0):
+        before, found = found, best_of(neighbours(found))
+        if found == before:
+            break
     without = ask(None)
     return Choice(found if trials[found] > without else None, without, tuple(trials.items()))

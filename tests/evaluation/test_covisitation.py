@@ -162,7 +162,25 @@ def test_the_weights_are_searched_again_after_the_counts():
 
     found = choose_covisitation(ask)
     assert found.chosen == best and found.best == pytest.approx(0.3)
-    assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 34
+    assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 42
     nothing = choose_covisitation(lambda tried: 0.1)
     assert nothing.chosen is None and nothing.best == 0.1
     assert replace(best, **found.to_json("chosen")["chosen"]) == best
+
+
+def test_what_lies_beyond_the_grids_is_climbed_to():
+    """As on dense logs: much smoothing, a fast decay, all of the popularity."""
+    best = {"decay": 0.2531, "smoothing": 1600.0, "weight": 0.5, "popularity": 0.875}
+
+    def ask(tried):
+        if tried is None:
+            return 0.1
+        found = asdict(tried)
+        steps = [np.log2(found[name] / best[name]) for name in ("decay", "smoothing", "weight")]
+        return 0.3 - sum(map(abs, [*steps, found["popularity"] - best["popularity"]])) / 99
+
+    found = choose_covisitation(ask)
+    assert asdict(found.chosen) == pytest.approx(best)
+    assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 110
+    assert min(trial.popularity for trial, _ in found.trials) == 0
+    assert max(trial.decay for trial, _ in found.trials) <= 0.95
