@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ FOLLOWERS = 64  # K, number of most frequent followers kept per item
 RECENT = 16  # R, number of last items of a history that are used
 DECAYS = (0.6, 0.75)
 SMOOTHINGS = (20.0, 50.0, 100.0, 200.0)
+DENSE = ((0.45, 400.0), (0.3, 800.0), (0.3, 1600.0))  # decay and smoothing for dense logs
 WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 POPULARITIES = (0.0, 0.25, 0.5)
 FINER = ((0.8, 1.0, 1.25), (-0.125, 0.0, 0.125))  # factors of the weight; added to the popularity
@@ -106,8 +108,8 @@ class Followers:
 def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
     """Search `weight` and `popularity` jointly, then the other two, then finer weights; then climb.
 
-    The grids suit sparse logs. Denser logs want more smoothing and a faster decay; a climb in
-    single steps goes beyond the grids where that gains. This takes 40 to 90 calls of `ask`.
+    The climb goes beyond the grids, in single steps, as long as that gains. All this takes 40 to
+    100 calls of `ask`.
 
     Args:
       ask: maps settings, or None for no correction, to validation NDCG@10.
@@ -123,8 +125,7 @@ def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[C
     def counts(found: Covisitation) -> list[Covisitation]:
         return [
             replace(found, decay=decay, smoothing=smoothing)
-            for decay in DECAYS
-            for smoothing in SMOOTHINGS
+            for decay, smoothing in (*product(DECAYS, SMOOTHINGS), *DENSE)
         ]
 
     def finer(found: Covisitation) -> list[Covisitation]:

@@ -170,7 +170,7 @@ def test_the_weights_are_searched_again_after_the_counts():
 
 def test_what_lies_beyond_the_grids_is_climbed_to():
     """As on dense logs: much smoothing, a fast decay, all of the popularity."""
-    best = {"decay": 0.2531, "smoothing": 1600.0, "weight": 0.5, "popularity": 0.875}
+    best = {"decay": 0.225, "smoothing": 3200.0, "weight": 0.5, "popularity": 0.875}
 
     def ask(tried):
         if tried is None:
