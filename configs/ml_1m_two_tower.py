@@ -39,7 +39,7 @@ config = Config(
     masking=MaskingConfig(objective="next"),
     optimizer=OptimizerConfig(schedule="linear", peak_lr=2e-3, warmup_steps=100, weight_decay=0.05),
     training=TrainingConfig(
-        epochs=16,
+        epochs=19,
         batch_size=32,
         evaluate_every=4,
         patience=20,
