@@ -71,9 +71,10 @@ def search(
     found = first
     for candidates in rounds:
         found = best_of(candidates(found))
-    for _ in range(CLIMBS if neighbours else 0):
-        before, found = found, best_of(neighbours(found))
-        if found == before:
-            break
+    if neighbours is not None:
+        for _ in range(CLIMBS):
+            before, found = found, best_of(neighbours(found))
+            if found == before:
+                break
     without = ask(None)
     return Choice(found if trials[found] > without else None, without, tuple(trials.items()))
