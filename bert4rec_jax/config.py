@@ -500,6 +500,17 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
         return {name: dict(v) if isinstance(v, dict) else v for name, v in values.items()}
 
 
+def shared(config: Config) -> dict[str, Any]:
+    """The settings that all processes of a run need to share, by `section.field`.
+
+    Paths may differ between hosts; what lies there is compared by its fingerprint.
+    """
+    sections = {n: v for n, v in to_json(config).items() if isinstance(v, dict) and n != "log"}
+    fields = {f"{name}.{field}": v for name, x in sections.items() for field, v in x.items()}
+    paths = ("data.path", "data.content", "data.users")
+    return {name: value for name, value in fields.items() if name not in paths}
+
+
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """The fields in which two configs in JSON form differ, as `name: saved -> current`.
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +26,8 @@ def start_processes() -> None:
     JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      UserError: only some of the variables are set, or the last two are not whole numbers.
+      UserError: only some of the variables are set, or the last two are not whole numbers; or the
+        processes do not find each other.
     """
     if jax.distributed.is_initialized():
         return
@@ -39,9 +45,54 @@ def start_processes() -> None:
             raise UserError(
                 f"{_COUNT}={given[_COUNT]!r} and {_ID}={given[_ID]!r} have to be whole numbers"
             ) from None
-        jax.distributed.initialize(given[_ADDRESS], count, number)
+        _join(f"process {number} of {count} at {given[_ADDRESS]}", given[_ADDRESS], count, number)
     elif _on_tpu_vm() or _launched_together():
-        jax.distributed.initialize()
+        _join("the processes that the launcher started")
+
+
+def _join(what: str, *arguments: Any) -> None:
+    try:
+        jax.distributed.initialize(*arguments)
+    except (ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"cannot join {what}: {reason}. Start {_COUNT} processes with the same {_ADDRESS}, "
+            f"whose port is free on the first one's host, and with {_ID} from 0 to {_COUNT} - 1"
+        ) from error
+
+
+def require_same(what: str, values: Mapping[str, Any]) -> None:
+    """Check that values are the same in all processes, before they wait for each other in vain.
+
+    Args:
+      what: what the values are, for the message.
+      values: by name, JSON values; all processes have the same names.
+
+    Raises:
+      UserError: processes have different numbers of devices, or some values differ; raised in
+        every process.
+    """
+    if _alone():
+        return
+    from jax.experimental import multihost_utils
+
+    devices = Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        counts = ", ".join(f"process {n} has {devices[n]}" for n in sorted(devices))
+        raise UserError(
+            f"the processes of a run need the same number of devices each, but {counts}; on CPUs, "
+            "XLA_FLAGS=--xla_force_host_platform_device_count=N sets it"
+        )
+    hashes = [hashlib.sha256(json.dumps(v).encode()).digest()[:4] for v in values.values()]
+    here = np.frombuffer(b"".join(hashes), np.uint32)
+    found = np.asarray(multihost_utils.process_allgather(here))
+    differ = [name for name, column in zip(values, found.T) if len(set(column.tolist())) > 1]
+    if differ:
+        own = ", ".join(f"{name} = {values[name]!r}" for name in differ)
+        raise UserError(
+            f"the processes of this run differ in their {what}; process {jax.process_index()} has "
+            f"{own}. Start all with the same command, on the same data and version of the package"
+        )
 
 
 def is_first() -> bool:

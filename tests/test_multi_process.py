@@ -36,13 +36,13 @@ def finish(processes):
         assert process.returncode == 0, output
 
 
-def start_two(arguments):
+def start_two(arguments, *of_second, devices=(2, 2)):
     port = str(free_port())
     return [
         start(
-            arguments,
+            [*arguments, *of_second] if number else arguments,
             environment(
-                2,
+                devices[number],
                 JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
                 JAX_NUM_PROCESSES="2",
                 JAX_PROCESS_ID=str(number),
@@ -103,3 +103,37 @@ def test_half_given_coordinates_are_one_clear_error():
     assert done.returncode == 2
     assert "JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID is not set" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("of_second", "devices", "message"),
+    [
+        (("--optimizer.peak-lr", "0.5"), (2, 2), "differ in their settings; process {n} has optim"),
+        ((), (2, 1), "process 0 has 2, process 1 has 1; on CPUs, XLA_FLAGS=--xla_force_host_plat"),
+    ],
+)
+def test_processes_that_differ_end_with_one_error_each(
+    store, tmp_path, of_second, devices, message
+):
+    arguments = [*command(store, tmp_path / "run"), "--evaluation.no-test"]
+    for number, process in enumerate(start_two(arguments, *of_second, devices=devices)):
+        output, _ = process.communicate(timeout=100)
+        assert process.returncode == 2, output
+        assert message.format(n=number) in output and "Traceback" not in output
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (("127.0.0.1:1", "2", "2"), "process 2 of 2 at 127.0.0.1:1: process_id and num_processes "),
+        (("127.0.0.1:1", "2", "-1"), "Start JAX_NUM_PROCESSES processes with the same JAX_COORDI"),
+    ],
+)
+def test_a_number_that_no_process_can_have_is_one_error(variables, message):
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    more = dict(zip(names, variables))
+    run = start([sys.executable, TRAIN, "--workdir", "none"], environment(1, **more))
+    output, _ = run.communicate(timeout=100)
+    assert run.returncode == 2 and message in output and "Traceback" not in output

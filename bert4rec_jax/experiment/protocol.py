@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bert4rec_jax.config import Config, to_json
+import bert4rec_jax
+from bert4rec_jax.config import Config, shared, to_json
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics
@@ -30,7 +31,7 @@ from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import ask_all, check_own
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.outputs import write_json
-from bert4rec_jax.processes import is_first, start_processes
+from bert4rec_jax.processes import is_first, require_same, start_processes
 from bert4rec_jax.sharding import cores_as_devices
 from bert4rec_jax.training.fit import digest
 
@@ -69,8 +70,11 @@ def run(
         data=config.mesh.data,
         model=config.mesh.model,
     )
+    require_same("version", {"bert4rec_jax": bert4rec_jax.__version__})
+    require_same("settings", {**shared(config), "final_fit": config.final_fit})
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)
+    require_same("data", {"fingerprint": setting.store.fingerprint})
     check_grids(baselines, setting.store, setting.split.train_stop)
     introduce(setting, recipe, console)
     with training_in(Path(config.workdir)):
