@@ -23,6 +23,9 @@ from bert4rec_jax.errors import UserError
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
+_GRACE = 5  # seconds for the others to come to the same end
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM as an exception, so that open resources are cleaned up while it propagates."""
 
@@ -47,15 +50,34 @@ def run_command(command: Callable[[], None]) -> None:
         command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        _leave_others(error.status)
         sys.exit(error.status)
     except KeyboardInterrupt as interrupt:
         print(interrupt or "interrupted", file=sys.stderr)
-        sys.exit(getattr(interrupt, "exit_code", 130))
+        status = getattr(interrupt, "exit_code", 130)
+        _leave_others(status)
+        sys.exit(status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception:
+        _leave_others(1)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _leave_others(status: int) -> None:
+    """End the process in a few seconds, if it is one of several that may wait for each other.
+
+    At its exit JAX waits for the others, for minutes, while they wait for this process; its status
+    would then be that of an aborted one.
+    """
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        timer = threading.Timer(_GRACE, os._exit, [status])
+        timer.daemon = True
+        timer.start()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -51,9 +51,11 @@ def start_processes() -> None:
 
 
 def _join(what: str, *arguments: Any) -> None:
+    # JAX's own handler of SIGTERM would replace that of commands, and only take note of the signal.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(*arguments)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"cannot join {what}: {reason}. Start {_COUNT} processes with the same {_ADDRESS}, "
@@ -72,7 +74,7 @@ def require_same(what: str, values: Mapping[str, Any]) -> None:
       UserError: processes have different numbers of devices, or some values differ; raised in
         every process.
     """
-    if _alone():
+    if alone():
         return
     from jax.experimental import multihost_utils
 
@@ -97,12 +99,12 @@ def require_same(what: str, values: Mapping[str, Any]) -> None:
 
 def is_first() -> bool:
     """Whether this is the process that writes files and shows progress."""
-    return _alone() or jax.process_index() == 0
+    return alone() or jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
     """Wait until every process has reached this call."""
-    if not _alone():
+    if not alone():
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
@@ -110,14 +112,14 @@ def barrier(name: str) -> None:
 
 def everywhere(here: bool) -> bool:
     """Whether `here` is true in every process; all processes have to call this."""
-    if _alone():
+    if alone():
         return here
     from jax.experimental import multihost_utils
 
     return bool(np.all(multihost_utils.process_allgather(np.array(here))))
 
 
-def _alone() -> bool:
+def alone() -> bool:
     """Whether this is the only process; does not start JAX's devices if it is."""
     return not jax.distributed.is_initialized() or jax.process_count() == 1
 

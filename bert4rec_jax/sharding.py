@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -182,10 +182,40 @@ def is_by_item(path: tuple[Any, ...]) -> bool:
     return tuple(names) in _BY_ITEM
 
 
-def global_rows(mesh: Mesh, arrays: Any, along: Along = Along.ROWS) -> Any:
-    """Assemble global batches from each process's own rows (with one process, all rows)."""
-    sharding = place(mesh, along)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), arrays)
+class RowShare(NamedTuple):
+    """Which of several equal shares of a batch's rows a process provides."""
+
+    number: int
+    total: int
+
+
+WHOLE = RowShare(0, 1)
+
+
+def row_share(mesh: Mesh, rows: int) -> RowShare:
+    """The share of a batch's `rows` that the devices of this process hold.
+
+    Processes whose devices hold the same rows, because they share parts of the item table, have the
+    same share. It is the whole batch where the rows of this process are no equal share.
+    """
+    places = place(mesh, Along.ROWS).addressable_devices_indices_map((rows,)).values()
+    parts = sorted({slices[0].indices(rows)[:2] for slices in places if slices})
+    first, held = parts[0][0], sum(stop - start for start, stop in parts)
+    if parts[-1][1] - first != held or rows % held or first % held:
+        return WHOLE
+    return RowShare(first // held, rows // held)
+
+
+def global_rows(mesh: Mesh, arrays: Any, along: Along = Along.ROWS, share: RowShare = WHOLE) -> Any:
+    """Assemble global batches from the share of the rows that each process provides."""
+    sharding, axis = place(mesh, along), along.value.index(_DATA)
+
+    def assembled(x: Any) -> jax.Array:
+        shape = [*x.shape]
+        shape[axis] *= share.total
+        return jax.make_array_from_process_local_data(sharding, x, tuple(shape))
+
+    return jax.tree.map(assembled, arrays)
 
 
 def put(mesh: Mesh, along: Along, array: Any) -> jax.Array:
@@ -293,7 +323,7 @@ def _current_mesh() -> Mesh | jax.sharding.AbstractMesh:
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty:
         return mesh
-    one = np.asarray(jax.devices()[:1]).reshape(1, 1)
+    one = np.asarray(jax.local_devices()[:1]).reshape(1, 1)
     return Mesh(one, (_DATA, _MODEL), axis_types=(AxisType.Auto,) * 2)
 
 

@@ -43,7 +43,7 @@ ALLOWED = {
     "explore": {"data", "serving"},
     "cli": {
         "config", "data", "entry", "evaluation", "experiment", "explore", "features", "outputs",
-        "report", "serving",
+        "processes", "report", "serving",
     },
     "configs": {"config", "data"},  # where the package was built
     "__init__": {"config", "data", "evaluation", "experiment", "serving"},

@@ -106,6 +106,26 @@ def test_half_given_coordinates_are_one_clear_error():
 
 
 @pytest.mark.slow
+def test_an_item_table_over_processes_gets_whole_batches(store, tmp_path):
+    """Each process holds half of the table, and both need all rows of every batch."""
+    changes = {"training__epochs": 2, "training__evaluate_every": 1, "mesh__model": 2}
+    plain = ["--evaluation.no-baselines", "--evaluation.no-test"]
+    arguments = {
+        name: [*command(store, tmp_path / name, **changes), *plain] for name in ("one", "two")
+    }
+    finish([start(arguments["one"], environment(2))])
+    finish(start_two(arguments["two"], devices=(1, 1)))
+    expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert found.keys() == expected.keys() and len(found) > 3
+    assert found == pytest.approx(expected, abs=2e-5)
+    digests = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["parameters_sha256"]["tested"]
+        for name in ("one", "two")
+    ]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_second", "devices", "message"),
     [

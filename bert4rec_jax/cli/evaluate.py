@@ -23,8 +23,10 @@ def evaluate(
     """
     from bert4rec_jax.experiment import protocol
     from bert4rec_jax.outputs import write_json
+    from bert4rec_jax.processes import start_processes
     from bert4rec_jax.serving.evaluation import exported
 
+    start_processes()  # before bundles are opened, which starts JAX
     results = protocol.evaluate(workdir, exported=exported(bundles))
     if output:
         write_json(output, results)

@@ -33,7 +33,7 @@ from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
 from bert4rec_jax.sharding import cores_as_devices
-from bert4rec_jax.training.fit import digest
+from bert4rec_jax.training.fit import digest, make_record
 
 
 def run(
@@ -74,7 +74,9 @@ def run(
     require_same("settings", {**shared(config), "final_fit": config.final_fit})
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)
-    require_same("data", {"fingerprint": setting.store.fingerprint})
+    about = make_record(config, setting.training_data)
+    names = ("catalog", "data", "content", "users")
+    require_same("data", {name: getattr(about, name) for name in names})
     check_grids(baselines, setting.store, setting.split.train_stop)
     introduce(setting, recipe, console)
     with training_in(Path(config.workdir)):

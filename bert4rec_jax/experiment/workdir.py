@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.locks import locked
-from bert4rec_jax.processes import everywhere, is_first
+from bert4rec_jax.processes import alone, barrier, everywhere, is_first
+
+_SECONDS = 10  # to wait for a file of another host
 
 
 @contextmanager
@@ -20,6 +23,7 @@ def training_in(workdir: Path) -> Iterator[None]:
 
     Raises:
       TemporaryError: another process trains there.
+      UserError: not all processes see the same folder.
     """
     with ExitStack() as stack:
         free = True
@@ -37,4 +41,28 @@ def training_in(workdir: Path) -> Iterator[None]:
                 f"another process is training in {workdir}; run the same command again once it has "
                 "ended, or choose another --workdir"
             )
+        _require_shared(workdir)
         yield
+
+
+def _require_shared(workdir: Path) -> None:
+    """Check that all processes see the folder of the first one, where checkpoints are written."""
+    if alone():
+        return
+    mark = workdir / ".seen-by-all"
+    if is_first():
+        with suppress(OSError):
+            mark.touch()
+    barrier("the workdir is marked")
+    until = time.monotonic() + _SECONDS
+    while not mark.exists() and time.monotonic() < until:  # network file systems may take a moment
+        time.sleep(0.1)
+    seen = everywhere(mark.exists())
+    if is_first():
+        with suppress(OSError):
+            mark.unlink()
+    if not seen:
+        raise UserError(
+            f"the workdir {workdir} is not the same folder for all processes of the run; give one "
+            "that all hosts see, such as a network file system"
+        )

@@ -21,7 +21,8 @@ from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.sharding import Along, platform, put, to_host
+from bert4rec_jax.processes import is_first
+from bert4rec_jax.sharding import Along, platform, put, row_share, to_host
 from bert4rec_jax.training.checkpoints import Checkpoint, Checkpoints, RunRecord
 from bert4rec_jax.training.log import TrainingLog
 from bert4rec_jax.training.loop import Stopping, Validations, train
@@ -225,23 +226,28 @@ def fit(
             state = parts.create_state(mesh)
             found = Checkpoint(0, initial(state) if initial else state, record)
         trained = trained_items(plan, store)
-        share = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
+        targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
         constants = Constants(
             put(mesh, Along.ITEMS, trained),
             catalog_constants(mesh, data.content, trained, first_day=data.first_day),
-            None if share is None else put(mesh, Along.ITEMS, share),
+            None if targets is None else put(mesh, Along.ITEMS, targets),
             None if users is None else put(mesh, Along.NEITHER, users),
         )
         step_function = parts.train_step(
             mesh, abstract, constants, steps_per_epoch=plan.steps_per_epoch
         )
-        host, hosts = jax.process_index(), jax.process_count()
+        share = row_share(mesh, training.batch_size)
         to_batch = StepToBatch(
-            plan, store, data.thumbs, host=host, hosts=hosts, with_users=users is not None
+            plan,
+            store,
+            data.thumbs,
+            host=share.number,
+            hosts=share.total,
+            with_users=users is not None,
         )
 
         def on_devices(strides: npt.NDArray[np.int64]) -> Iterator[Batch]:
-            return map(step_function.place, batches(to_batch, strides))
+            return (step_function.place(batch, share) for batch in batches(to_batch, strides))
 
         def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             return step_function(state, batch, constants)
@@ -255,7 +261,7 @@ def fit(
             examples_per_step=plan.epoch(0).num_examples / plan.steps_per_epoch,
             every=training.log_every,
             learning_rate=parts.schedule,
-            active=host == 0,
+            active=is_first(),
             wandb=config.log.wandb,
             config=to_json(config),
         ) as log:

@@ -16,7 +16,15 @@ from jax.sharding import Mesh
 from bert4rec_jax.config import MaskingConfig
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.models.history import History
-from bert4rec_jax.sharding import Along, global_rows, place, place_state, platform
+from bert4rec_jax.sharding import (
+    WHOLE,
+    Along,
+    RowShare,
+    global_rows,
+    place,
+    place_state,
+    platform,
+)
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import BLOCKS, Histories, cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
@@ -269,10 +277,10 @@ class TrainStep:
             result: tuple[TrainState, Metrics] = jitted(state, batch, constants)
         return result
 
-    def place(self, batch: Batch) -> Batch:
-        """Assemble global device arrays from the rows that each process holds."""
+    def place(self, batch: Batch, share: RowShare = WHOLE) -> Batch:
+        """Assemble global device arrays from the share of the rows that each process provides."""
         along = Along.ROWS if batch.tokens.ndim == 2 else Along.STEPS_BY_ROWS
-        placed: Batch = global_rows(self.mesh, batch, along)
+        placed: Batch = global_rows(self.mesh, batch, along, share)
         return placed
 
     def compile(self, state: Any, batch: Any, constants: Any) -> jax.stages.Compiled:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.experiment import workdir
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.locks import locked
@@ -49,6 +49,16 @@ def test_every_process_of_a_run_learns_that_the_first_did_not_get_it(tmp_path, m
         pass
     monkeypatch.setattr(workdir, "everywhere", lambda here: False)
     with pytest.raises(TemporaryError, match="another process"):
+        training_in(tmp_path).__enter__()
+
+
+def test_a_folder_of_its_own_for_each_process_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "alone", lambda: False)
+    with training_in(tmp_path):
+        assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(workdir, "is_first", lambda: False)  # so nobody marks this folder
+    monkeypatch.setattr(workdir, "_SECONDS", 0)
+    with pytest.raises(UserError, match="is not the same folder for all processes of the run"):
         training_in(tmp_path).__enter__()
 
 
