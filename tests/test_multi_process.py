@@ -57,13 +57,16 @@ def losses(workdir):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
+def one_and_two(store, folder):
+    """The same training with half of the item table per device, in two folders."""
     changes = {"training__epochs": 2, "training__evaluate_every": 1, "mesh__model": 2}
     plain = ["--evaluation.no-baselines", "--evaluation.no-test"]
-    arguments = {
-        name: [*command(store, tmp_path / name, **changes), *plain] for name in ("one", "two")
-    }
+    return {name: [*command(store, folder / name, **changes), *plain] for name in ("one", "two")}
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_continue_each_other(store, tmp_path):
+    arguments = one_and_two(store, tmp_path)
     finish([start(arguments["one"], environment(4))])
     finish(start_two(arguments["two"]))
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
@@ -108,11 +111,7 @@ def test_half_given_coordinates_are_one_clear_error():
 @pytest.mark.slow
 def test_an_item_table_over_processes_gets_whole_batches(store, tmp_path):
     """Each process holds half of the table, and both need all rows of every batch."""
-    changes = {"training__epochs": 2, "training__evaluate_every": 1, "mesh__model": 2}
-    plain = ["--evaluation.no-baselines", "--evaluation.no-test"]
-    arguments = {
-        name: [*command(store, tmp_path / name, **changes), *plain] for name in ("one", "two")
-    }
+    arguments = one_and_two(store, tmp_path)
     finish([start(arguments["one"], environment(2))])
     finish(start_two(arguments["two"], devices=(1, 1)))
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")

@@ -14,7 +14,6 @@ from typing import Any
 
 from rich.console import Console
 
-import bert4rec_jax
 from bert4rec_jax.config import Config, shared, to_json
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.evaluator import Ranking
@@ -28,11 +27,11 @@ from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.experiment.record import describe_data, record
 from bert4rec_jax.experiment.selection import select, train_on_all
 from bert4rec_jax.experiment.setting import Setting
+from bert4rec_jax.experiment.start import start
 from bert4rec_jax.experiment.testing import ask_all, check_own
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
-from bert4rec_jax.sharding import cores_as_devices
 from bert4rec_jax.training.fit import digest, make_record
 
 
@@ -63,14 +62,7 @@ def run(
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
     check_own(baselines)
-    start_processes()
-    cores_as_devices(
-        config.training.batch_size,
-        config.evaluation.batch_size,
-        data=config.mesh.data,
-        model=config.mesh.model,
-    )
-    require_same("version", {"bert4rec_jax": bert4rec_jax.__version__})
+    start(config)
     require_same("settings", {**shared(config), "final_fit": config.final_fit})
     console = console or Console(quiet=not is_first())
     setting = open_setting(config, console)

@@ -17,8 +17,8 @@ from bert4rec_jax.config import Config, differences, from_json, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment.inputs import open_data
-from bert4rec_jax.processes import is_first, start_processes
-from bert4rec_jax.sharding import cores_as_devices
+from bert4rec_jax.experiment.start import start
+from bert4rec_jax.processes import is_first
 from bert4rec_jax.training.checkpoints import read_config
 
 DEFAULT = "movietweetings"
@@ -140,13 +140,7 @@ def _resolved(
     config = overridden(recipe.config)
     if recipe.adapt is None and not config.init_from:
         return config
-    start_processes()
-    cores_as_devices(
-        config.training.batch_size,
-        config.evaluation.batch_size,
-        data=config.mesh.data,
-        model=config.mesh.model,
-    )  # before an earlier run in the folder is read, which uses JAX
+    start(config)  # JAX is needed to look at an earlier run in the folder
     console = console or Console(quiet=not is_first())
     found, adapted = "the earlier run", config
     if recipe.adapt is not None:
