@@ -224,18 +224,18 @@ def put(mesh: Mesh, along: Along, array: Any) -> jax.Array:
     return jax.make_array_from_callback(host.shape, place(mesh, along), lambda part: host[part])
 
 
-def over_shards(function: Callable[..., Any], inputs: tuple[Along, ...], outputs: Any) -> Any:
+def over_shards(function: Callable[..., Any], inputs: tuple[Any, ...], outputs: Any) -> Any:
     """Run `function` on every device, on that device's shards of the arguments.
 
     Args:
       function: gets local shards and may call the collectives of this file.
-      inputs: how each argument is sharded.
+      inputs: how each argument is sharded; one `Along` for all its leaves, or one for each.
       outputs: how each result is sharded, in the structure of the result.
     """
     return jax.shard_map(
         function,
         mesh=_current_mesh(),
-        in_specs=tuple(along.spec for along in inputs),
+        in_specs=jax.tree.map(lambda along: along.spec, inputs),
         out_specs=jax.tree.map(lambda along: along.spec, outputs),
         check_vma=False,
     )

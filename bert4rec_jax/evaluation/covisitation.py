@@ -69,6 +69,7 @@ class Covisitation:
             "covered": (followers.totals / norms).astype(np.float32),
             "decays": np.power(np.float32(self.decay), np.arange(recent), dtype=np.float32),
             "weight": np.array(self.weight, np.float32),
+            "uncounted": followers.uncounted,
         }
 
 
@@ -81,11 +82,13 @@ class Followers:
       lifted: `[V, K]` float64: c_ij / q_j, the follower's count over its share of all training
         interactions; 0 for PAD.
       totals: `[V]` float64: C_i, the sum of the counts of all followers.
+      uncounted: `[V]` bool: items without a training event.
     """
 
     items: npt.NDArray[np.int32]
     lifted: npt.NDArray[np.float64]
     totals: npt.NDArray[np.float64]
+    uncounted: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, store: SequenceStore, stop: npt.NDArray[np.int64], k: int = FOLLOWERS) -> Followers:
@@ -102,7 +105,12 @@ class Followers:
         chosen = counts.indices[order][kept]
         items[rows[kept], place[kept]] = chosen
         lifted[rows[kept], place[kept]] = counts.data[order][kept] / shares[chosen]
-        return cls(items, lifted, np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel())
+        return cls(
+            items,
+            lifted,
+            np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel(),
+            store.catalog.is_item() & (events == 0),
+        )
 
 
 def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:

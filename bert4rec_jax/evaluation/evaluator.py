@@ -20,7 +20,7 @@ from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.lift import COLLECTION, boosts_of
+from bert4rec_jax.evaluation.lift import BOOSTS, COLLECTION, boosts_of
 from bert4rec_jax.evaluation.ranks import Ranked, rank_by_scores, rank_by_vectors
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, make_mesh, place, put, to_host
@@ -278,7 +278,8 @@ class Evaluator:
 
     @cached_property
     def _raised(self) -> Any:
-        return jax.jit(boosts_of, out_shardings=place(self.mesh, Along.ROWS))
+        shardings = jax.tree.map(lambda along: place(self.mesh, along), BOOSTS)
+        return jax.jit(boosts_of, out_shardings=shardings)
 
     @cached_property
     def _rank_vectors(self) -> Any:

@@ -10,6 +10,11 @@ dropped, as it is the same for all items. So items that never followed get 0, an
 have to be computed. Nothing here is learned by gradient descent; it is added to scores after
 training.
 
+Items without a training event have no counts. This is no evidence against them, so p / q is taken
+to be 1 for them, its mean over training events: with the dropped constant, they get
+
+    weight · log(1 + Σ_k d^k C_{h_k} / (C_{h_k} + μ) / Σ_k d^k μ / (C_{h_k} + μ))
+
 The last R items of a history are used, with K followers of each; E = R · K.
 """
 
@@ -22,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.data.catalog import PAD
+from bert4rec_jax.sharding import Along
 
 COLLECTION = "covisitation"  # variable collection of a model; made by `Covisitation.collection`
 _LEAST = 1e-30
@@ -34,11 +40,19 @@ class Boosts(NamedTuple):
       items: `[B, E]` int32; if an item occurs several times, its ratios add up.
       ratios: `[B, E]` float32, at least 0: p / q - 1.
       weights: `[B]` float32 weight of the logarithm.
+      expected: `[B]` float32, the ratio of items without counts.
+      uncounted: `[V]` bool, items without counts.
     """
 
-    items: jax.Array
-    ratios: jax.Array
-    weights: jax.Array
+    items: Any
+    ratios: Any
+    weights: Any
+    expected: Any
+    uncounted: Any
+
+
+# How boosts are sharded.
+BOOSTS = Boosts(Along.ROWS, Along.ROWS, Along.ROWS, Along.ROWS, Along.NEITHER)
 
 
 def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
@@ -46,8 +60,8 @@ def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
 
     Args:
       found: the variable collection: `followers [V, K]` int32, `ratios [V, K]` float32
-        (c_ij / (C_i + μ) / q_j), `covered [V]` float32 (C_i / (C_i + μ)), `decays [R]` float32, and
-        the scalar `weight`.
+        (c_ij / (C_i + μ) / q_j), `covered [V]` float32 (C_i / (C_i + μ)), `decays [R]` float32, the
+        scalar `weight`, and `uncounted [V]` bool. Bundles of earlier versions lack the last one.
       histories: `[B, S]` int tokens, oldest first, padded with PAD on the right.
     """
     decays = found["decays"]
@@ -55,13 +69,17 @@ def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
     back = lengths - 1 - jnp.arange(decays.shape[0])
     recent = jnp.take_along_axis(histories, jnp.maximum(back, 0), axis=1)
     weights = jnp.where(back >= 0, decays, 0)
-    unseen = (weights * (1 - found["covered"][recent])).sum(axis=1)
+    covered = found["covered"][recent]
+    unseen = (weights * (1 - covered)).sum(axis=1)
     shares = weights / jnp.maximum(unseen, _LEAST)[:, None]
     rows = histories.shape[0]
+    uncounted = found.get("uncounted", jnp.zeros(found["covered"].shape, bool))
     return Boosts(
         found["followers"][recent].reshape(rows, -1),
         (shares[:, :, None] * found["ratios"][recent]).reshape(rows, -1),
         jnp.full((rows,), 1.0, jnp.float32) * found["weight"],
+        (shares * covered).sum(axis=1),
+        uncounted,
     )
 
 
@@ -70,9 +88,10 @@ def gains(boosts: Boosts, first: int | jax.Array, size: int) -> jax.Array:
     columns = boosts.items - first
     columns = jnp.where((columns >= 0) & (columns < size), columns, size)
     rows = jnp.arange(columns.shape[0])[:, None]
-    none = jnp.zeros((columns.shape[0], size), jnp.float32)
+    uncounted = jax.lax.dynamic_slice_in_dim(boosts.uncounted, first, size)
+    ratios = jnp.where(uncounted, boosts.expected[:, None], 0)
     return boosts.weights[:, None] * jnp.log1p(
-        none.at[rows, columns].add(boosts.ratios, mode="drop")
+        ratios.at[rows, columns].add(boosts.ratios, mode="drop")
     )
 
 
@@ -84,6 +103,7 @@ def gains_at(boosts: Boosts, candidates: jax.Array) -> jax.Array:
     ratios = jax.lax.platform_dependent(
         boosts.items, boosts.ratios, candidates, cpu=_one_by_one, default=jax.vmap(_sums)
     )
+    ratios += jnp.where(boosts.uncounted[candidates], boosts.expected[:, None], 0)
     return boosts.weights[:, None] * jnp.log1p(ratios)
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.evaluation.lift import Boosts, gains
+from bert4rec_jax.evaluation.lift import BOOSTS, Boosts, gains
 from bert4rec_jax.sharding import (
     Along,
     first_local_item,
@@ -99,7 +99,7 @@ def rank_by_vectors(
         Along.ROWS,
         Along.ITEMS,
         Along.ITEMS,
-        Along.ROWS,
+        None if boosts is None else BOOSTS,
         Along.ROWS,
         Along.ROWS,
         Along.ITEMS,
@@ -227,7 +227,14 @@ def best_by_vectors(
         scores, tokens = _best_of(gather_over_items(scores), gather_over_items(tokens), top)
         return scores, jnp.where(scores > -jnp.inf, tokens, 0)
 
-    inputs = (Along.ROWS, Along.ITEMS, Along.ITEMS, Along.ROWS, Along.ITEMS, Along.ROWS)
+    inputs = (
+        Along.ROWS,
+        Along.ITEMS,
+        Along.ITEMS,
+        Along.ROWS,
+        Along.ITEMS,
+        None if boosts is None else BOOSTS,
+    )
     best: tuple[jax.Array, jax.Array] = over_shards(local, inputs, (Along.ROWS, Along.ROWS))(
         hidden, vectors, bias, excluded, listed, boosts
     )

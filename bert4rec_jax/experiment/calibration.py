@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,15 @@ from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation.cold_offset import choose_offset
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
 from bert4rec_jax.evaluation.metrics import summary
+from bert4rec_jax.evaluation.ridge import Regression, Ridge, choose_ridge
 from bert4rec_jax.evaluation.search import Choice
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
-from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections, read_corrections
+from bert4rec_jax.experiment.corrections import (
+    CALIBRATION,
+    Corrections,
+    read_corrections,
+    regress,
+)
 from bert4rec_jax.experiment.finished import load_selected
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_json
@@ -30,28 +37,40 @@ MOST_CASES = 10_000  # validation cases, sampled once, on which settings are cho
 def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     """Choose the corrections to add to the scores of the tested parameters.
 
-    These are a trend where the split refits (it tests on the time after training), covisitation
-    where the config asks for it, and an offset for untrained items where the split holds some out
-    and items have content.
+    These are the regression of vectors on content where items have content, a trend where the split
+    refits (it tests on the time after training), covisitation where the config asks for it, and an
+    offset for untrained items where the split holds some out and items have content.
 
     They are chosen once and saved in the workdir for `bert4rec evaluate` and `export`, even if
     there are none.
     """
     split, store = setting.split, setting.store
     covisitation = setting.config.calibration.covisitation
-    offset = split.cold_validation is not None and setting.content is not None
+    content = setting.content is not None
+    offset = split.cold_validation is not None and content
     workdir, parameters = Path(setting.config.workdir), digest(params)
-    if not (offset or split.refits or covisitation):
+    if not (content or split.refits or covisitation):
         _keep(workdir, {"parameters_sha256": parameters})
         return Corrections()
-    kept = read_corrections(
-        workdir, params, store=store, stop=split.refit_stop, length=setting.length
-    )
+
+    def read() -> Corrections | None:
+        return read_corrections(
+            workdir,
+            params,
+            store=store,
+            stop=split.refit_stop,
+            length=setting.length,
+            content=setting.content,
+        )
+
+    kept = read()
     if kept is not None and kept.asked == covisitation and kept.validation is not None:
         return kept
     selected = load_selected(setting, console).state.params if split.refits else params
     asked = _Questions(setting, selected)
     found: dict[str, Any] = {}
+    if content:
+        found["regression"] = _regression(asked, console)
     if split.refits:
         found |= _trend(asked, console)
     if covisitation:
@@ -62,10 +81,7 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
         found |= _offset(asked, console)
     found |= {"validation": asked.all(split.validation), "parameters_sha256": parameters}
     _keep(workdir, found)
-    kept = read_corrections(
-        workdir, params, store=store, stop=split.refit_stop, length=setting.length
-    )
-    return kept or Corrections()
+    return read() or Corrections()
 
 
 def _keep(workdir: Path, found: dict[str, Any]) -> None:
@@ -79,7 +95,7 @@ class _Questions:
 
     Attributes:
       setting: the run's setting.
-      shift, covisitation, offset: the corrections chosen so far; see `Corrections`.
+      regression, shift, covisitation, offset: the corrections chosen so far; see `Corrections`.
     """
 
     def __init__(self, setting: Setting, params: Any) -> None:
@@ -89,20 +105,45 @@ class _Questions:
         self.shift = np.zeros(setting.store.catalog.num_rows, np.float32)
         self.covisitation: Mapping[str, npt.NDArray[Any]] | None = None
         self.offset = 0.0
+        self.regression: Regression | None = None
+
+    def regress(self, ridge: Ridge | None) -> Regression | None:
+        """The regression with a setting; None for None."""
+        store, stop = self.setting.store, self.setting.split.train_stop
+        assert self.setting.content is not None
+        if ridge is None:
+            return None
+        return regress(ridge, self._params, self.setting.content, store=store, stop=stop)
+
+    def among_cold(self, regression: Regression | None) -> float:
+        """NDCG@10 of a sample of the cases with untrained targets, ranked among these targets."""
+        cases, hidden = self._cold
+        targets = np.unique(self.setting.store.tokens[cases.rows]).astype(np.int32)
+        ranking = self.setting.ask(
+            self._params,
+            self._trained,
+            cases,
+            np.broadcast_to(targets, (len(cases), len(targets))),
+            corrections=Corrections(regression=regression),
+            hidden=hidden,
+        )
+        return summary(ranking.ranks)["ndcg@10"]
 
     def warm(
         self,
         *,
         shift: npt.NDArray[np.float32] | None = None,
         covisitation: Mapping[str, npt.NDArray[Any]] | None = None,
-        offset: float = 0.0,
+        offset: float | None = None,
     ) -> float:
         """NDCG@10 of a sample of the validation cases.
 
-        `shift` is added to the shift chosen so far; `covisitation` replaces the one chosen so far;
-        `offset` is used as given.
+        `shift` is added to the shift chosen so far; `covisitation` and `offset` replace those
+        chosen so far.
         """
-        return self._ndcg(self._warm, shift, covisitation, offset)
+        return self._ndcg(
+            self._warm, shift, covisitation, self.offset if offset is None else offset
+        )
 
     def cold(self, offset: float) -> float:
         """NDCG@10 of a sample of the validation cases whose targets are untrained items."""
@@ -110,7 +151,9 @@ class _Questions:
 
     def all(self, cases: Cases) -> dict[str, float]:
         """The metrics of cases, with all corrections chosen so far."""
-        corrections = Corrections(self.offset, self.shift, self.covisitation)
+        corrections = Corrections(
+            self.offset, self.shift, self.covisitation, regression=self.regression
+        )
         return summary(
             self.setting.ask(self._params, self._trained, cases, corrections=corrections).ranks
         )
@@ -127,6 +170,7 @@ class _Questions:
             offset,
             self.shift if shift is None else self.shift + shift,
             self.covisitation if covisitation is None else covisitation,
+            regression=self.regression,
         )
         ranking = self.setting.ask(
             self._params, self._trained, cases, corrections=corrections, hidden=hidden
@@ -145,7 +189,20 @@ class _Questions:
     def _sample(self, cases: Cases) -> tuple[Cases, npt.NDArray[np.float32]]:
         if len(cases) > MOST_CASES:
             cases = cases[np.random.default_rng(0).permutation(len(cases))[:MOST_CASES]]
-        return cases, self.setting.encode(self._params, self._trained, cases)
+        corrections = Corrections(regression=self.regression)
+        return cases, self.setting.encode(self._params, self._trained, cases, corrections)
+
+
+def _regression(asked: _Questions, console: Console) -> dict[str, Any]:
+    if asked.setting.split.cold_validation is None:
+        ridge = Ridge()
+        asked.regression = asked.regress(ridge)
+        return {"chosen": asdict(ridge)}
+    console.print("Calibrating the vectors of items without a training event ...")
+    found = choose_ridge(lambda ridge: asked.among_cold(asked.regress(ridge)))
+    asked.regression = asked.regress(found.chosen)
+    _tell("a regression", found, console)
+    return found.to_json("chosen")
 
 
 def _offset(asked: _Questions, console: Console) -> dict[str, Any]:

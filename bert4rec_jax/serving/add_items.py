@@ -36,6 +36,7 @@ _FEATURES = "catalog/item_table/features"
 _TRAINED = "catalog/item_table/trained"
 _OFFSET = "catalog/item_table/offset"
 _COUNTED = tuple(f"{COLLECTION}/{name}" for name in ("followers", "ratios", "covered"))
+_UNCOUNTED = f"{COLLECTION}/uncounted"
 _ADDED = "added_items"
 
 
@@ -220,8 +221,12 @@ def grow(
 
     flat = {name: np.asarray(value) for name, value in by_path(trained.variables).items()}
     flat |= {
-        name: taller(flat[name]) for name in (*_IDS, _FEATURES, _TRAINED, *_COUNTED) if name in flat
+        name: taller(flat[name])
+        for name in (*_IDS, _FEATURES, _TRAINED, *_COUNTED, _UNCOUNTED)
+        if name in flat
     }
+    if _UNCOUNTED in flat:
+        flat[_UNCOUNTED][added] = True
     flat[_FEATURES][added] = rows
     if offset is not None:
         flat[_OFFSET] = np.array(offset, np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.lift import BOOSTS, Boosts
 from bert4rec_jax.evaluation.ranks import best_by_vectors
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.clusters import Clusters
@@ -92,10 +93,17 @@ class Scan(Functions):
                 *self._catalog[:2],
                 jax.device_put(filled, rows),
                 self._catalog[2],
-                boosts=jax.device_put(boosts, rows),
+                boosts=self._spread(boosts),
                 top=k,
             )
         return best
+
+    def _spread(self, boosts: Boosts | None) -> Boosts | None:
+        if boosts is None:
+            return None
+        places = jax.tree.map(lambda along: place(self._mesh, along), BOOSTS)
+        spread: Boosts = jax.device_put(boosts, places)
+        return spread
 
     @cached_property
     def _best(self) -> Any:

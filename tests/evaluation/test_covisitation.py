@@ -32,7 +32,7 @@ def histories(*rows):
 
 
 def test_a_worked_example(five):
-    """Trained on abc, abd, acb, bd and a; asked after a c."""
+    """Trained on abc, abd, acb, bd and a; asked after a c. Nobody has watched e."""
     stop = five.stop(3, 3, 3, 2, 1)
     found = found_of(five, stop)
     # From a: b 2 1/2, c 1 1/2, d 1/2, of 4 1/2. From c: b 1, of 1. Shares of the 12 events: a and
@@ -43,9 +43,36 @@ def test_a_worked_example(five):
     d = 0.5 * 0.5 / 6.5 / (2 / 12) / rest
     boosts = boosts_of(found, histories(five.tokens("ac")))
     every = np.asarray(gains(boosts, 0, five.store.catalog.num_rows))[0]
-    expected = [0, *(1.5 * np.log1p([b, c, d])), 0]
+    e = (1 / 3 + 0.5 * 4.5 / 6.5) / rest
+    expected = [0, *(1.5 * np.log1p([b, c, d, e]))]
     assert five.by_letter(every, "abcde") == pytest.approx(expected, rel=1e-6)
-    assert not every[:2].any()
+    assert not every[:2].any() and not every[7:].any()
+
+
+def test_items_without_counts_gain_what_an_average_event_does(store):
+    """The mean of p / q over training events is 1, whatever the history."""
+    stop = store.offsets[1:] - 2
+    settings = Covisitation(decay=0.5, smoothing=20.0, weight=1.0)
+    found = settings.collection(Followers.of(store, stop, 1_000), 11)
+    counts = train_counts(store, stop)
+    found["uncounted"][2] = True
+    found["ratios"][found["followers"] == 2] = 0
+    cases = leave_one_out(store).validation
+    padded = histories(*cases.histories(store))
+    lifts = np.exp(gains(boosts_of(found, padded), 0, store.catalog.num_rows))
+    everything = Followers.of(store, stop, 1_000)
+    whole = settings.collection(everything, 11)
+    mean = np.average(
+        np.exp(gains(boosts_of(whole, padded), 0, store.catalog.num_rows)), axis=1, weights=counts
+    )
+    np.testing.assert_allclose(lifts[:, 2], mean, rtol=1e-4)
+
+
+def test_bundles_of_earlier_versions_raise_only_what_was_counted(five):
+    found = found_of(five, five.stop(3, 3, 3, 2, 1))
+    del found["uncounted"]
+    every = np.asarray(gains(boosts_of(found, histories(five.tokens("ac"))), 0, 8))[0]
+    assert every[five.token("b")] > 0 == every[five.token("e")]
 
 
 def test_popularity_moves_biases(five):
@@ -93,6 +120,8 @@ def test_candidates_and_chunks_gain_what_they_gain_in_the_whole_catalog():
         generator.integers(0, 64, (5, 40)).astype(np.int32),
         generator.integers(0, 9, (5, 40)).astype(np.float32),
         np.full(5, 0.5, np.float32),
+        np.arange(5, dtype=np.float32),
+        generator.random(64) < 0.3,
     )
     every = np.asarray(gains(boosts, 0, 64))
     parts = [np.asarray(gains(boosts, first, 16)) for first in range(0, 64, 16)]
@@ -133,6 +162,8 @@ def test_ranks_and_lists_are_the_same_over_devices(data, model):
         generator.integers(2, 50, (8, 20)).astype(np.int32),
         generator.integers(0, 9, (8, 20)).astype(np.float32),
         np.ones(8, np.float32),
+        generator.integers(0, 9, 8).astype(np.float32),
+        generator.random(64) < 0.3,
     )
     is_item = np.arange(64) >= 2
     seen = np.zeros((8, 1), np.int32)
