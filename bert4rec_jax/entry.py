@@ -86,7 +86,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _hide_echoes() -> None:
-    """Show a failed checkpoint once, where the training loop reports it.
+    """Show a failed checkpoint once, where the training loop reports it; lose no SIGTERM.
 
     Orbax passes an error of its background thread to the training loop, but the thread prints it as
     well. Then each of TensorStore's other writes fails because its event loop is closed by then,
@@ -103,7 +103,10 @@ def _hide_echoes() -> None:
             show(kind, error, trace)
 
     def unraisable(event: sys.UnraisableHookArgs) -> None:
-        if str(event.exc_value) != late:
+        if isinstance(event.exc_value, Terminated):  # raised in a callback, where it gets lost
+            signal.signal(signal.SIGTERM, _terminate)
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        elif str(event.exc_value) != late:
             show_unraisable(event)
 
     def of_thread(event: threading.ExceptHookArgs) -> None:

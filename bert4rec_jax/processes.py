@@ -130,5 +130,7 @@ def _on_tpu_vm() -> bool:
 
 
 def _launched_together() -> bool:
-    sizes = (os.environ.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    sizes = [os.environ.get("OMPI_COMM_WORLD_SIZE", "1")]
+    if "SLURM_STEP_NODELIST" in os.environ:  # not in a batch script itself, only under its `srun`
+        sizes.append(os.environ.get("SLURM_NTASKS", "1"))
     return any(size.isdigit() and int(size) > 1 for size in sizes)

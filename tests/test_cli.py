@@ -130,6 +130,27 @@ def test_sigterm_leaves_nothing_behind_and_has_status_143(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+IN_A_CALLBACK = """
+import os, signal, time, weakref
+from bert4rec_jax.entry import run_command
+class Thing: pass
+def command():
+    thing = Thing()
+    callback = weakref.ref(thing, lambda gone: os.kill(os.getpid(), signal.SIGTERM))
+    del thing
+    time.sleep(60)
+run_command(command)
+"""
+
+
+def test_sigterm_in_a_callback_is_not_lost():
+    """Python prints and drops exceptions in the callbacks of its garbage collection."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM\n")
+
+
 @pytest.mark.parametrize("arguments", [(), ("prepare",), ("prepare", "x", "--format", "xls")])
 def test_a_wrong_command_line_has_status_2(monkeypatch, capsys, arguments):
     assert run(monkeypatch, *arguments) == 2

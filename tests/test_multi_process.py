@@ -10,6 +10,8 @@ import sys
 import pytest
 from test_end_to_end import TRAIN, command
 
+from bert4rec_jax import processes
+
 pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")
 
 
@@ -141,6 +143,14 @@ def test_processes_that_differ_end_with_one_error_each(
         assert process.returncode == 2, output
         assert message.format(n=number) in output and "Traceback" not in output
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("step", "started"), [(True, True), (False, False)])
+def test_slurm_starts_processes_by_srun_only(monkeypatch, step, started):
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # also set in a batch script, which runs once
+    if step:
+        monkeypatch.setenv("SLURM_STEP_NODELIST", "node[1-2]")
+    assert processes._launched_together() == started
 
 
 @pytest.mark.parametrize(

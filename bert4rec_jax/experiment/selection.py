@@ -15,7 +15,8 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.experiment.finished import FINAL, REFIT, as_served, open_finished
 from bert4rec_jax.experiment.setting import Setting
-from bert4rec_jax.training.fit import TrainResult, fit
+from bert4rec_jax.processes import require_same
+from bert4rec_jax.training.fit import TrainResult, digest, fit
 from bert4rec_jax.training.growth import earlier_tokens, grown_state
 from bert4rec_jax.training.step import TrainState
 
@@ -90,6 +91,7 @@ def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
             f"cannot begin from {config.init_from}: {error}. An earlier run is opened with the "
             "data and the content that it was trained on, so keep these in folders of their own"
         ) from None
+    require_same("earlier runs", {"parameters": digest(earlier.best.state.params)})
     then = earlier.setting.config
     as_then = replace(config, model=then.model)
     as_then = replace(as_then, data=replace(config.data, max_length=then.data.max_length))

@@ -9,6 +9,8 @@ from types import FrameType, TracebackType
 import jax
 import numpy as np
 
+_EVERY = 16  # steps
+
 
 class Interrupted(KeyboardInterrupt):
     """Training received a signal to stop and has saved its state; it can be continued."""
@@ -30,6 +32,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._received = 0
+        self._asked = -_EVERY
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -53,16 +56,17 @@ class Interruption:
             raise KeyboardInterrupt
         self._received = number
 
-    def requested(self, step: int) -> int:
+    def requested(self, step: int, *, last: bool = False) -> int:
         """The number of the signal received, or 0; the same in all processes at the same step.
 
-        Several processes exchange it only every 16 steps, because doing so at every step would slow
-        training down.
+        Several processes exchange it only every 16 steps and at the last one, because doing so at
+        every step would slow training down.
         """
         if jax.process_count() == 1:
             return self._received
-        if step % 16:
+        if step - self._asked < _EVERY and not last:
             return 0
+        self._asked = step
         from jax.experimental import multihost_utils
 
         everyone = multihost_utils.process_allgather(np.asarray(self._received))

@@ -147,6 +147,7 @@ def train(
                 checkpoints.wait()
                 raise Interrupted(step, signal)
             if stopping.ends(step, record.validations):
+                signal = interruption.requested(step, last=True)
                 break
             count = stopping.stride(step)
             state, metrics_of_steps = train_step(state, next(source))
@@ -157,6 +158,8 @@ def train(
     _log(last, checkpoints, reporter)
     checkpoints.save(state, record)
     checkpoints.wait()
+    if signal:
+        raise Interrupted(step, signal)
     return state, record
 
 

@@ -3,13 +3,15 @@
 import signal
 import threading
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.training.checkpoints import RunRecord
-from bert4rec_jax.training.interruption import Interrupted
+from bert4rec_jax.training.interruption import Interrupted, Interruption
 from bert4rec_jax.training.loop import Stopping, train
 
 
@@ -167,6 +169,34 @@ def test_a_signal_saves_and_stops_between_two_steps():
         run(recorder, raise_at=5)
     assert stopped.value.exit_code == 143
     assert recorder.events[-2:] == ["log 5", "save 5"]
+
+
+def test_a_signal_in_the_last_validation_stops_before_what_follows_training():
+    recorder = Recorder()
+
+    def validated(step, metrics, *, better):
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    recorder.validated = validated
+    with pytest.raises(Interrupted, match="SIGTERM; step 6 is saved"):
+        run(recorder)
+    assert 6 in recorder.saved
+
+
+def test_several_processes_exchange_signals_every_16_steps_and_at_the_last(monkeypatch):
+    asked = []
+
+    def gather(received):
+        asked.append(received)
+        return np.array([received, signal.SIGTERM if len(asked) == 3 else 0])
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    interruption = Interruption()
+    steps = [0, 5, 13, 21, 29, 31, 36]  # as strides of 8 between validations leave them
+    assert [interruption.requested(step) for step in steps] == [0] * 7 and len(asked) == 2
+    assert interruption.requested(36, last=True) == signal.SIGTERM
 
 
 def test_training_works_outside_of_the_main_thread():
