@@ -30,9 +30,10 @@ class Assessment:
     Attributes:
       name: name of the model.
       metrics: means over the cases, and `coverage@10`, `novelty@10` and `cold_exposure@10`.
-      intervals: 95 % bootstrap intervals over users of HR, NDCG and MRR.
+      intervals: 95 % bootstrap intervals of HR, NDCG and MRR.
       lead: paired differences, first model minus this one; empty for the first model.
       groups: metrics by popularity of the target.
+      drawn: what the resamples of the intervals draw: `users`, or `items`, see `assess`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Assessment:
     intervals: Mapping[str, Interval]
     lead: Mapping[str, Interval]
     groups: Mapping[str, Mapping[str, float]]
+    drawn: str = "users"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded to 6 places; the first model's `lead` and intervals are empty."""
@@ -50,6 +52,7 @@ class Assessment:
         return {
             **{name: round(value, 6) for name, value in self.metrics.items()},
             "interval_95": ends(self.intervals),
+            "interval_over": self.drawn,
             "lead": {name: round(i.mean, 6) for name, i in self.lead.items()},
             "lead_interval_95": ends(self.lead),
             "by_popularity": {
@@ -69,16 +72,24 @@ def assess(
 ) -> list[Assessment]:
     """Assess every model over the same cases, and compare the first model with all others.
 
+    Intervals are over users: they say how much a metric would vary with other users. Where no
+    target has a training event, the question is what would happen with other new items, and a few
+    items are the targets of most cases. There the resamples draw target items, each with all of its
+    cases.
+
     Args:
       rankings: model name -> its ranking of `cases`.
       cases: the cases; at least one.
       store: the data.
       counts: `[V]` training interactions per token.
-      resamples: number of bootstrap resamples over users, which are the same for all models.
+      resamples: number of bootstrap resamples, which are the same for all models.
     """
-    ids = store.user_ids()
-    users = [ids[user] for user in cases.users]  # a user may have several cases
     targets = store.tokens[cases.rows]
+    if counts[targets].any():
+        ids = store.user_ids()  # a user may have several cases
+        drawn, units = "users", [ids[user] for user in cases.users]
+    else:
+        drawn, units = "items", targets.tolist()
     items = len(store.catalog)
     first: Mapping[str, npt.NDArray[np.float64]] | None = None
     found = []
@@ -89,7 +100,7 @@ def assess(
             first = each
         else:
             rng = np.random.default_rng(SEED)
-            lead = differences(first, each, rng=rng, resamples=resamples, users=users)
+            lead = differences(first, each, rng=rng, resamples=resamples, users=units)
         metrics = {
             **summary(ranking.ranks),
             "coverage@10": coverage(ranking.top, items),
@@ -98,7 +109,7 @@ def assess(
         if metrics["coverage@10"]:  # 0 if only cold items are ranked and the model has no content
             metrics["novelty@10"] = novelty(ranking.top, counts, items)
         rng = np.random.default_rng(SEED)
-        own = intervals(each, rng=rng, resamples=resamples, users=users)
+        own = intervals(each, rng=rng, resamples=resamples, users=units)
         groups = by_popularity(ranking.ranks, targets, counts)
-        found.append(Assessment(name, metrics, own, lead, groups))
+        found.append(Assessment(name, metrics, own, lead, groups, drawn))
     return found

@@ -47,7 +47,8 @@ def intervals(
       rng: draws the users.
       resamples: number of resamples; each draws as many users as there are.
       level: share of the resampled means inside the interval, in (0, 1).
-      users: `[M]`, the user of each case; None if every user has exactly one case.
+      users: `[M]`, the user of each case, or what else is to be drawn with all of its cases; None
+        if every user has exactly one case.
 
     Raises:
       ValueError: there are no users, the columns differ in length, or `users` has another length.

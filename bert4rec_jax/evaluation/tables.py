@@ -19,6 +19,7 @@ from bert4rec_jax.evaluation.run_comparison import ComparedSet, Figure
 from bert4rec_jax.evaluation.seeds import label
 
 _COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
+_DRAWN = {"users": "users", "items": "target items"}
 
 
 def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
@@ -26,7 +27,7 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
     first = assessments[0].name
     table = Table(
         title=title,
-        caption="below each value: 95 % bootstrap interval over users",
+        caption=f"below each value: 95 % bootstrap interval over {_DRAWN[assessments[0].drawn]}",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,

@@ -42,3 +42,22 @@ def test_a_user_with_two_questions_is_drawn_with_both(five, tmp_path):
     (found,) = assessed(store, cases, model=[1, 50, 1, 50])
     two = intervals({"hr@10": np.array([1.0, 0.0])}, rng=np.random.default_rng(0), resamples=100)
     assert found.intervals["hr@10"] == two["hr@10"]
+
+
+def test_where_no_target_has_a_training_event_the_target_items_are_drawn(store):
+    """Three cases of one new item and one of another: two items to draw, not four users."""
+    cases = leave_one_out(store).test["test"]
+    tokens = store.tokens[cases.rows]
+    often = np.bincount(tokens).argmax()
+    chosen = [*np.flatnonzero(tokens == often)[:3], *np.flatnonzero(tokens != often)[:1]]
+    cases = cases[np.array(chosen)]
+    counts = np.ones(store.catalog.num_rows, np.int64)
+    answers = {"model": ranking([1, 1, 1, 50])}
+    (by_users,) = assess(answers, cases, store, counts=counts, resamples=100)
+    counts[store.tokens[cases.rows]] = 0
+    (by_items,) = assess(answers, cases, store, counts=counts, resamples=100)
+    assert (by_users.drawn, by_items.drawn) == ("users", "items")
+    assert by_items.to_json()["interval_over"] == "items"
+    interval = by_items.intervals["hr@10"]
+    assert (interval.mean, interval.low, interval.high) == (0.75, 0.0, 1.0)
+    assert by_users.intervals["hr@10"].low > 0
