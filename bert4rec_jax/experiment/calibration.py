@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,9 @@ from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation.cold_offset import choose_offset
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
 from bert4rec_jax.evaluation.metrics import summary
-from bert4rec_jax.evaluation.ridge import Regression, Ridge, choose_ridge
 from bert4rec_jax.evaluation.search import Choice
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
-from bert4rec_jax.experiment.corrections import (
-    CALIBRATION,
-    Corrections,
-    read_corrections,
-    regress,
-)
+from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections, read_corrections
 from bert4rec_jax.experiment.finished import load_selected
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_json
@@ -37,40 +30,28 @@ MOST_CASES = 10_000  # validation cases, sampled once, on which settings are cho
 def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     """Choose the corrections to add to the scores of the tested parameters.
 
-    These are the regression of vectors on content where items have content, a trend where the split
-    refits (it tests on the time after training), covisitation where the config asks for it, and an
-    offset for untrained items where the split holds some out and items have content.
+    These are a trend where the split refits (it tests on the time after training), covisitation
+    where the config asks for it, and an offset for untrained items where the split holds some out
+    and items have content.
 
     They are chosen once and saved in the workdir for `bert4rec evaluate` and `export`, even if
     there are none.
     """
     split, store = setting.split, setting.store
     covisitation = setting.config.calibration.covisitation
-    content = setting.content is not None
-    offset = split.cold_validation is not None and content
+    offset = split.cold_validation is not None and setting.content is not None
     workdir, parameters = Path(setting.config.workdir), digest(params)
-    if not (content or split.refits or covisitation):
+    if not (offset or split.refits or covisitation):
         _keep(workdir, {"parameters_sha256": parameters})
         return Corrections()
-
-    def read() -> Corrections | None:
-        return read_corrections(
-            workdir,
-            params,
-            store=store,
-            stop=split.refit_stop,
-            length=setting.length,
-            content=setting.content,
-        )
-
-    kept = read()
+    kept = read_corrections(
+        workdir, params, store=store, stop=split.refit_stop, length=setting.length
+    )
     if kept is not None and kept.asked == covisitation and kept.validation is not None:
         return kept
     selected = load_selected(setting, console).state.params if split.refits else params
     asked = _Questions(setting, selected)
     found: dict[str, Any] = {}
-    if content:
-        found["regression"] = _regression(asked, console)
     if split.refits:
         found |= _trend(asked, console)
     if covisitation:
@@ -81,7 +62,10 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
         found |= _offset(asked, console)
     found |= {"validation": asked.all(split.validation), "parameters_sha256": parameters}
     _keep(workdir, found)
-    return read() or Corrections()
+    kept = read_corrections(
+        workdir, params, store=store, stop=split.refit_stop, length=setting.length
+    )
+    return kept or Corrections()
 
 
 def _keep(workdir: Path, found: dict[str, Any]) -> None:
@@ -95,7 +79,7 @@ class _Questions:
 
     Attributes:
       setting: the run's setting.
-      regression, shift, covisitation, offset: the corrections chosen so far; see `Corrections`.
+      shift, covisitation, offset: the corrections chosen so far; see `Corrections`.
     """
 
     def __init__(self, setting: Setting, params: Any) -> None:
@@ -105,29 +89,6 @@ class _Questions:
         self.shift = np.zeros(setting.store.catalog.num_rows, np.float32)
         self.covisitation: Mapping[str, npt.NDArray[Any]] | None = None
         self.offset = 0.0
-        self.regression: Regression | None = None
-
-    def regress(self, ridge: Ridge | None) -> Regression | None:
-        """The regression with a setting; None for None."""
-        store, stop = self.setting.store, self.setting.split.train_stop
-        assert self.setting.content is not None
-        if ridge is None:
-            return None
-        return regress(ridge, self._params, self.setting.content, store=store, stop=stop)
-
-    def among_cold(self, regression: Regression | None) -> float:
-        """NDCG@10 of a sample of the cases with untrained targets, ranked among these targets."""
-        cases, hidden = self._cold
-        targets = np.unique(self.setting.store.tokens[cases.rows]).astype(np.int32)
-        ranking = self.setting.ask(
-            self._params,
-            self._trained,
-            cases,
-            np.broadcast_to(targets, (len(cases), len(targets))),
-            corrections=Corrections(regression=regression),
-            hidden=hidden,
-        )
-        return summary(ranking.ranks)["ndcg@10"]
 
     def warm(
         self,
@@ -151,9 +112,7 @@ class _Questions:
 
     def all(self, cases: Cases) -> dict[str, float]:
         """The metrics of cases, with all corrections chosen so far."""
-        corrections = Corrections(
-            self.offset, self.shift, self.covisitation, regression=self.regression
-        )
+        corrections = Corrections(self.offset, self.shift, self.covisitation)
         return summary(
             self.setting.ask(self._params, self._trained, cases, corrections=corrections).ranks
         )
@@ -170,7 +129,6 @@ class _Questions:
             offset,
             self.shift if shift is None else self.shift + shift,
             self.covisitation if covisitation is None else covisitation,
-            regression=self.regression,
         )
         ranking = self.setting.ask(
             self._params, self._trained, cases, corrections=corrections, hidden=hidden
@@ -189,20 +147,7 @@ class _Questions:
     def _sample(self, cases: Cases) -> tuple[Cases, npt.NDArray[np.float32]]:
         if len(cases) > MOST_CASES:
             cases = cases[np.random.default_rng(0).permutation(len(cases))[:MOST_CASES]]
-        corrections = Corrections(regression=self.regression)
-        return cases, self.setting.encode(self._params, self._trained, cases, corrections)
-
-
-def _regression(asked: _Questions, console: Console) -> dict[str, Any]:
-    if asked.setting.split.cold_validation is None:
-        ridge = Ridge()
-        asked.regression = asked.regress(ridge)
-        return {"chosen": asdict(ridge)}
-    console.print("Calibrating the vectors of items without a training event ...")
-    found = choose_ridge(lambda ridge: asked.among_cold(asked.regress(ridge)))
-    asked.regression = asked.regress(found.chosen)
-    _tell("a regression", found, console)
-    return found.to_json("chosen")
+        return cases, self.setting.encode(self._params, self._trained, cases)
 
 
 def _offset(asked: _Questions, console: Console) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -17,9 +16,7 @@ from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers
-from bert4rec_jax.evaluation.ridge import Explained, Regression, Ridge
 from bert4rec_jax.evaluation.trend import Trend
-from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.fit import Features, digest
 
 CALIBRATION = "calibration.json"  # in the workdir of a run
@@ -37,8 +34,6 @@ class Corrections:
       covisitation: the variable collection from which `evaluation.lift` raises scores; or None.
       asked: whether covisitation was tried in calibration, even if it did not help.
       validation: metrics of the validation cases with all corrections; None where not known.
-      regression: predicts the vectors and biases of items without a training event from their
-        content; None leaves them as trained.
     """
 
     offset: float = 0.0
@@ -47,7 +42,6 @@ class Corrections:
     asked: bool = False
     offset_alone: float = 0.0
     validation: Mapping[str, float] | None = None
-    regression: Regression | None = None
 
     @property
     def moves(self) -> bool:
@@ -55,17 +49,10 @@ class Corrections:
         return self.shift is not None or self.covisitation is not None
 
     @property
-    def alone(self) -> Corrections:
-        """Only what concerns items without a training event, for the model alone."""
-        return replace(self, offset=self.offset_alone, shift=None, covisitation=None)
-
-    @property
     def digest(self) -> str:
         """SHA-256 over all corrections: with the same parameters, equal digests, equal scores."""
         sha = hashlib.sha256(f"{self.offset} {self.offset_alone}".encode())
         arrays = {"shift": self.shift, **(self.covisitation or {})}
-        if self.regression is not None:
-            arrays |= {f"regression/{name}": x for name, x in vars(self.regression).items()}
         for name in sorted(arrays):
             array = np.ascontiguousarray(arrays[name]) if arrays[name] is not None else np.zeros(0)
             sha.update(f"{name} {array.shape} {array.dtype}\n".encode())
@@ -73,32 +60,8 @@ class Corrections:
         return sha.hexdigest()
 
 
-def regress(
-    ridge: Ridge,
-    params: Any,
-    content: Features,
-    *,
-    store: SequenceStore,
-    stop: npt.NDArray[np.int64],
-) -> Regression | None:
-    """Fit a regression to `params`, which were trained on the rows `offsets[u]:stop[u]`.
-
-    Returns None if no trained item has content. All processes call it: it gathers the item table.
-    """
-    table = jax.tree.map(to_host, params["item_table"])
-    explained = Explained.of(table, content, train_counts(store, stop))
-    return None if explained is None else explained.regression(ridge)
-
-
 def read_corrections(
-    workdir: Path,
-    params: Any,
-    *,
-    store: SequenceStore,
-    stop: npt.NDArray[np.int64],
-    length: int,
-    content: Features | None = None,
-    scoring: Any = None,
+    workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64], length: int
 ) -> Corrections | None:
     """Read a run's corrections; None if there are none, or if they belong to other parameters.
 
@@ -108,8 +71,6 @@ def read_corrections(
       store: the run's data.
       stop: `[U]` where each user's training rows end; shifts and covisitation count these rows.
       length: positions L of the model.
-      content: `[V, F]` content features of the items, or None.
-      scoring: the parameters whose scores are to be corrected; None for `params`.
 
     Raises:
       UserError: the file cannot be read.
@@ -126,12 +87,6 @@ def read_corrections(
             moved = covisitation.shift(train_counts(store, stop))
             shift = moved if shift is None else shift + moved
             collection = covisitation.collection(Followers.of(store, stop), length)
-        regressed = found.get("regression") or {}
-        regression = None
-        if content is not None and regressed.get("chosen") is not None:
-            ridge = Ridge(**regressed["chosen"])
-            scored = params if scoring is None else scoring
-            regression = regress(ridge, scored, content, store=store, stop=stop)
         offset = float(found.get("offset", 0.0))
         return Corrections(
             offset,
@@ -140,7 +95,6 @@ def read_corrections(
             asked=weighed is not None,
             offset_alone=float(found.get("offset_alone", offset)),
             validation=found.get("validation"),
-            regression=regression,
         )
     except FileNotFoundError:
         return None

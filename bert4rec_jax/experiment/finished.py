@@ -84,13 +84,10 @@ def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
     setting, stop = finished.setting, finished.setting.split.train_stop
     if not setting.split.refits:
         return finished
-    selected = load_selected(setting, console)
-    corrections = _corrections(
-        setting, finished.best.state.params, stop, scoring=selected.state.params
-    )
+    corrections = _corrections(setting, finished.best.state.params, stop)
     return replace(
         finished,
-        best=selected,
+        best=load_selected(setting, console),
         trained=setting.trained(stop),
         corrections=corrections or Corrections(),
     )
@@ -107,7 +104,7 @@ def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
     if best is None:
         return finished
     stop = setting.store.offsets[1:]
-    corrections = _corrections(setting, finished.best.state.params, stop, scoring=best.state.params)
+    corrections = _corrections(setting, finished.best.state.params, stop)
     return replace(
         finished,
         best=best,
@@ -126,23 +123,13 @@ def load_selected(setting: Setting, console: Console) -> Checkpoint:
     return _load(setting, Path(setting.config.workdir), console)
 
 
-def _corrections(
-    setting: Setting, params: Any, stop: npt.NDArray[np.int64], scoring: Any = None
-) -> Corrections | None:
+def _corrections(setting: Setting, params: Any, stop: npt.NDArray[np.int64]) -> Corrections | None:
     """Corrections calibrated for the tested `params`, with counts of the rows `offsets[u]:stop[u]`.
 
-    They are to correct the scores of the parameters `scoring`; None for `params`. Returns None if
-    the run has none for `params`.
+    None if the run has none for them.
     """
-    return read_corrections(
-        Path(setting.config.workdir),
-        params,
-        store=setting.store,
-        stop=stop,
-        length=setting.length,
-        content=setting.content,
-        scoring=scoring,
-    )
+    workdir = Path(setting.config.workdir)
+    return read_corrections(workdir, params, store=setting.store, stop=stop, length=setting.length)
 
 
 def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Checkpoint | None:

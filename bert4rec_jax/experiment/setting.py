@@ -141,10 +141,6 @@ class Setting:
         catalog = catalog_constants(
             self.mesh, self.content, trained, corrections.offset, first_day=self.first_day
         )
-        if corrections.regression is not None:
-            features = catalog["item_table"]["features"]
-            table = corrections.regression.applied(params["item_table"], features)
-            params = {**params, "item_table": table}
         if corrections.shift is not None:
             table = dict(params["item_table"])
             table["bias"] = table["bias"] + put(self.mesh, Along.ITEMS, corrections.shift)
@@ -183,17 +179,11 @@ class Setting:
             hidden=hidden,
         )
 
-    def encode(
-        self,
-        params: Any,
-        trained: npt.NDArray[np.bool_],
-        cases: Cases,
-        corrections: Corrections | None = None,
-    ) -> Features:
+    def encode(self, params: Any, trained: npt.NDArray[np.bool_], cases: Cases) -> Features:
         """`[M, D]` user vectors: the model's encodings of the histories of cases."""
         return self.evaluator.encode(
             self.model(),
-            self.variables(params, trained, corrections),
+            self.variables(params, trained),
             cases,
             max_length=self.config.data.max_length,
             causal=self.causal,

@@ -84,7 +84,7 @@ def ask_all(
     models: dict[str, Ask] = {model: partial(setting.ask, params, trained, corrections=corrections)}
     if corrections.moves:
         models[f"{model} alone"] = partial(
-            setting.ask, params, trained, corrections=corrections.alone
+            setting.ask, params, trained, corrections=Corrections(corrections.offset_alone)
         )
     models |= {
         name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()

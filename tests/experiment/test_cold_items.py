@@ -22,9 +22,8 @@ from bert4rec_jax.config import (
 from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.cold_offset import KEPT
-from bert4rec_jax.evaluation.ridge import PENALTIES, Ridge
 from bert4rec_jax.experiment import protocol
-from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections, regress
+from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.sources import Sources
@@ -116,9 +115,12 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
 
     def mrr(offset):
         params = finished.best.state.params
-        corrections = replace(finished.corrections, offset=offset)
-        ranking = finished.setting.ask(params, finished.trained, cases, corrections=corrections)
-        return (1 / ranking.ranks).mean()
+        return (
+            1
+            / finished.setting.ask(
+                params, finished.trained, cases, corrections=Corrections(offset)
+            ).ranks
+        ).mean()
 
     assert mrr(kept["offset"]) == pytest.approx(results["test_cold"]["BERT4Rec"]["mrr"], abs=1e-6)
     assert mrr(-20) < mrr(0) < mrr(20)
@@ -145,31 +147,6 @@ def test_the_bundle_ranks_cold_targets_as_the_evaluator_does(run, store, tmp_pat
     for name in ("test_cold", "test_warm"):
         of_run, of_bundle = (tested[name][x] for x in ("BERT4Rec", str(tmp_path / "bundle")))
         assert of_bundle["mrr"] == of_run["mrr"] == run[1][name]["BERT4Rec"]["mrr"]
-
-
-def test_untrained_items_are_scored_by_the_regression_and_trained_ones_as_before(run, store):
-    config = run[0]
-    kept = json.loads((Path(config.workdir) / CALIBRATION).read_text())["regression"]
-    assert len(kept["trials"]) == len(PENALTIES)
-    best = max(trial["ndcg@10"] for trial in kept["trials"])
-    finished = open_finished(Path(config.workdir), QUIET)
-    assert (finished.corrections.regression is None) == (best <= kept["ndcg@10_without"])
-    setting, params = finished.setting, finished.best.state.params
-    stop = setting.split.train_stop
-    regression = regress(Ridge(3.0), params, setting.content, store=setting.store, stop=stop)
-    assert regression is not None
-    model = setting.model()
-    before, after = (
-        model.apply(setting.variables(params, finished.trained, corrections), method="item_vectors")
-        for corrections in (None, Corrections(regression=regression))
-    )
-    untrained = setting.scored(finished.trained) & ~finished.trained
-    assert untrained.sum() == 8
-    predicted = setting.content[untrained] @ regression.weights + regression.constant
-    found = np.column_stack([np.asarray(x)[untrained] for x in after])
-    np.testing.assert_allclose(found, predicted, atol=1e-5)
-    for one, other in zip(before, after):
-        np.testing.assert_allclose(one[~untrained], other[~untrained], atol=1e-5)
 
 
 def test_the_model_alone_has_an_offset_of_its_own(run, tmp_path):
