@@ -193,7 +193,7 @@ def _covisitation(asked: _Questions, console: Console) -> dict[str, Any]:
         asked.shift = asked.shift + found.chosen.shift(counts)
         asked.covisitation = found.chosen.collection(followers, setting.length)
     _tell("it", found, console)
-    return found.to_json("chosen")
+    return {**found.to_json("chosen"), "uncounted_gain": True}
 
 
 def _tell(what: str, found: Choice[Any], console: Console) -> None:

@@ -67,9 +67,10 @@ def ask_all(
         best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
         alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
         validation[model] = alone
-        if corrections.moves and corrections.validation is not None:
+        if corrections.validation is not None:
             validation[model] = {name: round(v, 6) for name, v in corrections.validation.items()}
-            validation[f"{model} alone"] = alone
+            if corrections.moves:
+                validation[f"{model} alone"] = alone
     tuned = _tuned(setting, baselines)
     for name, choice in tuned.items():
         validation[name] = {

@@ -111,6 +111,8 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
     assert kept["cold_ndcg@10"] == max(t["cold_ndcg@10"] for t in able)
     finished = open_finished(workdir, QUIET)
     assert finished.corrections.offset == kept["offset"]
+    shown = results["validation"]["BERT4Rec"]["ndcg@10"]  # with the offset, as in the test
+    assert shown == pytest.approx(kept["warm_ndcg@10"], abs=2e-6)
     cases = finished.setting.tested()["test_cold"]
 
     def mrr(offset):
@@ -164,3 +166,16 @@ def test_the_model_alone_has_an_offset_of_its_own(run, tmp_path):
     name = "BERT4Rec alone" if corrections.moves else "BERT4Rec"
     for cases in SETS:
         assert found[cases][name]["ndcg@10"] == results[cases]["BERT4Rec"]["ndcg@10"]
+
+
+def test_what_an_earlier_version_chose_is_used_as_it_was_chosen(run, tmp_path):
+    """Its offset stands in for the average gain of items without counts, which it did not have."""
+    workdir = shutil.copytree(run[0].workdir, tmp_path / "run")
+    kept = json.loads((workdir / CALIBRATION).read_text())
+    chosen = {"decay": 0.6, "smoothing": 5.0, "weight": 0.75, "popularity": 0.25}
+    uncounted = []
+    for more in ({}, {"uncounted_gain": True}):
+        found = {**kept, "covisitation": {"chosen": chosen, **more}}
+        (workdir / CALIBRATION).write_text(json.dumps(found))
+        uncounted.append(open_finished(workdir, QUIET).corrections.covisitation["uncounted"].sum())
+    assert uncounted == [0, 8]
