@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.cli.stages import CANDIDATES, chosen_bundle
 
@@ -16,6 +18,7 @@ def rank(
     *,
     requests: Path,
     output: Path,
+    users: Path | None = None,
     retriever: Path | None = None,
     ranker: Path | None = None,
     candidates: int = CANDIDATES,
@@ -39,6 +42,7 @@ def rank(
             item ids, oldest first); optional list columns: ratings, candidates, exclude. Or a
             folder made by `bert4rec prepare`: all its users with their whole histories.
         output: Output folder of Parquet files with user_id, item_ids and scores.
+        users: Table of user features, as for --data.users, for the users of a prepared folder.
         retriever: With --ranker, instead of BUNDLE: the bundle that finds candidates.
         ranker: The bundle that ranks the candidates.
         candidates: Number of candidates per user.
@@ -57,6 +61,7 @@ def rank(
     """
     from bert4rec_jax.data.store import is_store
     from bert4rec_jax.errors import UserError
+    from bert4rec_jax.features.known_users import read_user_columns
     from bert4rec_jax.serving.display import counts_table, job_progress
     from bert4rec_jax.serving.filters import Filters
     from bert4rec_jax.serving.job import local, rank_file
@@ -71,11 +76,12 @@ def rank(
     if engine == "ray" and is_store(requests):
         raise UserError("--engine ray needs a Parquet file of requests that every machine can read")
     filters = Filters(genres, years, only.resolve() if only else None)
+    messages = Console(stderr=True)
     options = Options(top, keep_seen or None, batch_size, shard_rows, filters)
     with (
         chosen_bundle(bundle, retriever, ranker, candidates, blend) as opened,
-        request_file(requests) as asked,
-        job_progress(Console(stderr=True)) as progress,
+        request_file(requests, partial(read_user_columns, users) if users else None) as asked,
+        job_progress(messages) as progress,
     ):
         manifest = rank_file(
             opened,
@@ -84,5 +90,6 @@ def rank(
             options,
             engine=local if engine == "local" else RayEngine(ray_address, ray_actors),
             progress=progress,
+            notify=lambda sentence: messages.print(f"[yellow]{escape(sentence)}", highlight=False),
         )
     Console().print(counts_table(f"ranked {output}", manifest["counts"]))

@@ -89,6 +89,32 @@ def read_users(
     return KnownUsers(matrix, encoding)
 
 
+def read_user_columns(path: Path, user_ids: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of a table of user features: name -> U values, None for users not in the table.
+
+    Args:
+      path: as for `read_users`.
+      user_ids: U user ids, each once.
+
+    Raises:
+      UserError: the file cannot be read, has no `user_id` or no other column, has two rows for one
+        user, or none for any of these users.
+    """
+    places, numbers, values = _rows(path, user_ids)
+    if not numbers:
+        raise UserError(
+            f"{path}: none of its users (such as {_first_id(path)!r}) is in the log (such as "
+            f"{user_ids[0]!r}); write ids as in the log"
+        )
+    columns: dict[str, list[Any]] = {}
+    for name, column in values.items():
+        typed = column if has_types(path) else _typed(name, column, lambda row: places[row])
+        columns[name] = [None] * len(user_ids)
+        for (number,), value in zip(numbers, typed):
+            columns[name][number] = value
+    return columns
+
+
 def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[list[int]], dict[str, Any]]:
     """The log's users in the table: their places, their indices in `user_ids`, and their values.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.pipeline import require_enough
 from bert4rec_jax.serving.request_file import RequestFile
-from bert4rec_jax.serving.requests import CANDIDATES, HISTORY, RequestReader
+from bert4rec_jax.serving.requests import CANDIDATES, COLUMNS, HISTORY, RequestReader
 from bert4rec_jax.serving.shards import Shard, Shards
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
@@ -39,6 +40,7 @@ def rank_file(
     *,
     engine: Engine = local,
     progress: Progress = lambda done, total: None,
+    notify: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Answer every request of a Parquet file: row i of the output answers row i of the requests.
 
@@ -55,6 +57,7 @@ def rank_file(
       options: see `Options`.
       engine: makes the shards.
       progress: called at the start, and whenever a shard is finished.
+      notify: called with a sentence about what looks like a mistake, but may be meant.
 
     Returns:
       The manifest of the output.
@@ -71,6 +74,8 @@ def rank_file(
     if opened.retriever is not None:
         require_enough(opened.candidates, options.top)
     options.filters.allowed(opened.catalog)
+    for sentence in _doubts(asked, reader.user_columns):
+        notify(sentence)
     job = {
         "schema": SCHEMA_VERSION,
         "bundle": opened.fingerprint,
@@ -86,7 +91,9 @@ def rank_file(
             finished = shards.finished()  # another process may have finished it meanwhile
             if finished is None:
                 plan = Plan(bundle, opened.fingerprint, asked, shards, options)
-                return _to_the_end(plan, opened, engine, progress)
+                finished = _to_the_end(plan, opened, engine, progress)
+                _tell_what_is_unknown(finished["counts"], notify)
+                return finished
     shards.require_whole(_sizes(asked.rows, options.shard_rows))
     progress(asked.rows, asked.rows)
     return finished
@@ -105,39 +112,28 @@ def spans(numbers: list[int], longest: int) -> list[range]:
 
 def _to_the_end(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> dict[str, Any]:
     """Make the missing shards, finish the output, and return its manifest."""
+    sizes = _sizes(plan.requests.rows, plan.options.shard_rows)
+    found = (plan.shards.made(number, size) for number, size in enumerate(sizes))
+    made = {shard.number: shard for shard in found if shard is not None}
+    if not made:
+        _require_some_known(plan.requests, bundle, plan.options.shard_rows)
     plan.shards.begin()
-    made = _work(plan, bundle, engine, progress)
+    done = sum(shard.rows for shard in made.values())
+    progress(done, plan.requests.rows)
+    missing = [number for number in range(len(sizes)) if number not in made]
+    for shard in engine(plan, bundle, missing) if missing else ():
+        made[shard.number] = shard
+        done += shard.rows
+        progress(done, plan.requests.rows)
     counts: Counter[str] = Counter()
-    for shard in made:
-        counts.update(shard.counts)
+    for number in range(len(sizes)):
+        counts.update(made[number].counts)
     return plan.shards.finish(
         {
             "counts": {**counts, "duplicate_users": plan.requests.duplicate_users},
-            "made_by": sorted({shard.by for shard in made}),
+            "made_by": sorted({shard.by for shard in made.values()}),
         }
     )
-
-
-def _work(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) -> list[Shard]:
-    """Have the engine make the missing shards; returns all shards, in order."""
-    rows = plan.requests.rows
-    sizes = _sizes(rows, plan.options.shard_rows)
-    made: dict[int, Shard] = {}
-    for number, size in enumerate(sizes):
-        found = plan.shards.made(number, size)
-        if found is not None:
-            made[number] = found
-    missing = [number for number in range(len(sizes)) if number not in made]
-    done = sum(shard.rows for shard in made.values())
-    progress(done, rows)
-    if missing:
-        if not made:
-            _require_some_known(plan.requests, bundle, plan.options.shard_rows)
-        for shard in engine(plan, bundle, missing):
-            made[shard.number] = shard
-            done += shard.rows
-            progress(done, rows)
-    return [made[number] for number in range(len(sizes))]
 
 
 def _sizes(rows: int, longest: int) -> list[int]:
@@ -163,3 +159,29 @@ def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
                 f"{example!r}) is in the catalog of the bundle (such as "
                 f"{bundle.catalog.item_ids[0]!r}); write ids as in the training data"
             )
+
+
+def _doubts(asked: RequestFile, user_columns: Sequence[str]) -> Iterator[str]:
+    """What looks like a mistake in the columns of requests: missing features, misspelt names."""
+    missing = [name for name in user_columns if name not in asked.schema.names]
+    if missing:
+        yield (
+            f"the requests have no column {', '.join(missing)}: the model reads these user "
+            "features, and takes them as missing for all users"
+        )
+    if asked.ignored:
+        close = [
+            f"did you mean {known[0]}?"
+            for name in asked.ignored
+            if (known := difflib.get_close_matches(name.lower(), (*COLUMNS, *user_columns), 1, 0.8))
+        ]
+        yield f"columns that are not read: {'; '.join([', '.join(asked.ignored), *close[:1]])}"
+
+
+def _tell_what_is_unknown(counts: Mapping[str, int], notify: Callable[[str], None]) -> None:
+    items, unknown = counts.get("history_items", 0), counts.get("unknown_history_items", 0)
+    if unknown > items / 2:
+        notify(
+            f"{unknown:,} of {items:,} items in histories are not in the catalog of the bundle; if "
+            "that is not meant, write ids as in the training data"
+        )

@@ -20,6 +20,7 @@ from bert4rec_jax.serving.requests import COLUMNS, USER, check_columns
 
 _BATCH_ROWS = 8192  # read at once; with a buffer, so that memory does not grow with row groups
 _BUFFER = 1 << 20
+_TEXT = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RequestFile:
       rows: requests in all files.
       duplicate_users: rows whose user has an earlier row.
       sha256: over the contents of all files.
+      ignored: columns of the first file that are not read.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class RequestFile:
     rows: int
     duplicate_users: int
     sha256: str
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path, user_columns: Sequence[str] = ()) -> RequestFile:
@@ -63,6 +66,7 @@ class RequestFile:
         if not files:
             raise UserError(f"{path} is a folder without *.parquet files; expected requests")
         schemas = []
+        ignored: tuple[str, ...] = ()
         hashes: list[npt.NDArray[np.int64]] = []
         for file in files:
             with _reading(file) as opened:
@@ -70,6 +74,8 @@ class RequestFile:
                 check_columns(schema, str(file))
                 read = (*COLUMNS, *user_columns)
                 schemas.append(pa.schema([schema.field(c) for c in read if c in schema.names]))
+                if file == files[0]:
+                    ignored = tuple(name for name in schema.names if name not in read)
                 if schemas[-1] != schemas[0]:
                     raise UserError(
                         f"{file} and {files[0]} have different columns ({_described(schemas[-1])}; "
@@ -86,6 +92,7 @@ class RequestFile:
             rows=len(users),
             duplicate_users=int((users[1:] == users[:-1]).sum()),
             sha256=_fingerprint(files),
+            ignored=ignored,
         )
 
     def shards(self, size: int, first: int) -> Iterator[tuple[int, pa.Table]]:
@@ -164,6 +171,11 @@ def _reading(file: Path) -> Iterator[pq.ParquetFile]:
     except PermissionError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (pa.ArrowException, OSError) as error:
+        if file.suffix.lower() in _TEXT:
+            raise UserError(
+                f"{file} is not Parquet, as requests have to be, but looks like text; pyarrow, "
+                "DuckDB or pandas convert it"
+            ) from None
         raise UserError(
             f"{file} is not a whole Parquet file ({str(error).splitlines()[0][:200]}); if a copy "
             "was cut off, copy it again"

@@ -117,9 +117,11 @@ class Shards:
                 ) from None
             except OSError:  # a file system without locks
                 pass
-            yield
-        with suppress(OSError):  # it holds shards, or was renamed to the output
-            self._folder.rmdir()
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # it holds shards, or was renamed to the output
+                    self._folder.rmdir()
 
     def begin(self) -> None:
         """Write the first manifest, which says which job the folder belongs to.

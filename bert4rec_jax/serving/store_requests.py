@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,34 +15,52 @@ import pyarrow.parquet as pq
 
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.data.store import SequenceStore, is_store
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_file
 from bert4rec_jax.serving.requests import HISTORY, RATINGS, USER
 
 _USERS = 65_536  # in memory at once
+# From user ids to user features: name -> a value per user.
+Columns = Callable[[Sequence[str]], Mapping[str, Sequence[Any]]]
 
 
 @contextmanager
-def request_file(path: Path) -> Iterator[Path]:
+def request_file(path: Path, users: Columns | None = None) -> Iterator[Path]:
     """A file of requests: `path` itself, or a temporary one if `path` is a store.
 
+    Args:
+      path: a store, or what `RequestFile.open` reads.
+      users: user features to add to the requests of a store; or None.
+
     Raises:
-      UserError: the store cannot be read or has changed, or there is no room for the file.
+      UserError: the store cannot be read or has changed, or there is no room for the file; or
+        `users` is given and `path` is no store.
     """
     if not is_store(path):
+        if users is not None:
+            raise UserError(
+                f"--users adds features to the users of a folder made by `bert4rec prepare`, and "
+                f"{path} is none; requests in Parquet have user features as columns of their own"
+            )
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="requests-") as folder:
         file = Path(folder) / f"{path.resolve().name}.parquet"
         store = SequenceStore.open(path)
         store.verify()
-        write_requests(store, file)
+        columns = {} if users is None else users(store.user_ids())
+        write_requests(store, file, columns)
         yield file
 
 
-def write_requests(store: SequenceStore, file: Path) -> None:
+def write_requests(
+    store: SequenceStore,
+    file: Path,
+    features: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+) -> None:
     """Write a request per user with the whole history, and with ratings if the log has any.
 
-    Requests are in the order of the store.
+    Requests are in the order of the store. `features` are more columns: name -> a value per user.
 
     Raises:
       TemporaryError: it cannot be written.
@@ -52,7 +72,9 @@ def write_requests(store: SequenceStore, file: Path) -> None:
         for start in range(0, store.num_interactions, 1 << 20)
     )
     fields = [(USER, pa.string()), (HISTORY, pa.list_(pa.string()))]
-    schema = pa.schema(fields + ([(RATINGS, pa.list_(pa.float32()))] if rated else []))
+    more = {name: pa.array(values) for name, values in features.items()}
+    fields += [(RATINGS, pa.list_(pa.float32()))] if rated else []
+    schema = pa.schema([*fields, *((name, values.type) for name, values in more.items())])
     with whole_file(file) as stream, pq.ParquetWriter(stream, schema) as writer:
         for first in range(0, store.num_users, _USERS):
             stop = min(first + _USERS, store.num_users)
@@ -64,4 +86,5 @@ def write_requests(store: SequenceStore, file: Path) -> None:
             if rated:
                 values = pa.array(np.asarray(store.ratings[rows]), pa.float32())
                 columns.append(pa.ListArray.from_arrays(lists, values))
+            columns += [values.slice(first, stop - first) for values in more.values()]
             writer.write_table(pa.table(columns, schema=schema))

@@ -225,6 +225,8 @@ def fit(
         if found is None:
             state = parts.create_state(mesh)
             found = Checkpoint(0, initial(state) if initial else state, record)
+        elif found.step < total:
+            console.print(f"  continuing from step {found.step:,} of {total:,}", highlight=False)
         trained = trained_items(plan, store)
         targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
         constants = Constants(

@@ -346,3 +346,38 @@ def test_every_shard_says_where_it_comes_from(bundle, requests, tmp_path):
     manifest = rank_file(bundle, requests, tmp_path / "out", SMALL)
     described = pq.read_metadata(tmp_path / "out" / "part-000002.parquet").metadata[b"bert4rec"]
     assert json.loads(described)["job"] == manifest["job"]
+
+
+def test_requests_that_are_refused_leave_nothing_behind(bundle, requests, tmp_path):
+    good = requests.read_bytes()
+    pq.write_table(pa.table({"user_id": ["u"], "history": [["nowhere"]]}), requests)
+    with pytest.raises(UserError, match="none of the first 1 ids"):
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.parquet"]
+    requests.write_bytes(good)  # repaired: the same command works
+    assert rank_file(bundle, requests, tmp_path / "out", SMALL)["finished"]
+
+
+def test_what_looks_like_a_mistake_is_told(bundle, histories, tmp_path):
+    table = {
+        "user_id": ["u", "v"],
+        "history": [["nowhere"] * 9, histories[0][:1]],
+        "candidate": [["a"], ["b"]],
+        "day": [1, 2],
+    }
+    pq.write_table(pa.table(table), tmp_path / "in.parquet")
+    told = []
+    rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL, notify=told.append)
+    assert told == [
+        "columns that are not read: candidate, day; did you mean candidates?",
+        "9 of 10 items in histories are not in the catalog of the bundle; if that is not meant, "
+        "write ids as in the training data",
+    ]
+
+
+def test_requests_in_text_are_one_clear_error(bundle, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"user_id": "u", "history": []}\n')
+    with pytest.raises(
+        UserError, match=r"in\.jsonl is not Parquet, as requests have to be, but lo"
+    ):
+        rank_file(bundle, tmp_path / "in.jsonl", tmp_path / "out", SMALL)

@@ -3,6 +3,7 @@ line."""
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from oracle import plain
+from pyarrow import csv
 from rich.console import Console
 
 from bert4rec_jax.cli.recommend import facts
@@ -17,6 +19,7 @@ from bert4rec_jax.data.split import leave_one_out
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.features.known_users import read_user_columns
 from bert4rec_jax.serving.add_items import read_bundle
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.display import show_recommendations
@@ -28,6 +31,7 @@ from bert4rec_jax.serving.pipeline import joined
 from bert4rec_jax.serving.ranking import Ranker
 from bert4rec_jax.serving.retrieval import Nearby, Scan
 from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.serving.store_requests import request_file
 from bert4rec_jax.serving.worker import Options
 
 QUIET = Console(quiet=True)
@@ -168,6 +172,49 @@ def test_requests_name_columns_of_the_table(served, histories, tmp_path):
     pq.write_table(requests_of(asked, age=["1", "2", "old", "3"]), tmp_path / "in.parquet")
     with pytest.raises(UserError, match=r"in.parquet, row 2: the age 'old' is not valid"):
         rank_file(scorer.bundle.path, tmp_path / "in.parquet", tmp_path / "bad", options)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_users_of_a_prepared_log_get_their_features_from_a_table(
+    served, run_with_users, store, tmp_path, suffix
+):
+    scorer = served[1]
+    config = json.loads((run_with_users / "metrics.json").read_text())["config"]
+    table = pq.read_table(config["data"]["users"]).drop_columns("tags")  # lists need Parquet
+    write = pq.write_table if suffix == "parquet" else csv.write_csv
+    write(table, tmp_path / f"users.{suffix}")
+    options = Options(top=10, batch_size=16)
+    told = []
+    with request_file(
+        store.path, partial(read_user_columns, tmp_path / f"users.{suffix}")
+    ) as asked:
+        rank_file(scorer.bundle.path, asked, tmp_path / "out", options, notify=told.append)
+    assert told == [
+        "the requests have no column tags: the model reads these user features, and takes them as "
+        "missing for all users"
+    ]
+    facts = {row.pop("user_id"): row for row in table.to_pylist()}
+    histories = [
+        [store.catalog.item_id(token) for token in store.tokens[start:stop]]
+        for start, stop in zip(store.offsets[:-1], store.offsets[1:])
+    ]
+    users = [facts.get(user, {}) for user in store.user_ids()]
+    expected = scorer.recommend_batch(histories, users=users)
+    assert rows_of(tmp_path / "out") == [list(answer.item_ids) for answer in expected]
+
+
+def test_tables_of_users_that_cannot_be_used_are_refused(store, tmp_path):
+    (tmp_path / "users.csv").write_text("user_id,age\nnobody,3\n")
+    with (
+        pytest.raises(UserError, match=r"none of its users .such as 'nobody'. is in the log"),
+        request_file(store.path, partial(read_user_columns, tmp_path / "users.csv")),
+    ):
+        pass
+    with (
+        pytest.raises(UserError, match="--users adds features to the users of a folder made by"),
+        request_file(tmp_path / "users.csv", lambda ids: {}),
+    ):
+        pass
 
 
 def test_a_retriever_hears_of_users_behind_any_ranker(served, bundle, histories):
