@@ -40,8 +40,8 @@ def prepare(
     """Turn a log of ratings or views into a store to train on.
 
     Parquet may be one file or a folder of shards, with one row per interaction or one row per user
-    with lists of items, times and ratings. Logs may be larger than memory: preparation needs 40
-    bytes of temporary disk space per interaction, next to the output.
+    with lists of items, times and ratings. Logs may be larger than memory: preparation needs 40 to
+    44 bytes of temporary disk space per interaction, next to the output.
 
     Args:
         source: A known data set (movietweetings, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m),
@@ -93,7 +93,7 @@ def prepare(
             mirror=mirror,
             rows_in_memory=rows_in_memory,
             progress=advance,
-            notify=console.print,
+            notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )
     Console().print(_table(prepared.report, output))
 

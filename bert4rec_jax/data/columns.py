@@ -45,6 +45,7 @@ class Columns:
         for name in self._named:
             if name is not None and not isinstance(name, str):
                 raise UserError(f"the name of a column is {name!r}; expected text")
+        self._require_a_role_each()
         if bool(self.events) != (self.event is not None):
             raise UserError(
                 "--event-column names the column of events, and --events those to keep: give both, "
@@ -94,6 +95,20 @@ class Columns:
                 )
         return {role: full[name] for role, name in wanted.items()}
 
+    def _require_a_role_each(self) -> None:
+        """Check that no column is two of user, item, time and rating; events may share a column."""
+        roles: dict[str, str] = {}
+        for role in ("user", "item", "timestamp", "rating"):
+            name = getattr(self, role)
+            if name in roles:
+                raise UserError(
+                    f"the column {name!r} is named as {roles[name]} and as {role}; expected a "
+                    f"column of its own for each: name another one with --{roles[name]}-column or "
+                    f"--{role}-column" + ", or None if there is none" * (role in _OPTIONAL)
+                )
+            if name is not None:
+                roles[name] = role
+
     @property
     def _named(self) -> tuple[str | None, ...]:
         return self.user, self.item, self.timestamp, self.rating, self.event
@@ -112,6 +127,7 @@ def columns_of(values: Mapping[str, Any]) -> Columns:
     return Columns(**values)
 
 
+_OPTIONAL = ("timestamp", "rating")
 _TYPE = re.compile(r":(token|float)(_seq)?$")  # RecBole writes `user_id:token`
 MOVIELENS = Columns("userId", "movieId", "timestamp", "rating")
 

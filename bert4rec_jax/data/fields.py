@@ -7,6 +7,7 @@ for error messages, and raises a UserError for the first invalid row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,13 +24,27 @@ Where = Callable[[int], str]
 Parse = Callable[[pa.Array], npt.NDArray[Any]]
 
 LATEST = 4_133_980_799  # the last second of the year 2100
-_PARTS_OF_A_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_NAMES_OF_UNITS: dict[TimeUnit, str] = {
+_NANOSECONDS = 10**9
+PARTS_OF_A_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": _NANOSECONDS}
+NAMES_OF_UNITS: dict[TimeUnit, str] = {
     "s": "seconds",
     "ms": "milliseconds",
     "us": "microseconds",
     "ns": "nanoseconds",
 }
+
+
+@dataclass(frozen=True)
+class Times:
+    """Times since 1970 that are split into seconds and what is finer.
+
+    Attributes:
+      seconds: `[N]` int64, whole seconds.
+      fractions: `[N]` int32, nanoseconds within the second. None: all are 0.
+    """
+
+    seconds: npt.NDArray[np.int64]
+    fractions: npt.NDArray[np.int32] | None
 
 
 def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
@@ -55,30 +70,31 @@ def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(encoded.indices, names)
 
 
-def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> npt.NDArray[np.int64]:
-    """Seconds since 1970, parsed from numbers in a unit, dates, or text with either.
+def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> Times:
+    """Times since 1970, parsed from numbers in a unit, dates, or text with either.
 
-    Fractions of a second are dropped; times without a time zone are UTC.
+    Times without a time zone are UTC. Whole numbers and dates keep their nanoseconds; numbers with
+    a fraction are as precise as a float64.
     """
-    parts = _PARTS_OF_A_SECOND[unit]
+    parts = PARTS_OF_A_SECOND[unit]
     column = _decoded(column)
     kind = column.type
-    expected = f"{_NAMES_OF_UNITS[unit]} since 1970, or a date such as 2024-05-31 18:00:00"
+    expected = f"{NAMES_OF_UNITS[unit]} since 1970, or a date such as 2024-05-31 18:00:00"
     if column.null_count:
         raise _invalid(column, _first(column.is_null()), "timestamp", expected, where)
     if _is_text(kind):
-        parse: Parse = partial(_seconds_of_text, parts)
+        parse: Parse = partial(_moments_of_text, parts)
     elif pa.types.is_integer(kind):
-        parse = partial(_seconds_of_integers, parts)
+        parse = partial(_moments_of_integers, parts)
     elif pa.types.is_floating(kind):
-        parse = partial(_seconds_of_floats, parts)
+        parse = partial(_moments_of_floats, parts)
     elif pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        parse = _seconds_of_dates
+        parse = _moments_of_dates
     else:
         raise _wrong_type(column, "timestamp", expected, where)
-    seconds = _parsed(column, parse, "timestamp", expected, where)
+    seconds, fractions = _parsed(column, parse, "timestamp", expected, where)
     _refuse_absurd(seconds, column, where, unit)
-    return seconds
+    return Times(seconds, fractions.astype(np.int32) if fractions.any() else None)
 
 
 def chosen(
@@ -164,15 +180,14 @@ def _refuse_absurd(
     if not absurd.any():
         return
     row = int(absurd.argmax())
-    value, expected = int(seconds[row]), _NAMES_OF_UNITS[unit]
+    value, expected = int(seconds[row]), NAMES_OF_UNITS[unit]
     came = f"{where(row)}: the timestamp {shorten(column[row].as_py())}"
     if value < 0:
         raise UserError(f"{came} lies before 1970; expected {expected} since 1970: fix the row")
-    parts = value * _PARTS_OF_A_SECOND[unit]
-    finer = [u for u, factor in _PARTS_OF_A_SECOND.items() if parts <= LATEST * factor]
+    parts = value * PARTS_OF_A_SECOND[unit]
+    finer = [u for u, factor in PARTS_OF_A_SECOND.items() if parts <= LATEST * factor]
     remedy = (
-        f"if these are {_NAMES_OF_UNITS[finer[0]]}, prepare the log with --timestamp-unit "
-        f"{finer[0]}"
+        f"if these are {NAMES_OF_UNITS[finer[0]]}, prepare the log with --timestamp-unit {finer[0]}"
         if finer
         else "convert the column"
     )
@@ -183,44 +198,56 @@ def _first(marks: pa.BooleanArray) -> int:
     return int(pc.index(marks, pa.scalar(True)).as_py())
 
 
-def _seconds_of_text(parts: int, column: pa.StringArray) -> npt.NDArray[np.int64]:
+def _moments_of_text(parts: int, column: pa.StringArray) -> npt.NDArray[np.int64]:
+    """`[2, N]`: seconds, and nanoseconds within them; so do all functions of this name."""
     try:
-        return _seconds_of_integers(parts, column)
+        return _moments_of_integers(parts, column)
     except pa.ArrowInvalid:
         pass
+    is_whole = pc.match_substring_regex(column, r"^-?[0-8]?\d{1,18}$")
     is_number = pc.match_substring_regex(column, r"^-?\d+(\.\d*)?([eE][+-]?\d+)?$")
-    rows = is_number.to_numpy(zero_copy_only=False)
-    seconds = np.empty(len(column), np.int64)
-    seconds[rows] = _seconds_of_floats(parts, column.filter(is_number).cast(pa.float64()))
-    seconds[~rows] = _seconds_of_dates(_dates(column.filter(pc.invert(is_number))))
-    return seconds
+    moments = np.empty((2, len(column)), np.int64)
+    parsers: tuple[tuple[pa.BooleanArray, Parse], ...] = (
+        (is_whole, partial(_moments_of_integers, parts)),
+        (pc.and_not(is_number, is_whole), partial(_moments_of_decimals, parts)),
+        (pc.invert(is_number), _moments_of_written_dates),
+    )
+    for marks, parse in parsers:
+        moments[:, marks.to_numpy(zero_copy_only=False)] = parse(column.filter(marks))
+    return moments
 
 
-def _dates(column: pa.StringArray) -> pa.TimestampArray:
-    """ISO dates as timestamps; with or without a time, the time with or without a time zone."""
+def _moments_of_decimals(parts: int, column: pa.StringArray) -> npt.NDArray[np.int64]:
+    return _moments_of_floats(parts, column.cast(pa.float64()))
+
+
+def _moments_of_written_dates(column: pa.StringArray) -> npt.NDArray[np.int64]:
+    """Of ISO dates, with or without a time, the time with or without a time zone."""
     midnight = pc.if_else(pc.equal(pc.utf8_length(column), 10), "T00:00Z", "")
     column = pc.binary_join_element_wise(column, midnight, "")
     has_zone = pc.match_substring_regex(column, r"(Z|[+-]\d\d(:?\d\d)?)$")
     column = pc.binary_join_element_wise(column, pc.if_else(has_zone, "", "Z"), "")
-    return column.cast(pa.timestamp("ns", "UTC"))
+    return _moments_of_dates(column.cast(pa.timestamp("ns", "UTC")))
 
 
-def _seconds_of_dates(column: pa.Array) -> npt.NDArray[np.int64]:
-    moments = column.cast(pa.timestamp("s", getattr(column.type, "tz", None)), safe=False)
-    return _numpy(moments.cast(pa.int64()))
+def _moments_of_dates(column: pa.Array) -> npt.NDArray[np.int64]:
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"), safe=False)
+    return _moments_of_integers(PARTS_OF_A_SECOND[column.type.unit], column)
 
 
-def _seconds_of_integers(parts: int, column: pa.Array) -> npt.NDArray[np.int64]:
-    values: npt.NDArray[np.int64] = _numpy(column.cast(pa.int64()))
-    return values // parts
+def _moments_of_integers(parts: int, column: pa.Array) -> npt.NDArray[np.int64]:
+    seconds, rest = np.divmod(_numpy(column.cast(pa.int64())), parts)
+    return np.stack([seconds, rest * (_NANOSECONDS // parts)])
 
 
-def _seconds_of_floats(parts: int, column: pa.Array) -> npt.NDArray[np.int64]:
-    values = _numpy(column) / parts
+def _moments_of_floats(parts: int, column: pa.Array) -> npt.NDArray[np.int64]:
+    values = _numpy(column)
     if not np.isfinite(values).all():
         raise pa.ArrowInvalid("not finite")
-    seconds: npt.NDArray[np.int64] = np.clip(np.floor(values), -1, 2**62).astype(np.int64)
-    return seconds
+    seconds, rest = np.divmod(values.astype(np.float64), parts)
+    fractions = np.clip(rest * (_NANOSECONDS // parts), 0, _NANOSECONDS - 1)
+    return np.stack([np.clip(seconds, -1, 2**62), fractions]).astype(np.int64)
 
 
 def _floats(column: pa.Array) -> npt.NDArray[np.float32]:

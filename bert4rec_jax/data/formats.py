@@ -54,8 +54,9 @@ def locate(path: Path, format: Format | None = None) -> LogFiles:
     """Find the files of a log, and detect their format unless it is given.
 
     In a folder, the log is `ratings.dat`, `u.data` or `ratings.csv`, or else all `*.parquet` files
-    in the order of their names, except those whose name begins with `_` or a dot. All formats but
-    Parquet may be compressed, with `.gz`, `.bz2` or `.xz` at the end of the name.
+    in the order of their names, except those whose name begins with `_` or a dot. Partitions, which
+    are subfolders named `KEY=VALUE`, are read in the same way. All formats but Parquet may be
+    compressed, with `.gz`, `.bz2` or `.xz` at the end of the name.
 
     A file may have any name: `::` between the fields means `movielens-dat`, four columns of numbers
     between tabs `movielens-100k`, the header `userId,movieId,rating,timestamp` `movielens-csv`, two
@@ -92,8 +93,7 @@ def _parts(folder: Path, format: Format | None) -> tuple[Path, ...]:
         for ending in _ENDINGS
         if format in (None, *formats) and (folder / (name + ending)).is_file()
     ]
-    tables = tuple(sorted(filter(_is_shard, folder.iterdir())))
-    tables = tables if format in (None, "parquet") else ()
+    tables = _shards(folder) if format in (None, "parquet") else ()
     if len(logs) == 1:
         return (logs[0],)
     if len(logs) > 1:
@@ -103,14 +103,31 @@ def _parts(folder: Path, format: Format | None) -> tuple[Path, ...]:
         found = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
         raise UserError(
             f"{folder} holds none of {', '.join(_IN_A_FOLDER)} and *.parquet, but {found}; give "
-            "the path of the log file"
+            f"the path of the log file{_on_subfolders(folder)}"
         )
     return tables
 
 
-def _is_shard(file: Path) -> bool:
-    """Whether a file in a folder holds rows; Spark and Hadoop mark other files with `_` and `.`."""
-    return file.suffix == ".parquet" and not file.name.startswith(("_", ".")) and file.is_file()
+def _shards(folder: Path) -> tuple[Path, ...]:
+    """The Parquet files of a folder and its partitions, in the order of names.
+
+    Spark and Hadoop mark what holds no rows with `_` and `.`.
+    """
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(("_", ".")):
+            continue
+        if path.is_dir():
+            found += _shards(path) if "=" in path.name else ()
+        elif path.suffix == ".parquet":
+            found.append(path)
+    return tuple(found)
+
+
+def _on_subfolders(folder: Path) -> str:
+    if any(path.is_dir() for path in folder.iterdir()):
+        return ", or of one subfolder: none is read but partitions of Parquet (KEY=VALUE)"
+    return ""
 
 
 def _format_of(file: Path) -> Format:

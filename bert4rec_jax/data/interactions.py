@@ -21,6 +21,8 @@ class Interactions:
       user_ids: external user ids, strings.
       item_ids: external item ids, strings.
       timed: whether `timestamps` are real times; time-based splits need them.
+      fractions: `[N]` int32, nanoseconds after `timestamps`, by which rows are sorted but which are
+        not stored. None: all are 0.
     """
 
     users: npt.NDArray[np.int32]
@@ -30,9 +32,11 @@ class Interactions:
     user_ids: pa.StringArray
     item_ids: pa.StringArray
     timed: bool = True
+    fractions: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.users), len(self.items), len(self.timestamps), len(self.ratings)}
+        columns = (self.users, self.items, self.timestamps, self.ratings, self.fractions)
+        lengths = {len(column) for column in columns if column is not None}
         if len(lengths) != 1:
             raise ValueError(f"columns differ in length: {sorted(lengths)}")
 
@@ -47,16 +51,19 @@ class Interactions:
             items=self.items[rows],
             timestamps=self.timestamps[rows],
             ratings=self.ratings[rows],
+            fractions=None if self.fractions is None else self.fractions[rows],
         )
 
     def in_time_order(self) -> Interactions:
-        """Sort by (user, timestamp), input order breaking ties, and drop repeated rows.
+        """Sort by (user, timestamp, fraction), input order breaking ties, and drop repeated rows.
 
-        Rows with the same (user, item, timestamp) are one interaction; the first in input order
-        stays. The sort is stable because the order of ties decides up to a quarter of MovieLens
-        test targets.
+        Rows with the same (user, item, timestamp) are one interaction, whatever their fractions;
+        the first in time order stays. The sort is stable because the order of ties decides up to a
+        quarter of MovieLens test targets. The result has no fractions.
         """
-        ordered = self.take(np.lexsort((self.timestamps, self.users)))
+        finest = () if self.fractions is None else (self.fractions,)
+        rows = np.lexsort((*finest, self.timestamps, self.users))
+        ordered = replace(self, fractions=None).take(rows)
         repeated = _repeated(ordered)
         return ordered.take(~repeated) if repeated.any() else ordered
 

@@ -127,18 +127,42 @@ def _type(values: list[Any], is_id: bool) -> pa.DataType:
 
 def _explanation(path: Path, wanted: pa.Schema, error: pa.ArrowInvalid) -> UserError:
     """The error for a file that pyarrow could not read; reads the file again to find the line."""
-    for line, text in _lines(path):
+    seen: dict[str, list[Any]] = {field.name: [] for field in wanted}
+    for number, (line, text) in enumerate(_lines(path)):
         values = _object(path, line, text)
         for field in wanted:
             value = values.get(field.name)
-            if value is not None and not _fits(value, field.type):
-                kind = _KINDS.get(type(value), "an object")
+            if value is None:
+                continue
+            if number < _SAMPLE:
+                seen[field.name].append(value)
+                differs = _is_mixed(seen[field.name])
+            else:
+                differs = not _fits(value, field.type)
+            if differs:
+                problem = (
+                    "which cannot be read; expected text, a number, or a list of one of these"
+                    if _is_mixed([value])
+                    else "and of another kind in the first lines; expected the same kind in all "
+                    "lines"
+                )
                 return UserError(
-                    f"{path}, line {line}: {field.name} is {shorten(value)}, {kind}, "
-                    "and of another kind in the first lines; expected the same kind in all lines: "
-                    "convert the column"
+                    f"{path}, line {line}: {field.name} is {shorten(value)}, {_kind(value)}, "
+                    f"{problem}: convert the column"
                 )
     return UserError(f"{path} cannot be read as JSON lines ({error})")
+
+
+def _kind(value: Any) -> str:
+    return _KINDS.get(type(value), "an object")
+
+
+def _is_mixed(values: list[Any]) -> bool:
+    """Whether values are of several kinds, in lists too, or are objects, which no column holds."""
+    kinds = {_kind(value) for value in values if value is not None}
+    if kinds == {"a list"}:
+        return _is_mixed(list(itertools.chain.from_iterable(filter(None, values))))
+    return len(kinds) > 1 or "an object" in kinds
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:

@@ -23,6 +23,7 @@ from bert4rec_jax.data.core import Marks, k_core
 from bert4rec_jax.data.grouped import is_list
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
+from bert4rec_jax.data.plausibility import doubt, require_fitting_unit
 from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.runs import Runs
@@ -41,7 +42,7 @@ class Report:
 
     Attributes:
       read: interactions in the log.
-      duplicates: repeated (user, item, timestamp) rows among them, which were dropped.
+      duplicates: repeated (user, item, second) rows among them, which were dropped.
       users: users in the store.
       items: items in the store.
       interactions: interactions in the store.
@@ -107,7 +108,7 @@ def prepare(
 
     Memory grows with the number of users and items and with `rows_in_memory`, not with the log.
     Rows that do not fit are kept in a hidden temporary folder beside the output, 40 bytes per
-    interaction.
+    interaction, or 44 if times have fractions of a second.
 
     The same input gives the same store, byte for byte. The store's manifest holds, under `source`,
     the name of what was read (without its path), a SHA-256 per file, the filters, and the log's
@@ -165,6 +166,8 @@ def prepare(
     times = _Range()
     with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
         found = _in_time_order(log, folder / "read", ordered, rows_in_memory)
+        if found.doubt:
+            notify(f"{_name(source)}: {found.doubt}")
         users, items = ordered.sizes
         keep = k_core(lambda: ordered.pairs(rows_in_memory), users, items, **minima)
         about: dict[str, Any] = {
@@ -278,21 +281,31 @@ class _Read:
     empty_histories: int
     other_events: int
     ratings: _Range
+    doubt: str | None
 
 
 def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Read:
-    """Sort a log into `ordered`, with a temporary folder `scratch`, and return its statistics."""
-    empty, others, ratings = 0, 0, _Range()
+    """Sort a log into `ordered`, with a temporary folder `scratch`, and return its statistics.
+
+    Raises:
+      UserError: a value is invalid, or the times have another unit.
+    """
+    empty, others, ratings, times = 0, 0, _Range(), _Range()
     with Rows(scratch) as read:
         runs = Runs(read)
         for block in log.blocks(rows):
             runs.append(block.interactions)
             ratings.widen(block.interactions.ratings)
+            if block.interactions.timed:
+                times.widen(block.interactions.timestamps)
             empty += block.empty_histories
             others += sum(block.events.values()) - len(block.interactions) if block.events else 0
+        if times.found:
+            require_fitting_unit(log.path, times.found, log.unit)
         for piece in runs.in_time_order(rows):
             ordered.append(piece)
-        return _Read(len(read), empty, others, ratings)
+        doubted = times.found and len(read) > 1 and doubt(times.found, log.unit)
+        return _Read(len(read), empty, others, ratings, doubted or None)
 
 
 def _kept(

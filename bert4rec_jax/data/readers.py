@@ -17,7 +17,7 @@ from bert4rec_jax.data.columns import MOVIELENS, Columns
 from bert4rec_jax.data.formats import FORMS, LogFiles, locate
 from bert4rec_jax.data.grouped import exploded, is_list
 from bert4rec_jax.data.interactions import Interactions
-from bert4rec_jax.data.options import Format
+from bert4rec_jax.data.options import Format, TimeUnit
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.data.titles import Titles, read_titles
 from bert4rec_jax.errors import UserError
@@ -50,16 +50,23 @@ class RawLog:
     """A log in file order, before sorting and filtering; only rows of unwanted events are dropped.
 
     Attributes:
+      path: the file or folder.
       parts: its files, in reading order.
       titles: item id -> (title, genres separated by `|`); may have items that are not in the log.
       format: how the log is read.
-      checksums: (name, SHA-256) of the files.
+      checksums: (name, SHA-256) of the files; the name is the path within the log's folder.
     """
 
+    path: Path
     parts: tuple[Part, ...]
     titles: Titles
     format: Format
     checksums: tuple[tuple[str, str], ...]
+
+    @property
+    def unit(self) -> TimeUnit:
+        """Unit of times that are numbers."""
+        return self.parts[0].columns.unit
 
     def blocks(self, rows: int) -> Iterator[Block]:
         """Read the log block by block; memory grows with `rows` and the ids, not with the log.
@@ -113,12 +120,16 @@ def read_log(
             f"names, or name one of the formats {', '.join(_TABLES)}"
         )
     parts = _parts(found, columns or Columns())
-    files = (*found.parts, titles) if titles else found.parts
+    names = [
+        part.relative_to(path).as_posix() if path != part else part.name for part in found.parts
+    ]
+    files = dict(zip(found.parts, names)) | ({titles: titles.name} if titles else {})
     return RawLog(
+        path,
         parts,
         read_titles(titles) if titles else {},
         found.format,
-        tuple((file.name, sha256(file)) for file in files),
+        tuple((name, sha256(file)) for file, name in files.items()),
     )
 
 
@@ -128,7 +139,7 @@ class _Chunk:
 
     users: pa.DictionaryArray
     items: pa.DictionaryArray
-    timestamps: npt.NDArray[np.int64] | None
+    times: fields.Times | None
     ratings: npt.NDArray[np.float32] | None
     empty_histories: int
     events: dict[str, int]
@@ -298,21 +309,36 @@ def _block(
     """Merge chunks into a block that extends the id tables; `first` rows of the log precede it."""
     users, user_ids = _coded([chunk.users for chunk in chunks], user_ids)
     items, item_ids = _coded([chunk.items for chunk in chunks], item_ids)
-    times = [chunk.timestamps for chunk in chunks if chunk.timestamps is not None]
+    times = [chunk.times for chunk in chunks if chunk.times is not None]
     ratings = [chunk.ratings for chunk in chunks if chunk.ratings is not None]
     interactions = Interactions(
         users=users,
         items=items,
-        timestamps=np.concatenate(times) if times else np.arange(first, first + len(users)),
+        timestamps=np.concatenate([each.seconds for each in times])
+        if times
+        else np.arange(first, first + len(users)),
         ratings=np.concatenate(ratings) if ratings else np.full(len(users), np.nan, np.float32),
         user_ids=user_ids,
         item_ids=item_ids,
         timed=bool(times),
+        fractions=_fractions(times),
     )
     events: Counter[str] = Counter()
     for chunk in chunks:
         events.update(chunk.events)
     return Block(interactions, sum(chunk.empty_histories for chunk in chunks), events)
+
+
+def _fractions(times: list[fields.Times]) -> npt.NDArray[np.int32] | None:
+    """The fractions of all times; None if none has any."""
+    if all(each.fractions is None for each in times):
+        return None
+    return np.concatenate(
+        [
+            np.zeros(len(each.seconds), np.int32) if each.fractions is None else each.fractions
+            for each in times
+        ]
+    )
 
 
 def _coded(

@@ -20,6 +20,7 @@ DTYPES: dict[str, npt.DTypeLike] = {
     "timestamps": np.int64,
     "ratings": np.float32,
 }
+_ZEROS = 1 << 20  # zeros that are written at once
 
 
 class ArrayFile:
@@ -64,7 +65,9 @@ class ArrayFile:
 
 
 class Rows:
-    """Interactions on disk, 20 bytes each, which are deleted at the end of the `with` block.
+    """Interactions on disk, which are deleted at the end of the `with` block.
+
+    They take 20 bytes each, or 24 if a time has a fraction of a second.
 
     The id tables stay in memory; those of the last piece hold the ids of all rows.
     """
@@ -74,10 +77,7 @@ class Rows:
         folder.mkdir()
         self._folder = folder
         self._files = ExitStack()
-        self._columns = {
-            name: self._files.enter_context(ArrayFile(folder / f"{name}.npy", dtype))
-            for name, dtype in DTYPES.items()
-        }
+        self._columns = {name: self._column_file(name, dtype) for name, dtype in DTYPES.items()}
         self._ids = (pa.array([], pa.string()), pa.array([], pa.string()))
         self._timed = True
 
@@ -91,8 +91,13 @@ class Rows:
 
     def append(self, piece: Interactions) -> None:
         """Append rows; their codes must mean the same in the id tables of every later piece."""
+        if piece.fractions is not None and "fractions" not in self._columns:
+            self._columns["fractions"] = self._column_file("fractions", np.int32)
+            for start, stop in self._slices(_ZEROS):
+                self._columns["fractions"].append(np.zeros(stop - start, np.int32))
         for name, column in self._columns.items():
-            column.append(getattr(piece, name))
+            values = getattr(piece, name)
+            column.append(np.zeros(len(piece), np.int32) if values is None else values)
         self._ids, self._timed = (piece.user_ids, piece.item_ids), piece.timed
 
     def column(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
@@ -116,6 +121,9 @@ class Rows:
     def pairs(self, rows: int) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]]:
         """The users and items of all rows, in pieces of `rows` rows."""
         return ((self.column("users", *s), self.column("items", *s)) for s in self._slices(rows))
+
+    def _column_file(self, name: str, dtype: npt.DTypeLike) -> ArrayFile:
+        return self._files.enter_context(ArrayFile(self._folder / f"{name}.npy", dtype))
 
     def _slices(self, rows: int) -> list[tuple[int, int]]:
         return [(a, min(a + rows, len(self))) for a in range(0, len(self), rows)]

@@ -309,3 +309,27 @@ def test_a_bad_row_in_a_later_part_is_counted_from_its_beginning(tmp_path):
     write(tmp_path / "b.parquet", rating=["1", "x", "3"])
     with pytest.raises(UserError, match=r"b\.parquet, row 2: the rating 'x'"):
         whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"user": "x", "item": "x"}, "the column 'x' is named as user and as item; expected a "
+         "column of its own for each: name another one with --user-column or --item-column"),
+        ({"timestamp": "user_id"}, "the column 'user_id' is named as user and as timestamp; "
+         "expected a column of its own for each: name another one with --user-column or "
+         "--timestamp-column, or None if there is none"),
+        ({"rating": "item_id"}, "is named as item and as rating"),
+        ({"timestamp": "n", "rating": "n"}, "is named as timestamp and as rating"),
+    ],
+)  # fmt: skip
+def test_one_column_in_two_roles(named, message):
+    with pytest.raises(UserError) as caught:
+        Columns(**named)
+    assert message in str(caught.value)
+
+
+def test_events_may_be_ratings(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,rating\nu,a,4\nu,b,1\nu,c,5\n")
+    log = whole(tmp_path / "log.csv", columns=Columns(event="rating", events=("4", "5")))
+    assert log.ratings.tolist() == [4.0, 5.0]

@@ -82,6 +82,18 @@ def test_a_folder_without_a_log_tells_what_it_holds(tmp_path):
         locate(tmp_path)
 
 
+def test_other_subfolders_are_not_read(tmp_path):
+    (tmp_path / "january").mkdir()
+    (tmp_path / "january" / "part-0.parquet").write_text("PAR1")
+    message = r"but january; give the path of the log file, or of one subfolder: none is read but "
+    with pytest.raises(UserError, match=message):
+        locate(tmp_path)
+    (tmp_path / "january").rename(tmp_path / "month=1")
+    assert locate(tmp_path).parts == (tmp_path / "month=1" / "part-0.parquet",)
+    with pytest.raises(UserError, match="holds none of ratings"):
+        locate(tmp_path, "csv")
+
+
 def test_an_unknown_first_line_is_shown(tmp_path):
     put(tmp_path, {"log.txt": "one two three\n"})
     with pytest.raises(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sample import interactions
@@ -60,3 +62,14 @@ def test_columns_of_different_lengths_are_refused():
     log = interactions([("a", "x", 1), ("b", "y", 1)])
     with pytest.raises(ValueError, match=r"columns differ in length: \[1, 2\]"):
         type(log)(log.users[:1], log.items, log.timestamps, log.ratings, log.user_ids, log.item_ids)
+
+
+def test_fractions_order_rows_within_a_second_but_do_not_tell_duplicates_apart():
+    log = interactions(
+        [("u", "x", 1, 3.0), ("u", "y", 1, 4.0), ("u", "x", 1, 5.0), ("u", "z", 0, 1.0)]
+    )
+    ordered = replace(log, fractions=np.array([30, 20, 10, 40], np.int32)).in_time_order()
+    # Of the two rows of x in one second, the earlier one stays.
+    assert rows(ordered) == [("u", "z", 0), ("u", "x", 1), ("u", "y", 1)]
+    assert ordered.ratings.tolist() == [1.0, 5.0, 4.0]
+    assert ordered.fractions is None

@@ -118,3 +118,22 @@ def test_what_the_first_lines_do_not_have(tmp_path):
     late += [{"user_id": "u", "item_id": "x", "timestamp": 7}]
     with pytest.raises(UserError, match="line 1: the timestamp is empty"):
         whole(write(path, late))
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b", 3, 4], "line 3: item_id is 3, a number, and of another kind in the first"),
+        ([1, None, "b"], "line 3: item_id is 'b', text, and of another kind in the first lines"),
+        ([["a"], [], ["b", 3]], r"line 3: item_id is \['b', 3\], a list, which cannot be read; "),
+        ([["a"], [], [3]], r"line 3: item_id is \[3\], a list, and of another kind in the first"),
+        (["a", {"id": 3}], "line 2: item_id is {'id': 3}, an object, which cannot be read; expec"),
+        ([{"id": 3}], "line 1: item_id is {'id': 3}, an object, which cannot be read; expected te"),
+    ],
+)  # fmt: skip
+def test_the_first_line_that_differs_from_those_before_is_named(tmp_path, ids, message):
+    path = tmp_path / "log.jsonl"
+    rows = [{"user_id": "u", "item_id": item} for item in ids]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match=message):
+        whole(path)

@@ -1,5 +1,7 @@
 """The external sort and the files under it: nothing depends on how much is in memory at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -56,3 +58,21 @@ def test_ids_that_come_later_are_known_to_earlier_rows(tmp_path):
         assert rows.sizes == (2, 3)
     assert piece.user_ids.take(pa.array(piece.users)).to_pylist() == ["b", "b", "a"]
     assert piece.item_ids.take(pa.array(piece.items)).to_pylist() == ["z", "x", "y"]
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_fractions_that_only_some_blocks_have(tmp_path, block):
+    generator = np.random.default_rng(0)
+    log = interactions(generator.integers(0, 9, (300, 3)).tolist())
+    fractions = generator.integers(0, 3, 300).astype(np.int32)
+    fractions[:20] = 0
+    whole = replace(log, fractions=fractions)
+    with Rows(tmp_path / "rows") as kept:
+        runs = Runs(kept)
+        for start in range(0, len(log), block):
+            piece = whole.take(np.arange(start, min(start + block, len(log))))
+            runs.append(piece if piece.fractions.any() else replace(piece, fractions=None))
+        pieces = list(runs.in_time_order(20))
+    found = np.concatenate([piece.items for piece in pieces])
+    assert found.tolist() == whole.in_time_order().items.tolist()
+    assert found.tolist() != log.in_time_order().items.tolist()
