@@ -15,10 +15,11 @@ def add_items(
     *,
     metadata: Path | None = None,
     id_column: str | None = None,
-    separator: str = "|",
+    separator: str | None = None,
     embeddings: Path | None = None,
     ids: tuple[str, ...] = (),
     skip_known: bool = False,
+    skip_unknown: bool = False,
     offset: float | None = None,
     dtype: Literal["float32", "bfloat16", "int8"] = "float32",
     text_model: str | None = None,
@@ -30,11 +31,14 @@ def add_items(
         source: A bundle, or the folder of a training run, whose model knows content.
         bundle: The folder to make; an earlier bundle there is replaced, also SOURCE itself.
         metadata: Table of the new movies, as for `bert4rec features`.
-        id_column: Id column of the table. None: the first known one.
-        separator: Separator of lists within one field of the table.
+        id_column: Id column of the table. None: the one that was named when the content was made,
+            or else the known one with most ids of the model.
+        separator: Separator of lists within one field of the table. None: as when the content was
+            made.
         embeddings: Precomputed embeddings of the new movies, if the model's content has them.
         ids: Only add these movies. None: all of the table.
         skip_known: Leave out movies of the table that the model has already, as of a whole catalog.
+        skip_unknown: Leave out movies about which nothing is known, which could not be scored.
         offset: Added to the scores of all items without a training event. None: as calibrated.
         dtype: Type of the weights, as for `bert4rec export`; SOURCE itself has to be in float32.
         text_model: Folder of the text model, if the model's texts were embedded by a local one.
@@ -50,6 +54,7 @@ def add_items(
         sources=Sources(metadata, id_column, None, separator, embeddings),
         ids=ids,
         skip_known=skip_known,
+        skip_unknown=skip_unknown,
         offset=offset,
         dtype=dtype,
         text_model=text_model,

@@ -20,9 +20,10 @@ def features(
     metadata: Path | None = None,
     id_column: str | None = None,
     id_map: Path | None = None,
-    separator: str = "|",
+    separator: str | None = None,
     name_columns: tuple[str, ...] = (),
     number_columns: tuple[str, ...] = (),
+    text_columns: tuple[str, ...] = (),
     blocks: tuple[BlockName, ...] = USUAL,
     min_count: int = 5,
     keywords: int = 512,
@@ -51,12 +52,15 @@ def features(
         output: The folder to make; earlier content there is replaced.
         metadata: Movie table in TMDB's schema: Parquet, CSV or JSON. None: only the titles, years
             and genres of the store.
-        id_column: Id column of the table. None: the one that matches most items.
+        id_column: Id column of the table. None: the one of `like`, if it was named then, or else
+            the one that matches most items.
         id_map: File with two columns that maps item ids of the store to ids of the table.
-        separator: Separator of lists within one field of the table.
+        separator: Separator of lists within one field of the table. None: the one of `like`, or
+            else a vertical bar.
         name_columns: Other columns of the table that hold categories or lists of them, such as the
             brand of a product.
         number_columns: Other columns of the table that hold numbers, such as its price.
+        text_columns: Other columns of the table that hold texts to embed, such as its description.
         blocks: Feature blocks to make. Keywords, cast and crew have so many columns that a model
             overfits them on a log of a few thousand movies.
         min_count: Training items in which a name must occur to get its own column.
@@ -69,7 +73,8 @@ def features(
         split: Fit vocabularies and scales on the training part of this split.
         time_quantile: Split point of the global-time split.
         test_from: Split point of the global-time split as a date, as data.test-from of training.
-        text: Embed titles, taglines and overviews with a language model (extra: text).
+        text: Embed titles, taglines, overviews and `text_columns` with a language model (extra:
+            text).
         text_model: Name or folder of that model; turns `text` on. None: google/embeddinggemma-300m.
         text_revision: Commit or tag of the model. None: the newest.
         text_prompt: Prompt template with {title} and {text}. None: the model's own.
@@ -89,7 +94,7 @@ def features(
     from bert4rec_jax.features.sources import Sources
     from bert4rec_jax.features.text import DEFAULT_MODEL
 
-    others = OtherColumns(name_columns, number_columns)
+    others = OtherColumns(name_columns, number_columns, text_columns)
     options = Options(
         blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns, others
     )
@@ -105,6 +110,8 @@ def features(
         ("cast", cast != Options().cast, "--blocks ... cast", "cast" in blocks),
         ("name-columns", name_columns, "--metadata", metadata),
         ("number-columns", number_columns, "--metadata", metadata),
+        ("text-columns", text_columns, "--metadata", metadata),
+        ("text-columns", text_columns, "--text or --text-model", text or text_model),
         ("test-from", test_from, "--split global-time", split == "global-time"),
         ("crew", crew != Options().crew, "--blocks ... crew", "crew" in blocks),
     ):

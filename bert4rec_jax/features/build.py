@@ -104,6 +104,8 @@ def build(
     """
     require_replaceable(output)
     catalog = store.catalog
+    if like is not None:
+        sources = like.as_before(sources, notify)
     known = gather(
         catalog,
         sources,
@@ -123,6 +125,8 @@ def build(
                 "comes from, or make content of its own"
             )
     if like is None:
+        if known.metadata and (sentence := known.metadata.unread_sentence()):
+            notify(sentence)
         encoder = fit(known.movies, fitted, options=options, vectors=known.vectors)
         like = Encoding(encoder, known.text)
     encoder, rows = like.encoder, like.encode(known)
@@ -142,7 +146,8 @@ def build(
         {
             "fitted_items": int(fitted.sum()),
             "leaky": encoder.options.leaky,
-            "id_column": known.metadata.id_column if known.metadata else None,
+            "id_column": known.metadata.id_column if known.metadata else like.id_column,
+            "separator": sources.separated_by if known.metadata else like.separator,
             "sources": sources.files(),
             "text": known.text,
             "blocks": [

@@ -48,8 +48,8 @@ class Content:
 
     @property
     def encoding(self) -> Encoding:
-        """The encoder, with the text model and the id column that the content was made with."""
-        return Encoding(self.encoder, self.manifest.get("text"), self.manifest.get("id_column"))
+        """The encoder, with the text model and how the table was read that made the content."""
+        return Encoding.of(self.encoder, self.manifest)
 
     @cached_property
     def names(self) -> Catalog | None:
@@ -131,8 +131,7 @@ def read_encoding(path: Path) -> Encoding:
         values = json.loads((path / _ENCODER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path / _ENCODER} ({error}); {_AGAIN}") from None
-    encoder = Encoder.from_json(values)
-    return Encoding(encoder, manifest.get("text"), manifest.get("id_column"))
+    return Encoding.of(Encoder.from_json(values), manifest)
 
 
 def made_for(path: Path) -> dict[str, Any]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.download import Notify
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.features.blocks import NameBlock
+from bert4rec_jax.features.blocks import NameBlock, VectorBlock
 from bert4rec_jax.features.encoder import Encoder
 from bert4rec_jax.features.options import TextOptions
-from bert4rec_jax.features.sources import KnownMovies
+from bert4rec_jax.features.sources import TEXT, KnownMovies, Sources
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,31 @@ class Encoding:
       encoder: vocabularies, means and scales.
       text: model, revision, prompt and `truncate_dim` of embedded texts, or None.
       id_column: the column of a metadata table that matched the catalog's items, or None.
+      separator: at which the lists of that table were cut; None if there was no table, or if an
+        earlier version made the content.
     """
 
     encoder: Encoder
     text: Mapping[str, Any] | None
     id_column: str | None = field(default=None, compare=False)
+    separator: str | None = field(default=None, compare=False)
+
+    def as_before(self, sources: Sources, notify: Notify = lambda sentence: None) -> Sources:
+        """Sources that are read as the first table was, where they do not say otherwise.
+
+        Args:
+          sources: where the content of more movies comes from.
+          notify: called with a sentence if they name another separator than that of the first
+            table.
+        """
+        before = self.separator
+        if sources.metadata and before and sources.separator not in (None, before):
+            notify(
+                f"warning: lists are cut at {sources.separator!r}, and were cut at {before!r} when "
+                "the content was made: a list that is cut wrongly is one unknown name; leave out "
+                f"--separator if {sources.metadata.name} is separated as the first table was"
+            )
+        return replace(sources, separator=sources.separator or before, usual_column=self.id_column)
 
     def rows(self, known: KnownMovies) -> npt.NDArray[np.float32]:
         """`[n, F]`: the content of n movies; 0 for movies about which nothing is known.
@@ -72,6 +93,11 @@ class Encoding:
         blocks = (block for block in self.encoder.blocks if isinstance(block, NameBlock))
         return next((block.vocabulary.names for block in blocks if block.name == "genres"), ())
 
+    def text_dim(self) -> int | None:
+        """Length of the embeddings of texts; None if there is no block of them."""
+        blocks = (block for block in self.encoder.blocks if isinstance(block, VectorBlock))
+        return next((len(block.mean) for block in blocks if block.name == TEXT), None)
+
     def text_options(self, model: str | None = None) -> TextOptions | None:
         """Options to embed texts as before; None if none were embedded and no `model` is given.
 
@@ -90,7 +116,12 @@ class Encoding:
     def to_json(self) -> dict[str, Any]:
         """The encoding as values for JSON, from which `from_json` makes an equal one."""
         text = dict(self.text) if self.text is not None else None
-        return {"encoder": self.encoder.to_json(), "text": text, "id_column": self.id_column}
+        return {
+            "encoder": self.encoder.to_json(),
+            "text": text,
+            "id_column": self.id_column,
+            "separator": self.separator,
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Encoding:
@@ -100,4 +131,9 @@ class Encoding:
           UserError: another version wrote it.
         """
         encoder = Encoder.from_json(values.get("encoder", {}))
-        return cls(encoder, values.get("text"), values.get("id_column"))
+        return cls.of(encoder, values)
+
+    @classmethod
+    def of(cls, encoder: Encoder, about: Mapping[str, Any]) -> Encoding:
+        """An encoder with what a manifest, perhaps of an earlier version, says about its tables."""
+        return cls(encoder, *map(about.get, ("text", "id_column", "separator")))

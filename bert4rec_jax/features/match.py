@@ -24,6 +24,19 @@ _IMDB = re.compile(r"(?:tt)?0*(\d+)")
 _EXAMPLES = 3
 
 
+def id_columns(usual: str | None) -> tuple[str, ...]:
+    """Columns that are tried as ids: the one that held them before, if any, then `ID_COLUMNS`."""
+    return ID_COLUMNS if usual is None else tuple(dict.fromkeys((usual, *ID_COLUMNS)))
+
+
+def preferred(columns: list[str]) -> list[str]:
+    """Those of a table's columns of ids to choose from.
+
+    A column besides `ID_COLUMNS` was named by the user, so it alone counts.
+    """
+    return [column for column in columns if column not in ID_COLUMNS] or columns
+
+
 def plain(value: object) -> str | None:
     """An id as text; None if it is missing.
 

@@ -12,7 +12,16 @@ import numpy.typing as npt
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.download import Notify
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.features.match import ID_COLUMNS, Candidate, Match, best, candidate, plain
+from bert4rec_jax.features.match import (
+    ID_COLUMNS,
+    Candidate,
+    Match,
+    best,
+    candidate,
+    id_columns,
+    plain,
+    preferred,
+)
 from bert4rec_jax.features.movie import Movie, movies_of
 from bert4rec_jax.features.options import NO_OTHERS, OtherColumns
 from bert4rec_jax.features.records import column_names, read_records
@@ -20,6 +29,7 @@ from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
 
 _ENOUGH_YEARS = 10  # fewer cannot show whether ids match by accident
 _ACCIDENT = 0.5
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,21 @@ class Metadata:
         have.
       id_column: the column that matched.
       matched: `[len(catalog)]`: mask of the items that the table has.
+      unread: columns of the table that are neither ids, nor of movies, nor were named to be read.
     """
 
     movies: list[Movie]
     id_column: str
     matched: npt.NDArray[np.bool_]
+    unread: tuple[str, ...] = ()
+
+    def unread_sentence(self) -> str | None:
+        """Which columns say nothing to a model, and how to use them; None if there are none."""
+        if not self.unread:
+            return None
+        more = len(self.unread) - _SHOWN
+        shown = ", ".join(self.unread[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+        return f"not used: {shown} (see --name-columns, --number-columns, --text-columns)"
 
 
 def read_metadata(
@@ -43,6 +63,7 @@ def read_metadata(
     catalog: Catalog,
     *,
     id_column: str | None = None,
+    usual_column: str | None = None,
     id_map: Mapping[str, str] | None = None,
     separator: str = "|",
     others: OtherColumns = NO_OTHERS,
@@ -56,7 +77,9 @@ def read_metadata(
     Args:
       path: see `records.read_records` and `tmdb.movie_of`.
       catalog: the items.
-      id_column: column of ids. None: the one of `ID_COLUMNS` that matches the most items.
+      id_column: column of ids. None: `usual_column` if that is none of `ID_COLUMNS` and the table
+        has it, or else the one of `ID_COLUMNS` that matches the most items.
+      usual_column: the column of ids of an earlier table, if there was one.
       id_map: catalog id -> id in the table, if they differ.
       separator: between the names of a list in one text.
       others: columns to read besides the movie columns.
@@ -66,7 +89,8 @@ def read_metadata(
       UserError: the file cannot be read, has no column of ids or no other known column, matches no
         item, has two rows for one item or an invalid value, or matches by accident.
     """
-    chosen, tried = _choose(path, catalog, id_column, id_map, others)
+    tried = id_columns(usual_column) if id_column is None else (id_column,)
+    chosen, rest, columns = _choose(path, catalog, tried, id_map, others)
     match = chosen.match
     movies = [Movie()] * len(catalog)
     matched = np.zeros(len(catalog), bool)
@@ -85,25 +109,31 @@ def read_metadata(
             )
         seen[key] = where
         movie = movie_of(
-            values, where, separator=separator, names=others.names, numbers=others.numbers
+            values,
+            where,
+            separator=separator,
+            names=others.names,
+            numbers=others.numbers,
+            texts=others.texts,
         )
         for position in positions:
             movies[position] = movie
             matched[position] = True
     _refuse_accident(path, catalog, match, movies)
-    notify(_sentence(path, catalog, chosen, tried, movies))
-    return Metadata(movies, match.column, matched)
+    notify(_sentence(path, catalog, chosen, rest, movies))
+    read = {match.column, "external_ids", *ID_COLUMNS, *COLUMNS, *others}
+    unread = tuple(column for column in columns if column not in read)
+    return Metadata(movies, match.column, matched, unread)
 
 
 def _choose(
     path: Path,
     catalog: Catalog,
-    id_column: str | None,
+    tried: tuple[str, ...],
     id_map: Mapping[str, str] | None,
     others: OtherColumns,
-) -> tuple[Candidate, list[Candidate]]:
-    """The best column of ids, and the other candidates."""
-    tried = ID_COLUMNS if id_column is None else (id_column,)
+) -> tuple[Candidate, list[Candidate], list[str]]:
+    """The best of the columns of ids to try, the other candidates, and all columns of the table."""
     values: dict[str, set[str]] = {column: set() for column in tried}
     columns = dict.fromkeys(column_names(path) or ())
     if not columns or columns.keys() & {*tried, "external_ids"}:
@@ -113,10 +143,10 @@ def _choose(
                 value = plain(id_of(record, column))
                 if value is not None:
                     values[column].add(value)
-    found = [column for column in tried if values[column] or column in columns]
+    found = preferred([column for column in tried if values[column] or column in columns])
     shown = ", ".join(map(repr, columns))
     if not found:
-        wanted = f"none of {', '.join(tried)}" if id_column is None else f"no column {id_column!r}"
+        wanted = f"none of {', '.join(tried)}" if len(tried) > 1 else f"no column {tried[0]!r}"
         raise UserError(
             f"{path} has {wanted}; its columns are {shown}: give the name of the column of ids "
             "with --id-column"
@@ -130,7 +160,7 @@ def _choose(
         )
     candidates = [candidate(column, values[column], catalog, id_map) for column in found]
     chosen = best(path, candidates, catalog)
-    return chosen, [other for other in candidates if other is not chosen]
+    return chosen, [other for other in candidates if other is not chosen], list(columns)
 
 
 def require_columns(path: Path, others: OtherColumns, columns: Iterable[str]) -> None:

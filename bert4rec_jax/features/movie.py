@@ -37,6 +37,7 @@ class Movie:
       popularity, vote_average, vote_count: as of the day the table was made, so they leak the
         future of every earlier interaction; revenue does too.
       others: more facts by name: names or a number.
+      texts: more texts about it.
     """
 
     title: str | None = None
@@ -57,6 +58,7 @@ class Movie:
     vote_count: float | None = None
     revenue: float | None = None
     others: Mapping[str, tuple[str, ...] | float] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
 
     @property
     def released(self) -> float | None:

@@ -26,10 +26,12 @@ class OtherColumns:
     Attributes:
       names: columns of categories: text, a whole number or a list of these.
       numbers: columns of finite numbers.
+      texts: columns of text to embed, after taglines and overviews.
     """
 
     names: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self:
@@ -40,14 +42,14 @@ class OtherColumns:
                     f"the column {name!r} is one of movies, and read as such; leave it out here: "
                     f"--blocks, --text or --leaky-columns choose among {', '.join(COLUMNS)}"
                 )
-            if name in _TAKEN:
+            if name in _TAKEN and name not in self.texts:
                 raise UserError(
                     f"the column {name!r} is called as a block is; rename it in the table (blocks "
                     f"are {', '.join(_TAKEN)})"
                 )
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*self.names, *self.numbers))
+        return iter((*self.names, *self.numbers, *self.texts))
 
 
 @dataclass(frozen=True)

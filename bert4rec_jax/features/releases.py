@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.features.match import ID_COLUMNS, imdb_number, plain
+from bert4rec_jax.features.match import id_columns, imdb_number, plain, preferred
 from bert4rec_jax.features.metadata import require_columns
 from bert4rec_jax.features.movie import Movie, title_of
 from bert4rec_jax.features.options import NO_OTHERS, OtherColumns
@@ -38,8 +38,9 @@ def read_releases(
     Args:
       path: a table of movies, see `records.read_records`.
       catalog: the existing catalog.
-      id_column: the table's column of ids. None: the one of `ID_COLUMNS` with the most items of the
-        catalog; if none has any, `usual_column`, or else the first.
+      id_column: the table's column of ids. None: `usual_column` if that is none of `ID_COLUMNS` and
+        the table has it, or else the one of `ID_COLUMNS` with the most items of the catalog; ties
+        go to `usual_column`, then to the first.
       usual_column: the column by which the catalog's items were matched to a table, if they were.
       ids: the only movies to take, in the table's form or the catalog's; empty for all.
       skip_known: leave out movies that the catalog has already, instead of raising an error; the
@@ -82,7 +83,14 @@ def read_releases(
             )
         places[item_id] = where
         movies.append(
-            movie_of(values, where, separator=separator, names=others.names, numbers=others.numbers)
+            movie_of(
+                values,
+                where,
+                separator=separator,
+                names=others.names,
+                numbers=others.numbers,
+                texts=others.texts,
+            )
         )
     require_columns(path, others, columns)
     missing = sorted(
@@ -137,21 +145,20 @@ def _column(path: Path, catalog: Catalog, usual: str | None) -> str:
     own = {imdb_number(item_id) for item_id in catalog.item_ids}
     known: dict[str, int] = {}
     columns: dict[str, None] = {}
-    for _, values in read_records(path, {*ID_COLUMNS, "external_ids"}):
+    tried = id_columns(usual)
+    for _, values in read_records(path, {*tried, "external_ids"}):
         columns |= dict.fromkeys(values)
-        for name in ID_COLUMNS:
+        for name in tried:
             item_id = plain(id_of(values, name))
             if item_id is not None:
                 known[name] = known.get(name, 0) + (imdb_number(item_id) in own)
-    found = [name for name in ID_COLUMNS if name in known or name in columns]
+    found = preferred([name for name in tried if name in known or name in columns])
     if not found:
         shown = ", ".join(map(repr, column_names(path) or columns))
         raise UserError(
-            f"{path} has none of {', '.join(ID_COLUMNS)}; its columns are {shown}: give the name "
+            f"{path} has none of {', '.join(tried)}; its columns are {shown}: give the name "
             "of the column of ids with --id-column"
         )
-    if not any(known.values()):
-        return usual if usual in found else found[0]
     return max(found, key=lambda name: known.get(name, 0))
 
 

@@ -23,6 +23,8 @@ from bert4rec_jax.features.vectors import Vectors
 
 TEXT = "text"
 EMBEDDINGS = "embeddings"
+SEPARATOR = "|"
+"""Separator of lists where none is given."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +35,30 @@ class Sources:
       metadata: a table of movies, see `metadata.read_metadata`.
       id_column: its column of ids. None: the one that matches the most items.
       id_map: a file with two columns, catalog id and id in the metadata.
-      separator: between the names of a list in one text.
+      separator: between the names of a list in one text. None: `SEPARATOR`.
       embeddings: a file of precomputed embeddings, see `embeddings.read_embeddings`.
+      usual_column: the column of ids of an earlier table, see `metadata.read_metadata`.
     """
 
     metadata: Path | None = None
     id_column: str | None = None
     id_map: Path | None = None
-    separator: str = "|"
+    separator: str | None = None
     embeddings: Path | None = None
+    usual_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.id_map and not (self.metadata or self.embeddings):
             raise UserError("an id map needs --metadata or --embeddings with the ids it leads to")
         if self.id_column and not self.metadata:
             raise UserError("the id column is one of --metadata; give that too")
-        if not self.separator:
+        if self.separator == "":
             raise UserError("the separator is empty; expected a sign such as '|'")
+
+    @property
+    def separated_by(self) -> str:
+        """The separator that lists are cut at."""
+        return self.separator or SEPARATOR
 
     def files(self) -> list[dict[str, str]]:
         """Role, name (without path) and SHA-256 of each file."""
@@ -87,6 +96,7 @@ def gather(
     *,
     others: OtherColumns = NO_OTHERS,
     text: TextOptions | None = None,
+    text_dim: int | None = None,
     embedder: Embedder | None = None,
     cache: Path | None = None,
     progress: Progress = lambda done, total: None,
@@ -101,6 +111,7 @@ def gather(
       sources: see `Sources`.
       others: columns of the metadata to read besides the movie columns.
       text: how to embed texts. None: do not embed any.
+      text_dim: length of the embeddings, if it is known: then all items may be without a text.
       embedder: embeds them instead of `text.model`.
       cache: folder of embeddings computed earlier. None: `content` in `download.default_cache()`.
       progress: called with the number of texts that have an embedding, and of all texts.
@@ -117,8 +128,9 @@ def gather(
             sources.metadata,
             catalog,
             id_column=sources.id_column,
+            usual_column=sources.usual_column,
             id_map=id_map,
-            separator=sources.separator,
+            separator=sources.separated_by,
             others=others,
             notify=notify,
         )
@@ -144,6 +156,7 @@ def gather(
             model,
             prompt=described["prompt"],
             truncate_dim=text.truncate_dim,
+            dim=text_dim,
             folder=folder,
             progress=progress,
         )
@@ -157,15 +170,21 @@ def _embedded(
     *,
     prompt: str,
     truncate_dim: int | None,
+    dim: int | None,
     folder: Path,
     progress: Progress,
 ) -> Vectors:
-    """Embeddings of the movies of which at least a title or another text is known."""
+    """Embeddings of the movies of which at least a title or another text is known.
+
+    `dim` is their length, if it is known.
+    """
     texts = {
         item_id: text
         for item_id, movie in zip(catalog.item_ids, movies)
         if (text := text_of(movie, prompt)) is not None
     }
+    if not texts and dim is not None:
+        return Vectors(np.zeros((len(catalog), dim), np.float32), np.zeros(len(catalog), bool))
     if not texts:
         raise UserError(
             "no item has a title or an overview to embed; give a table of movies with --metadata"

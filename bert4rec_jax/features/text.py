@@ -56,10 +56,10 @@ def default_prompt(model: str) -> str:
 def text_of(movie: Movie, prompt: str) -> str | None:
     """The text of a movie, filled into a prompt; None if nothing is known.
 
-    `{title}` is the title, or "none"; `{text}` is the tagline and the overview, or else the title
-    again.
+    `{title}` is the title, or "none"; `{text}` is the tagline, the overview and other texts, or
+    else the title again.
     """
-    body = " ".join(filter(None, (movie.tagline, movie.overview))) or movie.title
+    body = " ".join(filter(None, (movie.tagline, movie.overview, *movie.texts))) or movie.title
     if not body:
         return None
     values = {"title": movie.title or _NO_TITLE, "text": body}

@@ -49,6 +49,7 @@ def movie_of(
     separator: str = "|",
     names: Iterable[str] = (),
     numbers: Iterable[str] = (),
+    texts: Iterable[str] = (),
 ) -> Movie:
     """Convert a record to a movie.
 
@@ -62,6 +63,7 @@ def movie_of(
       separator: between the names of a list in one text.
       names: more fields with names, which may be whole numbers or true and false too.
       numbers: more fields with finite numbers.
+      texts: more fields with text.
 
     Raises:
       UserError: a field has a value of another kind.
@@ -86,6 +88,7 @@ def movie_of(
         budget=fields.number("budget") or None,
         tagline=fields.text("tagline"),
         overview=fields.text("overview"),
+        texts=tuple(filter(None, map(fields.text, texts))),
         popularity=fields.number("popularity"),
         vote_average=fields.number("vote_average") or None,
         vote_count=fields.number("vote_count"),

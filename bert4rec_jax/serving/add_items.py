@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ _OFFSET = "catalog/item_table/offset"
 _COUNTED = tuple(f"{COLLECTION}/{name}" for name in ("followers", "ratios", "covered"))
 _UNCOUNTED = f"{COLLECTION}/uncounted"
 _ADDED = "added_items"
+_FIELDS = ("item_ids", "titles", "genres")  # of a catalog
 
 
 def add_items(
@@ -47,6 +49,7 @@ def add_items(
     sources: Sources,
     ids: Sequence[str] = (),
     skip_known: bool = False,
+    skip_unknown: bool = False,
     offset: float | None = None,
     dtype: Dtype = "float32",
     text_model: str | None = None,
@@ -64,6 +67,7 @@ def add_items(
       ids: the only movies of the table to add; or, without a table, those of the embeddings.
       skip_known: leave out movies of the table that the model has, instead of refusing them. If no
         other movies are left, no items are added to the model in `output`.
+      skip_unknown: leave out items about which nothing is known, instead of refusing them.
       offset: added to the bias of all items without a training event. None: as calibrated.
       dtype: how the weights of `output` are stored; see `serving.weights`.
       text_model: the folder of the model that embedded the texts, if it was a local one.
@@ -82,15 +86,16 @@ def add_items(
     trained = open_source(source, console=console or Console(quiet=True))
     assert trained.encoding is not None
     others = trained.encoding.encoder.options.others
+    sources = trained.encoding.as_before(sources, notify)
     if sources.metadata:
         column, new = read_releases(
             sources.metadata,
             trained.catalog,
             id_column=sources.id_column,
-            usual_column=trained.encoding.id_column,
+            usual_column=sources.usual_column,
             ids=ids,
             skip_known=skip_known,
-            separator=sources.separator,
+            separator=sources.separated_by,
             others=others,
         )
         sources = replace(sources, id_column=column)
@@ -106,12 +111,34 @@ def add_items(
         sources,
         others=others,
         text=trained.encoding.text_options(text_model),
+        text_dim=trained.encoding.text_dim(),
         cache=cache,
         progress=progress,
         notify=notify,
     )
-    grown = grow(trained, new, trained.encoding.rows(known), offset=offset)
+    rows = trained.encoding.rows(known)
+    if skip_unknown:
+        new, rows = _described(new, rows, notify)
+        if not len(new):
+            notify(f"nothing to add: nothing is known about the items that {source} does not have")
+            return write_bundle(trained, output, dtype=dtype)
+    grown = grow(trained, new, rows, offset=offset)
     return write_bundle(grown, output, dtype=dtype)
+
+
+def _described(
+    new: Catalog, rows: npt.NDArray[np.float32], notify: Notify
+) -> tuple[Catalog, npt.NDArray[np.float32]]:
+    """The items whose rows are not all zeros, and these rows."""
+    known = [bool(row.any()) for row in rows]
+    if all(known):
+        return new, rows
+    notify(
+        f"left out {known.count(False):,} of {len(new):,} items to add, about which nothing is "
+        f"known, such as {new.item_ids[known.index(False)]!r}"
+    )
+    fields = (tuple(compress(getattr(new, x), known)) for x in _FIELDS)
+    return Catalog(*fields), rows[known]
 
 
 def open_source(source: Path, *, console: Console) -> TrainedModel:
@@ -206,12 +233,10 @@ def grow(
         raise UserError(
             f"nothing is known about {len(unknown):,} of {len(new):,} items to add, such as "
             f"{unknown[0]!r}, so they could not be scored; add what is known to the table, or "
-            "leave them out"
+            "leave them out (--skip-unknown does)"
         )
     old = trained.catalog
-    catalog = Catalog(
-        *(getattr(old, x) + getattr(new, x) for x in ("item_ids", "titles", "genres"))
-    )
+    catalog = Catalog(*(getattr(old, x) + getattr(new, x) for x in _FIELDS))
     added = slice(FIRST_ITEM + len(old), FIRST_ITEM + len(catalog))
 
     def taller(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

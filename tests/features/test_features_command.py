@@ -90,6 +90,8 @@ def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, capsys):
     like = ("--like", tmp_path / "content")
     for options, message in (
         (("--truncate-dim", 4), "--truncate-dim has no effect without --text"),
+        (("--text-columns", "a"), "--text-columns has no effect without --metadata"),
+        (("--text-columns", "a", "--metadata", "m.csv"), "no effect without --text or --text-m"),
         (("--cast", 9), "--cast has no effect without --blocks ... cast"),
         ((*like, "--blocks", "language"), "leave out the options that choose columns"),
         ((*like, "--embeddings", tmp_path / "e.npy"), "have no block 'embeddings'"),
@@ -103,6 +105,33 @@ def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, capsys):
     ]
     assert (
         manifests[1]["like"] and manifests[1]["split"] == manifests[0]["split"] == "leave-one-out"
+    )
+
+
+def test_like_reads_a_table_as_the_first_one(tmp_path, monkeypatch, capsys):
+    shelf.store(tmp_path / "store")
+    table = tmp_path / "goods.csv"
+    rows = [f"{item_id},toys;garden,Acme\n" for item_id in shelf.IDS]
+    table.write_text("".join(["sku,shelves,brand\n", *rows]))
+    arguments = (tmp_path / "store", "--metadata", table)
+    status = run(
+        monkeypatch, *arguments, "--output", tmp_path / "content", "--id-column", "sku",
+        "--separator", ";", "--name-columns", "shelves", "--min-count", 1,
+    )  # fmt: skip
+    assert status == 0
+    assert "not used: brand (see --name-columns," in " ".join(capsys.readouterr().err.split())
+    like = ("--like", tmp_path / "content")
+    assert run(monkeypatch, *arguments, "--output", tmp_path / "again", *like) == 0
+    assert "not used" not in capsys.readouterr().err
+    contents = [
+        Content.open(tmp_path / name, SequenceStore.open(tmp_path / "store").catalog)
+        for name in ("content", "again")
+    ]
+    np.testing.assert_array_equal(contents[0].matrix, contents[1].matrix)
+    more = (*like, "--separator", "|")
+    assert run(monkeypatch, *arguments, "--output", tmp_path / "other", *more) == 0
+    assert "warning: lists are cut at '|', and were cut" in " ".join(
+        capsys.readouterr().err.split()
     )
 
 

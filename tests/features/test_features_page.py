@@ -35,6 +35,8 @@ def test_commands(tmp_path, monkeypatch, command):
     shelf.store(tmp_path / "data" / "shop")
     goods = {"item_id": shelf.IDS, "brand": [*"abaab", None], "categories": [["x"]] * 6}
     pq.write_table(pa.table(goods | {"price": [1.0] * 6}), tmp_path / "products.parquet")
+    rows = [f"{item_id},x;y,Of steel.\n" for item_id in shelf.IDS]
+    (tmp_path / "products.csv").write_text("".join(["sku,categories,description\n", *rows]))
     shelf.write_parquet(tmp_path / "movies.parquet")
     (tmp_path / "ids.txt").write_text("".join(f"{i} tt{i}\n" for i in shelf.IDS))
     np.save(tmp_path / "vectors.npy", np.eye(6, dtype=np.float32))
@@ -45,7 +47,8 @@ def test_commands(tmp_path, monkeypatch, command):
     content = Content.open(tmp_path / "data" / "content", store.catalog)
     names = {span.name for span in content.blocks}
     assert ("companies" in names) == ("--metadata movies" in command)
-    assert ({"brand", "categories", "other numbers"} <= names) == ("products" in command)
+    assert ({"brand", "categories", "other numbers"} <= names) == ("products.parq" in command)
+    assert ("categories" in names) == ("products" in command)
     assert ("keywords" in names) == ("--blocks" in command)
     assert ("text" in names) == ("--text" in command)
     assert ("embeddings" in names) == ("--embeddings" in command)

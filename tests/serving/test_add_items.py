@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bert4rec_jax.cli.add_items import add_items as command
 from bert4rec_jax.config import ModelConfig
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import fit
 from bert4rec_jax.features.encoding import Encoding
-from bert4rec_jax.features.movie import movies_of
-from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.movie import Movie, movies_of
+from bert4rec_jax.features.options import Options, OtherColumns
 from bert4rec_jax.features.releases import read_releases
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.add_items import add_items, grow, open_source
@@ -159,6 +160,52 @@ def test_a_table_of_movies(trained, tmp_path):
         with pytest.raises(UserError, match=message):
             add_items(tmp_path / "bundle", tmp_path / "x", sources=Sources(metadata=table))
     assert not (tmp_path / "x").exists()
+
+
+def test_a_nightly_table_of_a_shop(trained, tmp_path, capsys):
+    """It is read as the first one was, and items of which nothing is known are left out."""
+    old = Catalog(("a", "b"), ("a", "b"), ("", ""))
+    others = OtherColumns(("brand", "shelves"))
+    movies = [
+        Movie(others={"brand": ("Acme",), "shelves": ("toys", "garden")}),
+        Movie(others={"brand": ("Bolt",), "shelves": ("toys",)}),
+    ]
+    encoder = fit(
+        movies, np.ones(2, bool), options=Options((), min_count=1, buckets=1, others=others)
+    )
+    encoding = Encoding(encoder, None, "sku", ";")
+    small = with_catalog(trained, old, encoding, encoder.encode(movies))
+    write_bundle(small, tmp_path / "bundle")
+    table = tmp_path / "goods.csv"
+    table.write_text(
+        "sku,brand,shelves\na,Acme,toys;garden\nb,Bolt,toys\nc,Acme,garden;toys\nd,,\n"
+    )
+    notes = []
+
+    def add(source, output, **options):
+        add_items(tmp_path / source, tmp_path / output, sources=Sources(metadata=table),
+                  skip_known=True, notify=notes.append, **options)  # fmt: skip
+
+    with pytest.raises(UserError, match=r"nothing is known about 1 of 2 .*'d'.*--skip-unknown"):
+        add("bundle", "more")
+    add("bundle", "more", skip_unknown=True)
+    assert notes[-1] == ("left out 1 of 2 items to add, about which nothing is known, such as 'd'")
+    grown = open_source(tmp_path / "more", console=QUIET)
+    assert grown.catalog.item_ids == ("a", "b", "c")
+    assert (grown.encoding.id_column, grown.encoding.separator) == ("sku", ";")
+    rows = grown.variables["catalog"]["item_table"]["features"]
+    np.testing.assert_array_equal(rows[4], rows[2])
+    # The next night, only the unknown one is new.
+    command(tmp_path / "more", tmp_path / "same", metadata=table, skip_known=True,
+            skip_unknown=True)  # fmt: skip
+    shown = capsys.readouterr()
+    assert "left out 1 of 1 items to add" in shown.err and "nothing to add: " in shown.err
+    assert "3 items, 1 of them added" in shown.out
+    assert open_source(tmp_path / "same", console=QUIET).catalog.item_ids == ("a", "b", "c")
+    assert not any("warning" in note for note in notes)
+    add_items(tmp_path / "bundle", tmp_path / "wrong", skip_known=True, skip_unknown=True,
+              sources=Sources(metadata=table, separator="|"), notify=notes.append)  # fmt: skip
+    assert any("warning: lists are cut at '|', and were cut at ';'" in note for note in notes)
 
 
 def test_the_column_of_ids_is_the_one_that_the_catalog_knows(tmp_path):
