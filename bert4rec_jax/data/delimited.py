@@ -184,12 +184,13 @@ def stream(path: Path, form: Form, columns: Mapping[str, str]) -> Iterator[dict[
     try:
         with open_bytes(path) as binary:
             quotes = form.headed and _quoting(path, form) != csv.QUOTE_NONE
-            for batch in _open_csv(binary, form, columns, quotes=quotes):
-                if form.separator:
-                    yield {key: batch[name] for key, name in columns.items()}
-                else:
-                    fields = _cut_at_white_space(batch["line"], len(form.names))
-                    yield {key: fields[form.names.index(n)] for key, n in columns.items()}
+            with _open_csv(binary, form, columns, quotes=quotes) as reader:
+                for batch in reader:
+                    if form.separator:
+                        yield {key: batch[name] for key, name in columns.items()}
+                    else:
+                        fields = _cut_at_white_space(batch["line"], len(form.names))
+                        yield {key: fields[form.names.index(n)] for key, n in columns.items()}
     except pa.ArrowInvalid:
         raise _explanation(path, form) from None
 
