@@ -53,6 +53,26 @@ class RankedSet:
         """See `cases_sha256`; empty if unknown."""
         return str(self.asked.get("cases_sha256", ""))
 
+    def in_order_of(self, other: RankedSet) -> RankedSet:
+        """The same cases in the order of another set; itself if these are not the same cases.
+
+        Cases are told apart by the ids of user and target. A reordered set has no `cases_sha256`.
+        """
+        if not set(IDS) <= self.asked.keys() & other.asked.keys() or len(self) != len(other):
+            return self
+        here, there = (
+            list(zip(*(found.asked[name].tolist() for name in IDS))) for found in (self, other)
+        )
+        places = {case: place for place, case in enumerate(here)}
+        if here == there or len(places) < len(here) or places.keys() != set(there):
+            return self
+        order = np.array([places[case] for case in there])
+
+        def ordered(arrays: Mapping[str, Array]) -> dict[str, Array]:
+            return {name: x[order] for name, x in arrays.items() if x.ndim}
+
+        return RankedSet(ordered(self.asked), ordered(self.ranks))
+
 
 @dataclass(frozen=True, eq=False)
 class RankFile:

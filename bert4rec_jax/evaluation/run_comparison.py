@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,7 @@ def compare_runs(
         paths = [paths]
     runs = [RecordedRun.open(Path(path)) for path in paths]
     _check_paths(runs)
+    runs = [_in_order_of(runs[0], run) for run in runs]
     _check_models(runs, models)
     sets = {}
     for name in _shared_sets(runs):
@@ -187,6 +188,14 @@ def _rows(
             }
             rows.append(Row(model, tuple(having), figures))
     return rows
+
+
+def _in_order_of(first: RecordedRun, run: RecordedRun) -> RecordedRun:
+    sets = {
+        name: found.in_order_of(first.ranks.sets.get(name, found))
+        for name, found in run.ranks.sets.items()
+    }
+    return replace(run, ranks=replace(run.ranks, sets=sets))
 
 
 def _check_paths(runs: Sequence[RecordedRun]) -> None:
