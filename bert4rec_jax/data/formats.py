@@ -119,7 +119,7 @@ def _shards(folder: Path) -> tuple[Path, ...]:
             continue
         if path.is_dir():
             found += _shards(path) if "=" in path.name else ()
-        elif path.suffix == ".parquet":
+        elif path.suffix == ".parquet" and path.is_file():
             found.append(path)
     return tuple(found)
 

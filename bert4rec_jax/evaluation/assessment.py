@@ -75,7 +75,7 @@ def assess(
     Intervals are over users: they say how much a metric would vary with other users. Where no
     target has a training event, the question is what would happen with other new items, and a few
     items are the targets of most cases. There the resamples draw target items, each with all of its
-    cases.
+    cases, if there are at least two.
 
     Args:
       rankings: model name -> its ranking of `cases`.
@@ -85,7 +85,7 @@ def assess(
       resamples: number of bootstrap resamples, which are the same for all models.
     """
     targets = store.tokens[cases.rows]
-    if counts[targets].any():
+    if counts[targets].any() or len(np.unique(targets)) < 2:
         ids = store.user_ids()  # a user may have several cases
         drawn, units = "users", [ids[user] for user in cases.users]
     else:

@@ -88,7 +88,7 @@ def read_corrections(
             shift = moved if shift is None else shift + moved
             collection = covisitation.collection(Followers.of(store, stop), length)
             if not weighed.get("uncounted_gain"):  # chosen by an earlier version, without this gain
-                collection["uncounted"] = np.zeros_like(collection["uncounted"])
+                del collection["uncounted"]
         offset = float(found.get("offset", 0.0))
         return Corrections(
             offset,

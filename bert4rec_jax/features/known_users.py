@@ -92,6 +92,8 @@ def read_users(
 def read_user_columns(path: Path, user_ids: Sequence[str]) -> dict[str, list[Any]]:
     """The columns of a table of user features: name -> U values, None for users not in the table.
 
+    Values stay as they are in the table, for an encoding to interpret.
+
     Args:
       path: as for `read_users`.
       user_ids: U user ids, each once.
@@ -100,7 +102,7 @@ def read_user_columns(path: Path, user_ids: Sequence[str]) -> dict[str, list[Any
       UserError: the file cannot be read, has no `user_id` or no other column, has two rows for one
         user, or none for any of these users.
     """
-    places, numbers, values = _rows(path, user_ids)
+    _, numbers, values = _rows(path, user_ids)
     if not numbers:
         raise UserError(
             f"{path}: none of its users (such as {_first_id(path)!r}) is in the log (such as "
@@ -108,9 +110,8 @@ def read_user_columns(path: Path, user_ids: Sequence[str]) -> dict[str, list[Any
         )
     columns: dict[str, list[Any]] = {}
     for name, column in values.items():
-        typed = column if has_types(path) else _typed(name, column, lambda row: places[row])
         columns[name] = [None] * len(user_ids)
-        for (number,), value in zip(numbers, typed):
+        for (number,), value in zip(numbers, column):
             columns[name][number] = value
     return columns
 

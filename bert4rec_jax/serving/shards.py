@@ -110,7 +110,7 @@ class Shards:
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(self._folder))
-            except BlockingIOError:
+            except (BlockingIOError, FileNotFoundError):  # or another process has just removed it
                 raise TemporaryError(
                     f"another process is making {self.output}; run the same command again once it "
                     "has ended, or choose another --output"

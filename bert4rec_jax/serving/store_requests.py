@@ -72,7 +72,7 @@ def write_requests(
         for start in range(0, store.num_interactions, 1 << 20)
     )
     fields = [(USER, pa.string()), (HISTORY, pa.list_(pa.string()))]
-    more = {name: pa.array(values) for name, values in features.items()}
+    more = {name: _column(name, values) for name, values in features.items()}
     fields += [(RATINGS, pa.list_(pa.float32()))] if rated else []
     schema = pa.schema([*fields, *((name, values.type) for name, values in more.items())])
     with whole_file(file) as stream, pq.ParquetWriter(stream, schema) as writer:
@@ -88,3 +88,16 @@ def write_requests(
                 columns.append(pa.ListArray.from_arrays(lists, values))
             columns += [values.slice(first, stop - first) for values in more.values()]
             writer.write_table(pa.table(columns, schema=schema))
+
+
+def _column(name: str, values: Sequence[Any]) -> pa.Array:
+    try:
+        column = pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        raise UserError(
+            f"--users: the column {name!r} holds values of several kinds ({error}); expected text, "
+            "numbers, or lists of text in all rows"
+        ) from None
+    if pa.types.is_struct(column.type):
+        raise UserError(f"--users: the column {name!r} holds objects; remove it")
+    return column

@@ -111,3 +111,9 @@ def test_missing_empty_and_packed_files(tmp_path):
             locate(tmp_path / name)
     with pytest.raises(UserError, match=r"log\.csv\.zst is packed; unpack it and give"):
         locate(tmp_path / "log.csv.zst")
+
+
+def test_a_broken_link_among_shards_is_passed_over(tmp_path):
+    (tmp_path / "a.parquet").touch()
+    (tmp_path / "b.parquet").symlink_to(tmp_path / "gone")
+    assert [file.name for file in locate(tmp_path).parts] == ["a.parquet"]

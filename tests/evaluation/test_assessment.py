@@ -61,3 +61,13 @@ def test_where_no_target_has_a_training_event_the_target_items_are_drawn(store):
     interval = by_items.intervals["hr@10"]
     assert (interval.mean, interval.low, interval.high) == (0.75, 0.0, 1.0)
     assert by_users.intervals["hr@10"].low > 0
+
+
+def test_a_single_target_item_cannot_be_drawn(store):
+    cases = leave_one_out(store).test["test"]
+    tokens = store.tokens[cases.rows]
+    cases = cases[np.flatnonzero(tokens == np.bincount(tokens).argmax())[:3]]
+    counts = np.zeros(store.catalog.num_rows, np.int64)
+    answers = {"model": ranking([1, 1, 50][: len(cases)])}
+    (found,) = assess(answers, cases, store, counts=counts, resamples=100)
+    assert found.drawn == "users"

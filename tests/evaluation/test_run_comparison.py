@@ -126,7 +126,7 @@ def test_a_user_with_two_questions_is_drawn_with_both(make):
     ("other", "difference"),
     [
         ({"users": (0, 1), "BERT4Rec": [1, 1]}, "2 cases instead of 3"),
-        ({"users": (1, 0, 3)}, "other users, or the same in another order"),
+        ({"users": (1, 0, 2)}, "other users, or the same in another order"),
         ({"back": 2}, "other targets"),
     ],
 )
@@ -140,6 +140,7 @@ def test_other_cases_are_refused(make, other, difference):
 def test_the_same_cases_in_another_order_are_put_in_order(make):
     first = make("first", BERT4Rec=[1, 2, 11], popular=[2, 4, 1])
     second = make("second", users=(2, 0, 1), popular=[1, 2, 4], dim=16)
+    change(second, cases_sha256=None)  # as another program writes it
     found = compare_runs([first, second], metrics=["mrr"])["test"]
     popular, same = (row.figures["mrr"] for row in found.rows[1:])
     assert same == popular

@@ -177,5 +177,6 @@ def test_what_an_earlier_version_chose_is_used_as_it_was_chosen(run, tmp_path):
     for more in ({}, {"uncounted_gain": True}):
         found = {**kept, "covisitation": {"chosen": chosen, **more}}
         (workdir / CALIBRATION).write_text(json.dumps(found))
-        uncounted.append(open_finished(workdir, QUIET).corrections.covisitation["uncounted"].sum())
-    assert uncounted == [0, 8]
+        found = open_finished(workdir, QUIET).corrections.covisitation
+        uncounted.append(found["uncounted"].sum() if "uncounted" in found else None)
+    assert uncounted == [None, 8]

@@ -275,3 +275,20 @@ def test_small_bundles_read_users_too(served, dtype, tmp_path):
     order = [found.item_ids.index(item) for item in expected.item_ids]
     np.testing.assert_allclose(np.array(found.scores)[order], expected.scores, atol=0.1)
     assert Bundle.open(tmp_path / "small").user_encoding == trained.user_encoding
+
+
+def test_a_table_is_read_as_the_model_reads_it(served, store, tmp_path):
+    """Codes of digits for a column of names, and columns that the model does not read."""
+    scorer = served[1]
+    rows = [f"{user},{number % 2},{30 + number},x{number}" for number, user in
+            enumerate(store.user_ids()[:9])]  # fmt: skip
+    (tmp_path / "users.csv").write_text("\n".join(["user_id,gender,age,note", *rows]) + "\n")
+    with request_file(store.path, partial(read_user_columns, tmp_path / "users.csv")) as asked:
+        rank_file(scorer.bundle.path, asked, tmp_path / "out", Options(top=3, batch_size=16))
+    mixed = '{"user_id": "%s", "tags": ["a"]}\n{"user_id": "%s", "tags": "b"}\n'
+    (tmp_path / "users.jsonl").write_text(mixed % tuple(store.user_ids()[:2]))
+    with (
+        pytest.raises(UserError, match=r"the column 'tags' holds values of several kinds"),
+        request_file(store.path, partial(read_user_columns, tmp_path / "users.jsonl")),
+    ):
+        pass
