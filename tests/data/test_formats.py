@@ -114,6 +114,6 @@ def test_missing_empty_and_packed_files(tmp_path):
 
 
 def test_a_broken_link_among_shards_is_passed_over(tmp_path):
-    (tmp_path / "a.parquet").touch()
+    (tmp_path / "a.parquet").write_text("x")
     (tmp_path / "b.parquet").symlink_to(tmp_path / "gone")
     assert [file.name for file in locate(tmp_path).parts] == ["a.parquet"]
