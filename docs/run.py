@@ -272,6 +272,13 @@ def write_what_the_reader_has() -> None:
     exec(_python("quickstart", "requests.parquet"), {})
     Path("requests").mkdir()
     shutil.copy("requests.parquet", f"requests/{date.today()}.parquet")
+    text = {name: pa.string() for name in ("user", "movie")}
+    log = pyarrow.csv.read_csv(
+        "ratings.csv", convert_options=pyarrow.csv.ConvertOptions(column_types=text)
+    )
+    for number, rows in enumerate((log.slice(0, 99), log.slice(99))):
+        Path(f"data/events/part={number}").mkdir(parents=True)
+        pq.write_table(rows, f"data/events/part={number}/rows.parquet")
     with Path("movies.csv").open(encoding="utf-8") as file:
         movies = [*csv.DictReader(file)]
     ids = [movie["movieId"] for movie in movies]
