@@ -1,11 +1,13 @@
 """RecTools' BERT4Rec and SASRec on an exported split: tune on validation, then test once.
 
-    python tuned.py rectools_quality.py SPLIT.npz FOLDER [--trials 0 1] [--models NAME] [--test]
+    python tuned.py rectools_quality.py SPLIT.npz FOLDER [--histories long] [--trials 0 1]
+        [--models NAME] [--test]
 
-Runs in RecTools' environment. Trains the trials of `GRID` that have no result in FOLDER yet, with
-early stopping; the best epoch is that with the best NDCG@10 on validation. With `--test`, the best
-trial of each model is evaluated on the test cases, after a refit for the chosen number of steps
-where the split refits, and the ranks are written to FOLDER/ranks.npz.
+Runs in RecTools' environment. Trains the trials of a grid that have no result in FOLDER yet, with
+early stopping; the best epoch is that with the best NDCG@10 on validation. `--histories` chooses
+the grid: for short histories (MovieTweetings), or for long ones (MovieLens-100K). With `--test`,
+the best trial of each model is evaluated on the test cases, after a refit for the chosen number of
+steps where the split refits, and the ranks are written to FOLDER/ranks.npz.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import copy
 import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,9 +30,9 @@ from rectools.models import BERT4RecModel, SASRecModel
 
 MODELS = {"RecTools SASRec": SASRecModel, "RecTools BERT4Rec": BERT4RecModel}
 SHARED = {"loss": "softmax", "lr": 1e-3, "batch_size": 128}
-# The first trial has the library's defaults (2 blocks, 4 heads, width 256, dropout .2, length 100,
-# mask rate .15), which its authors tuned on MovieLens; only BERT4Rec uses `mask_prob`.
-GRID = [
+# The first trial of each grid has the library's defaults (2 blocks, 4 heads, width 256, dropout .2,
+# length 100, mask rate .15), which its authors tuned on MovieLens; only BERT4Rec uses `mask_prob`.
+SHORT = [
     {},
     {"n_factors": 128, "session_max_len": 50, "dropout_rate": 0.3, "mask_prob": 0.3},
     {"n_factors": 64, "session_max_len": 50, "dropout_rate": 0.2, "mask_prob": 0.3},
@@ -38,9 +41,32 @@ GRID = [
      "facts": True},
     {"n_factors": 256, "n_blocks": 1, "session_max_len": 50, "dropout_rate": 0.5, "mask_prob": 0.5},
 ]  # fmt: skip
-MAX_EPOCHS = {"RecTools BERT4Rec": 60, "RecTools SASRec": 30}
-EVALUATE_EVERY = {"RecTools BERT4Rec": 4, "RecTools SASRec": 2}
-PATIENCE = 3  # validations
+LONG = [
+    {},
+    {"n_factors": 128, "session_max_len": 200, "dropout_rate": 0.2, "mask_prob": 0.2},
+    {"n_factors": 64, "session_max_len": 200, "dropout_rate": 0.2, "mask_prob": 0.2},
+    {"n_factors": 128, "session_max_len": 100, "dropout_rate": 0.3, "mask_prob": 0.3},
+    {"n_factors": 128, "session_max_len": 200, "dropout_rate": 0.5, "mask_prob": 0.3,
+     "batch_size": 32},
+    {"n_factors": 64, "session_max_len": 100, "dropout_rate": 0.3, "mask_prob": 0.3,
+     "batch_size": 32},
+]  # fmt: skip
+
+
+class Budget(NamedTuple):
+    """How long a trial trains."""
+
+    epochs: int  # at most
+    every: int  # epochs between validations
+    patience: int  # validations without a better one
+
+
+# Few users make short epochs, so long histories get more of them.
+GRIDS = {"short": SHORT, "long": LONG}
+BUDGETS = {
+    "short": {"RecTools BERT4Rec": Budget(60, 4, 3), "RecTools SASRec": Budget(30, 2, 3)},
+    "long": {"RecTools BERT4Rec": Budget(300, 10, 5), "RecTools SASRec": Budget(120, 4, 5)},
+}
 
 
 class Questions:
@@ -112,8 +138,8 @@ class Questions:
 class Selection(pl.Callback):
     """Validates every few epochs, keeps the best weights, and stops if there are no better ones."""
 
-    def __init__(self, model, questions: Questions, every: int):
-        self.model, self.questions, self.every = model, questions, every
+    def __init__(self, model, questions: Questions, budget: Budget):
+        self.model, self.questions, self.budget = model, questions, budget
         self.found: list[dict[str, float]] = []
         self.weights = None
 
@@ -122,10 +148,10 @@ class Selection(pl.Callback):
         return self
 
     def on_train_epoch_end(self, trainer, module) -> None:
-        """Validate every `every` epochs."""
+        """Validate every few epochs."""
         epoch = trainer.current_epoch + 1
         print(f"epoch {epoch} loss {float(trainer.callback_metrics['train_loss']):.3f}", flush=True)
-        if epoch % self.every:
+        if epoch % self.budget.every:
             return
         value = ndcg(self.questions.ranks(self.model, "validation"))
         self.found.append({"epoch": epoch, "step": trainer.global_step, "ndcg@10": value})
@@ -133,7 +159,8 @@ class Selection(pl.Callback):
         values = [f["ndcg@10"] for f in self.found]
         if value == max(values):
             self.weights = copy.deepcopy(module.torch_model.state_dict())
-        trainer.should_stop = len(values) - 1 - values.index(max(values)) >= PATIENCE
+        since = len(values) - 1 - values.index(max(values))
+        trainer.should_stop = since >= self.budget.patience
 
 
 def ndcg(ranks: np.ndarray) -> float:
@@ -141,7 +168,15 @@ def ndcg(ranks: np.ndarray) -> float:
     return float(np.where(ranks <= 10, 1 / np.log2(ranks + 1.0), 0).mean())
 
 
-def train(name: str, settings: dict, questions: Questions, stop: np.ndarray, *, steps: int = 0):
+def train(
+    name: str,
+    settings: dict,
+    questions: Questions,
+    stop: np.ndarray,
+    budget: Budget,
+    *,
+    steps: int = 0,
+):
     """Train a model until validation stops improving, or for exactly `steps` steps if not 0."""
     pl.seed_everything(0, verbose=False)
     settings = {**SHARED, **settings}
@@ -149,12 +184,12 @@ def train(name: str, settings: dict, questions: Questions, stop: np.ndarray, *, 
     if name == "RecTools SASRec":
         settings.pop("mask_prob", None)
     model = MODELS[name](**settings)
-    selection = Selection(model, questions, EVALUATE_EVERY[name])
+    selection = Selection(model, questions, budget)
     model._trainer = pl.Trainer(
         accelerator="auto",
         devices=1,
         max_steps=steps or -1,
-        max_epochs=-1 if steps else MAX_EPOCHS[name],
+        max_epochs=-1 if steps else budget.epochs,
         callbacks=[] if steps else [selection],
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -172,22 +207,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("split", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--trials", type=int, nargs="*", default=range(len(GRID)))
+    parser.add_argument("--histories", choices=list(GRIDS), default="short")
+    parser.add_argument("--trials", type=int, nargs="*", default=range(6))
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--test", action="store_true")
     options = parser.parse_args()
     questions = Questions(options.split)
     options.folder.mkdir(parents=True, exist_ok=True)
     train_stop, refit_stop = questions.arrays["train_stop"], questions.arrays["refit_stop"]
+    grid, budgets = GRIDS[options.histories], BUDGETS[options.histories]
     best: dict[str, dict] = {}
     for number in options.trials:
         for name in options.models:
-            settings = GRID[number]
+            settings = grid[number]
             stem = options.folder / f"{name.split()[1].lower()}_{number}"
             if not stem.with_suffix(".json").exists():
                 print(name, settings, flush=True)
                 start = time.monotonic()
-                _, selection = train(name, settings, questions, train_stop)
+                _, selection = train(name, settings, questions, train_stop, budgets[name])
                 torch.save(selection.weights, stem.with_suffix(".pt"))
                 chosen = max(selection.found, key=lambda f: f["ndcg@10"])
                 result = {
@@ -209,12 +246,12 @@ def main() -> None:
         asked = [f"{s}/{key}" for s in questions.tests for key in ("users", "rows")]
         ranks = {name: questions.arrays[name] for name in asked}
         for name, result in best.items():
-            settings = GRID[result["trial"]]
+            settings, budget = grid[result["trial"]], budgets[name]
             if questions.refits:
                 steps = result["best"]["step"]
-                model, _ = train(name, settings, questions, refit_stop, steps=steps)
+                model, _ = train(name, settings, questions, refit_stop, budget, steps=steps)
             else:
-                model, _ = train(name, settings, questions, refit_stop, steps=1)
+                model, _ = train(name, settings, questions, refit_stop, budget, steps=1)
                 model.lightning_model.torch_model.load_state_dict(
                     torch.load(result["weights"], map_location="cpu")
                 )

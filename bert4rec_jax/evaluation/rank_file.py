@@ -27,7 +27,9 @@ from bert4rec_jax.outputs import write_arrays
 RANKS = "ranks.npz"
 IDS = ("user_ids", "item_ids")  # external ids of the user and the target
 ROWS = ("users", "rows", "targets")  # user and row in the store, and the target's token
-ASKED = (*ROWS, *IDS, "cases_sha256")
+_OF_SET = ("cases_sha256", "interval_over")  # a single text each
+ASKED = (*ROWS, *IDS, *_OF_SET)
+_DRAWN = {"users": ("user_ids", "users"), "items": ("item_ids",)}  # interval_over -> one is needed
 _TESTED = ("parameters_sha256", "corrections_sha256")
 
 Array = npt.NDArray[Any]
@@ -38,7 +40,8 @@ class RankedSet:
     """One set of M cases.
 
     Attributes:
-      asked: the arrays of `ASKED` that are known, `[M]` each; `cases_sha256` is a single string.
+      asked: the arrays of `ASKED` that are known, `[M]` each; `cases_sha256` and `interval_over`
+        are single strings.
       ranks: model -> `[M]`; 1 is best.
     """
 
@@ -52,6 +55,11 @@ class RankedSet:
     def sha256(self) -> str:
         """See `cases_sha256`; empty if unknown."""
         return str(self.asked.get("cases_sha256", ""))
+
+    @property
+    def drawn(self) -> str:
+        """What the resamples of intervals draw: `users` or `items`, see `assessment.assess`."""
+        return str(self.asked.get("interval_over", "users"))
 
     def in_order_of(self, other: RankedSet) -> RankedSet:
         """The same cases in the order of another set; itself if these are not the same cases.
@@ -72,7 +80,11 @@ class RankedSet:
         order = np.array([places[case] for case in there])
 
         def ordered(arrays: Mapping[str, Array]) -> dict[str, Array]:
-            return {name: x[order] for name, x in arrays.items() if x.ndim}
+            return {
+                name: x[order] if x.ndim else x
+                for name, x in arrays.items()
+                if name != "cases_sha256"
+            }
 
         return RankedSet(ordered(self.asked), ordered(self.ranks))
 
@@ -100,6 +112,7 @@ class RankFile:
         *,
         within: Mapping[str, npt.NDArray[np.int32]] | None = None,
         repeats: bool = False,
+        drawn: Mapping[str, str] | None = None,
         parameters: str = "",
         corrections: str = "",
     ) -> RankFile:
@@ -111,6 +124,7 @@ class RankFile:
           store: the data.
           within: set of cases -> the only tokens that were ranked.
           repeats: whether items of the history were ranked too.
+          drawn: set of cases -> what the resamples of intervals draw; `users` for sets not in it.
           parameters, corrections: see the attributes.
 
         Raises:
@@ -130,6 +144,7 @@ class RankFile:
                 "user_ids": ids[cases.users],
                 "item_ids": items[targets - FIRST_ITEM],
                 "cases_sha256": np.array(cases_sha256(cases, store, within=among, repeats=repeats)),
+                "interval_over": np.array((drawn or {}).get(name, "users")),
             }
             found[name] = RankedSet(asked, {m: r.astype(np.int32) for m, r in answers.items()})
         return cls(found, parameters, corrections)
@@ -254,6 +269,11 @@ def _check(path: Path, name: str, found: RankedSet) -> None:
         raise UserError(
             f"{path} holds {', '.join((*found.asked, *found.ranks))} of {name!r}; expected the "
             "ranks of a model, and users or user_ids"
+        )
+    if found.drawn not in _DRAWN or not set(_DRAWN[found.drawn]) & known.keys():
+        raise UserError(
+            f"{path}: {name}/interval_over is {found.drawn!r}; expected users, or items with "
+            "item_ids"
         )
     arrays = {**known, **found.ranks}
     for key, values in arrays.items():

@@ -34,7 +34,7 @@ class Figure:
     """One metric of one model.
 
     Attributes:
-      own: mean over cases and seeds, with its bootstrap interval over users.
+      own: mean over cases and seeds, with its bootstrap interval.
       of_seeds: mean over cases of each run.
       lead: paired difference, first row minus this one; None for the first row.
     """
@@ -93,19 +93,28 @@ class ComparedSet:
 
     Attributes:
       cases, users: number of cases, and of users; a user may have several cases.
+      drawn: what the resamples of the intervals draw: `users`, or `items`, the targets; as for the
+        first run, see `assessment.assess`.
       rows: one per model; all others are compared with the first.
       notes: what could not be checked about the cases.
     """
 
     cases: int
     users: int
+    drawn: str
     rows: list[Row]
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         rows = [row.to_json() for row in self.rows]
-        return {"cases": self.cases, "users": self.users, "notes": self.notes, "models": rows}
+        return {
+            "cases": self.cases,
+            "users": self.users,
+            "interval_over": self.drawn,
+            "notes": self.notes,
+            "models": rows,
+        }
 
 
 def compare_runs(
@@ -125,7 +134,7 @@ def compare_runs(
         with all others.
       metrics: one or several of `hr@K`, `ndcg@K` and `mrr`.
       models: model names as in results tables; empty for all.
-      resamples: number of bootstrap resamples over users.
+      resamples: number of bootstrap resamples.
 
     Raises:
       UserError: ranks cannot be read or are about different cases; no set is in all files; a model
@@ -146,24 +155,29 @@ def compare_runs(
     sets = {}
     for name in _shared_sets(runs):
         notes = [_check_same_cases(name, runs[0], run) for run in runs[1:]]
-        asked = runs[0].ranks.sets[name].asked
-        users = asked[IDS[0]] if IDS[0] in asked else asked[ROWS[0]]
-        rows = _rows(name, runs, users, metrics, models, resamples)
+        first = runs[0].ranks.sets[name]
+        users = first.asked[IDS[0]] if IDS[0] in first.asked else first.asked[ROWS[0]]
+        units = first.asked[IDS[1]] if first.drawn == "items" else users
+        rows = _rows(name, runs, units, metrics, models, resamples)
         if rows:
-            found = ComparedSet(len(users), len(np.unique(users)), rows, [n for n in notes if n])
-            sets[name] = found
+            sets[name] = ComparedSet(
+                len(users), len(np.unique(users)), first.drawn, rows, [n for n in notes if n]
+            )
     return sets
 
 
 def _rows(
     name: str,
     runs: Sequence[RecordedRun],
-    users: npt.NDArray[Any],
+    units: npt.NDArray[Any],
     metrics: Sequence[str],
     models: Sequence[str],
     resamples: int,
 ) -> list[Row]:
-    """The rows, group by group; in each, models are in the order of the group's runs."""
+    """The rows, group by group; in each, models are in the order of the group's runs.
+
+    Intervals draw the `units [M]` that cases belong to: their users, or their targets.
+    """
     first: dict[str, Floats] | None = None
     rows = []
     for group in groups(runs):
@@ -174,14 +188,14 @@ def _rows(
             each = {m: np.stack([contribution(m, found) for found in ranks]) for m in metrics}
             values = {metric: found.mean(axis=0) for metric, found in each.items()}
             own = intervals(
-                values, rng=np.random.default_rng(SEED), resamples=resamples, users=users
+                values, rng=np.random.default_rng(SEED), resamples=resamples, users=units
             )
             lead: Mapping[str, Interval] = {}
             if first is None:
                 first = values
             else:
                 rng = np.random.default_rng(SEED)
-                lead = differences(first, values, rng=rng, resamples=resamples, users=users)
+                lead = differences(first, values, rng=rng, resamples=resamples, users=units)
             figures = {
                 metric: Figure(own[metric], tuple(each[metric].mean(axis=1)), lead.get(metric))
                 for metric in metrics

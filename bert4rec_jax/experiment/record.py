@@ -54,6 +54,7 @@ def record(
             setting.store,
             within=setting.split.within,
             repeats=setting.config.data.repeats,
+            drawn={name: found[0].drawn for name, found in tested.comparison.assessments.items()},
             parameters=parameters,
             corrections=corrections.digest,
         )

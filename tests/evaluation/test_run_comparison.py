@@ -24,12 +24,19 @@ published = pytest.mark.skipif(not RESULTS.is_dir(), reason="results/ lies in th
 def make(five, tmp_path):
     """`make(name, seed=, dim=, BERT4Rec=[...])`: the folder of a run that was tested on 3 cases."""
 
-    def recorded(name, *, seed=0, dim=8, sets=("test",), users=(0, 1, 2), back=1, **ranks):
+    def recorded(
+        name, *, seed=0, dim=8, sets=("test",), users=(0, 1, 2), back=1, drawn="users", **ranks
+    ):
         folder = tmp_path / name
         folder.mkdir()
         cases = Cases(np.array(users), five.store.offsets[np.array(users) + 1] - back, {})
         found = {model: np.array(answer) for model, answer in ranks.items()}
-        file = RankFile.of(dict.fromkeys(sets, found), dict.fromkeys(sets, cases), five.store)
+        file = RankFile.of(
+            dict.fromkeys(sets, found),
+            dict.fromkeys(sets, cases),
+            five.store,
+            drawn=dict.fromkeys(sets, drawn),
+        )
         file.write(folder / "ranks.npz")
         config = to_json(Config(workdir=str(folder)))
         config["training"]["seed"], config["model"]["dim"] = seed, dim
@@ -120,6 +127,31 @@ def test_a_user_with_two_questions_is_drawn_with_both(make):
     each = {"hr@1": np.array([1.0, 0.0, 1.0])}
     expected = intervals(each, rng=np.random.default_rng(SEED), users=[0, 0, 1])
     assert found.rows[0].figures["hr@1"].own == expected["hr@1"]
+
+
+def test_where_the_runs_drew_target_items_the_comparison_does(make, monkeypatch, capsys):
+    """Cases of two users with one target are one unit, wherever the other file draws."""
+    run = make("run", drawn="items", sets=("test_cold",), BERT4Rec=[1, 99, 1])
+    other = make("other", dim=16, sets=("test_cold",), BERT4Rec=[1, 1, 99])
+    with np.load(run / "ranks.npz") as file:
+        arrays = dict(file)
+    arrays["test_cold/item_ids"] = np.array(["a", "a", "b"])
+    arrays["test_cold/targets"] = np.array([2, 2, 3])
+    np.savez(run / "ranks.npz", **arrays)
+    with np.load(other / "ranks.npz") as file:
+        arrays = {**file, **{k: arrays[k] for k in ("test_cold/item_ids", "test_cold/targets")}}
+    np.savez(other / "ranks.npz", **arrays)
+    found = compare_runs([run, other], metrics=["hr@1"])["test_cold"]
+    assert found.drawn == "items" and found.to_json()["interval_over"] == "items"
+    each, theirs = {"hr@1": np.array([1.0, 0.0, 1.0])}, {"hr@1": np.array([1.0, 1.0, 0.0])}
+    units = {"rng": np.random.default_rng(SEED), "users": ["a", "a", "b"]}
+    assert found.rows[0].figures["hr@1"].own == intervals(each, **units)["hr@1"]
+    units["rng"] = np.random.default_rng(SEED)
+    assert found.rows[1].figures["hr@1"].lead == differences(each, theirs, **units)["hr@1"]
+    monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["bert4rec", "compare", str(run), str(other)])
+    cli.main()
+    assert "bootstrap interval over target items" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
