@@ -150,7 +150,7 @@ def candidate(
     items: dict[str, list[int]] = {}
     for position, item_id in enumerate(catalog.item_ids):
         mapped = item_id if id_map is None or column == _CATALOG_IDS else id_map.get(item_id)
-        key = _normalise(mapped, imdb=imdb)
+        key = _normalise(plain(mapped), imdb=imdb)
         if key is not None:
             items.setdefault(key, []).append(position)
     keys = frozenset(key for v in values if (key := _normalise(v, imdb=imdb)) is not None)

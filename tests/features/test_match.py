@@ -3,6 +3,7 @@ import math
 import pytest
 import shelf
 
+from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import candidate, imdb_number, plain, read_id_map
 
@@ -42,6 +43,13 @@ def test_imdb_ids_match_in_a_column_of_that_name_or_of_that_form():
 def test_other_numbers_match_as_they_are_written():
     assert matched("tmdb_id", "114709")[1] == 0
     assert matched("movielens_id", "0114709")[0] == {"0114709": [1]}
+
+
+def test_ids_of_the_log_are_read_like_those_of_the_table():
+    """A log keeps its ids as they are written; spaces and `.0` do not hide what they stand for."""
+    catalog = Catalog((" 949", "862.0", "603"), ("a", "b", "c"), ("",) * 3)
+    match = candidate("item_id", {"949", "862", "603"}, catalog, None).match
+    assert [list(match.of(value)) for value in (949.0, "862", "603 ")] == [[0], [1], [2]]
 
 
 def test_a_map_leads_to_the_ids_of_the_table_but_not_to_the_catalogs_own():
