@@ -129,8 +129,9 @@ class ModelConfig:
     """Dropout on attention weights."""
     attention: Literal["plain", "fused"] = "plain"
     """`fused` trains with cuDNN flash attention on NVIDIA GPUs, in bfloat16, without attention
-    dropout or position bias; it is faster from a few hundred positions on. Other devices,
-    evaluation and export compute the same function as `plain`."""
+    dropout or position bias, for heads whose width (dim / heads) is a multiple of 8; it is faster
+    from a few hundred positions on. Other devices, evaluation and export compute the same function
+    as `plain`."""
     init_scale: float = 0.02
     """Standard deviation of the truncated normal initialisation."""
     thumbs: bool = False
@@ -165,13 +166,19 @@ class ModelConfig:
         for name in ("dropout", "attention_dropout", "unknown_rate"):
             value = getattr(self, name)
             require(0 <= value < 1, f"model.{name}", value, "in [0, 1)")
-        fusible = self.dtype == "bfloat16" and not self.attention_dropout and not self.position_bias
+        fusible = (
+            self.dtype == "bfloat16"
+            and not self.attention_dropout
+            and not self.position_bias
+            and self.dim // self.heads % 8 == 0
+        )
         require(
             self.attention == "plain" or fusible,
             "model.attention",
             self.attention,
-            "plain: fused needs model.dtype bfloat16, model.attention-dropout 0 and no "
-            "model.position-bias",
+            "plain: fused needs model.dtype bfloat16, model.attention-dropout 0, no "
+            "model.position-bias, and heads whose width (model.dim / model.heads) is a multiple "
+            "of 8",
         )
         require(0 < self.init_scale < math.inf, "model.init_scale", self.init_scale, "above 0")
         require(
@@ -253,8 +260,8 @@ class OptimizerConfig:
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     weight_decay: float = 0.01
-    """Decoupled weight decay. Layer norms, the biases of layers and those of items have none; what
-    content adds to the biases of items has."""
+    """Decoupled weight decay. Layer norms, the biases of layers and those of items have none; the
+    biases per distance, the shared bias of items without an id, and what content adds have."""
     clip_norm: float = 5.0
     """Clip gradients to this global norm."""
     b1: float = 0.9
@@ -298,7 +305,8 @@ class TrainingConfig:
     metric: Literal["ndcg@5", "ndcg@10", "ndcg@50", "hr@5", "hr@10", "hr@50", "hr@200", "mrr"] = (
         "ndcg@10"
     )
-    """Validation metric that selects the best checkpoint; hr@200 suits a candidate retriever."""
+    """Validation metric that selects the best checkpoint; hr@200 suits a candidate retriever.
+    Baselines, and what calibration adds to the scores, are chosen by ndcg@10."""
     save_every: int = 512
     """Steps between checkpoints; validations and interruptions save as well."""
     keep: int = 2

@@ -113,13 +113,12 @@ def gather(
 
 
 def inference_rows(
-    starts: npt.NDArray[np.int64],
-    stops: npt.NDArray[np.int64],
+    source: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
     tokens: npt.NDArray[np.int32],
     thumbs: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int8]],
     *,
     max_length: int,
-    width: int,
     timestamps: npt.NDArray[np.int64] | None = None,
     moments: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Batch, npt.NDArray[np.int32]]:
@@ -128,22 +127,22 @@ def inference_rows(
     Example, L = 5: the history 7, 8 is `7 8 M 0 0` at the positions `2 3 4 0 0`.
 
     Args:
-      starts, stops: `[B]`: a history is the store's rows `starts : stops`, at most L - 1 of them.
+      source: `[B, W]` rows of the store: a history is the first `lengths` of its row, oldest
+        first. W is enough for the longest history and its MASK.
+      lengths: `[B]`, at most L - 1.
       tokens: `[N]` the store's tokens.
       thumbs: maps row indices of the store to thumbs.
       max_length: positions L of the model.
-      width: columns of the result, enough for the longest history and its MASK.
       timestamps: `[N]` the store's timestamps; None for models that do not read times.
       moments: `[B]` time at each MASK in seconds since 1970; given together with `timestamps`.
 
     Returns:
       The batch (its examples are 0) and the column of each MASK, `[B, 1]`.
     """
-    lengths = stops - starts
-    columns = np.arange(width)
+    columns = np.arange(source.shape[1])
     is_history = columns < lengths[:, None]
     used = columns <= lengths[:, None]
-    source = np.where(is_history, starts[:, None] + columns, 0)
+    source = np.where(is_history, source, 0)
     rows = np.where(is_history, tokens[source], np.where(used, MASK, PAD))
     positions = np.where(used, max_length - 1 - lengths[:, None] + columns, 0)
     seconds = np.zeros(rows.shape, np.int64)

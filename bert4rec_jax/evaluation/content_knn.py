@@ -27,7 +27,7 @@ class ContentKNN:
       decay: weight of an item relative to the next newer one, in [0, 1).
       centred: whether the mean content of all items is subtracted before taking cosines.
       directions: `[V, F]` content as unit vectors, 0 where there is none.
-      popular: breaks ties.
+      popular: the popularity that is added.
     """
 
     decay: float

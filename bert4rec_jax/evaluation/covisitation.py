@@ -116,8 +116,8 @@ class Followers:
 def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
     """Search `weight` and `popularity` jointly, then the other two, then finer weights; then climb.
 
-    The climb goes beyond the grids, in single steps, as long as that gains. All this takes 40 to
-    100 calls of `ask`.
+    The climb goes beyond the grids, in single steps, as long as that gains, at most `search.CLIMBS`
+    times. All this takes 40 to 130 calls of `ask`.
 
     Args:
       ask: maps settings, or None for no correction, to validation NDCG@10.

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
 from bert4rec_jax.config import EvaluationConfig
 from bert4rec_jax.data.batch import inference_rows
-from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds, to_thumbs
@@ -91,7 +92,8 @@ class Evaluator:
           variables: its collections, sharded over the mesh: `params`, `catalog` if it has one, and
             optionally that of `evaluation.lift`.
           cases: the cases to rank.
-          known: `[V]` bool, the items that the model can score; others score -inf.
+          known: `[V]` bool, the items that the model can score. Others score -inf, and are left
+            out of the histories that it reads: nothing was learned of them.
           max_length: positions L of the model, which reads the last L - 1 items and a MASK.
           causal: predict the next item at the newest one with causal attention, instead of at the
             MASK.
@@ -106,13 +108,15 @@ class Evaluator:
         known_items = put(self.mesh, Along.ITEMS, known)
 
         def answer(block: _Block) -> Ranked:
+            window = self._window(block.cases, known, max_length)
             if hidden is None:
-                user = self._encode(model)(variables, *self._read(block.cases, max_length, causal))
+                user = self._encode(model)(variables, *self._read(window, max_length, causal))
             else:
                 user = put(self.mesh, Along.ROWS, hidden[block.filled])
-            boosts = (
-                self._raised(variables[COLLECTION], block.seen) if COLLECTION in variables else None
-            )
+            boosts = None
+            if COLLECTION in variables:
+                recent = put(self.mesh, Along.ROWS, window.tokens(self.store))
+                boosts = self._raised(variables[COLLECTION], recent)
             return self._rank_vectors(
                 user, vectors, bias, block.targets, block.excluded, self._is_item, known_items,
                 block.among, boosts=boosts,
@@ -122,15 +126,25 @@ class Evaluator:
         return self._ask(cases, among, answer, wrong)
 
     def encode(
-        self, model: nn.Module, variables: Any, cases: Cases, *, max_length: int, causal: bool
+        self,
+        model: nn.Module,
+        variables: Any,
+        cases: Cases,
+        *,
+        known: npt.NDArray[np.bool_],
+        max_length: int,
+        causal: bool,
     ) -> npt.NDArray[np.float32]:
         """`[M, D]` user vectors, to rank the same cases several times; args as `rank_model`."""
         encode = self._encode(model)
+
+        def encoded(cases: Cases) -> jax.Array:
+            window = self._window(cases, known, max_length)
+            found: jax.Array = encode(variables, *self._read(window, max_length, causal))
+            return found
+
         with jax.set_mesh(self.mesh), EXACT():
-            parts = [
-                (block.which, encode(variables, *self._read(block.cases, max_length, causal)))
-                for block in self._blocks(cases, None)
-            ]
+            parts = [(block.which, encoded(block.cases)) for block in self._blocks(cases, None)]
         hidden = np.zeros((len(cases), parts[0][1].shape[1] if parts else 0), np.float32)
         for which, part in parts:
             hidden[which] = to_host(part)[: len(which)]
@@ -203,22 +217,35 @@ class Evaluator:
                 filled=filled,
                 cases=block,
                 targets=put(self.mesh, Along.ROWS, self.store.tokens[block.rows]),
-                seen=put(self.mesh, Along.ROWS, seen),
                 excluded=put(self.mesh, Along.ROWS, seen[:, :1] * 0 if self.repeats else seen),
                 among=None if among is None else put(self.mesh, Along.ROWS, among[filled]),
             )
 
-    def _read(self, cases: Cases, max_length: int, causal: bool) -> tuple[History, jax.Array]:
+    def _window(self, cases: Cases, known: npt.NDArray[np.bool_], max_length: int) -> _Window:
+        """The last L - 1 items of each history that the model knows."""
+        count, found = max_length - 1, []
+        for start, stop in zip(self.store.offsets[cases.users], cases.rows):
+            recent = np.arange(max(start, stop - count), stop)
+            kept = known[self.store.tokens[recent]]
+            if not kept.all():  # earlier items move up
+                recent = np.arange(start, stop)
+                recent = recent[known[self.store.tokens[recent]]][-count:]
+            found.append(recent)
+        lengths = np.array([len(rows) for rows in found])
+        source = np.zeros((len(found), min(_bucket(int(lengths.max()) + 1), max_length)), np.int64)
+        for padded, rows in zip(source, found):
+            padded[: len(rows)] = rows
+        return _Window(cases, source, lengths)
+
+    def _read(self, window: _Window, max_length: int, causal: bool) -> tuple[History, jax.Array]:
         """The model's input for a batch of cases, and the slot whose vector is needed."""
-        starts = np.maximum(self.store.offsets[cases.users], cases.rows - (max_length - 1))
-        longest = int((cases.rows - starts).max()) + 1
+        cases = window.cases
         batch, slots = inference_rows(
-            starts,
-            cases.rows,
+            window.source,
+            window.lengths,
             self.store.tokens,
             lambda rows: to_thumbs(self.store.ratings[rows], self._thresholds),
             max_length=max_length,
-            width=min(_bucket(longest), max_length),
             timestamps=self.store.timestamps,
             moments=self.store.timestamps[cases.rows],
         )
@@ -257,7 +284,9 @@ class Evaluator:
                 hidden: Any = model.apply(
                     variables, history, slots, deterministic=True, method="encode"
                 )
-                return hidden[:, 0]
+                # A causal model has never learnt MASK, which is all that is left of an empty one.
+                empty = history.causal[:, :1] & (history.tokens[:, :1] == MASK)
+                return jnp.where(empty, 0, hidden[:, 0])
 
             self._compiled[model] = jax.jit(encode, out_shardings=place(self.mesh, Along.ROWS))
         return self._compiled[model]
@@ -297,9 +326,21 @@ class _Block(NamedTuple):
     filled: npt.NDArray[np.intp]
     cases: Cases
     targets: jax.Array
-    seen: jax.Array
     excluded: jax.Array
     among: jax.Array | None
+
+
+class _Window(NamedTuple):
+    """What a model reads for B cases: rows of the store, the first `lengths` of `source [B, W]`."""
+
+    cases: Cases
+    source: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+    def tokens(self, store: SequenceStore) -> npt.NDArray[np.int32]:
+        """`[B, W]`, padded with PAD on the right."""
+        used = np.arange(self.source.shape[1]) < self.lengths[:, None]
+        return np.where(used, store.tokens[self.source], PAD).astype(np.int32)
 
 
 def _bucket(length: int) -> int:

@@ -1,4 +1,4 @@
-"""Ranks and top-k over the whole catalog, on device. The only place that decides ties.
+"""Ranks and top-k over the whole catalog, on device: the rule for ties.
 
 The rank of a target is `1 + #{j != target : j eligible and not (s_j < s_target)}`: ties count
 against the model, so a constant scorer gains nothing. Items that are excluded, such as those the

@@ -27,12 +27,14 @@ class RecordedRun:
       settings: the config in JSON form, without the seed and settings that have no effect, and the
         fingerprint of the data; None without a usable `metrics.json` next to the ranks.
       seed: the training seed, or None like `settings`.
+      features: hashes of the content and of the user features; None in files of earlier versions.
     """
 
     path: Path
     ranks: RankFile
     settings: dict[str, Any] | None
     seed: int | None
+    features: tuple[str, str] | None = None
 
     @classmethod
     def open(cls, path: Path) -> RecordedRun:
@@ -53,8 +55,22 @@ class RecordedRun:
                 f"`bert4rec evaluate {path}` tests it"
             )
         beside = file.with_name(METRICS) if file.name == RANKS else file.with_suffix(".json")
-        settings, seed = _settings(read_metrics(beside))
-        return cls(path, RankFile.read(file), settings, seed)
+        metrics = read_metrics(beside)
+        settings, seed = _settings(metrics)
+        data = metrics.get("data", {})
+        hashes = data.get("content_sha256"), data.get("users_sha256")
+        features = None if None in hashes else hashes
+        return cls(path, RankFile.read(file), settings, seed, features)
+
+    def differs_in_seed(self, other: RecordedRun) -> bool:
+        """Whether all that is recorded of the two runs is the same except for their seeds."""
+        recorded = self.features is not None and other.features is not None
+        return (
+            self.settings is not None
+            and self.settings == other.settings
+            and not (recorded and self.features != other.features)
+            and self.seed != other.seed
+        )
 
 
 def ranks_in(path: Path) -> Path:
@@ -71,8 +87,7 @@ def groups(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     found: list[list[RecordedRun]] = []
     for run in runs:
         for group in found:
-            same = run.settings is not None and run.settings == group[0].settings
-            if same and run.seed not in [member.seed for member in group]:
+            if all(run.differs_in_seed(member) for member in group):
                 group.append(run)
                 break
         else:

@@ -136,6 +136,8 @@ def open_content(
     counts: npt.NDArray[np.int64],
     console: Console,
     like: Encoding | None = None,
+    *,
+    begins: bool = False,
 ) -> KnownContent | None:
     """Read the items' content features, or compute them from the catalog.
 
@@ -158,7 +160,7 @@ def open_content(
     catalog = store.catalog
     if config.content != "catalog":
         content = Content.open(Path(config.content), catalog)
-        _refuse_leak(content, config)
+        _refuse_leak(content, config, begins=begins)
         matrix = np.where(content.present()[:, None], content.matrix, 0)
         return KnownContent(matrix, content.encoding, content.names)
     movies = movies_of(catalog)
@@ -174,8 +176,11 @@ def open_content(
     return KnownContent(content_rows(catalog, rows), encoding)
 
 
-def _refuse_leak(content: Content, config: DataConfig) -> None:
-    """Refuse content whose vocabularies and scales were fitted on data this split holds out."""
+def _refuse_leak(content: Content, config: DataConfig, *, begins: bool) -> None:
+    """Refuse content whose vocabularies and scales were fitted on data this split holds out.
+
+    A run that begins from an earlier one has to keep the columns of that run.
+    """
     made = content.manifest
     split = made.get("split")
     same = split == config.split and (
@@ -183,7 +188,9 @@ def _refuse_leak(content: Content, config: DataConfig) -> None:
         or (made.get("time_quantile"), made.get("test_from") or "")
         == (config.time_quantile, config.test_from)
     )
-    if same or split is None or config.split == "leave-one-out" or "like" in made:
+    if same or split is None or config.split == "leave-one-out":
+        return
+    if begins and "like" in made:
         return
     quantile = f" --time-quantile {config.time_quantile}" if config.split == "global-time" else ""
     quantile += f" --test-from {config.test_from!r}" if config.test_from else ""

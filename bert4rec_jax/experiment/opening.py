@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.experiment.inputs import open_cold_items, open_content, open_data
 from bert4rec_jax.experiment.programs import keep_programs
+from bert4rec_jax.experiment.seen_before import SeenBefore, seen_before
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.known_users import KnownUsers, read_users
@@ -28,10 +30,12 @@ from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform
 from bert4rec_jax.training.checkpoints import check_same_config, read_config
+from bert4rec_jax.training.growth import earlier_tokens
 
-# A run that begins from another (`init_from`) keeps the encodings of that run in its workdir.
+# A run that begins from another (`init_from`) keeps what it took over in its workdir.
 ENCODING = "encoding.json"  # of items' content
 USER_ENCODING = "user_encoding.json"  # of user features
+SEEN_BEFORE = "seen_before.json"  # see `experiment.seen_before`
 
 
 def open_setting(config: Config, console: Console, *, finished: bool = False) -> Setting:
@@ -88,18 +92,26 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
         split = leave_one_out(store, to_thumbs(store.ratings, thumbs) >= UP, repeats=repeats)
     else:
         split = leave_one_out(store, repeats=repeats)
-    like = None
-    if config.data.content == "catalog" and config.init_from:
-        made = _kept_encoding(config, ENCODING, lambda setting: setting.encoding, console)
-        like = Encoding.from_json(made) if made else None
-    content = open_content(config.data, store, train_counts(store, split.train_stop), console, like)
+    earlier = _Earlier(config, console)
+    seen = earlier.seen_before(store, split)
+    if seen is not None:
+        split = seen.left_out(split)
+    like = earlier.encoding() if config.data.content == "catalog" else None
+    content = open_content(
+        config.data,
+        store,
+        train_counts(store, split.train_stop),
+        console,
+        like,
+        begins=bool(config.init_from),
+    )
     if not len(split.validation):
         reasons = "; ".join(f"{n:,} {why}" for why, n in split.validation.dropped.items())
         raise UserError(
             f"no user of {store.path} can be asked on validation: {reasons or 'there is none'}. "
             "Prepare a log whose users have several different items, or another --data.split"
         )
-    users = _open_users(config, store, split, console) if config.data.users else None
+    users = _open_users(config, store, split, earlier, console) if config.data.users else None
     evaluation = config.evaluation
     evaluator = Evaluator(
         store,
@@ -111,7 +123,9 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
         repeats=repeats,
     )
     days = first_days(store, split.refit_stop) if config.model.times else None
-    return Setting(config, mesh, source, store, split, thumbs, content, evaluator, days, users)
+    return Setting(
+        config, mesh, source, store, split, thumbs, content, evaluator, days, users, seen
+    )
 
 
 def reopen(workdir: Path, console: Console) -> Setting:
@@ -132,42 +146,96 @@ def reopen(workdir: Path, console: Console) -> Setting:
     return open_setting(config, console, finished=True)
 
 
-def _open_users(config: Config, store: SequenceStore, split: Split, console: Console) -> KnownUsers:
+def _open_users(
+    config: Config, store: SequenceStore, split: Split, earlier: _Earlier, console: Console
+) -> KnownUsers:
     """Read the features of a log's users; the encoding is fitted on users with training rows."""
-    made = None
-    if config.init_from:
-        made = _kept_encoding(config, USER_ENCODING, lambda setting: setting.user_encoding, console)
     return read_users(
         Path(config.data.users),
         store.user_ids(),
         split.train_stop > store.offsets[:-1],
-        like=UserEncoding.from_json(made) if made else None,
+        like=earlier.user_encoding(),
         notify=lambda sentence: console.print(sentence, highlight=False),
     )
 
 
-def _kept_encoding(
-    config: Config,
-    name: str,
-    of: Callable[[Setting], Encoding | UserEncoding | None],
-    console: Console,
-) -> dict[str, Any] | None:
-    """The encoding, as JSON, of the run at `config.init_from`; None if that run has none.
+class _Earlier:
+    """What a run takes over from the one that it begins from (`config.init_from`), if there is one.
 
-    A copy is kept in the workdir, because that run may be removed later.
+    Copies are kept in the workdir, because that run may be removed later.
     """
-    workdir = Path(config.workdir)
-    kept = workdir / name
-    if not (workdir / "checkpoints").is_dir():
-        encoding = of(reopen(Path(config.init_from), console))
-        if encoding is None:
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self._config, self._console = config, console
+
+    def encoding(self) -> Encoding | None:
+        """The encoding of items' content; None if that run has none."""
+        made = self._kept(ENCODING, lambda: self._setting.encoding)
+        return Encoding.from_json(made) if made else None
+
+    def user_encoding(self) -> UserEncoding | None:
+        """The encoding of user features; None if that run has none."""
+        made = self._kept(USER_ENCODING, lambda: self._setting.user_encoding)
+        return UserEncoding.from_json(made) if made else None
+
+    def seen_before(self, store: SequenceStore, split: Split) -> SeenBefore | None:
+        """The events that the run holds out and that run was trained on.
+
+        Raises:
+          UserError: that run was trained on items that the split holds out.
+        """
+
+        def find() -> SeenBefore:
+            before = self._setting
+            found = seen_before(store, split, before.store, before.split, before.seen_before)
+            self._refuse_warm(store, split)
+            for what, count in (("validation", found.selected), ("test", found.tested)):
+                if len(count):
+                    self._console.print(
+                        f"[yellow]{self._config.init_from} was trained on {len(count):,} of the "
+                        f"events held out for {what}: cases with such a target are left out",
+                        highlight=False,
+                    )
+            return found
+
+        made = self._kept(SEEN_BEFORE, find)
+        return SeenBefore.from_json(made) if made else None
+
+    def _refuse_warm(self, store: SequenceStore, split: Split) -> None:
+        if split.cold_validation is None:
+            return
+        before = self._setting
+        trained = before.trained(before.split.refit_stop)
+        tokens = earlier_tokens(store.catalog, before.store.catalog, trained)
+        cold = store.catalog.is_item() & (train_counts(store, split.train_stop) == 0)
+        known = int((tokens[cold] >= 0).sum())
+        if known:
+            raise UserError(
+                f"{self._config.init_from} was trained on {known:,} of the {int(cold.sum()):,} "
+                "items that data.split cold-items holds out, so they are not cold; train without "
+                "--init-from"
+            )
+
+    def _kept(self, name: str, find: Callable[[], Any]) -> dict[str, Any] | None:
+        """What `find` finds in that run, as JSON, or None; from the workdir if training began."""
+        workdir = Path(self._config.workdir)
+        if not self._config.init_from:
             return None
-        values = encoding.to_json()
+        if (workdir / "checkpoints").is_dir():
+            kept = workdir / name
+            return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
+        found = find()
+        if found is None:
+            return None
+        values: dict[str, Any] = found.to_json()
         if is_first():
             workdir.mkdir(parents=True, exist_ok=True)
-            write_json(kept, values)
+            write_json(workdir / name, values)
         return values
-    return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
+
+    @cached_property
+    def _setting(self) -> Setting:
+        return reopen(Path(self._config.init_from), self._console)
 
 
 def _require_inputs(config: Config, workdir: Path) -> None:

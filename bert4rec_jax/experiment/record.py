@@ -12,6 +12,7 @@ from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import Tested
+from bert4rec_jax.training.fit import fingerprint
 
 
 def describe_data(setting: Setting) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def describe_data(setting: Setting) -> dict[str, Any]:
     return {
         "fingerprint": store.fingerprint,
         "catalog_fingerprint": store.catalog.fingerprint,
+        "content_sha256": fingerprint(setting.content),
+        "users_sha256": fingerprint(setting.users),
         "source": store.manifest["source"],
         "users": source.num_users,
         "items": len(source.catalog),

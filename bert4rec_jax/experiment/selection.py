@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,17 @@ from rich.console import Console
 from bert4rec_jax.config import differences, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics import summary
-from bert4rec_jax.experiment.finished import FINAL, REFIT, as_served, open_finished
+from bert4rec_jax.experiment.finished import (
+    FINAL,
+    REFIT,
+    FinishedRun,
+    as_selected,
+    as_served,
+    open_finished,
+)
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.processes import require_same
-from bert4rec_jax.training.fit import TrainResult, digest, fit
+from bert4rec_jax.training.fit import TrainResult, digest, fit, make_plan
 from bert4rec_jax.training.growth import earlier_tokens, grown_state
 from bert4rec_jax.training.step import TrainState
 
@@ -30,7 +38,6 @@ def select(setting: Setting, console: Console) -> TrainResult:
         return summary(setting.ask(params, trained, split.validation).ranks)
 
     workdir, data = Path(config.workdir), setting.training_data
-    initial = partial(_grown, setting, console) if config.init_from else None
     selected = fit(
         config,
         data,
@@ -40,7 +47,7 @@ def select(setting: Setting, console: Console) -> TrainResult:
         console=console,
         title="training",
         validate=validate,
-        initial=initial,
+        initial=_begin(setting, console, as_selected),
     )
     if not split.refits:
         return selected
@@ -54,7 +61,8 @@ def select(setting: Setting, console: Console) -> TrainResult:
         title="refit up to T",
         validate=None,
         steps=selected.step,
-        initial=initial,
+        scheduled=_scheduled(setting),
+        initial=_begin(setting, console, lambda earlier, _: earlier),
     )
     return replace(refitted, validations=selected.validations)
 
@@ -72,12 +80,40 @@ def train_on_all(setting: Setting, steps: int, console: Console) -> None:
         title="final fit on all events",
         validate=None,
         steps=steps,
-        initial=partial(_grown, setting, console) if config.init_from else None,
+        scheduled=_scheduled(setting),
+        initial=_begin(setting, console, as_served),
     )
 
 
-def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
-    """The first train state of a run that begins from an earlier one (`config.init_from`).
+def _scheduled(setting: Setting) -> int:
+    """Updates after which the learning rate of selection has decayed.
+
+    Retraining on more rows has longer epochs, but makes the same updates at the same rates.
+    """
+    config = setting.config
+    plan = make_plan(config, setting.store, setting.split.train_stop)
+    return config.training.epochs * plan.steps_per_epoch
+
+
+def _begin(
+    setting: Setting, console: Console, model: Callable[[FinishedRun, Console], FinishedRun]
+) -> Callable[[TrainState], TrainState] | None:
+    """How training begins from an earlier run (`config.init_from`), if the run does so.
+
+    `model` chooses which model of the earlier run: selection begins from the one that was selected,
+    the refit from the tested one, and the final fit from the one that is served. So the events that
+    a run is validated and tested on stay unseen, as long as its log continues the earlier one.
+    """
+    return partial(_grown, setting, console, model) if setting.config.init_from else None
+
+
+def _grown(
+    setting: Setting,
+    console: Console,
+    model: Callable[[FinishedRun, Console], FinishedRun],
+    fresh: TrainState,
+) -> TrainState:
+    """The first train state of a run that begins from an earlier one.
 
     Raises:
       UserError: the earlier run cannot be read, or has another model, other columns of content or
@@ -85,7 +121,7 @@ def _grown(setting: Setting, console: Console, fresh: TrainState) -> TrainState:
     """
     config = setting.config
     try:
-        earlier = as_served(open_finished(Path(config.init_from), console), console)
+        earlier = model(open_finished(Path(config.init_from), console), console)
     except UserError as error:
         raise UserError(
             f"cannot begin from {config.init_from}: {error}. An earlier run is opened with the "

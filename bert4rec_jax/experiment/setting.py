@@ -18,6 +18,7 @@ from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.inputs import KnownContent
+from bert4rec_jax.experiment.seen_before import SeenBefore
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.known_users import KnownUsers
 from bert4rec_jax.features.user_encoding import UserEncoding
@@ -52,6 +53,8 @@ class Setting:
       first_day: `[V]`, the day of each item's first training event, in days since 1970, for a model
         that reads times; or None.
       known_users: the features of users, or None.
+      seen_before: held-out events that the run which this one begins from was trained on; None if
+        it begins from none.
     """
 
     config: Config
@@ -64,6 +67,7 @@ class Setting:
     evaluator: Evaluator
     first_day: Features | None = None
     known_users: KnownUsers | None = None
+    seen_before: SeenBefore | None = None
 
     @property
     def name(self) -> str:
@@ -185,6 +189,7 @@ class Setting:
             self.model(),
             self.variables(params, trained),
             cases,
+            known=self.scored(trained),
             max_length=self.config.data.max_length,
             causal=self.causal,
         )

@@ -98,7 +98,7 @@ def answer_cases(
         which = np.arange(start, min(start + size, len(cases)))
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
         requests = _requests(scorer, store, cases[filled], users)
-        histories = requests.histories.padded(int(requests.histories.lengths.max()))
+        histories = requests.histories.padded_to_longest()
         ranked = rank(
             scorer.ranker.user_vectors(requests),
             functions.vectors,
@@ -108,7 +108,7 @@ def answer_cases(
             store.catalog.is_item(),
             bundle.known,
             *(() if among is None else (among[filled],)),
-            boosts=functions.boosts_of(histories),
+            boosts=functions.boosts_of(scorer.ranker.read(requests).padded_to_longest()),
         )
         if np.asarray(ranked.broken).any():
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")

@@ -35,7 +35,8 @@ class Influence:
 
     Attributes:
       item_id, title: of the movie in the history.
-      read: whether the model reads it, as it does the last L - 1 movies. If not, changes are 0.
+      read: whether the model reads it, as it does the last L - 1 movies that it can score. If not,
+        changes are 0.
       score: change of the score (a logit).
       log_probability: change of the log-probability, in nats.
       rank_without: rank of the explained movie when this one is left out.
@@ -118,29 +119,32 @@ def explain(
       user: the user's features, for a model that uses them.
 
     Raises:
-      UserError: the history is empty, an id is unknown, the model cannot score the item, or the
-        bundle was made before the function `attend` existed.
+      UserError: the history is empty, an id is unknown, the model cannot score the item or any
+        movie of the history, or the bundle was made before the function `attend` existed.
     """
     tokens, thumbs = _read(scorer, history, ratings)
     count = scorer.bundle.max_length - 1
-    first = max(len(tokens) - count, 0)
-    # When one movie is left out, the movie before the window moves into it.
-    start = max(first - 1, 0)
-    near, near_thumbs = tokens[start:], thumbs[start:]
-    kept = [np.arange(len(near))]
-    kept += [np.delete(kept[0], place - start) for place in range(first, len(tokens))]
-    requests = _requests([near[which] for which in kept], [near_thumbs[which] for which in kept])
+    known = np.flatnonzero(scorer.bundle.known[tokens])
+    if not len(known):
+        raise UserError(
+            "no movie of the history has a training event, so there is nothing to explain by"
+        )
+    places = known[-count:]
+    near = known[-(count + 1) :]  # if one movie is left out, the one before the window moves up
+    kept = [near, *(near[near != place] for place in places)]
+    requests = _requests([tokens[which] for which in kept], [thumbs[which] for which in kept])
     if user is not None:
         requests = replace(requests, users=scorer.user_rows([user] * len(kept), len(kept)))
     hidden = scorer.ranker.user_vectors(requests)
-    scores, log_probabilities = _scores(scorer, hidden, requests.histories)
+    scores, log_probabilities = _scores(scorer, hidden, requests)
     barred = _barred(scorer, tokens)
     target = _target(scorer, item, scores[0], barred)
     own, own_log = scores[:, target], log_probabilities[:, target]
     ranks = [_rank(row, target, barred) for row in scores]
+    row_without = {place: row for row, place in enumerate(places.tolist(), start=1)}
     influences = []
     for place, token in enumerate(tokens):
-        row = max(place - first + 1, 0)  # row 0: the whole history, for movies that are not read
+        row = row_without.get(place, 0)  # row 0: the whole history, for movies that are not read
         influences.append(
             Influence(
                 *_named(scorer, token),
@@ -151,11 +155,11 @@ def explain(
             )
         )
     causal = _causal(scorer)
-    read = tokens[first:] if causal else np.append(tokens[first:], MASK)
-    seen = thumbs[first:] if causal else np.append(thumbs[first:], NONE)
+    read = tokens[places] if causal else np.append(tokens[places], MASK)
+    seen = thumbs[places] if causal else np.append(thumbs[places], NONE)
     encoding = scorer.bundle.user_encoding
-    known = None if encoding is None else requests.users.get(encoding)
-    users = None if known is None else known[:1]
+    facts = None if encoding is None else requests.users.get(encoding)
+    users = None if facts is None else facts[:1]
     _, attention = _attend(scorer, read, seen, len(read) - 1, users)
     return Explanation(
         *_named(scorer, target),
@@ -205,8 +209,10 @@ def both_sides(
             f"place is {place}; expected {lowest} to {len(tokens) - 1}, as the model reads the "
             f"last {length} of {len(tokens)} movies"
         )
-    rows = np.where(np.arange(len(tokens)) == place, MASK, tokens)[lowest:]
-    both, _ = _attend(scorer, rows, thumbs[lowest:], place - lowest)
+    hidden = np.arange(len(tokens)) == place
+    places = np.flatnonzero(scorer.bundle.known[tokens] | hidden)[-length:]
+    rows = np.where(hidden, MASK, tokens)[places]
+    both, _ = _attend(scorer, rows, thumbs[places], int(np.flatnonzero(places == place)[0]))
     before = scorer.ranker.user_vectors(_requests([tokens[:place]], [thumbs[:place]]))[0]
     scores, log_probabilities = _scores(scorer, np.stack([before, both]))
     barred = _barred(scorer, np.delete(tokens, place))
@@ -268,16 +274,16 @@ def _attend(
 
 
 def _scores(
-    scorer: Scorer, hidden: npt.NDArray[np.float32], histories: Ragged | None = None
+    scorer: Scorer, hidden: npt.NDArray[np.float32], requests: Requests | None = None
 ) -> tuple[Floats, Floats]:
     """`[n, V]` scores and log-probabilities of user vectors `[n, D]`; -inf for items without any.
 
-    With `histories`, scores include covisitation, as in lists; without, they are the model's alone.
+    With `requests`, scores include covisitation, as in lists; without, they are the model's alone.
     """
     functions = scorer.ranker.functions
     scores = hidden @ np.asarray(functions.vectors).T + np.asarray(functions.bias)
-    if histories is not None:
-        boosts = functions.boosts_of(histories.padded(int(histories.lengths.max())))
+    if requests is not None:
+        boosts = functions.boosts_of(scorer.ranker.read(requests).padded_to_longest())
         scores += 0 if boosts is None else np.asarray(gains(boosts, 0, scores.shape[1]))
     scores = np.where(scorer.bundle.known, scores.astype(np.float64), -np.inf)
     highest = scores.max(axis=1, keepdims=True)

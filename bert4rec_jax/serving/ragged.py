@@ -106,3 +106,7 @@ class Ragged:
         table = np.zeros((len(self), width), self.values.dtype)
         table[self.rows, self.places] = self.values
         return table
+
+    def padded_to_longest(self) -> npt.NDArray[Any]:
+        """`[N, width]`, where width is the length of the longest list, at least 1."""
+        return self.padded(max(int(self.lengths.max(initial=0)), 1))

@@ -65,11 +65,13 @@ class Ranker:
 
     Attributes:
       functions: compute scores and vectors.
-      known: `[V]`, the items that can be listed.
+      listed: `[V]`, the items that can be listed.
+      known: `[V]`, the items that the model can score; it does not read others in histories.
       max_length: positions L of the model.
     """
 
     functions: Functions
+    listed: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
     max_length: int
 
@@ -88,7 +90,7 @@ class Ranker:
         windows, thumbs = self._windows(requests)
         if requests.candidates is not None:
             return self._among(requests.candidates, requests, windows, thumbs, top, keep_seen)
-        every = len(self.known)
+        every = len(self.listed)
         return self._of_all(requests, windows, thumbs, min(top or every, every), keep_seen)
 
     def user_vectors(self, requests: Requests) -> npt.NDArray[np.float32]:
@@ -107,6 +109,10 @@ class Ranker:
         for rows, result in found:
             vectors[rows] = np.asarray(result)[: len(rows)]
         return vectors
+
+    def read(self, requests: Requests) -> Ragged:
+        """The items that the model reads of each history: the last L - 1 that it knows."""
+        return self._windows(requests)[0]
 
     def _of_all(
         self, requests: Requests, windows: Ragged, thumbs: Ragged, top: int, keep_seen: bool
@@ -173,7 +179,7 @@ class Ranker:
         """Each candidate once, without those that may not be listed; and how many were left out."""
         distinct = given.distinct()
         barred = np.isin(distinct.keys(), excluded.keys())
-        unlisted = ~self.known[distinct.values] & ~barred
+        unlisted = ~self.listed[distinct.values] & ~barred
         counts = Counter(
             repeated_candidates=len(given.values) - len(distinct.values),
             excluded_candidates=int(barred.sum()),
@@ -184,8 +190,10 @@ class Ranker:
     def _windows(self, requests: Requests) -> tuple[Ragged, Ragged]:
         """The items and thumbs that the model reads of each history."""
         histories = requests.histories
-        count = self.max_length - 1
-        return histories.last(count), Ragged(requests.thumbs, histories.offsets).last(count)
+        kept = self.known[histories.values]
+        items = histories.where(kept)
+        thumbs = Ragged(requests.thumbs[kept], items.offsets)
+        return items.last(self.max_length - 1), thumbs.last(self.max_length - 1)
 
     def _users(self, requests: Requests) -> npt.NDArray[np.float32] | None:
         """`[N, G]` user features, if the model uses them and the requests have them; else None."""

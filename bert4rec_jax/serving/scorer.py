@@ -116,12 +116,12 @@ class Scorer:
         allowed = filters.allowed(bundle.catalog)
         self._listed = bundle.known & allowed
         functions = Functions(bundle, batch_size, devices, self._listed)
-        self.ranker = Ranker(functions, self._listed, bundle.max_length)
+        self.ranker = Ranker(functions, self._listed, bundle.known, bundle.max_length)
         self.answering: Ranker | TwoStages = self.ranker
         if bundle.retriever is not None:
             found = bundle.retriever.known & allowed
             finding = retrieval(bundle.retriever, batch_size, devices, found, bundle.probes)
-            first = Ranker(finding, found, bundle.retriever.max_length)
+            first = Ranker(finding, found, bundle.retriever.known, bundle.retriever.max_length)
             self.answering = TwoStages(first, self.ranker, bundle.candidates, bundle.blend)
 
     @property

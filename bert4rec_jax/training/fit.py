@@ -132,8 +132,8 @@ def trained_items(plan: Plan, store: SequenceStore) -> npt.NDArray[np.bool_]:
     """`[V]` bool: the items that occur in the training rows of some epoch.
 
     With `data.window` recent, only the last L interactions of a history are read. Items that occur
-    only before them are false here: they would be negatives in every step and never targets, so
-    training would only push their scores down.
+    only before them are false here: training never sees them, so as negatives in every step their
+    scores would only be pushed down.
     """
     starts, stops = plan.reached()
     edges = np.zeros(store.num_interactions + 1, np.int32)
@@ -184,6 +184,7 @@ def fit(
     title: str,
     validate: Callable[[Any], dict[str, float]] | None,
     steps: int | None = None,
+    scheduled: int | None = None,
     initial: Callable[[TrainState], TrainState] | None = None,
 ) -> TrainResult:
     """Train on each user's rows `offsets[u]:stop[u]`; continue an unfinished run in `folder`.
@@ -198,6 +199,8 @@ def fit(
       title: name of the run on the progress bar.
       validate: maps parameters to validation metrics; None trains without validation.
       steps: number of updates; None for `config.training.epochs` epochs.
+      scheduled: number of updates after which the learning rate has decayed; None for that many
+        epochs.
       initial: maps a freshly initialised state to the one to start from, for example that of an
         earlier run; not called when a run is continued.
 
@@ -207,10 +210,10 @@ def fit(
     """
     training, store, users = config.training, data.store, data.users
     plan = make_plan(config, store, stop)
-    scheduled = training.epochs * plan.steps_per_epoch
-    total = scheduled if steps is None else steps
+    every_epoch = training.epochs * plan.steps_per_epoch
+    total = every_epoch if steps is None else steps
     fused = config.model.attention == "fused" and platform(mesh) == "gpu"
-    parts = make_parts(config, data.sizes, total_steps=scheduled, fused=fused)
+    parts = make_parts(config, data.sizes, total_steps=scheduled or every_epoch, fused=fused)
     abstract = jax.eval_shape(parts.new_state)
 
     record = make_record(config, data)
@@ -306,12 +309,13 @@ def make_record(config: Config, data: TrainingData) -> RunRecord:
         to_json(config),
         data.store.catalog.fingerprint,
         data.store.fingerprint,
-        content=_fingerprint(data.content),
-        users=_fingerprint(data.users),
+        content=fingerprint(data.content),
+        users=fingerprint(data.users),
     )
 
 
-def _fingerprint(features: Features | None) -> str:
+def fingerprint(features: Features | None) -> str:
+    """SHA-256 of features; empty without any."""
     if features is None:
         return ""
     return hashlib.sha256(np.ascontiguousarray(features).tobytes()).hexdigest()

@@ -1,4 +1,8 @@
-"""AdamW with gradient clipping, and no weight decay on layer norms, layer biases or item biases."""
+"""AdamW with gradient clipping, and no weight decay on layer norms, layer biases or item biases.
+
+The biases per distance, the shared bias of items without an id, and the weights that content adds
+to biases are decayed like other weights.
+"""
 
 from __future__ import annotations
 

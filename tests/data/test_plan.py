@@ -183,17 +183,15 @@ def test_a_batch_by_hand():
 
 def test_serving_reads_the_history_then_mask():
     tokens = np.array([7, 8, 9, 4, 5], np.int32)
-    starts, stops = np.array([0, 3, 5]), np.array([3, 5, 5])
+    source, lengths = np.array([[0, 1, 2, 0], [3, 4, 0, 0], [0, 0, 0, 0]]), np.array([3, 2, 0])
     thumbs = np.array([1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3], np.int8)
-    batch, slots = inference_rows(
-        starts, stops, tokens, lambda rows: thumbs[rows], max_length=5, width=4
-    )
+    batch, slots = inference_rows(source, lengths, tokens, lambda rows: thumbs[rows], max_length=5)
     assert batch.tokens.tolist() == [[7, 8, 9, MASK], [4, 5, MASK, 0], [MASK, 0, 0, 0]]
     assert batch.positions.tolist() == [[1, 2, 3, 4], [2, 3, 4, 0], [4, 0, 0, 0]]
     assert batch.segments.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]
     assert slots.tolist() == [[3], [2], [0]]
     timed, _ = inference_rows(
-        starts, stops, tokens, lambda rows: thumbs[rows], max_length=5, width=4,
+        source, lengths, tokens, lambda rows: thumbs[rows], max_length=5,
         timestamps=np.arange(5) * 86_400, moments=np.array([7, 8, 9]) * 86_400,
     )  # fmt: skip
     assert timed.days.tolist() == [[0, 1, 2, 7], [3, 4, 8, 0], [9, 0, 0, 0]]

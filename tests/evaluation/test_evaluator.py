@@ -1,6 +1,7 @@
 """The evaluator: exact for any batch size and mesh, with whole histories seen."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,7 +10,8 @@ from reference import rank_and_list
 
 from bert4rec_jax.config import ModelConfig
 from bert4rec_jax.data.batch import inference_rows
-from bert4rec_jax.data.split import leave_one_out, train_counts
+from bert4rec_jax.data.catalog import MASK, PAD
+from bert4rec_jax.data.split import Cases, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
@@ -73,9 +75,11 @@ def test_a_model_is_ranked_by_its_own_scores(store, model, causal):
     )
 
     starts = np.maximum(store.offsets[cases.users], cases.rows - (L - 1))
+    source = np.minimum(starts[:, None] + np.arange(L), store.num_interactions - 1)
+    assert known[store.tokens[source]].all()
     batch, slots = inference_rows(
-        starts, cases.rows, store.tokens, lambda rows: to_thumbs(store.ratings[rows], THUMBS),
-        max_length=L, width=L,
+        source, cases.rows - starts, store.tokens,
+        lambda rows: to_thumbs(store.ratings[rows], THUMBS), max_length=L,
     )  # fmt: skip
     from_left = np.full(batch.tokens.shape, causal)
     apply = jax.jit(functools.partial(module.apply, deterministic=True))
@@ -88,6 +92,40 @@ def test_a_model_is_ranked_by_its_own_scores(store, model, causal):
     ranks, top = rank_and_list(scores, cases, store, known=known)
     np.testing.assert_array_equal(ranking.ranks, ranks)
     np.testing.assert_array_equal(ranking.top, top)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_items_that_the_model_does_not_know_are_not_read(store, model, causal):
+    """Vectors that nothing was learned for are NaN here, and the last L - 1 others are read."""
+    module, variables = model
+    evaluator, cases = evaluator_on(store), leave_one_out(store).test["test"]
+    known = np.arange(store.catalog.num_rows) % 3 != 0
+    known[store.tokens[store.offsets[cases.users[0]] : cases.rows[0]]] = False
+    known[[PAD, MASK]] = True
+    table = dict(variables["params"]["item_table"])
+    table["embedding"] = np.where(known[:, None], table["embedding"], np.nan)
+    params = {**variables["params"], "item_table": table}
+    settings = {"known": known, "max_length": L, "causal": causal}
+    kept = [
+        [int(r) for r in range(store.offsets[user], row) if known[store.tokens[r]]][-(L - 1) :]
+        for user, row in zip(cases.users, cases.rows)
+    ]
+    assert len(kept[0]) == 0 and len({len(rows) for rows in kept}) > 2
+    starts = np.concatenate([[0], np.cumsum([len(rows) + 1 for rows in kept])])
+    rows = np.concatenate([[*rows, target] for rows, target in zip(kept, cases.rows)])
+    short = SimpleNamespace(
+        tokens=store.tokens[rows], ratings=store.ratings[rows], timestamps=store.timestamps[rows],
+        offsets=starts, catalog=store.catalog, num_interactions=len(rows),
+    )  # fmt: skip
+    alone = Cases(np.arange(len(cases)), starts[1:] - 1, {})
+    found = evaluator.encode(module, {"params": params}, cases, **settings)
+    expected = evaluator_on(short).encode(module, variables, alone, **settings)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    empty = [not rows for rows in kept]
+    assert (found[empty] == 0).all() == causal  # only biases remain: a causal model learns no MASK
+    ranks = evaluator.rank_model(module, {"params": params}, cases, **settings).ranks
+    given = evaluator.rank_model(module, variables, cases, **settings, hidden=found).ranks
+    np.testing.assert_array_equal(ranks, given)
 
 
 @pytest.mark.parametrize(("mesh_model", "batch_size", "item_chunk"), [(1, 24, 999), (4, 8, 32)])

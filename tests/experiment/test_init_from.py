@@ -22,6 +22,7 @@ from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.seen_before import WHY
 
 QUIET = Console(quiet=True)
 
@@ -87,6 +88,52 @@ def test_the_earlier_run_may_be_gone_later(runs, tmp_path):
         assert again["steps"]["resumed_from"] == results["steps"]["done"]
     finally:
         shutil.move(kept, old.workdir)
+
+
+def test_a_final_fit_does_not_tell_the_next_run_its_targets(runs, tmp_path):
+    """With nothing to learn, the next run tests the selected model, not the one to serve."""
+    old, _, _ = runs
+    first = replace(
+        old,
+        training=replace(old.training, epochs=5, evaluate_every=5, final_fit=True),
+        workdir=str(tmp_path / "first"),
+    )
+    expected = protocol.run(first, recipe="first", console=QUIET)
+    still = replace(
+        first,
+        optimizer=replace(old.optimizer, peak_lr=1e-12),
+        training=replace(old.training, epochs=1, evaluate_every=1),
+        workdir=str(tmp_path / "second"),
+        init_from=first.workdir,
+    )
+    found = protocol.run(still, recipe="second", console=QUIET)
+    assert found["data"]["test"] == expected["data"]["test"]
+    before, after = (results["test"]["BERT4Rec"]["mrr"] for results in (expected, found))
+    assert after == pytest.approx(before, abs=0.02)
+    assert Path(first.workdir, "final").is_dir()
+
+
+def test_targets_that_the_earlier_run_was_trained_on_are_not_asked(runs, tmp_path):
+    """An earlier split by time was trained on the last events of users who left before its end."""
+    old, _, _ = runs
+    first = replace(
+        old,
+        data=replace(old.data, split="global-time"),
+        training=replace(old.training, epochs=1, evaluate_every=1),
+        workdir=str(tmp_path / "first"),
+    )
+    protocol.run(first, recipe="first", console=QUIET)
+    data = replace(old.data, split="leave-one-out")
+    second = replace(first, data=data, workdir=str(tmp_path / "second"), init_from=first.workdir)
+    found = protocol.run(second, recipe="second", console=QUIET)["data"]
+    for name in ("validation", "test"):
+        assert found[name]["left_out"][WHY] > 0
+        assert found[name]["cases"] > 0
+    again = open_finished(Path(second.workdir), QUIET).setting.split
+    assert len(again.validation) == found["validation"]["cases"]
+    cold = replace(second, data=replace(data, split="cold-items"), workdir=str(tmp_path / "third"))
+    with pytest.raises(UserError, match=r"trained on .* of the .* items that data.split cold"):
+        protocol.run(cold, recipe="third", console=QUIET)
 
 
 def test_another_model_or_content_is_one_clear_error(runs, tmp_path):

@@ -27,7 +27,7 @@ from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.training.fit import digest
+from bert4rec_jax.training.fit import digest, make_plan
 
 QUIET = Console(file=io.StringIO())
 
@@ -73,6 +73,27 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, tmp_pa
         ).ranks
         assert again["test"][name]["mrr"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
     assert results["parameters_sha256"] == again["parameters_sha256"]
+
+
+def test_the_refit_repeats_the_updates_of_selection_on_more_rows(run, tmp_path):
+    """Longer epochs, but the same learning rates: it ends as decayed as the selected model did."""
+    config, _, _ = run
+    training = replace(config.training, batch_size=4, log_every=1, patience=0)
+    config = replace(config, training=training, workdir=str(tmp_path / "run"))
+    protocol.run(config, recipe="trend", console=QUIET)
+    rates = []
+    for folder in (tmp_path / "run", tmp_path / "run" / "refit"):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        rates.append({x["step"]: x["learning_rate"] for x in lines if "learning_rate" in x})
+    selection, refit = rates
+    setting = open_finished(tmp_path / "run", QUIET).setting
+    steps = [
+        make_plan(config, setting.store, stop).steps_per_epoch
+        for stop in (setting.split.train_stop, setting.split.refit_stop)
+    ]
+    assert steps[0] < steps[1]
+    assert max(selection) == 2 * steps[0] and max(refit) == load_selected(setting, QUIET).step
+    assert refit == {step: rate for step, rate in selection.items() if step in refit}
 
 
 def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):

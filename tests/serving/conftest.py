@@ -149,11 +149,18 @@ def scorer(bundle):
 
 
 @pytest.fixture(scope="session")
-def rare(trained, once):
-    """A scorer of the same model whose items `item_ids[:5]` had no training event."""
+def rare_run(trained, once):
+    """The same model, whose items `item_ids[:5]` had no training event, and its scorer."""
     known = trained.known.copy()
     known[2:7] = False
-    return scorer_of(once, replace(trained, known=known), "rare")
+    changed = replace(trained, known=known)
+    return changed, scorer_of(once, changed, "rare")
+
+
+@pytest.fixture(scope="session")
+def rare(rare_run):
+    """The scorer of that model."""
+    return rare_run[1]
 
 
 @pytest.fixture(scope="session")

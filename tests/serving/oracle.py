@@ -16,11 +16,16 @@ def scores_in_process(trained, store, cases):
     config = trained.config
     length = config.data.max_length
     causal = config.masking.objective == "next"
-    starts = np.maximum(store.offsets[cases.users], cases.rows - (length - 1))
+    source = np.zeros((len(cases), length), np.int64)
+    lengths = np.zeros(len(cases), np.int64)
+    for case, (user, stop) in enumerate(zip(cases.users, cases.rows)):
+        rows = [r for r in range(store.offsets[user], stop) if trained.known[store.tokens[r]]]
+        rows = rows[-(length - 1) :]
+        lengths[case], source[case, : len(rows)] = len(rows), rows
     batch, slots = inference_rows(
-        starts, cases.rows, store.tokens,
+        source, lengths, store.tokens,
         lambda rows: to_thumbs(store.ratings[rows], trained.thumbs),
-        max_length=length, width=length,
+        max_length=length,
     )  # fmt: skip
     history = History(
         batch.tokens, batch.thumbs, batch.positions, batch.segments,

@@ -57,6 +57,20 @@ def test_the_first_recommendation_is_explained_unless_another_is_named(scorer, i
     assert explain(scorer, ids[:3], listed[4]).rank == 5
 
 
+def test_movies_that_the_model_does_not_know_are_not_read(rare, ids):
+    mixed = [ids[10], ids[0], ids[11], ids[1]]
+    found, plain = (explain(rare, history, ids[20]) for history in (mixed, [ids[10], ids[11]]))
+    assert [influence.read for influence in found.influences] == [True, False, True, False]
+    assert (found.score, found.rank) == (pytest.approx(plain.score), plain.rank)
+    assert found.influences[2].score == pytest.approx(plain.influences[1].score)
+    assert found.influences[1].score == found.influences[3].score == 0
+    np.testing.assert_allclose(found.attention, plain.attention, rtol=1e-6)
+    hidden, other = both_sides(rare, mixed, 2), both_sides(rare, [ids[10], ids[11]], 1)
+    assert hidden.both.probability == pytest.approx(other.both.probability)
+    with pytest.raises(UserError, match="no movie of the history has a training event"):
+        explain(rare, ids[:3], ids[20])
+
+
 def test_movies_before_the_window_have_no_influence_but_move_into_it(scorer, ids):
     history, item = ids[:8], ids[20]  # the model reads the last five
     found = explain(scorer, history, item)

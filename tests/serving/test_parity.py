@@ -18,9 +18,9 @@ from bert4rec_jax.serving.functions import Functions
 from bert4rec_jax.serving.scorer import load
 
 
-@pytest.fixture(scope="module", params=["masked", "causal", "towers"])
+@pytest.fixture(scope="module", params=["masked", "causal", "towers", "rare_run"])
 def served(request, trained, scorer):
-    """A trained model and its scorer, for each way to read a history."""
+    """A trained model and its scorer: each way to read a history, and one with unknown items."""
     if request.param == "masked":
         return trained, scorer
     return request.getfixturevalue(request.param)

@@ -238,10 +238,11 @@ def test_small_bundles_are_stages_too(trained, causal, histories, tmp_path):
     found = [answer.item_ids for answer in first.recommend_batch(histories, k=5)]
     expected = second.rank(histories, found)
     assert plain(both.recommend_batch(histories, k=5)) == plain(expected)
-    nearby = first.bundle, 16, ONE, first.bundle.known
+    known = first.bundle.known
+    nearby = first.bundle, 16, ONE, known
     asked = first.reader.read(pa.table({"user_id": ["a"], "history": histories[:1]}), source="here")
     for functions in (Scan(*nearby), Nearby(*nearby, probes=99)):
-        lists = Ranker(functions, first.bundle.known, first.bundle.max_length).rank(asked, top=5)
+        lists = Ranker(functions, known, known, first.bundle.max_length).rank(asked, top=5)
         assert tuple(map(first.catalog.item_ids.__getitem__, lists.items.values - 2)) == found[0]
 
 
@@ -300,15 +301,17 @@ def test_a_catalog_over_all_devices_gives_the_same_lists(towers, scorer, histori
     table = pa.table({"user_id": ["a"] * len(histories), "history": histories})
     requests = reader.read(table, source="here")
     expected = Ranker(
-        type(ranker.functions)(bundle, 16, ONE, listed), listed, bundle.max_length
+        type(ranker.functions)(bundle, 16, ONE, listed), listed, bundle.known, bundle.max_length
     ).rank(requests, top=9)
     for devices in (jax.devices(), jax.devices()[:3]):  # 256 rows: 8 x 32, and 2 x 128
-        over = Ranker(Scan(bundle, 16, devices, listed), listed, bundle.max_length)
+        over = Ranker(Scan(bundle, 16, devices, listed), listed, bundle.known, bundle.max_length)
         found = over.rank(requests, top=9)
         np.testing.assert_array_equal(found.items.values, expected.items.values)
         np.testing.assert_array_equal(found.items.offsets, expected.items.offsets)
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
-    everywhere = Ranker(Nearby(bundle, 16, ONE, listed, probes=99), listed, bundle.max_length)
+    everywhere = Ranker(
+        Nearby(bundle, 16, ONE, listed, probes=99), listed, bundle.known, bundle.max_length
+    )
     np.testing.assert_array_equal(
         everywhere.rank(requests, top=9).items.values, expected.items.values
     )

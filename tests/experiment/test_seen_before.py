@@ -1,0 +1,95 @@
+"""Events that a run holds out and the run it begins from was trained on, by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sample import interactions
+
+from bert4rec_jax.data.split import global_time, in_training, leave_one_out
+from bert4rec_jax.data.store import SequenceStore, write_store
+from bert4rec_jax.experiment.seen_before import WHY, SeenBefore, seen_before
+
+EARLY = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4)]
+EARLY += [("v", "c", 1), ("v", "a", 2), ("v", "d", 5)]
+LATE = [("u", "e", 6), ("u", "f", 7), ("w", "a", 5), ("w", "b", 6), ("w", "c", 7)]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """`make(rows)`: a store of the rows."""
+
+    def made(rows, *, timed=True):
+        folder = tmp_path / f"store_{len(list(tmp_path.iterdir()))}"
+        log = replace(interactions(rows), timed=timed).in_time_order()
+        write_store(log, folder, titles={}, source={})
+        return SequenceStore.open(folder)
+
+    return made
+
+
+def events(store, rows):
+    """Rows of a store as users and items."""
+    users = np.searchsorted(store.offsets, rows, side="right") - 1
+    ids = store.user_ids()
+    return {(ids[u], store.catalog.item_id(store.tokens[r])) for u, r in zip(users, rows)}
+
+
+def last_times(store, split):
+    """The times of the last events of training, before selection and of the refit."""
+    stops = split.train_stop, split.refit_stop
+    return tuple(int(store.timestamps[in_training(store, stop)].max()) for stop in stops)
+
+
+def test_a_longer_log_holds_out_nothing_that_the_same_split_trained_on(make):
+    """v has no new event, and its last two were held out before as well."""
+    earlier, store = make(EARLY), make(EARLY + LATE)
+    found = seen_before(store, leave_one_out(store), earlier, leave_one_out(earlier), None)
+    assert len(found.selected) == len(found.tested) == 0
+
+
+def test_a_split_by_time_has_seen_last_events(make):
+    """Trained up to time 4 (and 3 before selection): v's event a at 2, which leave-one-out asks."""
+    earlier, store = make(EARLY), make(EARLY + LATE)
+    by_time = global_time(earlier, quantile=0.9)
+    assert last_times(earlier, by_time) == (3, 4)
+    split = leave_one_out(store)
+    found = seen_before(store, split, earlier, by_time, None)
+    assert events(store, found.selected) == events(store, found.tested) == {("v", "a")}
+    left = found.left_out(split)
+    assert len(left.validation) == len(split.validation) - 1
+    assert left.validation.dropped == {WHY: 1}
+    assert left.test["test"] is split.test["test"]
+
+
+def test_refitted_models_begin_from_refitted_ones(make):
+    """Both split by time: at 4 (3 before selection) and, after more events, at 3 (1)."""
+    earlier, store = make(EARLY), make(EARLY + LATE)
+    then, now = global_time(earlier, quantile=0.9), global_time(store, quantile=0.37)
+    assert last_times(store, now) == (1, 3)
+    found = seen_before(store, now, earlier, then, None)
+    up_to_3 = {("u", "b"), ("u", "c"), ("v", "a")}
+    assert events(store, found.selected) == up_to_3
+    assert events(store, found.tested) == {*up_to_3, ("u", "d")}
+    assert WHY in found.left_out(now).test["test_first"].dropped
+
+
+def test_what_the_earlier_run_had_seen_before_counts_too(make):
+    earlier, store = make(EARLY), make(EARLY + LATE)
+    split = leave_one_out(earlier)
+    before = SeenBefore(*(np.flatnonzero(earlier.timestamps == 5) for _ in range(2)))
+    assert events(earlier, before.tested) == {("v", "d")}
+    found = seen_before(store, leave_one_out(store), earlier, split, before)
+    assert events(store, found.tested) == {("v", "d")}
+    assert SeenBefore.from_json(found.to_json()).tested.tolist() == found.tested.tolist()
+
+
+def test_the_same_item_at_another_time_is_another_event(make):
+    rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "b", 8), ("u", "d", 9)]
+    earlier, store = make(rows[:4]), make(rows)
+    trained = leave_one_out(earlier, repeats=True)  # on a and b at 2
+    found = seen_before(store, leave_one_out(store, repeats=True), earlier, trained, None)
+    assert len(found.tested) == 0
+    untimed = make(rows, timed=False)
+    found = seen_before(untimed, leave_one_out(untimed, repeats=True), earlier, trained, None)
+    assert events(untimed, found.tested) == {("u", "b")}
