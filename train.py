@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bert4rec_jax.entry import run_command
+from bert4rec_jax.entry import run_command, run_program
 
 
 def main() -> None:
@@ -15,4 +15,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_program(lambda: run_command(main))

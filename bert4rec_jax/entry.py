@@ -14,6 +14,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType, TracebackType
 
@@ -67,17 +68,41 @@ def run_command(command: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def run_program(main: Callable[[], None]) -> None:
+    """Call the main function of a program, and end the process with its status.
+
+    After an error or a signal nothing is left to be done, but threads of XLA and Arrow may be at
+    work. If the interpreter is torn down under them, they can end the process with a status of
+    their own (a segmentation fault, an abort), so it ends at once.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if not end.code or _is_one_of_several():
+            raise
+        if not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
 def _leave_others(status: int) -> None:
     """End the process in a few seconds, if it is one of several that may wait for each other.
 
     At its exit JAX waits for the others, for minutes, while they wait for this process; its status
     would then be that of an aborted one.
     """
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
+    if _is_one_of_several():
         timer = threading.Timer(_GRACE, os._exit, [status])
         timer.daemon = True
         timer.start()
+
+
+def _is_one_of_several() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and bool(jax.distributed.is_initialized())
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -86,7 +111,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _hide_echoes() -> None:
-    """Show a failed checkpoint once, where the training loop reports it; lose no SIGTERM.
+    """Show a failed checkpoint once, where the training loop reports it; lose no signal.
 
     Orbax passes an error of its background thread to the training loop, but the thread prints it as
     well. Then each of TensorStore's other writes fails because its event loop is closed by then,
@@ -103,9 +128,12 @@ def _hide_echoes() -> None:
             show(kind, error, trace)
 
     def unraisable(event: sys.UnraisableHookArgs) -> None:
-        if isinstance(event.exc_value, Terminated):  # raised in a callback, where it gets lost
-            signal.signal(signal.SIGTERM, _terminate)
-            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        if isinstance(event.exc_value, KeyboardInterrupt):  # in a callback, where it gets lost
+            number = signal.SIGINT
+            if isinstance(event.exc_value, Terminated):
+                number = signal.SIGTERM
+                signal.signal(number, _terminate)
+            threading.Timer(0.1, os.kill, [os.getpid(), number]).start()
         elif str(event.exc_value) != late:
             show_unraisable(event)
 

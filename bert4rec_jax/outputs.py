@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import json
 import os
@@ -17,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.locks import locked
 
 _PARTIAL, _OLD = ".partial", ".old"
@@ -32,7 +33,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     one that ends last wins.
 
     Raises:
-      TemporaryError: the file cannot be written.
+      UserError: the path leads through a file or a folder that is not there.
+      TemporaryError: the file cannot be written for another reason.
     """
     partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
     try:
@@ -40,7 +42,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
         partial.replace(path)
     except OSError as error:
-        raise TemporaryError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _kind(error)(f"cannot write {path}: {_reason(error)}") from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -55,7 +57,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     nothing else is there.
 
     Raises:
-      TemporaryError: the folder cannot be written; nothing was changed.
+      UserError: the path leads through a file.
+      TemporaryError: the folder cannot be written for another reason; nothing was changed.
     """
     path = path.resolve()
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}{_PARTIAL}")
@@ -69,15 +72,37 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield partial
             _replace(partial, path)
     except OSError as error:
-        raise TemporaryError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another folder "
-            "(nothing was changed)"
+        way_out = "choose" if _kind(error) is UserError else "make room or choose"
+        raise _kind(error)(
+            f"cannot write {path}: {_reason(error)}; {way_out} another folder (nothing was changed)"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         for parent in missing:
             with suppress(OSError):  # not empty if the new folder is in it
                 parent.rmdir()
+
+
+def require_folder_of(path: Path) -> None:
+    """Refuse a file whose folder is not there, before the work whose result it is to hold.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"{path.parent} is no folder to write {path.name} to; make it first")
+
+
+def _kind(error: OSError) -> type[UserError]:
+    """What to report an error of writing as: trying again helps only if the path is right."""
+    wrong_path = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+    return UserError if error.errno in wrong_path else TemporaryError
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, shutil.Error):  # of each file that could not be copied
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error)
 
 
 def _clear(path: Path) -> None:

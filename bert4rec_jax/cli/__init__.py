@@ -22,7 +22,7 @@ from bert4rec_jax.cli.recommend import recommend
 from bert4rec_jax.cli.report import report
 from bert4rec_jax.cli.similar import similar
 from bert4rec_jax.cli.train import train, train_command
-from bert4rec_jax.entry import run_command
+from bert4rec_jax.entry import run_command, run_program
 
 _app = tyro.extras.SubcommandApp()
 for _command in (
@@ -50,3 +50,8 @@ def main() -> None:
         run_command(lambda: train_command(sys.argv[2:]))
         return
     run_command(lambda: _app.cli(prog="bert4rec", description="BERT4Rec for movies."))
+
+
+def program() -> None:
+    """Run `bert4rec` as the program of the process."""
+    run_program(main)

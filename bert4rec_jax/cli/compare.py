@@ -27,13 +27,12 @@ def compare(
         model: Models to show, by their names in results tables. None: all.
         output: JSON file for the figures.
     """
-    from bert4rec_jax.errors import UserError
     from bert4rec_jax.evaluation.run_comparison import compare_runs
     from bert4rec_jax.evaluation.tables import comparison_table
-    from bert4rec_jax.outputs import write_json
+    from bert4rec_jax.outputs import require_folder_of, write_json
 
-    if output and not output.resolve().parent.is_dir():
-        raise UserError(f"{output.parent} is no folder to write {output.name} to; make it first")
+    if output:
+        require_folder_of(output)
     compared = compare_runs(runs, metrics=metric, models=model)
     console = Console()
     for name, found in compared.items():

@@ -31,7 +31,10 @@ def explain(
         user: User features, for a model that reads them, such as gender=F age=35; repeat a name for
             a list: tags=a tags=b.
     """
+    from bert4rec_jax.outputs import require_folder_of
     from bert4rec_jax.serving.explanation_display import show_explanation
 
     known = facts(user) if user else None
+    if picture:
+        require_folder_of(picture)
     show_explanation(bundle, history, item, masked, picture, known)

@@ -88,6 +88,7 @@ def rank(
             asked,
             output,
             options,
+            name=requests,
             engine=local if engine == "local" else RayEngine(ray_address, ray_actors),
             progress=progress,
             notify=lambda sentence: messages.print(f"[yellow]{escape(sentence)}", highlight=False),

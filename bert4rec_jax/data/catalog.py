@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +118,7 @@ class Catalog:
         )
 
     @classmethod
-    def read(cls, file: Path | BinaryIO) -> Catalog:
+    def read(cls, file: Path | pa.NativeFile) -> Catalog:
         """Read what `write` wrote."""
         table = pq.read_table(file)
         return cls(*(_strings(table[name]) for name in ("item_id", "title", "genres")))

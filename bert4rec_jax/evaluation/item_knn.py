@@ -37,8 +37,8 @@ class ItemKNN:
     training, n_ij watched both), shrunk by λ for items with few users (Sarwar et al., WWW 2001;
     shrinkage as in Bell and Koren, 2007). Each item keeps its `neighbours` most similar items, and
     all that tie with the last of them, so the result does not depend on the order of items. 1e-6
-    times an item's popularity (its share of training interactions) is added, which orders items that
-    are no neighbours of the history.
+    times an item's popularity (its share of training interactions) is added, which orders items
+    that are no neighbours of the history.
 
     Attributes:
       neighbours: number of similar items kept per item.

@@ -129,7 +129,8 @@ def title_of(item_id: str, movie: Movie) -> str:
     """The title, with the year if that is known; the item's id if there is no title."""
     if movie.title is None:
         return item_id
-    return f"{movie.title} ({movie.year})" if movie.year else movie.title
+    named = movie.year is None or movie.title.endswith(f"({movie.year})")
+    return movie.title if named else f"{movie.title} ({movie.year})"
 
 
 def _movie(item_id: str, title: str, genres: str) -> Movie:

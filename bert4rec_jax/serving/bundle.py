@@ -19,13 +19,13 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import export
 
@@ -191,12 +191,14 @@ class Bundle:
     @cached_property
     def catalog(self) -> Catalog:
         """External ids, titles and genres."""
-        return Catalog.read(BytesIO(self.files.read(CATALOG)))
+        return Catalog.read(pa.BufferReader(self.files.read(CATALOG)))
 
     @cached_property
     def known(self) -> npt.NDArray[np.bool_]:
         """`[V]`: items that can be listed: with a training event, or with content."""
-        column = pq.read_table(BytesIO(self.files.read(CATALOG)), columns=["known"])["known"]
+        column = pq.read_table(pa.BufferReader(self.files.read(CATALOG)), columns=["known"])[
+            "known"
+        ]
         known = np.zeros(self.catalog.num_rows, bool)
         known[FIRST_ITEM : self.catalog.num_tokens] = column.to_numpy()
         return known

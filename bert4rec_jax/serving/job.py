@@ -38,6 +38,7 @@ def rank_file(
     output: Path,
     options: Options,
     *,
+    name: Path | None = None,
     engine: Engine = local,
     progress: Progress = lambda done, total: None,
     notify: Callable[[str], None] = lambda sentence: None,
@@ -55,6 +56,7 @@ def rank_file(
       requests: a Parquet file or a folder of them; see `serving.requests` for the columns.
       output: the folder to make; while the job works it is `OUTPUT.partial`.
       options: see `Options`.
+      name: what to call the requests in messages, if not by their path.
       engine: makes the shards.
       progress: called at the start, and whenever a shard is finished.
       notify: called with a sentence about what looks like a mistake, but may be meant.
@@ -68,7 +70,7 @@ def rank_file(
     """
     opened = Bundle.open(bundle)
     reader = RequestReader(opened.catalog, opened.thumbs, opened.user_encodings)
-    asked = RequestFile.open(requests, reader.user_columns)
+    asked = RequestFile.open(requests, reader.user_columns, name=name)
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
     if opened.retriever is not None:
@@ -142,23 +144,26 @@ def _sizes(rows: int, longest: int) -> list[int]:
 
 
 def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
-    """Refuse requests if no id in the first shard with any history is in the catalog.
+    """Refuse requests if no id of any history is in the catalog.
 
-    Such ids belong to another system, or have lost their leading zeros.
+    Such ids belong to another system, or have lost their leading zeros. Usually a look at the first
+    shard is enough.
     """
     reader = RequestReader(bundle.catalog, bundle.thumbs, bundle.user_encodings)
+    items, example = 0, ""
     for number, table in asked.shards(size, 0):
         counts = reader.read(table, source=str(asked.path), first_row=number * size).counts
-        items = counts["history_items"]
-        if items > counts["unknown_history_items"]:
+        if counts["history_items"] > counts["unknown_history_items"]:
             return
-        if items:
+        if counts["history_items"] and not items:
             example = next(ids[0] for ids in table[HISTORY].to_pylist() if ids)
-            raise UserError(
-                f"{asked.path}: none of the first {items:,} ids in {HISTORY} (such as "
-                f"{example!r}) is in the catalog of the bundle (such as "
-                f"{bundle.catalog.item_ids[0]!r}); write ids as in the training data"
-            )
+        items += counts["history_items"]
+    if items:
+        raise UserError(
+            f"{asked.path}: none of the {items:,} ids in {HISTORY} (such as {example!r}) is in the "
+            f"catalog of the bundle (such as {bundle.catalog.item_ids[0]!r}); write ids as in the "
+            "training data"
+        )
 
 
 def _doubts(asked: RequestFile, user_columns: Sequence[str]) -> Iterator[str]:

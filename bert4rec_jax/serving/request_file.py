@@ -28,7 +28,7 @@ class RequestFile:
     """One Parquet file, or a folder of them in the order of their names.
 
     Attributes:
-      path: the file or folder, as given.
+      path: the file or folder, as given; only for messages.
       files: the Parquet files.
       schema: the schema of the columns that are read.
       rows: requests in all files.
@@ -46,7 +46,9 @@ class RequestFile:
     ignored: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, path: Path, user_columns: Sequence[str] = ()) -> RequestFile:
+    def open(
+        cls, path: Path, user_columns: Sequence[str] = (), *, name: Path | None = None
+    ) -> RequestFile:
         """Check a file of requests: its columns, and that every row has a user.
 
         Takes one pass over the column of users, and 8 bytes of memory per request.
@@ -54,6 +56,7 @@ class RequestFile:
         Args:
           path: the file or folder.
           user_columns: more columns to read, those of user features, where they exist.
+          name: what to call it in messages, if not by its path.
 
         Raises:
           UserError: it cannot be read, its columns are not those of requests (see `check_columns`)
@@ -73,7 +76,8 @@ class RequestFile:
                 schema = opened.schema_arrow
                 check_columns(schema, str(file))
                 read = (*COLUMNS, *user_columns)
-                schemas.append(pa.schema([schema.field(c) for c in read if c in schema.names]))
+                fields = [schema.field(c).with_nullable(True) for c in read if c in schema.names]
+                schemas.append(pa.schema(fields))
                 if file == files[0]:
                     ignored = tuple(name for name in schema.names if name not in read)
                 if schemas[-1] != schemas[0]:
@@ -86,7 +90,7 @@ class RequestFile:
         del hashes  # there may be many users: free memory, and sort in place
         users.sort()
         return cls(
-            path=path,
+            path=name or path,
             files=files,
             schema=schemas[0],
             rows=len(users),
@@ -132,7 +136,8 @@ class RequestFile:
                     dropped = min(skip, len(batch))
                     skip -= dropped
                     if dropped < len(batch):
-                        yield batch.slice(dropped)
+                        kept = batch.slice(dropped)
+                        yield pa.RecordBatch.from_arrays(kept.columns, schema=self.schema)
 
 
 def _hashed_users(opened: pq.ParquetFile, file: Path) -> Iterator[npt.NDArray[np.int64]]:
@@ -148,7 +153,8 @@ def _hashed_users(opened: pq.ParquetFile, file: Path) -> Iterator[npt.NDArray[np
             )
         row += len(users)
         values: list[Any] = users.to_pylist()
-        yield np.fromiter(map(hash, values), np.int64, len(values))
+        # As text, because Python's hashes of -1 and -2 are the same.
+        yield np.fromiter(map(hash, map(str, values)), np.int64, len(values))
 
 
 def _fingerprint(files: tuple[Path, ...]) -> str:

@@ -95,7 +95,8 @@ def test_a_final_fit_does_not_tell_the_next_run_its_targets(runs, tmp_path):
     old, _, _ = runs
     first = replace(
         old,
-        training=replace(old.training, epochs=5, evaluate_every=5, final_fit=True),
+        training=replace(old.training, epochs=5, evaluate_every=5),
+        final_fit=True,
         workdir=str(tmp_path / "first"),
     )
     expected = protocol.run(first, recipe="first", console=QUIET)
