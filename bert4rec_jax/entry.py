@@ -54,7 +54,7 @@ def run_command(command: Callable[[], None]) -> None:
         _leave_others(error.status)
         sys.exit(error.status)
     except KeyboardInterrupt as interrupt:
-        print(interrupt or "interrupted", file=sys.stderr)
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         status = getattr(interrupt, "exit_code", 130)
         _leave_others(status)
         sys.exit(status)

@@ -1,4 +1,6 @@
+import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -69,13 +71,21 @@ def test_a_mistake_is_one_paragraph_and_status_2(log, tmp_path, monkeypatch, cap
 
 
 def test_what_the_machine_refuses_has_status_75(log, tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("")
-    status = run(
-        monkeypatch, "prepare", log, "--output", tmp_path / "file" / "out", "--user-column", "who",
-        "--item-column", "what", "--timestamp-column", "when", "--rating-column", "stars",
+    columns = (
+        "--user-column", "who", "--item-column", "what", "--timestamp-column", "when",
+        "--rating-column", "stars", "--min-user-interactions", "1", "--min-item-interactions", "1",
     )  # fmt: skip
-    assert status == 75
-    assert "out: Not a directory; make room" in capsys.readouterr().err
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "file").write_text("")
+    wrong = tmp_path / "file" / "out"
+    assert run(monkeypatch, "prepare", log, "--output", wrong, *columns) == 2
+    assert "out: Not a directory; choose another folder" in capsys.readouterr().err
+    monkeypatch.setattr("bert4rec_jax.outputs._replace", full)
+    assert run(monkeypatch, "prepare", log, "--output", tmp_path / "out", *columns) == 75
+    assert "out: No space left on device; make room" in capsys.readouterr().err
 
 
 def test_a_download_shows_its_progress(tmp_path, monkeypatch, capsys):
@@ -131,24 +141,57 @@ def test_sigterm_leaves_nothing_behind_and_has_status_143(tmp_path):
 
 
 IN_A_CALLBACK = """
-import os, signal, time, weakref
+import os, signal, sys, time, weakref
 from bert4rec_jax.entry import run_command
 class Thing: pass
 def command():
     thing = Thing()
-    callback = weakref.ref(thing, lambda gone: os.kill(os.getpid(), signal.SIGTERM))
+    callback = weakref.ref(thing, lambda gone: os.kill(os.getpid(), int(sys.argv[1])))
     del thing
     time.sleep(60)
 run_command(command)
 """
 
 
-def test_sigterm_in_a_callback_is_not_lost():
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    [(signal.SIGTERM, 143, "stopped by SIGTERM\n"), (signal.SIGINT, 130, "interrupted\n")],
+)
+def test_a_signal_in_a_callback_is_not_lost(number, status, message):
     """Python prints and drops exceptions in the callbacks of its garbage collection."""
+    arguments = [sys.executable, "-c", IN_A_CALLBACK, str(int(number))]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (status, message)
+
+
+ENDS = """
+import atexit, sys
+from bert4rec_jax.entry import run_program
+atexit.register(lambda: print("torn down"))
+def main():
+    print("said before")
+    sys.exit({status})
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "output", "errors"),
+    [
+        ("0", 0, "said before\ntorn down\n", ""),
+        ("75", 75, "said before\n", ""),
+        ("'a message'", 1, "said before\n", "a message\n"),
+    ],
+)
+def test_after_an_error_nothing_is_torn_down(status, code, output, errors):
+    """Threads of XLA and Arrow that still work would end the process with another status."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_A_CALLBACK], capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", ENDS.format(status=status)],
+        capture_output=True,
+        text=True,
+        timeout=50,
     )
-    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM\n")
+    assert (done.returncode, done.stdout, done.stderr) == (code, output, errors)
 
 
 @pytest.mark.parametrize("arguments", [(), ("prepare",), ("prepare", "x", "--format", "xls")])

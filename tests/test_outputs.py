@@ -1,6 +1,8 @@
 """Outputs appear whole or not at all."""
 
+import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,8 +10,14 @@ import sys
 import numpy as np
 import pytest
 
-from bert4rec_jax.errors import UserError
-from bert4rec_jax.outputs import whole_file, whole_folder, write_arrays, write_json
+from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.outputs import (
+    require_folder_of,
+    whole_file,
+    whole_folder,
+    write_arrays,
+    write_json,
+)
 
 
 def test_json_and_arrays_come_back(tmp_path):
@@ -107,5 +115,24 @@ def test_there_is_no_moment_without_the_folder(tmp_path, monkeypatch):
 
 
 def test_a_missing_folder_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot write") as error:
         write_json(tmp_path / "none" / "a.json", {})
+    assert error.value.status == 2  # trying again does not help
+    with pytest.raises(UserError, match=r"none is no folder to write a\.json to; make it first"):
+        require_folder_of(tmp_path / "none" / "a.json")
+    require_folder_of(tmp_path / "a.json")
+
+
+def test_a_path_through_a_file_is_a_mistake_and_a_full_disk_is_not(tmp_path):
+    (tmp_path / "file").write_text("")
+    wrong = pytest.raises(UserError, match="Not a directory; choose another folder")
+    with wrong as error, whole_folder(tmp_path / "file" / "a"):
+        pass
+    assert error.value.status == 2
+    for full in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        shutil.Error([("a", "b", "No space left on device"), ("c", "d", "the same")]),
+    ):
+        refused = pytest.raises(TemporaryError, match="a: No space left on device; make room or")
+        with refused, whole_folder(tmp_path / "a"):
+            raise full

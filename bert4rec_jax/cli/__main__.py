@@ -1,5 +1,5 @@
 """`python -m bert4rec_jax.cli`."""
 
-from bert4rec_jax.cli import main
+from bert4rec_jax.cli import program
 
-main()
+program()

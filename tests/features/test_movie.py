@@ -1,7 +1,7 @@
 import shelf
 
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.features.movie import Movie, movies_of
+from bert4rec_jax.features.movie import Movie, movies_of, title_of
 
 
 def test_a_catalog_knows_titles_years_and_genres():
@@ -18,6 +18,13 @@ def test_titles_with_and_without_a_year():
         ("1984", None), ("2001: A Space Odyssey", 1968), ("Se7en", 1995), ("(1963)", None),
         ("M (fragment)", None),
     ]  # fmt: skip
+
+
+def test_the_year_is_added_to_a_title_once():
+    for movie in (Movie(title="Heat", year=1995), Movie(title="Heat (1995)", year=1995)):
+        assert title_of("1", movie) == "Heat (1995)"
+    assert title_of("1", Movie(title="Heat (1995)", year=1996)) == "Heat (1995) (1996)"
+    assert title_of("1", Movie(title="Heat")) == "Heat" and title_of("1", Movie()) == "1"
 
 
 def test_another_movie_fills_gaps_and_changes_nothing_else():

@@ -323,8 +323,18 @@ def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_
 def test_ids_of_another_system_are_refused(bundle, tmp_path):
     asked = pa.table({"user_id": ["a"], "history": [["tt0133093"]]})
     pq.write_table(asked, tmp_path / "in.parquet")
-    with pytest.raises(UserError, match=r"none of the first 1 ids in history .such as 'tt0133093'"):
+    with pytest.raises(UserError, match=r"none of the 1 ids in history .such as 'tt0133093'"):
         rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL)
+
+
+def test_the_first_shard_may_be_of_new_users_alone(bundle, scorer, tmp_path):
+    """Users of today have seen nothing but today's items, which the bundle lacks."""
+    known = scorer.catalog.item_ids[0]
+    asked = pa.table({"user_id": ["new", "old"], "history": [["today"], [known]]})
+    pq.write_table(asked, tmp_path / "in.parquet")
+    one = replace(SMALL, shard_rows=1)
+    manifest = rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", one)
+    assert manifest["counts"]["unknown_history_items"] == 1
 
 
 def test_ratings_that_do_not_fit_name_the_row(bundle, requests, tmp_path):
@@ -351,7 +361,7 @@ def test_every_shard_says_where_it_comes_from(bundle, requests, tmp_path):
 def test_requests_that_are_refused_leave_nothing_behind(bundle, requests, tmp_path):
     good = requests.read_bytes()
     pq.write_table(pa.table({"user_id": ["u"], "history": [["nowhere"]]}), requests)
-    with pytest.raises(UserError, match="none of the first 1 ids"):
+    with pytest.raises(UserError, match="none of the 1 ids"):
         rank_file(bundle, requests, tmp_path / "out", SMALL)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.parquet"]
     requests.write_bytes(good)  # repaired: the same command works

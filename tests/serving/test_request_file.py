@@ -47,6 +47,8 @@ def test_no_requests_are_one_empty_shard(tmp_path):
 def test_repeated_users_are_counted(tmp_path):
     pq.write_table(pa.concat_tables([rows(0, 5), rows(3, 6)]), tmp_path / "in.parquet")
     assert RequestFile.open(tmp_path / "in.parquet").duplicate_users == 2
+    pq.write_table(rows(-2, 1), tmp_path / "in.parquet")
+    assert RequestFile.open(tmp_path / "in.parquet").duplicate_users == 0
 
 
 def test_content_makes_the_checksum(file, tmp_path):
@@ -89,6 +91,15 @@ def test_unreadable_requests(file, change, message):
         for _ in RequestFile.open(file).shards(4, 0):
             pass
     assert str(file) in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_columns_of_a_folder_may_differ_in_whether_null_is_allowed(tmp_path):
+    table = rows(0, 2).select(["user_id", "history"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    strict = pa.schema([field.with_nullable(False) for field in table.schema])
+    pq.write_table(rows(2, 4).select(["user_id", "history"]).cast(strict), tmp_path / "b.parquet")
+    ((_, found),) = RequestFile.open(tmp_path).shards(9, 0)
+    assert found["user_id"].to_pylist() == [0, 1, 2, 3]
 
 
 def test_folders_without_requests_or_with_two_kinds(tmp_path):
