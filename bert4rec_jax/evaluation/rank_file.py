@@ -27,9 +27,8 @@ from bert4rec_jax.outputs import write_arrays
 RANKS = "ranks.npz"
 IDS = ("user_ids", "item_ids")  # external ids of the user and the target
 ROWS = ("users", "rows", "targets")  # user and row in the store, and the target's token
-_OF_SET = ("cases_sha256", "interval_over")  # a single text each
-ASKED = (*ROWS, *IDS, *_OF_SET)
-_DRAWN = {"users": ("user_ids", "users"), "items": ("item_ids",)}  # interval_over -> one is needed
+DRAWN = "drawn_items"  # number of the target, where intervals draw target items instead of users
+ASKED = (*ROWS, *IDS, DRAWN, "cases_sha256")
 _TESTED = ("parameters_sha256", "corrections_sha256")
 
 Array = npt.NDArray[Any]
@@ -40,8 +39,7 @@ class RankedSet:
     """One set of M cases.
 
     Attributes:
-      asked: the arrays of `ASKED` that are known, `[M]` each; `cases_sha256` and `interval_over`
-        are single strings.
+      asked: the arrays of `ASKED` that are known, `[M]` each; `cases_sha256` is a single string.
       ranks: model -> `[M]`; 1 is best.
     """
 
@@ -59,7 +57,7 @@ class RankedSet:
     @property
     def drawn(self) -> str:
         """What the resamples of intervals draw: `users` or `items`, see `assessment.assess`."""
-        return str(self.asked.get("interval_over", "users"))
+        return "items" if DRAWN in self.asked else "users"
 
     def in_order_of(self, other: RankedSet) -> RankedSet:
         """The same cases in the order of another set; itself if these are not the same cases.
@@ -80,11 +78,7 @@ class RankedSet:
         order = np.array([places[case] for case in there])
 
         def ordered(arrays: Mapping[str, Array]) -> dict[str, Array]:
-            return {
-                name: x[order] if x.ndim else x
-                for name, x in arrays.items()
-                if name != "cases_sha256"
-            }
+            return {name: x[order] for name, x in arrays.items() if x.ndim}
 
         return RankedSet(ordered(self.asked), ordered(self.ranks))
 
@@ -144,8 +138,9 @@ class RankFile:
                 "user_ids": ids[cases.users],
                 "item_ids": items[targets - FIRST_ITEM],
                 "cases_sha256": np.array(cases_sha256(cases, store, within=among, repeats=repeats)),
-                "interval_over": np.array((drawn or {}).get(name, "users")),
             }
+            if (drawn or {}).get(name) == "items":
+                asked[DRAWN] = np.unique(targets, return_inverse=True)[1].astype(np.int32)
             found[name] = RankedSet(asked, {m: r.astype(np.int32) for m, r in answers.items()})
         return cls(found, parameters, corrections)
 
@@ -264,16 +259,11 @@ def _sets(arrays: Mapping[str, Array]) -> dict[str, RankedSet]:
 
 def _check(path: Path, name: str, found: RankedSet) -> None:
     """Check the format of a set that was read; `UserError` if it is wrong."""
-    known = {key: values for key, values in found.asked.items() if key in (*ROWS, *IDS)}
-    if not found.ranks or not known:
+    known = {key: values for key, values in found.asked.items() if key != "cases_sha256"}
+    if not found.ranks or not known.keys() - {DRAWN}:
         raise UserError(
             f"{path} holds {', '.join((*found.asked, *found.ranks))} of {name!r}; expected the "
             "ranks of a model, and users or user_ids"
-        )
-    if found.drawn not in _DRAWN or not set(_DRAWN[found.drawn]) & known.keys():
-        raise UserError(
-            f"{path}: {name}/interval_over is {found.drawn!r}; expected users, or items with "
-            "item_ids"
         )
     arrays = {**known, **found.ranks}
     for key, values in arrays.items():

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
 from bert4rec_jax.evaluation.metrics import contribution
-from bert4rec_jax.evaluation.rank_file import IDS, ROWS, RankedSet
+from bert4rec_jax.evaluation.rank_file import DRAWN, IDS, ROWS, RankedSet
 from bert4rec_jax.evaluation.seeds import RecordedRun, groups, label, ranks_in
 
 Floats = npt.NDArray[np.float64]
@@ -157,7 +157,7 @@ def compare_runs(
         notes = [_check_same_cases(name, runs[0], run) for run in runs[1:]]
         first = runs[0].ranks.sets[name]
         users = first.asked[IDS[0]] if IDS[0] in first.asked else first.asked[ROWS[0]]
-        units = first.asked[IDS[1]] if first.drawn == "items" else users
+        units = first.asked.get(DRAWN, users)
         rows = _rows(name, runs, units, metrics, models, resamples)
         if rows:
             sets[name] = ComparedSet(

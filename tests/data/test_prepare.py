@@ -332,7 +332,9 @@ class Frame:
 
 def test_a_data_frame_is_a_log(tmp_path):
     when = np.array(["2024-01-01", "2024-01-03", "2024-01-02"], "datetime64[ns]")
-    ids = pa.array(["u", "u", "u"]).cast(pa.string_view())
+    ids = pa.array(["u", "u", "u"])
+    if int(pa.__version__.split(".")[0]) >= 25:  # earlier ones crash at string views of a stream
+        ids = ids.cast(pa.string_view())
     frame = Frame(who=ids, what=pa.array(["a", "b", "c"]).dictionary_encode(), when=when)
     columns = {"user": "who", "item": "what", "timestamp": "when"}
     minima = {"min_user_interactions": 1, "min_item_interactions": 1}

@@ -123,14 +123,6 @@ def test_names_of_models_that_are_taken(five, tmp_path):
         ),
         ({"test/users": np.arange(2), "test/mine": np.ones(2)}, "test/mine holds float64 from 1.0"),
         (
-            {
-                "test/users": np.arange(2),
-                "test/mine": np.ones(2, int),
-                "test/interval_over": np.array("items"),
-            },
-            "test/interval_over is 'items'; expected users, or items with item_ids",
-        ),
-        (
             {"test/mine": np.array([None])},
             "cannot read .*evaluate .* makes the file of a run again",
         ),
