@@ -78,8 +78,9 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, tmp_pa
 def test_the_refit_repeats_the_updates_of_selection_on_more_rows(run, tmp_path):
     """Longer epochs, but the same learning rates: it ends as decayed as the selected model did."""
     config, _, _ = run
-    training = replace(config.training, batch_size=4, log_every=1, patience=0)
-    config = replace(config, training=training, workdir=str(tmp_path / "run"))
+    training = replace(config.training, batch_size=4, log_every=1)
+    data = replace(config.data, max_length=4, window="tiles")
+    config = replace(config, data=data, training=training, workdir=str(tmp_path / "run"))
     protocol.run(config, recipe="trend", console=QUIET)
     rates = []
     for folder in (tmp_path / "run", tmp_path / "run" / "refit"):
