@@ -196,9 +196,8 @@ class Bundle:
     @cached_property
     def known(self) -> npt.NDArray[np.bool_]:
         """`[V]`: items that can be listed: with a training event, or with content."""
-        column = pq.read_table(pa.BufferReader(self.files.read(CATALOG)), columns=["known"])[
-            "known"
-        ]
+        file = pa.BufferReader(self.files.read(CATALOG))
+        column = pq.read_table(file, columns=["known"])["known"]
         known = np.zeros(self.catalog.num_rows, bool)
         known[FIRST_ITEM : self.catalog.num_tokens] = column.to_numpy()
         return known
