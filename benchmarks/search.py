@@ -20,6 +20,7 @@ import tyro
 
 from bert4rec_jax.entry import tune_memory
 from bert4rec_jax.experiment import protocol, recipes
+from bert4rec_jax.experiment.effects import without_effect
 
 RANGES: dict[str, list[Any]] = {
     "data.content": ["", "catalog"],
@@ -47,7 +48,10 @@ BUDGET = {"training.epochs": 36, "training.evaluate_every": 4, "training.patienc
 def drawn(seed: int, trial: int) -> dict[str, Any]:
     """The settings of a trial; they do not depend on the number of trials."""
     rng = np.random.default_rng([seed, trial])
-    return {name: values[rng.integers(len(values))] for name, values in RANGES.items()}
+    found = {name: values[rng.integers(len(values))] for name, values in RANGES.items()}
+    if found["masking.objective"] == "next":
+        del found["masking.rate"]  # nothing is masked
+    return found
 
 
 def main(
@@ -85,7 +89,6 @@ def main(
             "settings": drawn(seed, trial),
             "validation": {name: x["ndcg@10"] for name, x in found["validation"].items()},
             "seconds": found["seconds"],
-            "commit": found["commit"],
         }
         print(json.dumps(result), flush=True)
         results.append(result)
