@@ -20,7 +20,6 @@ import tyro
 
 from bert4rec_jax.entry import tune_memory
 from bert4rec_jax.experiment import protocol, recipes
-from bert4rec_jax.experiment.effects import without_effect
 
 RANGES: dict[str, list[Any]] = {
     "data.content": ["", "catalog"],
