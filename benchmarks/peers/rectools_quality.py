@@ -3,11 +3,12 @@
     python tuned.py rectools_quality.py SPLIT.npz FOLDER [--histories long] [--trials 0 1]
         [--models NAME] [--test]
 
-Runs in RecTools' environment. Trains the trials of a grid that have no result in FOLDER yet, with
-early stopping; the best epoch is that with the best NDCG@10 on validation. `--histories` chooses
-the grid: for short histories (MovieTweetings), or for long ones (MovieLens-100K). With `--test`,
-the best trial of each model is evaluated on the test cases, after a refit for the chosen number of
-steps where the split refits, and the ranks are written to FOLDER/ranks.npz.
+Runs in RecTools' environment. Trains the trials of a grid (`grids.py`) that have no result in
+FOLDER yet, with early stopping; the best epoch is that with the best NDCG@10 on validation.
+`--histories` chooses the grid: for short histories (MovieTweetings), or for long ones
+(MovieLens-100K). With `--test`, the best trial of each model is evaluated on the test cases, after
+a refit for the chosen number of steps where the split refits, and the ranks are written to
+FOLDER/ranks.npz.
 """
 
 from __future__ import annotations
@@ -24,33 +25,13 @@ import pandas as pd
 import pytorch_lightning as pl
 import rectools
 import torch
+from grids import GRIDS
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import BERT4RecModel, SASRecModel
 
 MODELS = {"RecTools SASRec": SASRecModel, "RecTools BERT4Rec": BERT4RecModel}
 SHARED = {"loss": "softmax", "lr": 1e-3, "batch_size": 128}
-# The first trial of each grid has the library's defaults (2 blocks, 4 heads, width 256, dropout .2,
-# length 100, mask rate .15), which its authors tuned on MovieLens; only BERT4Rec uses `mask_prob`.
-SHORT = [
-    {},
-    {"n_factors": 128, "session_max_len": 50, "dropout_rate": 0.3, "mask_prob": 0.3},
-    {"n_factors": 64, "session_max_len": 50, "dropout_rate": 0.2, "mask_prob": 0.3},
-    {"n_factors": 128, "session_max_len": 50, "dropout_rate": 0.5, "mask_prob": 0.5},
-    {"n_factors": 128, "n_blocks": 1, "session_max_len": 50, "dropout_rate": 0.5, "mask_prob": 0.3,
-     "facts": True},
-    {"n_factors": 256, "n_blocks": 1, "session_max_len": 50, "dropout_rate": 0.5, "mask_prob": 0.5},
-]  # fmt: skip
-LONG = [
-    {},
-    {"n_factors": 128, "session_max_len": 200, "dropout_rate": 0.2, "mask_prob": 0.2},
-    {"n_factors": 64, "session_max_len": 200, "dropout_rate": 0.2, "mask_prob": 0.2},
-    {"n_factors": 128, "session_max_len": 100, "dropout_rate": 0.3, "mask_prob": 0.3},
-    {"n_factors": 128, "session_max_len": 200, "dropout_rate": 0.5, "mask_prob": 0.3,
-     "batch_size": 32},
-    {"n_factors": 64, "session_max_len": 100, "dropout_rate": 0.3, "mask_prob": 0.3,
-     "batch_size": 32},
-]  # fmt: skip
 
 
 class Budget(NamedTuple):
@@ -62,7 +43,6 @@ class Budget(NamedTuple):
 
 
 # Few users make short epochs, so long histories get more of them.
-GRIDS = {"short": SHORT, "long": LONG}
 BUDGETS = {
     "short": {"RecTools BERT4Rec": Budget(60, 4, 3), "RecTools SASRec": Budget(30, 2, 3)},
     "long": {"RecTools BERT4Rec": Budget(300, 10, 5), "RecTools SASRec": Budget(120, 4, 5)},

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from bert4rec_jax.checks import seconds_of
@@ -74,6 +75,12 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
         raise UserError(
             "evaluation.sampled is True; expected False with data.repeats: the published protocol "
             "draws among items that were not seen"
+        )
+    if config.reads_thumbs and not np.isfinite(store.ratings).any():
+        raise UserError(
+            "thumbs are read (data.targets liked, model.thumbs, or weights by thumb in masking), "
+            f"but {store.path} has no ratings; prepare the log with its column of ratings, or "
+            "leave thumbs out"
         )
     thumbs = config.data.thumbs or default_thresholds(
         store.manifest["source"].get("max_rating"), read=config.reads_thumbs

@@ -16,6 +16,7 @@ from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, differences, from_json, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment.effects import check_changes
 from bert4rec_jax.experiment.inputs import open_data
 from bert4rec_jax.experiment.start import start
 from bert4rec_jax.processes import is_first
@@ -139,6 +140,7 @@ def _resolved(
     """A recipe's config with derived settings, and with overrides, which take precedence."""
     config = overridden(recipe.config)
     if recipe.adapt is None and not config.init_from:
+        check_changes(recipe.config, config, config)
         return config
     start(config)  # JAX is needed to look at an earlier run in the folder
     console = console or Console(quiet=not is_first())
@@ -147,6 +149,7 @@ def _resolved(
         store = open_data(config.data, Path(config.workdir), console)
         found, adapted = "the data", recipe.adapt(config, store)
     adapted = overridden(_as_earlier(adapted) if config.init_from else adapted)
+    check_changes(recipe.config, config, adapted)
     console.print(f"[bold]{recipe.name}[/]: settings that follow from {found}", highlight=False)
     for change in differences(to_json(config), to_json(adapted)):
         console.print(f"  {change}", highlight=False)

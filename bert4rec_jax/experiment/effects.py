@@ -1,0 +1,89 @@
+"""Effects: which settings do nothing beside the others, so that none is changed in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bert4rec_jax.checks import ConfigError
+from bert4rec_jax.config import Config, to_json
+
+
+class _Need(NamedTuple):
+    """Settings that have an effect under a condition only."""
+
+    fields: tuple[str, ...]
+    met: Callable[[Config], bool]
+    needs: str  # the condition, in words
+
+
+_NEEDS = (
+    _Need(
+        ("data.time_quantile",),
+        lambda c: c.data.split == "global-time",
+        "data.split global-time",
+    ),
+    _Need(("data.max_segments",), lambda c: c.data.pack, "data.pack"),
+    _Need(("model.norm", "model.attention"), lambda c: c.model.layers > 0, "model.layers above 0"),
+    _Need(
+        ("model.unknown_rate",),
+        lambda c: bool(c.data.content),
+        "data.content, beside which items can do without an id",
+    ),
+    _Need(
+        ("masking.rate", "masking.last_only", "masking.weight_none", "masking.weight_down",
+         "masking.weight_up", "masking.weight_two_up"),
+        lambda c: c.masking.objective != "next",
+        "masking.objective masked or mixed; with next, nothing is masked",
+    ),
+    _Need(
+        ("masking.own_negatives",),
+        lambda c: not c.training.in_batch_negatives or c.data.repeats,
+        "the softmax over the whole catalog (training.in-batch-negatives 0) or data.repeats",
+    ),
+    _Need(
+        ("optimizer.peak_lr",),
+        lambda c: c.optimizer.schedule != "noam",
+        "optimizer.schedule linear, cosine or constant; Noam's rate follows from model.dim, "
+        "optimizer.warmup-steps and optimizer.noam-scale",
+    ),
+    _Need(
+        ("optimizer.noam_scale",),
+        lambda c: c.optimizer.schedule == "noam",
+        "optimizer.schedule noam",
+    ),
+    _Need(
+        ("training.loss_chunk",),
+        lambda c: not c.training.in_batch_negatives,
+        "the softmax over the whole catalog (training.in-batch-negatives 0)",
+    ),
+)  # fmt: skip
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """The settings of a config, by `section.field`, that change nothing, and what each one needs.
+
+    Those of evaluation are not among them: they may be meant for a later test.
+    """
+    return {field: need.needs for need in _NEEDS if not need.met(config) for field in need.fields}
+
+
+def check_changes(before: Config, after: Config, config: Config) -> None:
+    """Check that every setting that was changed has an effect.
+
+    Args:
+      before: the config of a recipe.
+      after: the same with the user's changes.
+      config: the same with what follows from them and the data.
+
+    Raises:
+      ConfigError: one has none; names it, its value and what it needs.
+    """
+    old, new = to_json(before), to_json(after)
+    for name, needs in without_effect(config).items():
+        section, field = name.split(".")
+        value = new[section][field]
+        if value != old[section][field]:
+            raise ConfigError(
+                f"{section}.{field.replace('_', '-')} {value} has no effect here: it needs {needs}"
+            )
