@@ -66,7 +66,13 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
         raise UserError(f"{path} does not exist") from None
     except PermissionError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowInvalid, OSError) as error:
+        if "Expected all lists to be of size" in str(error):
+            raise UserError(
+                f"{path} has lists of a fixed size, of which some are null; pyarrow "
+                f"{pa.__version__} cannot read them (pip install 'pyarrow>=26', or write the "
+                "column as lists of any size)"
+            ) from error
         raise UserError(
             f"{path} is not a whole Parquet file; if a copy was cut off, copy it again"
         ) from None

@@ -37,8 +37,19 @@ def test_rows_in_the_catalogs_order(tmp_path, dtype):
     assert found.present.all()
 
 
+FIXED = pa.list_(pa.float16(), 2)
+version = int(pa.__version__.split(".")[0])
+
+
 @pytest.mark.parametrize(
-    "kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16(), 2)]
+    "kind",
+    [
+        pa.list_(pa.float32()),
+        pa.large_list(pa.float64()),
+        pytest.param(
+            FIXED, marks=pytest.mark.skipif(version < 26, reason="pyarrow < 26 cannot read them")
+        ),
+    ],
 )
 @pytest.mark.parametrize("rows", [2, 1000])
 def test_parquet_rows_find_their_items_in_any_order(tmp_path, monkeypatch, kind, rows):
@@ -51,6 +62,17 @@ def test_parquet_rows_find_their_items_in_any_order(tmp_path, monkeypatch, kind,
     assert found.present.tolist() == [True, False, False, True, True, False]
     np.testing.assert_array_equal(found.values[found.present], VALUES[[0, 3, 4]])
     assert not found.values[~found.present].any()
+
+
+def test_lists_that_this_pyarrow_cannot_read(tmp_path, monkeypatch):
+    """Nulls among lists of a fixed size, before pyarrow 26."""
+
+    def fails(*_, **__):
+        raise pa.ArrowInvalid("Expected all lists to be of size=2 but index 2 had size=0")
+
+    file = write(tmp_path / "e.parquet", ["tt0113277"], [[0.0, 1.0]])
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fails)
+    assert "lists of a fixed size, of which some are null; pyarrow" in refused(file)
 
 
 def test_ids_under_another_name_by_a_map_or_as_the_catalogs_own(tmp_path):
