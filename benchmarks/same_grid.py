@@ -75,6 +75,8 @@ def main(
     for trial in trials:
         found = run(trial, tested=False)
         validation[trial] = {name: x["ndcg@10"] for name, x in found["validation"].items()}
+        # If no correction helped, the model is its own "alone".
+        validation[trial].setdefault("BERT4Rec alone", validation[trial]["BERT4Rec"])
         line = {"split": split, "trial": trial, "settings": GRIDS[histories][trial]}
         line |= {"validation": validation[trial], "seconds": found["seconds"]}
         print(json.dumps(line), flush=True)
@@ -83,7 +85,10 @@ def main(
         line = {"split": split, "model": model, "best": best, "validation": validation[best][model]}
         if test:
             found = run(best, tested=True)
-            line["test"] = {name: x[model]["ndcg@10"] for name, x in found["test"].items()}
+            sets = [x for x in found if x.startswith("test")]
+            line["test"] = {
+                name: found[name].get(model, found[name]["BERT4Rec"])["ndcg@10"] for name in sets
+            }
         print(json.dumps(line), flush=True)
 
 

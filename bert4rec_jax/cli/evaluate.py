@@ -22,10 +22,12 @@ def evaluate(
         output: JSON file for the metrics. None: only show the tables.
     """
     from bert4rec_jax.experiment import protocol
-    from bert4rec_jax.outputs import write_json
+    from bert4rec_jax.outputs import require_folder_of, write_json
     from bert4rec_jax.processes import start_processes
     from bert4rec_jax.serving.evaluation import exported
 
+    if output:
+        require_folder_of(output)
     start_processes()  # before bundles are opened, which starts JAX
     results = protocol.evaluate(workdir, exported=exported(bundles))
     if output:

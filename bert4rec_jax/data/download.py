@@ -35,6 +35,7 @@ _CHUNK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 60
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
+_TRY_AGAIN = (408, 429)  # beside all from 500: too slow, too many requests
 
 
 def default_cache() -> Path:
@@ -64,7 +65,9 @@ def fetch(
       notify: see `Notify`.
 
     Raises:
-      UserError: the download failed; the message says whether running again resumes it.
+      UserError: the server has no such file, or what it sent is not what was published.
+      TemporaryError: the connection failed or the server is busy, and running again resumes the
+        download; or the folder cannot be written.
     """
     folder = (cache or default_cache()) / name
     if folder.is_dir():
@@ -101,7 +104,8 @@ def _download(url: str, part: Path, progress: Progress) -> None:
             part.unlink()
             _download(url, part, progress)
             return
-        raise UserError(
+        busy = error.code >= 500 or error.code in _TRY_AGAIN
+        raise (TemporaryError if busy else UserError)(
             f"{url}: the server answers {error.code} {error.reason}; check the data set's name "
             "and the mirror, or try later"
         ) from None
@@ -119,7 +123,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
                 done += len(chunk)
                 progress(done, total)
     if total is not None and done < total:
-        raise UserError(
+        raise TemporaryError(
             f"{url}: the connection ended after {done:,} of {total:,} bytes; run the same command "
             "again to resume"
         )
@@ -203,13 +207,13 @@ def _open(url: str, *, start: int = 0) -> HTTPResponse:
 
 @contextmanager
 def _network(url: str) -> Iterator[None]:
-    """Turn a failed connection into a UserError; an `HTTPError`, the server's answer, passes."""
+    """Raise a failed connection as a TemporaryError; the server's answer, `HTTPError`, passes."""
     try:
         yield
     except urllib.error.HTTPError:
         raise
     except (OSError, HTTPException) as error:
-        raise UserError(
+        raise TemporaryError(
             f"{url}: the connection failed ({getattr(error, 'reason', None) or error}); run the "
             "same command again to resume"
         ) from None

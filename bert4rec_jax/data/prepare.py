@@ -29,7 +29,7 @@ from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.runs import Runs
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.outputs import whole_folder
+from bert4rec_jax.outputs import whole_file, whole_folder
 
 MOVIETWEETINGS = "movietweetings"
 NAMES = (MOVIETWEETINGS, *download.NAMES)
@@ -224,7 +224,8 @@ def _of_table(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         file = Path(folder) / f"{_TABLE}.parquet"
         try:
-            pq.write_table(_with_plain_text(pa.table(table)), file)
+            with whole_file(file) as stream:
+                pq.write_table(_with_plain_text(pa.table(table)), stream)
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise UserError(
                 f"the table cannot be read as one ({error}); expected columns of one type each"
@@ -234,7 +235,7 @@ def _of_table(
         except UserError as error:  # the caller does not know the temporary file
             text = str(error).replace(str(file), "the table")
             named = re.sub(r"`bert4rec prepare --(\w+)-column NAME`", r"columns={'\1': NAME}", text)
-            raise UserError(named) from None
+            raise type(error)(named) from None
 
 
 def _with_plain_text(table: pa.Table) -> pa.Table:

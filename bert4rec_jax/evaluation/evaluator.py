@@ -108,9 +108,11 @@ class Evaluator:
         known_items = put(self.mesh, Along.ITEMS, known)
 
         def answer(block: _Block) -> Ranked:
-            window = self._window(block.cases, known, max_length)
+            window = self.window(block.cases, known, max_length)
             if hidden is None:
-                user = self._encode(model)(variables, *self._read(window, max_length, causal))
+                user = self._encode(model)(
+                    variables, *self._read(model, window, max_length, causal)
+                )
             else:
                 user = put(self.mesh, Along.ROWS, hidden[block.filled])
             boosts = None
@@ -139,8 +141,8 @@ class Evaluator:
         encode = self._encode(model)
 
         def encoded(cases: Cases) -> jax.Array:
-            window = self._window(cases, known, max_length)
-            found: jax.Array = encode(variables, *self._read(window, max_length, causal))
+            window = self.window(cases, known, max_length)
+            found: jax.Array = encode(variables, *self._read(model, window, max_length, causal))
             return found
 
         with jax.set_mesh(self.mesh), EXACT():
@@ -221,8 +223,8 @@ class Evaluator:
                 among=None if among is None else put(self.mesh, Along.ROWS, among[filled]),
             )
 
-    def _window(self, cases: Cases, known: npt.NDArray[np.bool_], max_length: int) -> _Window:
-        """The last L - 1 items of each history that the model knows."""
+    def window(self, cases: Cases, known: npt.NDArray[np.bool_], max_length: int) -> Window:
+        """What a model reads of each history: the last L - 1 items that are `known [V]`."""
         count, found = max_length - 1, []
         for start, stop in zip(self.store.offsets[cases.users], cases.rows):
             recent = np.arange(max(start, stop - count), stop)
@@ -235,16 +237,21 @@ class Evaluator:
         source = np.zeros((len(found), min(_bucket(int(lengths.max()) + 1), max_length)), np.int64)
         for padded, rows in zip(source, found):
             padded[: len(rows)] = rows
-        return _Window(cases, source, lengths)
+        return Window(cases, source, lengths)
 
-    def _read(self, window: _Window, max_length: int, causal: bool) -> tuple[History, jax.Array]:
+    def _read(
+        self, model: nn.Module, window: Window, max_length: int, causal: bool
+    ) -> tuple[History, jax.Array]:
         """The model's input for a batch of cases, and the slot whose vector is needed."""
         cases = window.cases
+        thresholds = self.thumbs or default_thresholds(
+            self.store.manifest["source"].get("max_rating"), read=getattr(model, "thumbs", True)
+        )
         batch, slots = inference_rows(
             window.source,
             window.lengths,
             self.store.tokens,
-            lambda rows: to_thumbs(self.store.ratings[rows], self._thresholds),
+            lambda rows: to_thumbs(self.store.ratings[rows], thresholds),
             max_length=max_length,
             timestamps=self.store.timestamps,
             moments=self.store.timestamps[cases.rows],
@@ -264,10 +271,6 @@ class Evaluator:
             users,
         )
         return jax.tree.map(partial(put, self.mesh, Along.ROWS), (history, slots))
-
-    @cached_property
-    def _thresholds(self) -> tuple[float, float]:
-        return self.thumbs or default_thresholds(self.store.manifest["source"].get("max_rating"))
 
     @cached_property
     def _is_item(self) -> jax.Array:
@@ -330,8 +333,11 @@ class _Block(NamedTuple):
     among: jax.Array | None
 
 
-class _Window(NamedTuple):
-    """What a model reads for B cases: rows of the store, the first `lengths` of `source [B, W]`."""
+class Window(NamedTuple):
+    """What a model reads for B cases: rows of the store, the first `lengths` of `source [B, W]`.
+
+    W is more than the longest of them, so that there is a place for MASK.
+    """
 
     cases: Cases
     source: npt.NDArray[np.int64]

@@ -19,13 +19,21 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def about(results: dict[str, Any], parameters: str) -> dict[str, Any]:
+    """The results if the parameters with this digest were tested, else an empty dict."""
+    try:
+        return results if results["parameters_sha256"]["tested"] == parameters else {}
+    except (KeyError, TypeError):
+        return {}
+
+
 def joined(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """Merge earlier results into new ones, if data, parameters and corrections are the same.
 
     Models that only the earlier results have are added to `validation`, to each set of cases named
     in `data`, and to `sampled`. Models in both keep their new metrics.
     """
-    if _tested(results) != _tested(earlier):
+    if not same_test(results, earlier):
         return dict(results)
     found = dict(results)
     for name in [name for name in earlier if name in results["data"]]:
@@ -37,6 +45,11 @@ def joined(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, 
             for variant, models in earlier["sampled"].items()
         }
     return found
+
+
+def same_test(results: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+    """Whether both are about the same data, parameters and corrections."""
+    return _tested(results) == _tested(earlier)
 
 
 def _tested(results: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
     table.add_column("model", width=16, overflow="fold")
     for name in _COLUMNS:
         table.add_column(name.upper(), justify="right", no_wrap=True)
-    table.add_column(f"{first} leads\nNDCG@10 by", justify="right", no_wrap=True)
+    table.add_column(f"{escape(first)} leads\nNDCG@10 by", justify="right", no_wrap=True)
     for number, model in enumerate(assessments):
         values = [
             f"{interval.mean:.4f}\n[dim]{_short(interval.low)}-{_short(interval.high)}[/]"
@@ -44,7 +44,7 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
         lead = model.lead.get("ndcg@10")
         compared = _lead(lead) if lead else ""
         style = "bold" if number == 0 else ""
-        table.add_row(model.name, *values, compared, style=style)
+        table.add_row(escape(model.name), *values, compared, style=style)
     return table
 
 

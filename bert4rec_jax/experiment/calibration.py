@@ -39,9 +39,8 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     """
     split, store = setting.split, setting.store
     covisitation = setting.config.calibration.covisitation
-    offset = split.cold_validation is not None and setting.content is not None
     workdir, parameters = Path(setting.config.workdir), digest(params)
-    if not (offset or split.refits or covisitation):
+    if not setting.calibrates:
         _keep(workdir, {"parameters_sha256": parameters})
         return Corrections()
     kept = read_corrections(
@@ -55,10 +54,10 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     if split.refits:
         found |= _trend(asked, console)
     if covisitation:
-        if offset:
+        if setting.offsets_cold:
             found["offset_alone"] = _offset(asked, console)["offset"]
         found["covisitation"] = _covisitation(asked, console)
-    if offset:
+    if setting.offsets_cold:
         found |= _offset(asked, console)
     found |= {"validation": asked.all(split.validation), "parameters_sha256": parameters}
     _keep(workdir, found)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.experiment.corrections import Corrections, read_corrections
 from bert4rec_jax.experiment.opening import reopen
@@ -57,11 +58,10 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
     refitted = _load_whole(setting, REFIT, selected.step, console) if split.refits else None
     best, stop = (selected, split.train_stop) if refitted is None else (refitted, split.refit_stop)
     corrections = _corrections(setting, best.state.params, stop)
-    covisitation = setting.config.calibration.covisitation
-    if corrections is None and (split.refits or covisitation):
+    if corrections is None and setting.calibrates:
         console.print(
-            f"[yellow]{workdir} was stopped before its calibration: nothing is added to the scores "
-            "of the model; the same training command finishes it",
+            f"[yellow]{escape(str(workdir))} was stopped before its calibration: nothing is added "
+            "to the scores of the model; the same training command finishes it",
             highlight=False,
         )
     return FinishedRun(
@@ -141,8 +141,9 @@ def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Ch
     if found.step == steps:
         return found
     console.print(
-        f"[yellow]{folder} was stopped at step {found.step:,} of {steps:,}, so this is the model "
-        "that was trained before it, on fewer events; the same training command finishes the other",
+        f"[yellow]{escape(str(folder))} was stopped at step {found.step:,} of {steps:,}, so this "
+        "is the model that was trained before it, on fewer events; the same training command "
+        "finishes the other",
         highlight=False,
     )
     return None

@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.config import Config, shared, to_json
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.evaluator import Ranking
-from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics
+from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, same_test
 from bert4rec_jax.evaluation.tuning import Grid, check_grids
 from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.calibration import calibrate
@@ -84,6 +85,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Test the best checkpoint of a run, finished or not, and show the same tables.
 
+    The metrics are added to `WORKDIR/metrics.json` if the run ended with this model.
+
     Args:
       workdir: the run's folder.
       exported: name -> another form of the model to test beside it: a function that is called with
@@ -115,15 +118,19 @@ def evaluate(
         baselines=baselines,
     )
     parameters = digest(best.state.params)
-    if is_first():
-        record(setting, tested, "evaluate", parameters, finished.corrections)
-        show(setting, tested, console)
-    return {
-        "steps": {"tested": best.step},
+    what = {
+        "data": describe_data(setting),
         "parameters_sha256": {"tested": parameters},
         "corrections_sha256": finished.corrections.digest,
-        **tested.to_json(),
     }
+    if is_first():
+        record(setting, tested, "evaluate", parameters, finished.corrections)
+        path = Path(workdir) / METRICS
+        earlier = read_metrics(path)
+        if same_test(what, earlier):
+            write_json(path, joined({**earlier, **tested.to_json()}, earlier))
+        show(setting, tested, console)
+    return {"steps": {"tested": best.step}, **what, **tested.to_json()}
 
 
 def _results(
@@ -174,7 +181,7 @@ def _results(
         record(setting, tested, "train", parameters, corrections)
         write_json(path, results)
         show(setting, tested, console)
-        console.print(f"Written: {path}", highlight=False)
+        console.print(f"Written: {escape(str(path))}", highlight=False)
     if config.final_fit:
         train_on_all(setting, fitted.step, console)
     return results

@@ -115,6 +115,17 @@ class Setting:
         """Whether the output is read at the newest item (causal attention), not at a MASK."""
         return self.config.masking.objective == "next"
 
+    @property
+    def offsets_cold(self) -> bool:
+        """Whether calibration chooses an offset: items that have content are held out."""
+        return self.split.cold_validation is not None and self.content is not None
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether calibration has anything to choose."""
+        covisitation = self.config.calibration.covisitation
+        return self.offsets_cold or self.split.refits or covisitation
+
     def model(self) -> BERT4Rec | TwoTower:
         """The Flax module of the model."""
         return build_model(

@@ -18,6 +18,11 @@ _TMDB_GENRES = {
     "Children": "Family",
     "Musical": "Music",
 }
+# What `Movie.names` and `Movie.number` read from a movie itself; all else is in `others`.
+_NAMES = frozenset(("genres", "language", "keywords", "cast", "crew", "companies"))
+_NUMBERS = frozenset(
+    ("runtime", "released", "budget", "revenue", "popularity", "vote_average", "vote_count")
+)
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,13 @@ class Movie:
 
     def names(self, fact: str) -> tuple[str, ...]:
         """The names in a field or in an entry of `others`; a single name becomes a tuple of one."""
-        value = self._value(fact)
+        value: Any = getattr(self, fact) if fact in _NAMES else self.others.get(fact)
         return (value,) if isinstance(value, str) else tuple(value or ())
 
     def number(self, fact: str) -> float | None:
         """The number in a field or in an entry of `others`."""
-        value = self._value(fact)
+        value: Any = getattr(self, fact) if fact in _NUMBERS else self.others.get(fact)
         return None if value is None else float(value)
-
-    def _value(self, fact: str) -> Any:
-        return self.others[fact] if fact in self.others else getattr(self, fact, None)
 
     def or_else(self, other: Movie) -> Movie:
         """This movie, with a missing title, year or genres taken from another one."""

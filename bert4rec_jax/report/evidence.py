@@ -15,13 +15,15 @@ import jax
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.data.catalog import MASK, PAD, Catalog
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.data.thumbs import to_thumbs
+from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ledger import LEDGER
+from bert4rec_jax.evaluation.metrics_file import METRICS, about, read_metrics
 from bert4rec_jax.evaluation.rank_file import RANKS, RankedSet, RankFile
 from bert4rec_jax.experiment.finished import FinishedRun, as_selected, open_finished
 from bert4rec_jax.serving.traced import Serving, by_path
@@ -61,7 +63,8 @@ class Evidence:
       store: the histories that the run uses, without any items held out.
       catalog: ids, titles and genres.
       cases: the M evaluation cases.
-      ranks: model -> `[M]`, the model first, then the baselines.
+      ranks: model -> `[M]`, the model first, then other forms of it, and the baselines.
+      baselines: the names of those that are baselines, which were tuned on validation.
       top: `[M, 10]` tokens that the model recommends.
       counts: `[V]` training interactions per token.
       vectors: `[V, D]` item vectors.
@@ -81,6 +84,7 @@ class Evidence:
     catalog: Catalog
     cases: Cases
     ranks: Mapping[str, Ints]
+    baselines: tuple[str, ...]
     top: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float32]
@@ -111,13 +115,13 @@ def gather(run: Path, console: Console) -> Evidence:
     finished = open_finished(run, console)
     setting, store = finished.setting, finished.setting.store
     parameters = digest(finished.best.state.params)
-    results = _results(run, parameters)
+    results = about(read_metrics(run / METRICS), parameters)
     recorded = _recorded(run, parameters)
     ranks: dict[str, Ints] = {}
     if recorded is None:
         console.print(
             "The test split was not read with these parameters: the report is about validation. "
-            f"`bert4rec evaluate {run}` reads it.",
+            f"`bert4rec evaluate {escape(str(run))}` reads it.",
             soft_wrap=True,
         )
         asked, cases = "validation", setting.split.validation
@@ -137,6 +141,7 @@ def gather(run: Path, console: Console) -> Evidence:
     )
     if not ranks:
         ranks = {"the model": ranking.ranks}
+    tuned = {name for name, x in results.get("validation", {}).items() if "trials" in x}
     vectors, _ = jax.jit(lambda v: setting.model().apply(v, method="item_vectors"))(
         finished.variables()
     )
@@ -149,11 +154,12 @@ def gather(run: Path, console: Console) -> Evidence:
         catalog=setting.catalog,
         cases=cases,
         ranks=ranks,
+        baselines=tuple(name for name in ranks if name in tuned),
         top=ranking.top,
         counts=train_counts(store, stop),
         vectors=to_host(vectors),
         known=setting.scored(finished.trained),
-        gaze=None if setting.config.model.times else _gaze(finished, cases, ranking.top[:, 0]),
+        gaze=None if setting.config.model.times else look(finished, cases, ranking.top[:, 0]),
         log=_lines(run / "log.jsonl"),
         results=results,
         step=finished.best.step,
@@ -161,26 +167,22 @@ def gather(run: Path, console: Console) -> Evidence:
     )
 
 
-def _gaze(finished: FinishedRun, cases: Cases, recommended: npt.NDArray[np.int32]) -> Gaze:
+def look(finished: FinishedRun, cases: Cases, recommended: npt.NDArray[np.int32]) -> Gaze:
     """Attention in a sample of cases, spread evenly over all cases, whatever their ranks."""
     setting = finished.setting
-    store, length, causal = setting.store, setting.config.data.max_length, setting.causal
+    store, length, causal = setting.store, setting.length, setting.causal
     which = np.unique(np.linspace(0, len(cases) - 1, min(_SAMPLE, len(cases))).astype(np.int64))
-    rows = np.zeros((len(which), length), np.int32)
-    thumbs = np.zeros(rows.shape, np.int8)
-    slots = np.zeros((len(which), 1), np.int32)
-    for row, case in enumerate(which):
-        stop = cases.rows[case]
-        start = max(stop - (length - 1), store.offsets[cases.users[case]])
-        count = stop - start
-        rows[row, :count] = store.tokens[start:stop]
-        thumbs[row, :count] = to_thumbs(store.ratings[start:stop], setting.thumbs)
-        slots[row] = count - 1 if causal else count
-        if not causal:
-            rows[row, count] = MASK
+    window = setting.evaluator.window(cases[which], setting.scored(finished.trained), length)
+    rows = window.tokens(store)
+    thumbs = np.where(rows != PAD, to_thumbs(store.ratings[window.source], setting.thumbs), NONE)
+    slots = window.lengths[:, None].astype(np.int32)
+    if causal:
+        slots = np.maximum(slots - 1, 0)
+    else:
+        np.put_along_axis(rows, slots, MASK, axis=1)
     variables = by_path(jax.tree.map(to_host, finished.variables()))
     _, weights = jax.jit(Serving(setting.model(), length, causal).attend)(
-        variables, rows, thumbs, slots
+        variables, rows, thumbs.astype(np.int8), slots
     )
     turned, tokens = backwards(np.asarray(weights), rows, slots + causal)
     return Gaze(turned, tokens, recommended[which])
@@ -208,14 +210,6 @@ def _recorded(run: Path, parameters: str) -> tuple[str, RankedSet] | None:
     if not lines or lines[-1].get("parameters_sha256") != parameters:
         return None
     return next(iter(RankFile.read(run / RANKS).sets.items()))
-
-
-def _results(run: Path, parameters: str) -> Mapping[str, Any]:
-    try:
-        results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        return results if results["parameters_sha256"]["tested"] == parameters else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

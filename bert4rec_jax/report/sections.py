@@ -351,9 +351,8 @@ def _grouped(
 
 def _strongest(evidence: Evidence) -> str | None:
     """The baseline with the best NDCG@10 on these cases; None if there are no baselines."""
-    others = [name for name in evidence.ranks if name != evidence.model]
     return max(
-        others,
+        evidence.baselines,
         key=lambda name: float(contributions(evidence.ranks[name])["ndcg@10"].mean()),
         default=None,
     )

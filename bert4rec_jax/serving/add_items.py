@@ -68,7 +68,8 @@ def add_items(
       skip_known: leave out movies of the table that the model has, instead of refusing them. If no
         other movies are left, no items are added to the model in `output`.
       skip_unknown: leave out items about which nothing is known, instead of refusing them.
-      offset: added to the bias of all items without a training event. None: as calibrated.
+      offset: added to the bias of all items without a training event, those that the model has
+        already included. None: as calibrated.
       dtype: how the weights of `output` are stored; see `serving.weights`.
       text_model: the folder of the model that embedded the texts, if it was a local one.
       cache: folder of embedded texts.
@@ -101,7 +102,7 @@ def add_items(
         sources = replace(sources, id_column=column)
         if not len(new):
             notify(f"nothing to add: {source} knows all movies of {sources.metadata} already")
-            return write_bundle(trained, output, dtype=dtype)
+            return write_bundle(_with_offset(trained, offset), output, dtype=dtype)
     elif not ids:
         raise UserError("which items to add? Give a table with --metadata, or their --ids")
     else:
@@ -121,8 +122,8 @@ def add_items(
         new, rows = _described(new, rows, notify)
         if not len(new):
             notify(f"nothing to add: nothing is known about the items that {source} does not have")
-            return write_bundle(trained, output, dtype=dtype)
-    grown = grow(trained, new, rows, offset=offset)
+            return write_bundle(_with_offset(trained, offset), output, dtype=dtype)
+    grown = _with_offset(grow(trained, new, rows), offset)
     return write_bundle(grown, output, dtype=dtype)
 
 
@@ -209,21 +210,21 @@ def _model(config: Config, parameters: Mapping[str, Any]) -> BERT4Rec | TwoTower
     )
 
 
-def grow(
-    trained: TrainedModel,
-    new: Catalog,
-    rows: npt.NDArray[np.float32],
-    *,
-    offset: float | None = None,
-) -> TrainedModel:
+def _with_offset(trained: TrainedModel, offset: float | None) -> TrainedModel:
+    """The model with another offset of items without a training event; None: as it is."""
+    if offset is None:
+        return trained
+    flat = {**by_path(trained.variables), _OFFSET: np.array(offset, np.float32)}
+    return replace(trained, variables=unflatten_dict(flat, sep=SEPARATOR))
+
+
+def grow(trained: TrainedModel, new: Catalog, rows: npt.NDArray[np.float32]) -> TrainedModel:
     """Append items to a model. The scores of trained items do not change.
 
     Args:
       trained: the model.
       new: the items to add.
       rows: `[len(new), F]`, the content of each; no row may be all zeros.
-      offset: added to the bias of all items without a training event, those that the model already
-        has included. None: as it is.
 
     Raises:
       UserError: an item has no content.
@@ -253,8 +254,6 @@ def grow(
     if _UNCOUNTED in flat:
         flat[_UNCOUNTED][added] = True
     flat[_FEATURES][added] = rows
-    if offset is not None:
-        flat[_OFFSET] = np.array(offset, np.float32)
     known = taller(trained.known)
     known[added] = True
     return replace(

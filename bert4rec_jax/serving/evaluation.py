@@ -18,6 +18,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
 from bert4rec_jax.features.known_users import KnownUsers
+from bert4rec_jax.serving.buckets import list_widths
 from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
@@ -25,6 +26,7 @@ from bert4rec_jax.serving.scorer import Scorer, load
 
 _ITEM_CHUNK = 65_536
 _BLOCK = 1024  # cases ranked at once
+_rank = jax.jit(partial(rank_by_vectors, top=TOP, chunk=_ITEM_CHUNK))
 
 
 def rank_cases(
@@ -90,16 +92,16 @@ def answer_cases(
             f"otherwise than {'here' if users else 'where nothing is known of users'}; use the "
             "table of users of the run that was exported"
         )
-    rank = jax.jit(partial(rank_by_vectors, top=TOP, chunk=_ITEM_CHUNK))
     size = functions.largest_batch
+    order = np.argsort(cases.rows - store.offsets[cases.users], kind="stable")
     ranks = np.zeros(len(cases), np.int64)
     top = np.zeros((len(cases), TOP), np.int32)
-    for start in range(0, len(cases), size):
-        which = np.arange(start, min(start + size, len(cases)))
+    for start in range(0, len(order), size):
+        which = order[start : start + size]
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
         requests = _requests(scorer, store, cases[filled], users)
-        histories = requests.histories.padded_to_longest()
-        ranked = rank(
+        histories = _padded(requests.histories)
+        ranked = _rank(
             scorer.ranker.user_vectors(requests),
             functions.vectors,
             functions.bias,
@@ -108,7 +110,7 @@ def answer_cases(
             store.catalog.is_item(),
             bundle.known,
             *(() if among is None else (among[filled],)),
-            boosts=functions.boosts_of(scorer.ranker.read(requests).padded_to_longest()),
+            boosts=functions.boosts_of(_padded(scorer.ranker.read(requests))),
         )
         if np.asarray(ranked.broken).any():
             raise UserError(f"a score is NaN or infinite; export {bundle.path} again")
@@ -157,6 +159,11 @@ def two_stage_ranks(
             handed_on = np.flatnonzero(place < cut)
             ranks[cut][start + handed_on] = 1 + ahead[handed_on]
     return ranks
+
+
+def _padded(lists: Ragged) -> npt.NDArray[np.int32]:
+    """The lists as rows of one of a few widths, so that few shapes are compiled."""
+    return lists.padded(list_widths(int(lists.lengths.max(initial=0)))[-1])
 
 
 def _require_same_catalog(scorer: Scorer, store: SequenceStore) -> None:

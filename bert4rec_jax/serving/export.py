@@ -23,6 +23,7 @@ from bert4rec_jax.config import Config
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.metrics_file import METRICS, about, read_metrics
 from bert4rec_jax.experiment.finished import FinishedRun, as_served, open_finished
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.user_encoding import UserEncoding
@@ -235,14 +236,9 @@ def _write_catalog(trained: TrainedModel, file: Path) -> None:
 
 def _metrics(run: Path, model: str, parameters: str) -> dict[str, Any] | None:
     """The model's metrics from `metrics.json`; None unless the file is about these parameters."""
-    try:
-        results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        if results["parameters_sha256"]["tested"] != parameters:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {
+    found = {
         name: models[model]
-        for name, models in results.items()
+        for name, models in about(read_metrics(run / METRICS), parameters).items()
         if isinstance(models, dict) and isinstance(models.get(model), dict)
     }
+    return found or None

@@ -215,6 +215,14 @@ def fit(
     fused = config.model.attention == "fused" and platform(mesh) == "gpu"
     parts = make_parts(config, data.sizes, total_steps=scheduled or every_epoch, fused=fused)
     abstract = jax.eval_shape(parts.new_state)
+    stopping = Stopping(
+        total_steps=total,
+        evaluate_every=training.evaluate_every * plan.steps_per_epoch if validate else 0,
+        save_every=training.save_every,
+        metric=training.metric,
+        patience=training.patience,
+        at_once=training.steps_at_once or (1 if platform(mesh) == "cpu" else _AT_ONCE),
+    )
 
     record = make_record(config, data)
     checkpoints = open_checkpoints(
@@ -228,7 +236,7 @@ def fit(
         if found is None:
             state = parts.create_state(mesh)
             found = Checkpoint(0, initial(state) if initial else state, record)
-        elif found.step < total:
+        elif not stopping.ends(found.step, found.record.validations):
             console.print(f"  continuing from step {found.step:,} of {total:,}", highlight=False)
         trained = trained_items(plan, store)
         targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
@@ -278,16 +286,7 @@ def fit(
                 validate=lambda params: {} if validate is None else validate(params),
                 checkpoints=checkpoints,
                 record=found.record,
-                stopping=Stopping(
-                    total_steps=total,
-                    evaluate_every=training.evaluate_every * plan.steps_per_epoch
-                    if validate
-                    else 0,
-                    save_every=training.save_every,
-                    metric=training.metric,
-                    patience=training.patience,
-                    at_once=training.steps_at_once or (1 if platform(mesh) == "cpu" else _AT_ONCE),
-                ),
+                stopping=stopping,
                 reporter=log,
             )
         best = _best(checkpoints, abstract, mesh, record, state)

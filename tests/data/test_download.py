@@ -9,7 +9,7 @@ import pytest
 
 from bert4rec_jax.data import download
 from bert4rec_jax.data.download import default_cache, fetch
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 
 
 def zipped(members):
@@ -195,13 +195,14 @@ def test_an_answer_that_is_no_file_is_told(tmp_path, mirror, status):
     mirror.status = status
     with pytest.raises(
         UserError, match=rf"ml-1m\.zip: the server answers {status} .*; check the data"
-    ):
+    ) as caught:
         fetch("ml-1m", cache=tmp_path, base_url=mirror.url)
+    assert caught.value.status == {404: 2, 503: 75}[status]
     assert names(tmp_path) == []
 
 
 def test_an_unreachable_server_is_told(tmp_path, mirror):
-    with pytest.raises(UserError, match=r"the connection failed \(.*refused\); run the same"):
+    with pytest.raises(TemporaryError, match=r"the connection failed \(.*refused\); run the same"):
         fetch("ml-1m", cache=tmp_path, base_url="http://127.0.0.1:1/sets")
 
 

@@ -12,7 +12,7 @@ from bert4rec_jax.data.columns import Columns
 from bert4rec_jax.data.prepare import Report, prepare
 from bert4rec_jax.data.rows import ArrayFile
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 
 LOG = """user_id,item_id,rating,timestamp
 b,x,4,5
@@ -379,6 +379,17 @@ def test_text_of_polars(tmp_path):
     grouped = Frame(user_id=views, item_id=lists, timestamp=[[1, 2], []])
     store = prepare(grouped, tmp_path / "two", **minima).store
     assert (store.user_ids(), store.catalog.item_ids) == (["a"], ("a", "b"))
+
+
+def test_a_full_disk_while_a_table_is_read_stays_one(tmp_path, monkeypatch):
+    """So scripts may try again (status 75)."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(TemporaryError, match="No space left on device"):
+        prepare(Frame(user_id=["u"], item_id=["a"]), tmp_path / "store")
 
 
 def test_messages_about_a_table_name_it(tmp_path):

@@ -53,7 +53,8 @@ def test_products_have_equal_bits_however_the_matrix_is_kept(store, monkeypatch)
     cases = leave_one_out(store).validation
     weights = decayed_histories(cases, store, 0.7)
     items = store.catalog.num_rows
-    matrix = sp.random_array((items, items), density=0.1, rng=0, dtype=np.float32, format="csr")
+    drawn = np.random.default_rng(0).random((items, items), np.float32)
+    matrix = sp.csr_array(np.where(drawn < 0.1, drawn, 0))
     kept = dense_if_small(matrix)
     assert isinstance(kept, np.ndarray)
     monkeypatch.setattr(histories, "_DENSE_CELLS", items * items - 1)

@@ -127,7 +127,9 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
     assert mrr(kept["offset"]) == pytest.approx(results["test_cold"]["BERT4Rec"]["mrr"], abs=1e-6)
     assert mrr(-20) < mrr(0) < mrr(20)
     (workdir / CALIBRATION).write_text(json.dumps({**kept, "parameters_sha256": "others"}))
-    assert open_finished(workdir, QUIET).corrections.offset == 0
+    console = Console(file=io.StringIO(), width=200)
+    assert open_finished(workdir, console).corrections.offset == 0
+    assert "was stopped before its calibration" in console.file.getvalue()
     (workdir / CALIBRATION).write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*calibration\.json .*remove it"):
         open_finished(workdir, QUIET)

@@ -64,6 +64,24 @@ def test_without_a_test_or_baselines_what_was_found_stays(config):
     assert set(recorded(config)[1]) == set(ranks)
 
 
+def test_a_later_test_is_added_to_what_is_recorded(config, tmp_path):
+    untested = replace(
+        config,
+        evaluation=replace(config.evaluation, test=False, baselines=False, sampled=False),
+        workdir=str(tmp_path / "run"),
+    )
+    before = protocol.run(untested, console=QUIET)
+    assert "test" not in before
+    found = protocol.evaluate(untested.workdir, console=QUIET, baselines={})
+    after, _ = recorded(untested)
+    assert after["test"] == found["test"]
+    assert {name: x for name, x in after.items() if name != "test"} == before
+    path = Path(untested.workdir) / "metrics.json"
+    path.write_text(json.dumps({**before, "corrections_sha256": "others"}))
+    protocol.evaluate(untested.workdir, console=QUIET)
+    assert "test" not in json.loads(path.read_text())  # it is about another model
+
+
 def test_with_other_corrections_nothing_stays(config):
     calibrated = replace(config, calibration=CalibrationConfig(covisitation=True))
     before, _ = recorded(config)

@@ -1,3 +1,4 @@
+import pytest
 import shelf
 
 from bert4rec_jax.data.catalog import Catalog
@@ -33,6 +34,15 @@ def test_another_movie_fills_gaps_and_changes_nothing_else():
     assert known.or_else(own) == Movie(title="Heat", year=1996, genres=("Crime",), runtime=170)
     # One column for one genre, whoever names it.
     assert Movie().or_else(own).genres == ("Science Fiction", "Drama")
+
+
+@pytest.mark.parametrize("name", ["names", "number", "date", "or_else", "year", "others"])
+def test_other_facts_are_never_those_of_the_movie(name):
+    """A column may be called as a method or a field is, and be empty for some movie."""
+    movie = Movie(year=2013, date=2013.5)
+    assert movie.names(name) == () and movie.number(name) is None
+    found = Movie(others={name: ("a",)})
+    assert found.names(name) == ("a",)
 
 
 def test_a_single_name_is_a_list_of_one():

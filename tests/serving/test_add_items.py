@@ -142,6 +142,10 @@ def test_a_table_of_movies(trained, tmp_path):
     assert notes[-1].startswith("nothing to add: ")
     passed = open_source(tmp_path / "same", console=QUIET)
     assert passed.catalog.item_ids == grown.catalog.item_ids
+    add_items(tmp_path / "more", tmp_path / "moved", sources=Sources(metadata=table),
+              skip_known=True, ids=["0000003"], offset=1.5)  # fmt: skip
+    moved = open_source(tmp_path / "moved", console=QUIET).variables["catalog"]["item_table"]
+    assert float(moved["offset"]) == 1.5
     for ids, message in (
         (("0000004",), "nothing is known about 1 of 1 items to add, such as '0000004'"),
         (("0000009",), "has no imdb_id '0000009'"),

@@ -13,8 +13,10 @@ from bert4rec_jax.config import from_json
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.report import sections
-from bert4rec_jax.report.evidence import backwards, gather
+from bert4rec_jax.report.evidence import backwards, gather, look
 from bert4rec_jax.report.page import Section, page, paragraph, table
 from bert4rec_jax.report.report import write_report
 from bert4rec_jax.serving.explanation import explain
@@ -98,6 +100,27 @@ def test_the_gaze_is_that_of_the_exported_model(evidence, scorer, store):
         found = gaze.weights[case, :, :, : expected.shape[-1]]
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert gaze.tokens[case, :2].tolist() == [1, store.tokens[row - 1]]
+
+
+def test_the_gaze_leaves_out_what_the_model_cannot_score(run, monkeypatch):
+    finished = open_finished(run, QUIET)
+    cases = finished.setting.tested()["test"]
+    unknown = int(np.bincount(finished.setting.store.tokens).argmax())
+    scored = finished.setting.scored(finished.trained)
+    scored[unknown] = False
+    monkeypatch.setattr(Setting, "scored", lambda *_: scored)
+    gaze = look(finished, cases, np.zeros(len(cases), np.int32))
+    assert not (gaze.tokens == unknown).any() and (gaze.tokens[:, 1] != 0).all()
+    np.testing.assert_allclose(gaze.weights.sum(-1), 1, atol=1e-5)
+
+
+def test_the_strongest_baseline_is_no_form_of_the_model(evidence):
+    ours = evidence.ranks[evidence.model]
+    names = ("BERT4Rec", "BERT4Rec alone", "a/bundle", "weak", "strong")
+    ranks = {name: ours for name in names} | {"weak": ours + 100, "strong": ours + 1}
+    shown = replace(evidence, ranks=ranks, baselines=("weak", "strong"))
+    assert sections._strongest(shown) == "strong"
+    assert sections._strongest(replace(shown, baselines=())) is None
 
 
 def test_counting_back():
