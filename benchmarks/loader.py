@@ -32,7 +32,7 @@ from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore, write_store
 from bert4rec_jax.entry import tune_memory
 from bert4rec_jax.sharding import Along, global_rows, make_mesh, put
-from bert4rec_jax.training.fit import make_plan
+from bert4rec_jax.training.coverage import make_plan
 from bert4rec_jax.training.parts import Sizes, make_parts
 from bert4rec_jax.training.step import Constants
 

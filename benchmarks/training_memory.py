@@ -27,7 +27,8 @@ from rich.console import Console
 from bert4rec_jax.config import Config, DataConfig, ModelConfig, TrainingConfig
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.fit import TrainingData, fit
+from bert4rec_jax.training.fit import fit
+from bert4rec_jax.training.inputs import TrainingData
 store = SequenceStore.open(Path(sys.argv[1]))
 config = Config(
     data=DataConfig(max_length=50, window="recent"),

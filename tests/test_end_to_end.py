@@ -18,8 +18,9 @@ from bert4rec_jax.evaluation.baselines import Popular
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.sharding import make_mesh
 from bert4rec_jax.training.checkpoints import read_config
-from bert4rec_jax.training.fit import TrainingData, load_best
+from bert4rec_jax.training.inputs import TrainingData
 from bert4rec_jax.training.parts import build_model
+from bert4rec_jax.training.restore import load_best
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")

@@ -30,7 +30,7 @@ from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
 from bert4rec_jax.sharding import Along, cores_as_devices, make_mesh, platform, put
-from bert4rec_jax.training.fit import make_plan
+from bert4rec_jax.training.coverage import make_plan
 from bert4rec_jax.training.parts import Sizes, make_parts
 from bert4rec_jax.training.step import Constants
 

@@ -22,7 +22,7 @@ from bert4rec_jax.experiment.finished import load_selected
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
-from bert4rec_jax.training.fit import digest
+from bert4rec_jax.training.digests import digest
 
 MOST_CASES = 10_000  # validation cases, sampled once, on which settings are chosen
 

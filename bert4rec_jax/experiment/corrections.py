@@ -17,7 +17,8 @@ from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers
 from bert4rec_jax.evaluation.trend import Trend
-from bert4rec_jax.training.fit import Features, digest
+from bert4rec_jax.training.digests import digest
+from bert4rec_jax.training.inputs import Features
 
 CALIBRATION = "calibration.json"  # in the workdir of a run
 

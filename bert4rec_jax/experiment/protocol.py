@@ -33,7 +33,8 @@ from bert4rec_jax.experiment.testing import ask_all, check_own
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
-from bert4rec_jax.training.fit import digest, make_record
+from bert4rec_jax.training.digests import digest
+from bert4rec_jax.training.restore import make_record
 
 
 def run(

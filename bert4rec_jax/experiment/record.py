@@ -12,7 +12,7 @@ from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import Tested
-from bert4rec_jax.training.fit import fingerprint
+from bert4rec_jax.training.digests import fingerprint
 
 
 def describe_data(setting: Setting) -> dict[str, Any]:

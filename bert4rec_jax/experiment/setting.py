@@ -25,13 +25,8 @@ from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.sharding import Along, put
-from bert4rec_jax.training.fit import (
-    Features,
-    TrainingData,
-    catalog_constants,
-    make_plan,
-    trained_items,
-)
+from bert4rec_jax.training.coverage import make_plan, trained_items
+from bert4rec_jax.training.inputs import Features, TrainingData, catalog_constants
 from bert4rec_jax.training.parts import build_model
 
 NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # model kind -> name in results

@@ -28,7 +28,7 @@ from bert4rec_jax.evaluation.rank_file import RANKS, RankedSet, RankFile
 from bert4rec_jax.experiment.finished import FinishedRun, as_selected, open_finished
 from bert4rec_jax.serving.traced import Serving, by_path
 from bert4rec_jax.sharding import to_host
-from bert4rec_jax.training.fit import digest
+from bert4rec_jax.training.digests import digest
 
 Ints = npt.NDArray[np.integer[Any]]
 _SAMPLE = 256  # cases whose attention is computed

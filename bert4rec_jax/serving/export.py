@@ -43,7 +43,7 @@ from bert4rec_jax.serving.bundle import (
 from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
 from bert4rec_jax.serving.weights import Dtype, stored
 from bert4rec_jax.sharding import to_host
-from bert4rec_jax.training.fit import digest
+from bert4rec_jax.training.digests import digest
 
 # JAX's promise: an export can be read by later versions for six months.
 _READABLE = timedelta(days=180)

@@ -20,7 +20,9 @@ from bert4rec_jax.config import (
 from bert4rec_jax.experiment import recipes
 from bert4rec_jax.experiment.effects import without_effect
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.fit import TrainingData, digest, fit
+from bert4rec_jax.training.digests import digest
+from bert4rec_jax.training.fit import fit
+from bert4rec_jax.training.inputs import TrainingData
 
 BASE = Config(
     data=DataConfig(content="catalog", max_length=12, window="tiles", pack=True, max_segments=3),

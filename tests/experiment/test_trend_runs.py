@@ -27,7 +27,8 @@ from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.training.fit import digest, make_plan
+from bert4rec_jax.training.coverage import make_plan
+from bert4rec_jax.training.digests import digest
 
 QUIET = Console(file=io.StringIO())
 

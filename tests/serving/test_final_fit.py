@@ -17,7 +17,7 @@ from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.evaluation import exported
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.training.checkpoints import read_config
-from bert4rec_jax.training.fit import digest
+from bert4rec_jax.training.digests import digest
 
 QUIET = Console(quiet=True)
 

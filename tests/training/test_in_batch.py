@@ -20,7 +20,7 @@ from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.sharding import Along, global_rows, put
-from bert4rec_jax.training.fit import make_plan, target_share, trained_items
+from bert4rec_jax.training.coverage import make_plan, target_share, trained_items
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import cross_entropy
 from bert4rec_jax.training.masking import mask_items

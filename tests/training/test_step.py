@@ -13,7 +13,7 @@ from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import first_days, train_counts
 from bert4rec_jax.sharding import Along, make_mesh, put
-from bert4rec_jax.training.fit import catalog_constants
+from bert4rec_jax.training.inputs import catalog_constants
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss

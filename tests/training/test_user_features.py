@@ -31,7 +31,7 @@ from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, global_rows, put
-from bert4rec_jax.training.fit import digest
+from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss

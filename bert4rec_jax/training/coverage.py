@@ -1,0 +1,70 @@
+"""Coverage: which items the training rows of a plan train, and how often each is a target."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bert4rec_jax.config import Config
+from bert4rec_jax.data.plan import Plan
+from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.data.thumbs import to_thumbs
+
+
+def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:
+    """Plan the training batches from each user's rows `offsets[u]:stop[u]`."""
+    return Plan(
+        starts=np.asarray(store.offsets[:-1]),
+        stops=stop,
+        max_length=config.data.max_length,
+        batch_size=config.training.batch_size,
+        window=config.data.window,
+        pack=config.data.pack,
+        max_segments=config.data.max_segments,
+        seed=config.training.seed,
+    )
+
+
+def trained_items(plan: Plan, store: SequenceStore) -> npt.NDArray[np.bool_]:
+    """`[V]` bool: the items that occur in the training rows of some epoch.
+
+    With `data.window` recent, only the last L interactions of a history are read. Items that occur
+    only before them are false here: training never sees them, so as negatives in every step their
+    scores would only be pushed down.
+    """
+    starts, stops = plan.reached()
+    edges = np.zeros(store.num_interactions + 1, np.int32)
+    np.add.at(edges, starts, 1)
+    np.subtract.at(edges, stops, 1)
+    trained = np.zeros(store.catalog.num_rows, bool)
+    trained[store.tokens[np.cumsum(edges[:-1]) > 0]] = True
+    return trained
+
+
+def target_share(
+    config: Config, plan: Plan, store: SequenceStore, thumbs: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """`[V]`: how often each item is a training target, as a share of all targets.
+
+    This is the expectation over the masks of the first epoch (approximate where masking weights
+    differ). Targets with a loss weight of 0 do not count. An item that is never a target gets the
+    smallest nonzero expectation of any single interaction.
+    """
+    masking, spans = config.masking, plan.epoch(0).spans
+    lengths = np.repeat(spans.lengths, spans.lengths)
+    ends = np.cumsum(spans.lengths)
+    within = np.arange(len(lengths)) - np.repeat(ends - spans.lengths, spans.lengths)
+    rows = np.repeat(spans.starts, spans.lengths) + within
+    thumb = to_thumbs(store.ratings[rows], thumbs)
+
+    weight = np.asarray(masking.thumb_weights)[thumb]
+    weights_of_history = np.repeat(np.add.reduceat(weight, ends - spans.lengths), spans.lengths)
+    count = np.clip(np.round(masking.rate * lengths), 1, lengths - 1)
+    anywhere = np.minimum(count * weight / weights_of_history, 1)
+    masked = masking.last_only * (within == lengths - 1) + (1 - masking.last_only) * anywhere
+    asked = masking.next_item * (within > 0) + (1 - masking.next_item) * masked
+    asked *= np.asarray(masking.loss_weights)[thumb] > 0
+    counts = np.bincount(store.tokens[rows], asked, minlength=store.catalog.num_rows)
+    least = asked[asked > 0].min()
+    shares: npt.NDArray[np.float32] = (np.maximum(counts, least) / asked.sum()).astype(np.float32)
+    return shares
