@@ -9,6 +9,7 @@ from bert4rec_jax.config import Config
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
+from bert4rec_jax.errors import UserError
 
 
 def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:
@@ -49,6 +50,9 @@ def target_share(
     This is the expectation over the masks of the first epoch (approximate where masking weights
     differ). Targets with a loss weight of 0 do not count. An item that is never a target gets the
     smallest nonzero expectation of any single interaction.
+
+    Raises:
+      UserError: no interaction is ever a target that counts.
     """
     masking, spans = config.masking, plan.epoch(0).spans
     lengths = np.repeat(spans.lengths, spans.lengths)
@@ -64,6 +68,12 @@ def target_share(
     masked = masking.last_only * (within == lengths - 1) + (1 - masking.last_only) * anywhere
     asked = masking.next_item * (within > 0) + (1 - masking.next_item) * masked
     asked *= np.asarray(masking.loss_weights)[thumb] > 0
+    if not asked.any():
+        raise UserError(
+            f"every item of the training histories has a loss weight of 0 (masking.loss_* are "
+            f"{masking.loss_weights} for the thumbs none, down, up and two up), so there is "
+            "nothing to learn from; raise the weight of a thumb that the log has"
+        )
     counts = np.bincount(store.tokens[rows], asked, minlength=store.catalog.num_rows)
     least = asked[asked > 0].min()
     shares: npt.NDArray[np.float32] = (np.maximum(counts, least) / asked.sum()).astype(np.float32)
