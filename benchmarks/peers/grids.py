@@ -1,7 +1,8 @@
 """The settings that every system is tried with, in RecTools' names; plain data.
 
 The first trial of each grid has RecTools' defaults (2 blocks, 4 heads, width 256, dropout .2,
-length 100, mask rate .15), which its authors tuned on MovieLens.
+length 100, mask rate .15), which its authors tuned on MovieLens. Its SASRec
+does not use `mask_prob`.
 """
 
 from __future__ import annotations

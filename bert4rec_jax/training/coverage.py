@@ -49,11 +49,37 @@ def target_share(
 
     This is the expectation over the masks of the first epoch (approximate where masking weights
     differ). Targets with a loss weight of 0 do not count. An item that is never a target gets the
-    smallest nonzero expectation of any single interaction.
+    smallest nonzero expectation of any single interaction; see `require_targets`.
+    """
+    rows, asked = _expected(config, plan, store, thumbs)
+    counts = np.bincount(store.tokens[rows], asked, minlength=store.catalog.num_rows)
+    least = asked[asked > 0].min()
+    shares: npt.NDArray[np.float32] = (np.maximum(counts, least) / asked.sum()).astype(np.float32)
+    return shares
+
+
+def require_targets(
+    config: Config, plan: Plan, store: SequenceStore, thumbs: tuple[float, float]
+) -> None:
+    """Check that the loss weighs some target of the first epoch.
 
     Raises:
-      UserError: no interaction is ever a target that counts.
+      UserError: it weighs none: all thumbs that the log has are of weight 0.
     """
+    weights = config.masking.loss_weights
+    if all(weights) or _expected(config, plan, store, thumbs)[1].any():
+        return
+    raise UserError(
+        f"every target of the training histories has a loss weight of 0 (masking.loss_* are "
+        f"{weights} for the thumbs none, down, up and two up), so there is nothing to learn from; "
+        "raise the weight of a thumb that the log has"
+    )
+
+
+def _expected(
+    config: Config, plan: Plan, store: SequenceStore, thumbs: tuple[float, float]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The store's rows in the first epoch, and how often each is expected to be a target."""
     masking, spans = config.masking, plan.epoch(0).spans
     lengths = np.repeat(spans.lengths, spans.lengths)
     ends = np.cumsum(spans.lengths)
@@ -68,13 +94,4 @@ def target_share(
     masked = masking.last_only * (within == lengths - 1) + (1 - masking.last_only) * anywhere
     asked = masking.next_item * (within > 0) + (1 - masking.next_item) * masked
     asked *= np.asarray(masking.loss_weights)[thumb] > 0
-    if not asked.any():
-        raise UserError(
-            f"every item of the training histories has a loss weight of 0 (masking.loss_* are "
-            f"{masking.loss_weights} for the thumbs none, down, up and two up), so there is "
-            "nothing to learn from; raise the weight of a thumb that the log has"
-        )
-    counts = np.bincount(store.tokens[rows], asked, minlength=store.catalog.num_rows)
-    least = asked[asked > 0].min()
-    shares: npt.NDArray[np.float32] = (np.maximum(counts, least) / asked.sum()).astype(np.float32)
-    return shares
+    return rows, asked

@@ -19,7 +19,7 @@ from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import Along, platform, put, row_share
 from bert4rec_jax.training.checkpoints import Checkpoint
-from bert4rec_jax.training.coverage import make_plan, target_share, trained_items
+from bert4rec_jax.training.coverage import make_plan, require_targets, target_share, trained_items
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.inputs import TrainingData, catalog_constants
 from bert4rec_jax.training.log import TrainingLog
@@ -84,11 +84,12 @@ def fit(
         earlier run; not called when a run is continued.
 
     Raises:
-      UserError: see `loop.train` and `Checkpoints.restore_latest`.
+      UserError: see `require_targets`, `loop.train` and `Checkpoints.restore_latest`.
       Interrupted: the process received a signal to stop; the state is saved.
     """
     training, store, users = config.training, data.store, data.users
     plan = make_plan(config, store, stop)
+    require_targets(config, plan, store, data.thumbs)
     every_epoch = training.epochs * plan.steps_per_epoch
     total = every_epoch if steps is None else steps
     fused = config.model.attention == "fused" and platform(mesh) == "gpu"

@@ -21,7 +21,7 @@ from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.sharding import Along, global_rows, put
-from bert4rec_jax.training.coverage import make_plan, target_share, trained_items
+from bert4rec_jax.training.coverage import make_plan, require_targets, target_share, trained_items
 from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
 from bert4rec_jax.training.losses import cross_entropy
 from bert4rec_jax.training.masking import mask_items
@@ -184,8 +184,9 @@ def test_target_shares_leave_out_the_first_item(store):
     liked = target_share(Config(data=config.data, masking=disliked), plan, store, (6.0, 9.0))
     assert not np.allclose(liked, shares)
     nothing = MaskingConfig(objective="next", loss_down=0.0, loss_up=0.0, loss_none=0.0)
+    require_targets(Config(data=config.data, masking=nothing), plan, store, (6.0, 9.0))
     with pytest.raises(UserError, match="loss weight of 0"):  # no rating is that high
-        target_share(Config(data=config.data, masking=nothing), plan, store, (6.0, 99.0))
+        require_targets(Config(data=config.data, masking=nothing), plan, store, (6.0, 99.0))
 
 
 @pytest.mark.parametrize(
