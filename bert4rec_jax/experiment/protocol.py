@@ -23,7 +23,7 @@ from bert4rec_jax.evaluation.tuning import Grid, check_grids
 from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.calibration import calibrate
 from bert4rec_jax.experiment.display import introduce, show
-from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.finished import FinishedRun, open_finished
 from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.experiment.record import describe_data, record
 from bert4rec_jax.experiment.selection import select, train_on_all
@@ -80,7 +80,7 @@ def run(
 def evaluate(
     workdir: str | PathLike[str],
     *,
-    exported: Mapping[str, Callable[..., Ranking]] | None = None,
+    exported: Callable[[FinishedRun], Mapping[str, Callable[..., Ranking]]] | None = None,
     console: Console | None = None,
     baselines: Mapping[str, Grid] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def evaluate(
 
     Args:
       workdir: the run's folder.
-      exported: name -> another form of the model to test beside it: a function that is called with
-        the store, then the arguments of `comparison.Ask`, and the keyword `users`.
+      exported: returns other forms of a run's model to test beside it, by name: functions that are
+        called with the store, then the arguments of `comparison.Ask`, and the keyword `users`.
       console: where tables go.
       baselines: as for `run`.
 
@@ -115,7 +115,7 @@ def evaluate(
         finished.validations,
         console,
         test=True,
-        exported=exported or {},
+        exported=exported(finished) if exported else {},
         baselines=baselines,
     )
     parameters = digest(best.state.params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,15 @@ from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
+from bert4rec_jax.experiment.finished import FinishedRun
 from bert4rec_jax.features.known_users import KnownUsers
 from bert4rec_jax.serving.buckets import list_widths
+from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Scorer, load
+from bert4rec_jax.training.digests import digest
 
 _ITEM_CHUNK = 65_536
 _BLOCK = 1024  # cases ranked at once
@@ -42,8 +45,14 @@ def rank_cases(
     return answer_cases(scorer, store, cases, users=users).ranks
 
 
-def exported(bundles: Iterable[Path]) -> dict[str, Callable[..., Ranking]]:
-    """Load bundles: path -> function of the store and of the arguments of `comparison.Ask`.
+def exported(
+    bundles: Iterable[Path],
+) -> Callable[[FinishedRun], dict[str, Callable[..., Ranking]]]:
+    """Load bundles, to be tested beside the run that they were exported from.
+
+    Returns:
+      What `protocol.evaluate` takes as `exported`. It raises `UserError` for a run that one of the
+      bundles was not exported from: that run may have been trained on the answers.
 
     Raises:
       UserError: see `load`; or a bundle is a pipeline, or was trained on all events.
@@ -58,8 +67,19 @@ def exported(bundles: Iterable[Path]) -> dict[str, Callable[..., Ranking]]:
         if scorer.bundle.retriever is not None:
             raise UserError(
                 f"{path} is a pipeline, whose lists are shorter than the catalog that is ranked; "
-                f"test its parts: --bundles {path}/retriever {path}/ranker"
+                f"test its parts, {path}/retriever and {path}/ranker, each with the run that it was "
+                "exported from"
             )
+    return partial(_of_run, scorers)
+
+
+def _of_run(
+    scorers: Mapping[str, Scorer], finished: FinishedRun
+) -> dict[str, Callable[..., Ranking]]:
+    """Path -> function of the store and of the arguments of `comparison.Ask`."""
+    for scorer in scorers.values():
+        _require_same_catalog(scorer, finished.setting.store)
+        _require_exported_from(finished, scorer.bundle)
     return {path: partial(answer_cases, scorer) for path, scorer in scorers.items()}
 
 
@@ -164,6 +184,24 @@ def two_stage_ranks(
 def _padded(lists: Ragged) -> npt.NDArray[np.int32]:
     """The lists as rows of one of a few widths, so that few shapes are compiled."""
     return lists.padded(list_widths(int(lists.lengths.max(initial=0)))[-1])
+
+
+def _require_exported_from(finished: FinishedRun, bundle: Bundle) -> None:
+    setting, made = finished.setting, bundle.manifest
+    run = setting.config.workdir
+    expected = {
+        "data_fingerprint": setting.store.fingerprint,
+        "parameters_sha256": digest(finished.best.state.params),
+        "corrections_sha256": finished.corrections.digest,
+    }
+    for name, value in expected.items():
+        if made.get(name, value) != value:  # earlier versions did not write the corrections
+            raise UserError(
+                f"{bundle.path} was not exported from {run} as it is now (its {name} is "
+                f"{str(made[name])[:12]}, expected {value[:12]}), so it may have been trained on "
+                f"what the test asks; export it again (`bert4rec export {run} BUNDLE`), or "
+                "evaluate the run that it comes from"
+            )
 
 
 def _require_same_catalog(scorer: Scorer, store: SequenceStore) -> None:

@@ -47,7 +47,9 @@ from bert4rec_jax.training.digests import digest
 
 # JAX's promise: an export can be read by later versions for six months.
 _READABLE = timedelta(days=180)
-ORIGIN = ("step", "parameters_sha256", "all_events", "data_fingerprint", "metrics")
+ORIGIN = (
+    "step", "parameters_sha256", "corrections_sha256", "all_events", "data_fingerprint", "metrics",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,7 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
         origin={
             "step": best.step,
             "parameters_sha256": digest(best.state.params),
+            "corrections_sha256": finished.corrections.digest,
             "all_events": finished.all_events,
             "data_fingerprint": store.fingerprint,
             "metrics": _metrics(run, setting.name, parameters),

@@ -192,7 +192,7 @@ def test_the_commands_of_the_page_are_understood(monkeypatch, bert4rec):
         stands_in.side_effect = lambda *a, place=place, **k: done.append(place) or manifest
         monkeypatch.setattr(f"bert4rec_jax.{place}", stands_in)
     monkeypatch.setattr("bert4rec_jax.serving.scorer.load", Path)
-    monkeypatch.setattr("bert4rec_jax.serving.evaluation.exported", dict.fromkeys)
+    monkeypatch.setattr("bert4rec_jax.serving.evaluation.exported", list)
     found = list(commands_of(page))
     for words in found:
         status, _, errors = bert4rec(*words[1:])

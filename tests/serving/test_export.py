@@ -4,10 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment.corrections import Corrections
+from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.evaluation import exported
 from bert4rec_jax.serving.export import export, read_run, write_bundle, write_parameters
 from bert4rec_jax.serving.traced import by_path, model_inputs
 
@@ -54,6 +58,21 @@ def test_all_parameters_are_in_the_bundle(bundle, trained):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_bundle_is_tested_only_beside_the_run_that_it_was_exported_from(bundle, towers, run):
+    """A model of another run may have been trained on what this test asks."""
+    finished = open_finished(run, Console(quiet=True))
+    assert [*exported([bundle])(finished)] == [str(bundle)]
+    other = towers[1].bundle
+    assert other.manifest["catalog_fingerprint"] == finished.setting.store.catalog.fingerprint
+    for wrong, what, name in (
+        (other.path, finished, "parameters_sha256"),
+        (bundle, replace(finished, corrections=Corrections(offset=1.0)), "corrections_sha256"),
+    ):
+        match = f"was not exported from .* as it is now .its {name} is .*bert4rec export"
+        with pytest.raises(UserError, match=match):
+            exported([wrong])(what)
 
 
 def test_metrics_are_those_of_these_parameters_or_none(run, tmp_path):
