@@ -162,8 +162,8 @@ def _add_bundle(
 ) -> None:
     def requests(candidates: Any) -> Requests:
         histories = _ragged(tokens)
-        thumbs = np.zeros(tokens.size, np.int8)
-        return Requests(histories, thumbs, candidates, Ragged.empty(len(tokens)), Counter())
+        ratings = np.full(tokens.size, np.nan, np.float32)
+        return Requests(histories, ratings, candidates, Ragged.empty(len(tokens)), Counter())
 
     rank = scorer.ranker.rank
     with_candidates, without = requests(_ragged(wanted)), requests(None)

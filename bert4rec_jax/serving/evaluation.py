@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
@@ -67,8 +66,8 @@ def exported(
         if scorer.bundle.retriever is not None:
             raise UserError(
                 f"{path} is a pipeline, whose lists are shorter than the catalog that is ranked; "
-                f"test its parts, {path}/retriever and {path}/ranker, each with the run that it was "
-                "exported from"
+                f"test its parts, {path}/retriever and {path}/ranker, each with the run that it "
+                "was exported from"
             )
     return partial(_of_run, scorers)
 
@@ -119,7 +118,7 @@ def answer_cases(
     for start in range(0, len(order), size):
         which = order[start : start + size]
         filled = np.concatenate([which, np.repeat(which[:1], size - len(which))])
-        requests = _requests(scorer, store, cases[filled], users)
+        requests = _requests(store, cases[filled], users)
         histories = _padded(requests.histories)
         ranked = _rank(
             scorer.ranker.user_vectors(requests),
@@ -162,7 +161,7 @@ def two_stage_ranks(
     ranks = {cut: np.full(len(cases), last, np.int64) for cut in cuts}
     for start in range(0, len(cases), _BLOCK):
         block = cases[np.arange(start, min(start + _BLOCK, len(cases)))]
-        requests = _requests(scorer, store, block, users)
+        requests = _requests(store, block, users)
         keep = scorer.bundle.repeats
         found = stages.first.rank(requests, top=max(cuts), keep_seen=keep)
         lists = stages.ordered(requests, found, keep_seen=keep)
@@ -212,16 +211,14 @@ def _require_same_catalog(scorer: Scorer, store: SequenceStore) -> None:
         )
 
 
-def _requests(
-    scorer: Scorer, store: SequenceStore, cases: Cases, users: KnownUsers | None
-) -> Requests:
+def _requests(store: SequenceStore, cases: Cases, users: KnownUsers | None) -> Requests:
     """Requests with the whole history before each target."""
     starts = store.offsets[cases.users]
     histories = Ragged(store.tokens, store.offsets).slices(starts, cases.rows - starts)
     ratings = Ragged(store.ratings, store.offsets).slices(starts, cases.rows - starts)
     return Requests(
         histories=histories,
-        thumbs=to_thumbs(ratings.values, scorer.bundle.thumbs),
+        ratings=ratings.values,
         candidates=None,
         excluded=Ragged.empty(len(cases)),
         counts=Counter(),

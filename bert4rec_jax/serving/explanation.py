@@ -122,7 +122,7 @@ def explain(
       UserError: the history is empty, an id is unknown, the model cannot score the item or any
         movie of the history, or the bundle was made before the function `attend` existed.
     """
-    tokens, thumbs = _read(scorer, history, ratings)
+    tokens, rated = _read(scorer, history, ratings)
     count = scorer.bundle.max_length - 1
     known = np.flatnonzero(scorer.bundle.known[tokens])
     if not len(known):
@@ -132,7 +132,7 @@ def explain(
     places = known[-count:]
     near = known[-(count + 1) :]  # if one movie is left out, the one before the window moves up
     kept = [near, *(near[near != place] for place in places)]
-    requests = _requests([tokens[which] for which in kept], [thumbs[which] for which in kept])
+    requests = _requests([tokens[which] for which in kept], [rated[which] for which in kept])
     if user is not None:
         requests = replace(requests, users=scorer.user_rows([user] * len(kept), len(kept)))
     hidden = scorer.ranker.user_vectors(requests)
@@ -156,7 +156,7 @@ def explain(
         )
     causal = _causal(scorer)
     read = tokens[places] if causal else np.append(tokens[places], MASK)
-    seen = thumbs[places] if causal else np.append(thumbs[places], NONE)
+    seen = rated[places] if causal else np.append(rated[places], np.float32(np.nan))
     encoding = scorer.bundle.user_encoding
     facts = None if encoding is None else requests.users.get(encoding)
     users = None if facts is None else facts[:1]
@@ -196,7 +196,7 @@ def both_sides(
       UserError: as `explain`; the model is causal, so that movies after the hidden one change
         nothing; or the place is not among the last L movies.
     """
-    tokens, thumbs = _read(scorer, history, ratings)
+    tokens, rated = _read(scorer, history, ratings)
     length = scorer.bundle.max_length
     if _causal(scorer):
         raise UserError(
@@ -212,8 +212,8 @@ def both_sides(
     hidden = np.arange(len(tokens)) == place
     places = np.flatnonzero(scorer.bundle.known[tokens] | hidden)[-length:]
     rows = np.where(hidden, MASK, tokens)[places]
-    both, _ = _attend(scorer, rows, thumbs[places], int(np.flatnonzero(places == place)[0]))
-    before = scorer.ranker.user_vectors(_requests([tokens[:place]], [thumbs[:place]]))[0]
+    both, _ = _attend(scorer, rows, rated[places], int(np.flatnonzero(places == place)[0]))
+    before = scorer.ranker.user_vectors(_requests([tokens[:place]], [rated[:place]]))[0]
     scores, log_probabilities = _scores(scorer, np.stack([before, both]))
     barred = _barred(scorer, np.delete(tokens, place))
     target = _target(scorer, history[place], scores[0], barred)
@@ -228,24 +228,25 @@ def both_sides(
 
 def _read(
     scorer: Scorer, history: Sequence[str], ratings: Sequence[float] | None
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-    """The tokens and thumbs of a history."""
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The tokens and ratings of a history."""
     if not history:
         raise UserError("the history is empty; name at least one movie that was seen")
     if ratings is not None and len(ratings) != len(history):
         raise UserError(f"{len(ratings)} ratings for {len(history)} movies; give one each")
     tokens = np.array([scorer.catalog.token(item) for item in history], np.int32)
-    rated = np.full(len(tokens), np.nan) if ratings is None else np.array(ratings, np.float64)
-    return tokens, to_thumbs(rated, scorer.bundle.thumbs)
+    if ratings is None:
+        return tokens, np.full(len(tokens), np.nan, np.float32)
+    return tokens, np.array(ratings, np.float32)
 
 
 def _requests(
-    histories: list[npt.NDArray[np.int32]], thumbs: list[npt.NDArray[np.int8]]
+    histories: list[npt.NDArray[np.int32]], ratings: list[npt.NDArray[np.float32]]
 ) -> Requests:
     lengths = np.array([len(history) for history in histories])
     return Requests(
         histories=Ragged.from_lengths(np.concatenate(histories), lengths),
-        thumbs=np.concatenate(thumbs),
+        ratings=np.concatenate(ratings),
         candidates=None,
         excluded=Ragged.empty(len(histories)),
         counts=Counter(),
@@ -255,7 +256,7 @@ def _requests(
 def _attend(
     scorer: Scorer,
     rows: npt.NDArray[Any],
-    thumbs: npt.NDArray[np.int8],
+    ratings: npt.NDArray[np.float32],
     slot: int,
     users: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -265,10 +266,10 @@ def _attend(
     width = int(smallest(np.array([len(rows)]), widths)[0])
     padded = np.full((1, width), PAD, np.int32)
     padded[0, : len(rows)] = rows
-    its_thumbs = np.full((1, width), NONE, np.int8)
-    its_thumbs[0, : len(rows)] = thumbs
+    thumbs = np.full((1, width), NONE, np.int8)
+    thumbs[0, : len(rows)] = to_thumbs(ratings, scorer.bundle.thumbs)
     hidden, weights = scorer.ranker.functions.attend(
-        padded, its_thumbs, np.array([[slot]], np.int32), users
+        padded, thumbs, np.array([[slot]], np.int32), users
     )
     return np.asarray(hidden)[0], np.asarray(weights)[0, :, :, : len(rows)]
 

@@ -69,7 +69,7 @@ def rank_file(
         to be longer than the number of candidates of a pipeline.
     """
     opened = Bundle.open(bundle)
-    reader = RequestReader(opened.catalog, opened.thumbs, opened.user_encodings)
+    reader = RequestReader(opened.catalog, opened.user_encodings)
     asked = RequestFile.open(requests, reader.user_columns, name=name)
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
@@ -149,7 +149,7 @@ def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
     Such ids belong to another system, or have lost their leading zeros. Usually a look at the first
     shard is enough.
     """
-    reader = RequestReader(bundle.catalog, bundle.thumbs, bundle.user_encodings)
+    reader = RequestReader(bundle.catalog, bundle.user_encodings)
     items, example = 0, ""
     for number, table in asked.shards(size, 0):
         counts = reader.read(table, source=str(asked.path), first_row=number * size).counts

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import PAD
+from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.serving.buckets import (
@@ -19,6 +20,7 @@ from bert4rec_jax.serving.buckets import (
     list_widths,
     smallest,
 )
+from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.functions import Functions
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
@@ -66,14 +68,13 @@ class Ranker:
     Attributes:
       functions: compute scores and vectors.
       listed: `[V]`, the items that can be listed.
-      known: `[V]`, the items that the model can score; it does not read others in histories.
-      max_length: positions L of the model.
+      bundle: says what the model reads: its last L - 1 items that it can score, and which ratings
+        are thumbs up.
     """
 
     functions: Functions
     listed: npt.NDArray[np.bool_]
-    known: npt.NDArray[np.bool_]
-    max_length: int
+    bundle: Bundle
 
     def rank(self, requests: Requests, *, top: int | None, keep_seen: bool = False) -> Lists:
         """A list for every request.
@@ -190,10 +191,10 @@ class Ranker:
     def _windows(self, requests: Requests) -> tuple[Ragged, Ragged]:
         """The items and thumbs that the model reads of each history."""
         histories = requests.histories
-        kept = self.known[histories.values]
+        kept = self.bundle.known[histories.values]
         items = histories.where(kept)
-        thumbs = Ragged(requests.thumbs[kept], items.offsets)
-        return items.last(self.max_length - 1), thumbs.last(self.max_length - 1)
+        thumbs = Ragged(to_thumbs(requests.ratings[kept], self.bundle.thumbs), items.offsets)
+        return items.last(self._longest), thumbs.last(self._longest)
 
     def _users(self, requests: Requests) -> npt.NDArray[np.float32] | None:
         """`[N, G]` user features, if the model uses them and the requests have them; else None."""
@@ -201,7 +202,11 @@ class Ranker:
         return None if encoding is None else requests.users.get(encoding)
 
     def _widths(self, windows: Ragged) -> npt.NDArray[np.int64]:
-        return smallest(windows.lengths, history_widths(self.max_length - 1))
+        return smallest(windows.lengths, history_widths(self._longest))
+
+    @property
+    def _longest(self) -> int:
+        return self.bundle.max_length - 1
 
     @property
     def _batch(self) -> int:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, PAD, Catalog
-from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.ragged import Ragged
@@ -31,7 +30,7 @@ class Requests:
 
     Attributes:
       histories: everything the user has seen, oldest first.
-      thumbs: `[M]` int8, one per value of `histories`.
+      ratings: `[M]` float32, one per value of `histories`; NaN for none.
       candidates: the only items to rank, or None for the whole catalog.
       excluded: items that may not be listed, besides those seen.
       counts: counts of requests and ids, by name; see `docs/serving.md`.
@@ -40,7 +39,7 @@ class Requests:
     """
 
     histories: Ragged
-    thumbs: npt.NDArray[np.int8]
+    ratings: npt.NDArray[np.float32]
     candidates: Ragged | None
     excluded: Ragged
     counts: Counter[str]
@@ -55,19 +54,12 @@ class RequestReader:
 
     Args:
       catalog: gives external ids their tokens.
-      thumbs: the lowest ratings that mean thumbs up and two thumbs up.
       encodings: the user encodings of the models; their columns are read by name.
     """
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        thumbs: tuple[float, float],
-        encodings: Sequence[UserEncoding] = (),
-    ) -> None:
+    def __init__(self, catalog: Catalog, encodings: Sequence[UserEncoding] = ()) -> None:
         self._catalog = catalog
         self._ids = pa.array(catalog.item_ids, pa.string())
-        self._thresholds = thumbs
         self._encodings = encodings
         self.user_columns = tuple(dict.fromkeys(name for x in encodings for name in x.names))
 
@@ -85,7 +77,7 @@ class RequestReader:
         """
         counts: Counter[str] = Counter(requests=len(table))
         given, unknown = self._tokens(table, HISTORY, counts)
-        thumbs = self._thumbs(table, given, source, first_row)
+        ratings = self._ratings(table, given, source, first_row)
         known = given.values != PAD
         histories = given.where(known)
         candidates = None
@@ -108,7 +100,7 @@ class RequestReader:
             len(table),
             lambda row: f"{source}, row {first_row + row}",
         )
-        return Requests(histories, thumbs[known], candidates, excluded, counts, users)
+        return Requests(histories, ratings[known], candidates, excluded, counts, users)
 
     def users(
         self, values: Mapping[str, Sequence[Any]], count: int, where: Callable[[int], str]
@@ -144,11 +136,12 @@ class RequestReader:
         tokens: npt.NDArray[np.int32] = index.to_numpy(zero_copy_only=False) + FIRST_ITEM
         return tokens.astype(np.int32)
 
-    def _thumbs(
+    def _ratings(
         self, table: pa.Table, histories: Ragged, source: str, first_row: int
-    ) -> npt.NDArray[np.int8]:
+    ) -> npt.NDArray[np.float32]:
+        ratings = np.full(len(histories.values), np.nan, np.float32)
         if RATINGS not in table.column_names:
-            return np.full(len(histories.values), NONE, np.int8)
+            return ratings
         given = table[RATINGS].combine_chunks()
         values, lengths = _flat(table, RATINGS, Counter())
         rated = given.is_valid().to_numpy(zero_copy_only=False)
@@ -160,10 +153,9 @@ class RequestReader:
                 f"{histories.lengths[row]} items in {HISTORY}; give one rating per item, null "
                 "where there is none"
             )
-        ratings = np.full(len(histories.values), np.nan, np.float32)
         numbers = values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         ratings[rated[histories.rows]] = numbers
-        return to_thumbs(ratings, self._thresholds)
+        return ratings
 
 
 def check_columns(schema: pa.Schema, source: str) -> None:

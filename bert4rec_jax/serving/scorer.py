@@ -112,16 +112,16 @@ class Scorer:
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
         self.bundle = bundle
-        self.reader = RequestReader(bundle.catalog, bundle.thumbs, bundle.user_encodings)
+        self.reader = RequestReader(bundle.catalog, bundle.user_encodings)
         allowed = filters.allowed(bundle.catalog)
         self._listed = bundle.known & allowed
         functions = Functions(bundle, batch_size, devices, self._listed)
-        self.ranker = Ranker(functions, self._listed, bundle.known, bundle.max_length)
+        self.ranker = Ranker(functions, self._listed, bundle)
         self.answering: Ranker | TwoStages = self.ranker
         if bundle.retriever is not None:
             found = bundle.retriever.known & allowed
             finding = retrieval(bundle.retriever, batch_size, devices, found, bundle.probes)
-            first = Ranker(finding, found, bundle.retriever.known, bundle.retriever.max_length)
+            first = Ranker(finding, found, bundle.retriever)
             self.answering = TwoStages(first, self.ranker, bundle.candidates, bundle.blend)
 
     @property

@@ -244,13 +244,32 @@ def test_small_bundles_are_stages_too(trained, causal, histories, tmp_path):
     nearby = first.bundle, 16, ONE, known
     asked = first.reader.read(pa.table({"user_id": ["a"], "history": histories[:1]}), source="here")
     for functions in (Scan(*nearby), Nearby(*nearby, probes=99)):
-        lists = Ranker(functions, known, known, first.bundle.max_length).rank(asked, top=5)
+        lists = Ranker(functions, known, first.bundle).rank(asked, top=5)
         assert tuple(map(first.catalog.item_ids.__getitem__, lists.items.values - 2)) == found[0]
+
+
+def test_each_stage_reads_ratings_by_its_own_thresholds(towers, trained, histories, tmp_path):
+    strict = replace(towers[0], thumbs=(9.0, 9.5))  # to it, 8 is a thumb down
+    write_bundle(strict, tmp_path / "first")
+    write_bundle(trained, tmp_path / "second")
+    first, second = (load(tmp_path / x, batch_size=16, devices=ONE) for x in ("first", "second"))
+    assert first.bundle.thumbs != second.bundle.thumbs
+    ratings = [[8.0] * len(history) for history in histories]
+    found = [a.item_ids for a in first.recommend_batch(histories, k=5, ratings=ratings)]
+    expected = second.rank(histories, found, ratings=ratings)
+    with joined(tmp_path / "first", tmp_path / "second", candidates=5) as folder:
+        both = load(folder, batch_size=16, devices=ONE)
+        assert plain(both.recommend_batch(histories, k=5, ratings=ratings)) == plain(expected)
+    loose = towers[1].recommend_batch(histories, k=5, ratings=ratings)
+    assert found != [answer.item_ids for answer in loose]
 
 
 def test_a_pipeline_is_tested_and_grown_by_its_parts(retriever, bundle, run, store, tmp_path):
     write_pipeline(retriever, bundle, tmp_path / "both", candidates=5)
-    with pytest.raises(UserError, match=r"both is a pipeline.*its parts, .*both/retriever and .*ranker, each with the run"):
+    with pytest.raises(
+        UserError,
+        match=r"both is a pipeline.*its parts, .*both/retriever and .*ranker, each with the run",
+    ):
         exported([tmp_path / "both"])
     with pytest.raises(UserError, match="both is a pipeline of two models; add the items to each"):
         add_items(tmp_path / "both", tmp_path / "more", sources=Sources(), ids=["a"])
@@ -302,18 +321,16 @@ def test_a_catalog_over_all_devices_gives_the_same_lists(towers, scorer, histori
     listed = bundle.known & (np.arange(len(bundle.known)) % 5 != 0)
     table = pa.table({"user_id": ["a"] * len(histories), "history": histories})
     requests = reader.read(table, source="here")
-    expected = Ranker(
-        type(ranker.functions)(bundle, 16, ONE, listed), listed, bundle.known, bundle.max_length
-    ).rank(requests, top=9)
+    expected = Ranker(type(ranker.functions)(bundle, 16, ONE, listed), listed, bundle).rank(
+        requests, top=9
+    )
     for devices in (jax.devices(), jax.devices()[:3]):  # 256 rows: 8 x 32, and 2 x 128
-        over = Ranker(Scan(bundle, 16, devices, listed), listed, bundle.known, bundle.max_length)
+        over = Ranker(Scan(bundle, 16, devices, listed), listed, bundle)
         found = over.rank(requests, top=9)
         np.testing.assert_array_equal(found.items.values, expected.items.values)
         np.testing.assert_array_equal(found.items.offsets, expected.items.offsets)
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
-    everywhere = Ranker(
-        Nearby(bundle, 16, ONE, listed, probes=99), listed, bundle.known, bundle.max_length
-    )
+    everywhere = Ranker(Nearby(bundle, 16, ONE, listed, probes=99), listed, bundle)
     np.testing.assert_array_equal(
         everywhere.rank(requests, top=9).items.values, expected.items.values
     )

@@ -7,7 +7,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.requests import RequestReader, check_columns
 
 CATALOG = Catalog(("007", "12", "13"), ("A", "B", "C"), ("", "", ""))  # tokens 2, 3, 4
-READER = RequestReader(CATALOG, (6.0, 9.0))
+READER = RequestReader(CATALOG)
 IDS = pa.list_(pa.string())
 
 
@@ -85,10 +85,10 @@ def test_lists_that_are_all_empty():
     assert listed(found.excluded) == listed(found.candidates) == [[], []]
 
 
-def test_ratings_become_thumbs_of_the_items_that_are_known():
+def test_ratings_are_those_of_the_items_that_are_known():
     found = read([["007", "x", "13"], ["12"]], ratings=[[9.5, 1.0, None], None])
-    assert found.thumbs.tolist() == [3, 0, 0]
-    assert found.thumbs.dtype == np.int8
+    np.testing.assert_array_equal(found.ratings, [9.5, np.nan, np.nan])
+    assert found.ratings.dtype == np.float32
 
 
 def test_ratings_have_to_fit():

@@ -239,7 +239,7 @@ def test_any_retrieval_hears_of_users(served, histories, kind):
     trained, scorer = served
     options = {"probes": 99} if kind is Nearby else {}
     found = kind(scorer.bundle, 16, jax.devices()[:1], **options)
-    ranker = Ranker(found, trained.known, trained.known, L)
+    ranker = Ranker(found, trained.known, scorer.bundle)
     table = pa.table({"history": histories[:4]})
     requests = scorer.reader.read(table, source="test")
     columns = {name: [f.get(name) for f in FACTS] for name in scorer.reader.user_columns}
