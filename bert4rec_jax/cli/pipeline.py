@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.cli.stages import CANDIDATES
 
@@ -33,5 +34,12 @@ def pipeline(
     """
     from bert4rec_jax.serving.pipeline import write_pipeline
 
-    write_pipeline(retriever, ranker, bundle, candidates=candidates, probes=probes, blend=blend)
-    Console().print(f"{bundle}: {candidates:,} candidates", highlight=False, soft_wrap=True)
+    def tell(sentence: str) -> None:
+        console.print(escape(sentence), highlight=False, soft_wrap=True)
+
+    console = Console()
+    write_pipeline(
+        retriever, ranker, bundle,
+        candidates=candidates, probes=probes, blend=blend, notify=tell,
+    )  # fmt: skip
+    tell(f"{bundle}: {candidates:,} candidates")

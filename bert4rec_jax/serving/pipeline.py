@@ -6,10 +6,12 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.outputs import whole_folder
@@ -86,8 +88,15 @@ def write_pipeline(
     candidates: int,
     probes: int = 0,
     blend: float = 0.0,
+    notify: Callable[[str], None] = lambda sentence: None,
 ) -> None:
     """Write a bundle with copies of both bundles; an earlier bundle there is replaced.
+
+    Args:
+      retriever, ranker: the bundles.
+      pipeline: the folder to make.
+      candidates, probes, blend: see `Bundle`.
+      notify: called with a sentence if some items can never be listed.
 
     Raises:
       UserError: see `Bundle.open` and `Bundle.behind`; or `pipeline` exists and is no bundle,
@@ -95,6 +104,7 @@ def write_pipeline(
     """
     require_replaceable(pipeline)
     both = Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
+    _tell_what_is_never_listed(both, notify)
     with whole_folder(pipeline) as partial:
         for name, folder in zip(STAGE_FOLDERS, (retriever, ranker)):
             shutil.copytree(folder, partial / name)
@@ -103,6 +113,20 @@ def write_pipeline(
             raise TemporaryError(
                 f"{retriever} or {ranker} was replaced while it was copied; run the same command "
                 "again"
+            )
+
+
+def _tell_what_is_never_listed(pipeline: Bundle, notify: Callable[[str], None]) -> None:
+    """Name the items that only one of the stages can score."""
+    assert pipeline.retriever is not None
+    stages = {"retriever": pipeline.retriever.known, "ranker": pipeline.known}
+    for one, other in (("retriever", "ranker"), ("ranker", "retriever")):
+        tokens = np.flatnonzero(stages[one] & ~stages[other])
+        if len(tokens):
+            notify(
+                f"{len(tokens):,} items are never listed, such as "
+                f"{pipeline.catalog.title(int(tokens[0]))}: the {one} can score them, the {other} "
+                f"cannot; train the {other} with content, or on the same events"
             )
 
 

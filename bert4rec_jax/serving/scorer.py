@@ -119,7 +119,7 @@ class Scorer:
         self.ranker = Ranker(functions, self._listed, bundle)
         self.answering: Ranker | TwoStages = self.ranker
         if bundle.retriever is not None:
-            found = bundle.retriever.known & allowed
+            found = bundle.retriever.known & self._listed  # no place for what cannot be ranked
             finding = retrieval(bundle.retriever, batch_size, devices, found, bundle.probes)
             first = Ranker(finding, found, bundle.retriever)
             self.answering = TwoStages(first, self.ranker, bundle.candidates, bundle.blend)

@@ -90,6 +90,27 @@ def test_a_blend_has_to_be_a_weight(stages, blend):
         stages(5, blend=blend)
 
 
+def test_what_the_ranker_cannot_score_takes_no_place(rare, towers, histories, tmp_path):
+    ranker, finder = rare.bundle, towers[1].bundle
+    unranked = set(finder.catalog.item_ids[:5])
+    both = Scorer(ranker.behind(finder, 5), batch_size=16, devices=ONE)
+    found = [answer.item_ids for answer in both.recommend_batch(histories, k=5)]
+    assert all(len(ids) == 5 and not set(ids) & unranked for ids in found)
+    alone = [answer.item_ids for answer in towers[1].recommend_batch(histories, k=5)]
+    assert any(set(ids) & unranked for ids in alone)
+    said = []
+    for name, stages in (("ab", (ranker, finder)), ("ba", (finder, ranker))):
+        first, second = (bundle.path for bundle in stages)
+        write_pipeline(first, second, tmp_path / name, candidates=5, notify=said.append)
+    title = finder.catalog.title(2)
+    assert said == [
+        f"5 items are never listed, such as {title}: the ranker can score them, the retriever "
+        "cannot; train the retriever with content, or on the same events",
+        f"5 items are never listed, such as {title}: the retriever can score them, the ranker "
+        "cannot; train the ranker with content, or on the same events",
+    ]
+
+
 def test_given_candidates_are_cut_down_by_the_retriever(stages, scorer, towers, histories):
     given = [list(scorer.catalog.item_ids[::3])] * len(histories)
     found = towers[1].rank(histories, given, k=4)
