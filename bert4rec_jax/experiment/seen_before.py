@@ -62,8 +62,8 @@ def seen_before(
 ) -> SeenBefore:
     """Find the rows of a store outside training that an earlier run was trained on.
 
-    Events are the same if user, item and time are; without times in one of the logs, if user and
-    item are.
+    Events are the same if user, item and time are; without times in one of the logs, if both are
+    the user's first, second, ... event with the item.
 
     Args:
       store, split: of the run.
@@ -107,15 +107,33 @@ def _among(
 
     here, there = keys(store, rows), keys(earlier, earlier_rows)
     found = np.isin(here, there)
-    if store.timed and earlier.timed and found.any():
-        kept = np.isin(there, here[found])
-        times = earlier.timestamps[earlier_rows[kept]]
-        events = set(zip(there[kept].tolist(), times.tolist()))
-        found[found] = [
-            event in events
-            for event in zip(here[found].tolist(), store.timestamps[rows[found]].tolist())
-        ]
+    if not found.any():
+        return found
+    kept = np.isin(there, here[found])
+    if store.timed and earlier.timed:
+        when, then = store.timestamps, earlier.timestamps
+    else:
+        when, then = _occurrences(store), _occurrences(earlier)
+    events = set(zip(there[kept].tolist(), then[earlier_rows[kept]].tolist()))
+    asked = zip(here[found].tolist(), when[rows[found]].tolist())
+    found[found] = [event in events for event in asked]
     return found
+
+
+def _occurrences(store: SequenceStore) -> Rows:
+    """`[N]`: the number of earlier events with the same item in the same history.
+
+    Example: 0 0 1 0 2 for the history a b a c a.
+    """
+    histories = np.repeat(np.arange(len(store.offsets) - 1), np.diff(store.offsets))
+    pairs = histories * store.catalog.num_rows + store.tokens
+    order = np.argsort(pairs, kind="stable")
+    ordered = pairs[order]
+    begins = np.append(True, ordered[1:] != ordered[:-1])
+    places = np.arange(len(pairs))
+    numbers = np.empty(len(pairs), np.int64)
+    numbers[order] = places - np.maximum.accumulate(np.where(begins, places, 0))
+    return numbers
 
 
 def _without(cases: Cases, rows: Rows) -> Cases:

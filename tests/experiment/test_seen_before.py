@@ -8,7 +8,7 @@ from sample import interactions
 
 from bert4rec_jax.data.split import global_time, in_training, leave_one_out
 from bert4rec_jax.data.store import SequenceStore, write_store
-from bert4rec_jax.experiment.seen_before import WHY, SeenBefore, seen_before
+from bert4rec_jax.experiment.seen_before import WHY, SeenBefore, _occurrences, seen_before
 
 EARLY = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4)]
 EARLY += [("v", "c", 1), ("v", "a", 2), ("v", "d", 5)]
@@ -84,12 +84,22 @@ def test_what_the_earlier_run_had_seen_before_counts_too(make):
     assert SeenBefore.from_json(found.to_json()).tested.tolist() == found.tested.tolist()
 
 
-def test_the_same_item_at_another_time_is_another_event(make):
+def test_the_same_item_once_more_is_another_event(make):
+    """Told by times, or without them by how often the user had the item before."""
     rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "b", 8), ("u", "d", 9)]
-    earlier, store = make(rows[:4]), make(rows)
-    trained = leave_one_out(earlier, repeats=True)  # on a and b at 2
-    found = seen_before(store, leave_one_out(store, repeats=True), earlier, trained, None)
-    assert len(found.tested) == 0
-    untimed = make(rows, timed=False)
-    found = seen_before(untimed, leave_one_out(untimed, repeats=True), earlier, trained, None)
-    assert events(untimed, found.tested) == {("u", "b")}
+    rows += [("u", "e", 10), ("u", "f", 11)]
+    for timed in (True, False):
+        for then, now, seen in (
+            (rows[:4], rows[:5], set()),  # trained on a and b at 2
+            (rows[:5], rows[:4], {("u", "c")}),  # on c as well, but not on b at 8
+            (rows[:6], rows[:4], {("u", "c"), ("u", "b")}),  # on all four
+        ):
+            earlier, store = make(then), make(now, timed=timed)
+            trained = leave_one_out(earlier, repeats=True)
+            found = seen_before(store, leave_one_out(store, repeats=True), earlier, trained, None)
+            assert events(store, found.tested) == seen
+
+
+def test_occurrences_are_counted_in_each_history(make):
+    store = make([("u", x, t) for t, x in enumerate("abaca")] + [("v", "a", 1)])
+    assert _occurrences(store).tolist() == [0, 0, 1, 0, 2, 0]
