@@ -176,8 +176,23 @@ class _Earlier:
         self._config, self._console = config, console
 
     def encoding(self) -> Encoding | None:
-        """The encoding of items' content; None if that run has none."""
-        made = self._kept(ENCODING, lambda: self._setting.encoding)
+        """The encoding of items' content; None if that run has none.
+
+        Raises:
+          UserError: its content came from a folder.
+        """
+
+        def find() -> Encoding | None:
+            given = self._setting.config.data.content
+            if given not in ("", "catalog"):
+                raise UserError(
+                    f"{self._config.init_from} was trained on the content in {given}, and "
+                    "data.content catalog knows titles and genres alone; make content for this "
+                    f"log (`bert4rec features ... --like {given}`) and give it with --data.content"
+                )
+            return self._setting.encoding
+
+        made = self._kept(ENCODING, find)
         return Encoding.from_json(made) if made else None
 
     def user_encoding(self) -> UserEncoding | None:

@@ -20,9 +20,10 @@ from bert4rec_jax.experiment.effects import check_changes
 from bert4rec_jax.experiment.inputs import open_data
 from bert4rec_jax.experiment.start import start
 from bert4rec_jax.processes import is_first
-from bert4rec_jax.training.checkpoints import read_config
+from bert4rec_jax.training.checkpoints import peek_config
 
 DEFAULT = "movietweetings"
+_FOLDERS = ("init_from", "workdir")  # settings that name an earlier run
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def parse(
             f"Defaults below: {recipe.name}. {recipe.about}",
         )
 
-    return recipe.name, _resolved(recipe, overridden, console)
+    given = {name: _value_of(name, arguments) for name in _FOLDERS}
+    return recipe.name, _resolved(recipe, overridden, given, console)
 
 
 def recipe(
@@ -108,8 +110,19 @@ def recipe(
       UserError: see `load` and `open_data`.
       ConfigError: there is no such field, or a value is impossible.
     """
-    console = console or Console(quiet=True)
-    return _resolved(load(str(name)), lambda config: _changed(config, changes or {}), console)
+    console, changes = console or Console(quiet=True), changes or {}
+    given = {name: str(changes[name]) for name in _FOLDERS if name in changes}
+    return _resolved(load(str(name)), lambda config: _changed(config, changes), given, console)
+
+
+def _value_of(name: str, arguments: list[str]) -> str:
+    """The value of an option on the command line; empty without it."""
+    flags = {f"--{name}", f"--{name.replace('_', '-')}"}
+    for place, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in flags:
+            return value if equals else "".join(arguments[place + 1 : place + 2])
+    return ""
 
 
 def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -135,12 +148,22 @@ def _names(values: Mapping[str, Any]) -> list[str]:
 
 
 def _resolved(
-    recipe: Recipe, overridden: Callable[[Config], Config], console: Console | None
+    recipe: Recipe,
+    overridden: Callable[[Config], Config],
+    given: Mapping[str, str],
+    console: Console | None,
 ) -> Config:
-    """A recipe's config with derived settings, and with overrides, which take precedence."""
-    config = overridden(recipe.config)
+    """A recipe's config with derived settings, and with overrides, which take precedence.
+
+    `given` has the values of _FOLDERS among the overrides: what an earlier run decides has to be
+    known before the overrides can be checked.
+    """
+    folders = [given.get(name) or getattr(recipe.config, name) for name in _FOLDERS]
+    earlier = _earlier(*folders)
+    default = _as_earlier(recipe.config, earlier)
+    config = overridden(default)
     if recipe.adapt is None and not config.init_from:
-        check_changes(recipe.config, config, config)
+        check_changes(default, config, config)
         return config
     start(config)  # JAX is needed to look at an earlier run in the folder
     console = console or Console(quiet=not is_first())
@@ -148,26 +171,59 @@ def _resolved(
     if recipe.adapt is not None:
         store = open_data(config.data, Path(config.workdir), console)
         found, adapted = "the data", recipe.adapt(config, store)
-    adapted = overridden(_as_earlier(adapted) if config.init_from else adapted)
-    check_changes(recipe.config, config, adapted)
+    adapted = overridden(_as_earlier(adapted, earlier))
+    check_changes(default, config, adapted)
     console.print(f"[bold]{recipe.name}[/]: settings that follow from {found}", highlight=False)
-    for change in differences(to_json(config), to_json(adapted)):
+    asked = _with_changes(to_json(recipe.config), to_json(default), to_json(config))
+    for change in differences(asked, to_json(adapted)):
         console.print(f"  {change}", highlight=False)
     return adapted
 
 
-def _as_earlier(config: Config) -> Config:
-    """The config with the model settings of the run at `init_from`."""
-    folders = (config.init_from, config.workdir)  # if the earlier run is gone, use this run's copy
-    saved = next(filter(None, (read_config(Path(f) / "checkpoints") for f in folders)), None)
-    if saved is None:  # opening the run will report what is missing
+def _with_changes(
+    values: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
+) -> dict[str, Any]:
+    """Settings with those changes that were made to others."""
+    return {
+        name: _with_changes(value, before[name], after[name])
+        if isinstance(value, dict)
+        else value
+        if before[name] == after[name]
+        else after[name]
+        for name, value in values.items()
+    }
+
+
+def _earlier(init_from: str, workdir: str) -> Config | None:
+    """The config of the run at `init_from`, if there is one."""
+    folders = (init_from, workdir) if init_from else ()  # once that run is gone, this one's copy
+    saved = next(filter(None, (peek_config(Path(f) / "checkpoints") for f in folders)), None)
+    return from_json(saved) if saved else None  # without: opening the run will report it
+
+
+def _as_earlier(config: Config, earlier: Config | None) -> Config:
+    """The config with those settings of an earlier run that its parameters depend on."""
+    if earlier is None:
         return config
-    earlier = from_json(saved)
+    read, repeats = earlier.data, earlier.data.repeats
+    masking, towers = config.masking, earlier.model.kind == "two-tower"
     return replace(
         config,
+        data=replace(
+            config.data,
+            max_length=read.max_length,
+            thumbs=read.thumbs or config.data.thumbs,
+            repeats=repeats,
+        ),
         model=earlier.model,
-        data=replace(config.data, max_length=earlier.data.max_length),
-        masking=replace(config.masking, objective=earlier.masking.objective),
+        masking=replace(
+            masking,
+            objective=earlier.masking.objective,
+            own_negatives=masking.own_negatives or repeats,
+        ),
+        calibration=replace(
+            config.calibration, covisitation=config.calibration.covisitation and not towers
+        ),
     )
 
 

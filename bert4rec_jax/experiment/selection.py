@@ -24,6 +24,7 @@ from bert4rec_jax.experiment.finished import (
 )
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.processes import require_same
+from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.coverage import make_plan
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.fit import TrainResult, fit
@@ -34,6 +35,7 @@ from bert4rec_jax.training.step import TrainState
 def select(setting: Setting, console: Console) -> TrainResult:
     """Train and select by validation; where the split refits, retrain on all rows up to T."""
     config, split = setting.config, setting.split
+    _require_earlier(setting)
     trained = setting.trained(split.train_stop)
 
     def validate(params: Any) -> dict[str, float]:
@@ -85,6 +87,25 @@ def train_on_all(setting: Setting, steps: int, console: Console) -> None:
         scheduled=_scheduled(setting),
         initial=_begin(setting, console, as_served),
     )
+
+
+def _require_earlier(setting: Setting) -> None:
+    """Refuse a run that would still need an earlier one later, which is gone.
+
+    Raises:
+      UserError: it is gone, and a model that begins from it has no checkpoint yet.
+    """
+    config = setting.config
+    later = [REFIT] * setting.split.refits + [FINAL] * config.final_fit
+    missing = [
+        name for name in later if read_config(Path(config.workdir) / name / "checkpoints") is None
+    ]
+    if config.init_from and missing and read_config(Path(config.init_from) / "checkpoints") is None:
+        raise UserError(
+            f"{config.init_from} holds no run any more, and the {missing[0]} model of this run "
+            "begins from that one too; put it back"
+            + (", or train without --final-fit" if missing == [FINAL] else "")
+        )
 
 
 def _scheduled(setting: Setting) -> int:
@@ -139,6 +160,13 @@ def _grown(
         raise UserError(
             f"{config.init_from} trained another model:\n  {listed}\nleave these settings out to "
             "take those of the earlier run"
+        )
+    if config.model.thumbs and earlier.setting.thumbs != setting.thumbs:
+        (up, two_up), (our_up, our_two_up) = earlier.setting.thumbs, setting.thumbs
+        raise UserError(
+            f"{config.init_from} was trained with ratings from {up:g} as thumbs up and from "
+            f"{two_up:g} as two up, and this run reads {our_up:g} and {our_two_up:g}; give "
+            f"--data.thumbs {up:g} {two_up:g}"
         )
     if earlier.setting.encoding != setting.encoding:
         raise UserError(

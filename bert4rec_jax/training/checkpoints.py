@@ -317,6 +317,16 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def peek_config(folder: Path) -> dict[str, Any] | None:
+    """What `read_config` returns, without using JAX, whose devices may not be chosen yet."""
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    for step in sorted(steps, reverse=True):
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            record = json.loads((folder / f"{step}" / "record" / "metadata").read_text("utf-8"))
+            return dict(record["config"])
+    return None
+
+
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     try:
         return ocp.CheckpointManager(folder, options=options)

@@ -18,11 +18,13 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from bert4rec_jax.data.store import write_store
+from bert4rec_jax.data.store import SequenceStore, write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.experiment.seen_before import WHY
+from bert4rec_jax.features.build import build, training_items
+from bert4rec_jax.training.checkpoints import peek_config, read_config
 
 QUIET = Console(quiet=True)
 
@@ -146,8 +148,67 @@ def test_another_model_or_content_is_one_clear_error(runs, tmp_path):
             r"trained another model:\n  model.dim: 16 -> 8\n",
         ),
         (replace(other, data=replace(other.data, content="")), "on content with other columns"),
+        (
+            replace(other, model=replace(other.model, thumbs=True)),
+            r"trained another model:\n  model.thumbs: False -> True\n",
+        ),
         (replace(other, init_from=str(tmp_path / "nothing")), "holds no checkpoint"),
         (replace(new, init_from=""), r"init_from: '.*old_run' -> ''"),
     ):
         with pytest.raises(UserError, match=message):
             protocol.run(changed, recipe="other", console=QUIET)
+
+
+def test_other_thresholds_of_thumbs_are_one_clear_error(runs, tmp_path):
+    old, _, _ = runs
+    first = replace(
+        old,
+        data=replace(old.data, thumbs=(7.0, 9.0)),
+        model=replace(old.model, thumbs=True),
+        training=replace(old.training, epochs=1, evaluate_every=1),
+        workdir=str(tmp_path / "first"),
+    )
+    protocol.run(first, recipe="first", console=QUIET)
+    second = replace(first, workdir=str(tmp_path / "second"), init_from=first.workdir)
+    changed = replace(second, data=replace(second.data, thumbs=(6.0, 9.0)))
+    with pytest.raises(UserError, match=r"from 7 as thumbs up .* reads 6 and 9; .*--data.thumbs 7"):
+        protocol.run(changed, recipe="second", console=QUIET)
+    protocol.run(second, recipe="second", console=QUIET)
+
+
+def test_content_from_a_folder_is_not_continued_by_titles_alone(runs, tmp_path):
+    old, _, _ = runs
+    log = SequenceStore.open(Path(old.data.path))
+    build(log, tmp_path / "content", fitted=training_items(log))
+    first = replace(
+        old,
+        data=replace(old.data, content=str(tmp_path / "content")),
+        training=replace(old.training, epochs=1, evaluate_every=1),
+        workdir=str(tmp_path / "first"),
+    )
+    protocol.run(first, recipe="first", console=QUIET)
+    second = replace(
+        first,
+        data=replace(first.data, content="catalog"),
+        workdir=str(tmp_path / "second"),
+        init_from=first.workdir,
+    )
+    with pytest.raises(UserError, match=r"on the content in .*features \.\.\. --like .*content"):
+        protocol.run(second, recipe="second", console=QUIET)
+
+
+def test_an_earlier_run_that_the_final_fit_needs_is_asked_for_first(runs, tmp_path):
+    old, new, _ = runs
+    kept = shutil.move(old.workdir, tmp_path / "elsewhere")
+    try:
+        with pytest.raises(UserError, match=r"no run any more, and the final model .* --final-fit"):
+            protocol.run(replace(new, final_fit=True), recipe="new", console=QUIET)
+    finally:
+        shutil.move(kept, old.workdir)
+
+
+def test_the_config_can_be_read_before_devices_are_chosen(runs):
+    for config in runs[:2]:
+        folder = Path(config.workdir) / "checkpoints"
+        assert peek_config(folder) == read_config(folder) is not None
+    assert peek_config(folder / "nothing") is None

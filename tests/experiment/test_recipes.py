@@ -11,7 +11,7 @@ from rich.console import Console
 from test_end_to_end import TRAIN
 
 from bert4rec_jax.checks import ConfigError
-from bert4rec_jax.config import Config, DataConfig, ModelConfig, to_json
+from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig, to_json
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import recipes
@@ -144,13 +144,34 @@ def test_a_log_that_has_changed_is_read_again_unless_a_run_was_trained_on_it(
 def test_a_run_takes_the_model_of_the_one_it_begins_from(adapting, store, tmp_path, monkeypatch):
     model = ModelConfig(dim=24, heads=3, layers=4)
     then = Config(model=model, data=DataConfig(max_length=33))
-    monkeypatch.setattr("bert4rec_jax.experiment.recipes.read_config", lambda folder: to_json(then))
+    monkeypatch.setattr("bert4rec_jax.experiment.recipes.peek_config", lambda folder: to_json(then))
     data = ("--data.path", str(store.path), "--workdir", str(tmp_path / "run"))
     config, said = parsed(adapting, *data, "--init-from", "runs/then")
     assert (config.model, config.data.max_length) == (model, 33)
     assert "model.layers: 3 -> 4" in said
     config, _ = parsed(adapting, *data, "--init-from", "runs/then", "--model.layers", "2")
     assert config.model == replace(model, layers=2)  # as was said; refused when it is opened
+
+
+@in_repository
+@pytest.mark.parametrize("name", ["general", "movietweetings"])
+def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypatch):
+    """Two towers of a shop: no setting of theirs has to be named again, whatever the recipe."""
+    then = Config(
+        data=DataConfig(thumbs=(7.0, 9.0), repeats=True, max_length=24),
+        model=ModelConfig(kind="two-tower", layers=0, thumbs=True),
+        masking=MaskingConfig(objective="next"),
+    )
+    monkeypatch.setattr("bert4rec_jax.experiment.recipes.peek_config", lambda folder: to_json(then))
+    users = tmp_path / "users.csv"
+    given = {"data.path": str(store.path), "workdir": str(tmp_path / "run"), "init_from": "then"}
+    config = recipes.recipe(name, {**given, "data.users": str(users)})
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    _, typed = recipes.parse([name, *words, "--data.users", str(users)], FOLDER)
+    assert typed == config and config.data.users == str(users)
+    assert (config.model, config.data.thumbs) == (then.model, (7.0, 9.0))
+    assert config.data.repeats and config.masking.own_negatives
+    assert config.masking.objective == "next" and not config.calibration.covisitation
 
 
 @in_repository
