@@ -116,12 +116,12 @@ def gather(run: Path, console: Console) -> Evidence:
     setting, store = finished.setting, finished.setting.store
     parameters = digest(finished.best.state.params)
     results = about(read_metrics(run / METRICS), parameters)
-    recorded = _recorded(run, parameters)
+    recorded = _recorded(run, parameters, finished.corrections.digest)
     ranks: dict[str, Ints] = {}
     if recorded is None:
         console.print(
-            "The test split was not read with these parameters: the report is about validation. "
-            f"`bert4rec evaluate {escape(str(run))}` reads it.",
+            "The test split was not read with these parameters and corrections: the report is "
+            f"about validation. `bert4rec evaluate {escape(str(run))}` reads it.",
             soft_wrap=True,
         )
         asked, cases = "validation", setting.split.validation
@@ -203,13 +203,17 @@ def backwards(
     return np.where(inside[:, None, None], turned, 0), tokens
 
 
-def _recorded(run: Path, parameters: str) -> tuple[str, RankedSet] | None:
-    """The first test set and its name; None if the model was last tested with other parameters."""
+def _recorded(run: Path, parameters: str, corrections: str) -> tuple[str, RankedSet] | None:
+    """The first test set and its name; None if the model was last tested with other parameters or
+    corrections."""
     # Tests of pipelines (benchmarks/candidates.py) are in the ledger without parameters.
     lines = [line for line in _lines(run / LEDGER) if "parameters_sha256" in line]
     if not lines or lines[-1].get("parameters_sha256") != parameters:
         return None
-    return next(iter(RankFile.read(run / RANKS).sets.items()))
+    found = RankFile.read(run / RANKS)
+    if found.corrections not in ("", corrections):
+        return None
+    return next(iter(found.sets.items()))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -143,7 +143,10 @@ def groups(evidence: Evidence) -> Section:
 def breadth(evidence: Evidence) -> Section:
     """Coverage and popularity bias of the lists."""
     items = len(evidence.catalog)
+    title = "Coverage and popularity bias"
     listed = evidence.top[evidence.top >= FIRST_ITEM]
+    if not len(listed):
+        return Section(title, (paragraph("No list has a movie: nobody has any left to watch."),))
     group = popularity_groups(evidence.counts)
     times = np.bincount(listed, minlength=len(group))
     asked = np.bincount(evidence.targets, minlength=len(group))
@@ -166,7 +169,7 @@ def breadth(evidence: Evidence) -> Section:
         if name != evidence.model and "coverage@10" in found:
             figures.append((f"coverage@10 of {name}", found["coverage@10"]))
     return Section(
-        "Coverage and popularity bias",
+        title,
         (
             table("The lists of ten", ("", "value"), figures),
             table(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax.config import from_json
+from bert4rec_jax.config import CalibrationConfig, from_json
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
@@ -87,6 +87,27 @@ def test_a_page_holds_the_figures_of_the_run_and_needs_no_network(run, tmp_path)
     assert text.count('role="img" aria-label=') == text.count("<svg") > 0
     assert 'lang="en"' in text and 'name="viewport"' in text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_test_with_other_corrections_is_not_mixed_with_the_lists(run, tmp_path):
+    """Counts that are switched on after the test, which is not read again."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = from_json(read_config(copy / "checkpoints"))
+    assert gather(copy, QUIET).asked == "test"
+    counted = replace(
+        config,
+        workdir=str(copy),
+        calibration=CalibrationConfig(covisitation=True),
+        evaluation=replace(config.evaluation, test=False),
+    )
+    protocol.run(counted, recipe="counted", console=QUIET)
+    assert open_finished(copy, QUIET).corrections.covisitation is not None
+    assert gather(copy, QUIET).asked == "validation"
+
+
+def test_lists_without_a_movie_are_said_to_have_none(evidence):
+    nothing = replace(evidence, top=np.zeros_like(evidence.top))
+    assert "No list has a movie" in str(sections.breadth(nothing))
 
 
 def test_the_gaze_is_that_of_the_exported_model(evidence, scorer, store):
