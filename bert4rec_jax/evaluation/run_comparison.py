@@ -153,8 +153,9 @@ def compare_runs(
     runs = [_in_order_of(runs[0], run) for run in runs]
     _check_models(runs, models)
     sets = {}
+    classes = _note_on_times(runs)
     for name in _shared_sets(runs):
-        notes = [_check_same_cases(name, runs[0], run) for run in runs[1:]]
+        notes = [_check_same_cases(name, runs[0], run) for run in runs[1:]] + [classes]
         first = runs[0].ranks.sets[name]
         users = first.asked[IDS[0]] if IDS[0] in first.asked else first.asked[ROWS[0]]
         units = first.asked.get(DRAWN, users)
@@ -271,6 +272,17 @@ def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
         )
     what = "users and targets were" if compared & _TARGETS else "users were"
     return f"{label([other])}: only its {what} compared with those of {label([first])}"
+
+
+def _note_on_times(runs: Sequence[RecordedRun]) -> str:
+    """A note on models of two classes, those that know the time of the request, and the others."""
+    if len({run.knows_time for run in runs}) == 1:
+        return ""
+    knowing = label([run for run in runs if run.knows_time])
+    return (
+        f"{knowing}: the model knows the time of the request (model.times), and those of the other "
+        "runs do not; compare it with recent-popular-at-request"
+    )
 
 
 def _difference(here: RankedSet, there: RankedSet) -> str:

@@ -62,6 +62,11 @@ class RecordedRun:
         features = None if None in hashes else hashes
         return cls(path, RankFile.read(file), settings, seed, features)
 
+    @property
+    def knows_time(self) -> bool:
+        """Whether its model knows the time of the request (`model.times`), as far as recorded."""
+        return bool(self.settings and self.settings.get("model", {}).get("times"))
+
     def differs_in_seed(self, other: RecordedRun) -> bool:
         """Whether all that is recorded of the two runs is the same except for their seeds."""
         recorded = self.features is not None and other.features is not None

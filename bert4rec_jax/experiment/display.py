@@ -60,6 +60,12 @@ def show(setting: Setting, tested: Tested, console: Console) -> None:
         if setting.split.cold_validation is not None and within is None:
             shares = ", ".join(f"{m.name} {m.metrics['cold_exposure@10']:.1%}" for m in models)
             console.print(f"Share of untrained items in the lists: {shares}", highlight=False)
+    if setting.config.model.times and tested.comparison.assessments:
+        console.print(
+            f"{setting.name} knows the time of the request (model.times); of the baselines, only "
+            "recent-popular-at-request does",
+            highlight=False,
+        )
     for name, answers in list(tested.comparison.rankings.items())[:1]:
         chosen = answers[setting.name]
         console.print(recommendations_table(sets[name], chosen, setting.store, setting.catalog))

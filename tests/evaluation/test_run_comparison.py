@@ -25,8 +25,9 @@ def make(five, tmp_path):
     """`make(name, seed=, dim=, BERT4Rec=[...])`: the folder of a run that was tested on 3 cases."""
 
     def recorded(
-        name, *, seed=0, dim=8, sets=("test",), users=(0, 1, 2), back=1, drawn="users", **ranks
-    ):
+        name, *, seed=0, dim=8, times=False, sets=("test",), users=(0, 1, 2), back=1,
+        drawn="users", **ranks,
+    ):  # fmt: skip
         folder = tmp_path / name
         folder.mkdir()
         cases = Cases(np.array(users), five.store.offsets[np.array(users) + 1] - back, {})
@@ -40,6 +41,7 @@ def make(five, tmp_path):
         file.write(folder / "ranks.npz")
         config = to_json(Config(workdir=str(folder)))
         config["training"]["seed"], config["model"]["dim"] = seed, dim
+        config["model"]["times"] = times
         metrics = {"config": config, "data": {"fingerprint": "f"}}
         (folder / "metrics.json").write_text(json.dumps(metrics))
         return folder
@@ -174,6 +176,14 @@ def test_the_same_cases_in_another_order_are_put_in_order(make):
     popular, same = (row.figures["mrr"] for row in found.rows[1:])
     assert same == popular
     assert "only its users and targets were compared" in found.notes[0]
+
+
+def test_models_that_know_the_time_of_the_request_are_told_from_others(make):
+    without, knowing = (make(str(x), times=x, BERT4Rec=[1, 1, 1]) for x in (False, True))
+    (note,) = compare_runs([without, knowing])["test"].notes
+    assert note.startswith(f"{knowing}: the model knows the time of the request (model.times)")
+    again = make("again", times=True, dim=16, BERT4Rec=[1, 1, 1])
+    assert compare_runs([knowing, again])["test"].notes == []
 
 
 def change(folder, **arrays):

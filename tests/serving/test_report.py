@@ -1,5 +1,6 @@
 """The report of a run: its figures are those of the run, and whatever a title holds stays text."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -56,7 +57,9 @@ def test_a_model_that_reads_times_is_reported_without_its_heads(run, tmp_path):
         evaluation=replace(config.evaluation, baselines=False),
         workdir=str(tmp_path / "run"),
     )
-    protocol.run(short, recipe="times", console=QUIET)
+    said = Console(file=io.StringIO(), width=200)
+    protocol.run(short, recipe="times", console=said)
+    assert "BERT4Rec knows the time of the request (model.times)" in said.file.getvalue()
     write_report(tmp_path / "run", tmp_path / "report.html", QUIET)
     assert "Not shown for models that read the times" in (tmp_path / "report.html").read_text()
 
