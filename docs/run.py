@@ -52,6 +52,10 @@ GOES_ON_FROM = {
 # What the reader of a page has typed before, where no other page says it.
 TYPED_BEFORE = {
     "serving": ["python train.py movietweetings"],
+    "two_stage": [
+        "bert4rec prepare ratings.csv --user-column user --item-column movie "
+        "--timestamp-column time --rating-column stars --titles movies.csv --output data/mine",
+    ],
     "explore": [
         "python train.py general --data.path data/mine --training.seed 1 --workdir runs/other",
         "bert4rec export runs/other bundles/other",
