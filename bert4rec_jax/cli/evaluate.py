@@ -22,8 +22,8 @@ def evaluate(
 
     Args:
         workdir: The folder of the run; it may be unfinished.
-        bundles: Also evaluate these exports of the run, with the loss against it; not possible after
-            a final fit.
+        bundles: Also evaluate these exports of the run, with the loss against it; those of a final
+            fit are refused.
         output: JSON file for the metrics. None: only show the tables.
     """
     from bert4rec_jax.experiment import protocol
