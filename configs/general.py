@@ -1,7 +1,9 @@
-"""Your own data: lengths, batches, depth and regularisation follow from the log's own sizes.
+"""Your own data: the log decides on lengths, depth, dropout, batches, epochs and objective instead.
 
-Command: `python train.py general --data.path YOUR_LOG --workdir runs/mine`. The rules below were
-found on the validation splits of MovieTweetings, MovieLens-1M and thinned copies of them
+Command: `python train.py general --data.path YOUR_LOG --workdir runs/mine`. `adapt` replaces the
+defaults of data.max-length, model.layers, model.dropout, masking.objective, masking.own-negatives,
+optimizer.weight-decay, training.batch-size, training.epochs and training.evaluate-every. Its rules
+were found on the validation splits of MovieTweetings, MovieLens-1M and thinned copies of them
 (docs/results.md); they look at nothing but counts and lengths. What you give on the command line
 goes before them.
 """

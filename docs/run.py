@@ -52,6 +52,10 @@ GOES_ON_FROM = {
 # What the reader of a page has typed before, where no other page says it.
 TYPED_BEFORE = {
     "serving": ["python train.py movietweetings"],
+    "two_stage": [
+        "bert4rec prepare ratings.csv --user-column user --item-column movie "
+        "--timestamp-column time --rating-column stars --titles movies.csv --output data/mine",
+    ],
     "explore": [
         "python train.py general --data.path data/mine --training.seed 1 --workdir runs/other",
         "bert4rec export runs/other bundles/other",
@@ -279,6 +283,9 @@ def write_what_the_reader_has() -> None:
     for number, rows in enumerate((log.slice(0, 99), log.slice(99))):
         Path(f"data/events/part={number}").mkdir(parents=True)
         pq.write_table(rows, f"data/events/part={number}/rows.parquet")
+    users = [*dict.fromkeys(log["user"].to_pylist())]
+    ages = pa.table({"user_id": users, "age": [20 + len(user) for user in users]})
+    pyarrow.csv.write_csv(ages, "users.csv")
     with Path("movies.csv").open(encoding="utf-8") as file:
         movies = [*csv.DictReader(file)]
     ids = [movie["movieId"] for movie in movies]

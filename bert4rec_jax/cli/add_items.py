@@ -36,7 +36,7 @@ def add_items(
         separator: Separator of lists within one field of the table. None: as when the content was
             made.
         embeddings: Precomputed embeddings of the new movies, if the model's content has them.
-        ids: Only add these movies. None: all of the table.
+        ids: Only add these movies. Empty: all of the table.
         skip_known: Leave out movies of the table that the model has already, as of a whole catalog.
         skip_unknown: Leave out movies about which nothing is known, which could not be scored.
         offset: Added to the scores of all items without a training event. None: as calibrated.

@@ -24,7 +24,7 @@ def compare(
         runs: Folders of runs, or ranks.npz files. The first model of the first one is compared with
             all others.
         metric: Metrics to show: hr@K, ndcg@K or mrr.
-        model: Models to show, by their names in results tables. None: all.
+        model: Models to show, by their names in results tables. Empty: all.
         output: JSON file for the figures.
     """
     from bert4rec_jax.evaluation.run_comparison import compare_runs

@@ -16,9 +16,14 @@ def evaluate(
 ) -> None:
     """Evaluate the best checkpoint of a training run and the baselines on the test split.
 
+    Settings are those that the run was trained with, those of evaluation included (such as
+    --evaluation.no-baselines). For others, run the training command again with other options.
+    `bert4rec report` shows a test that training has already made, without another one.
+
     Args:
         workdir: The folder of the run; it may be unfinished.
-        bundles: Also evaluate these exports of the run, with the loss against it.
+        bundles: Also evaluate these exports of the run, with the loss against it; those of a final
+            fit are refused.
         output: JSON file for the metrics. None: only show the tables.
     """
     from bert4rec_jax.experiment import protocol

@@ -21,8 +21,10 @@ def explain(
 ) -> None:
     """Show why a movie is recommended: the influence and attention of each movie in a history.
 
+    Of a pipeline, the ranker alone is explained, over the whole catalog.
+
     Args:
-        bundle: A folder made by `bert4rec export`.
+        bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.
         history: Titles or item ids, oldest first. Titles may be slightly misspelled.
         item: The movie to explain, by title or id. None: the first recommendation.
         masked: A movie of the history to mask and predict, with and without the movies after it.

@@ -50,10 +50,11 @@ def features(
     Args:
         store: A folder made by `bert4rec prepare`.
         output: The folder to make; earlier content there is replaced.
-        metadata: Movie table in TMDB's schema: Parquet, CSV or JSON. None: only the titles, years
-            and genres of the store.
+        metadata: Table of movies in TMDB's schema, or of other items: Parquet, CSV, TSV or JSON.
+            None: only the titles, years and genres of the store.
         id_column: Id column of the table. None: the one of `like`, if it was named then, or else
-            the one that matches most items.
+            the one of item_id, imdb_id, tmdb_id, id, movielens_id and movieId that matches most
+            items.
         id_map: File with two columns that maps item ids of the store to ids of the table.
         separator: Separator of lists within one field of the table. None: the one of `like`, or
             else a vertical bar.
@@ -73,6 +74,7 @@ def features(
         split: Fit vocabularies and scales on the training part of this split.
         time_quantile: Split point of the global-time split.
         test_from: Split point of the global-time split as a date, as data.test-from of training.
+            Empty: time_quantile.
         text: Embed titles, taglines, overviews and `text_columns` with a language model (extra:
             text).
         text_model: Name or folder of that model; turns `text` on. None: google/embeddinggemma-300m.

@@ -23,14 +23,18 @@ def pipeline(
 ) -> None:
     """Combine two bundles: the retriever finds candidates, the ranker orders them.
 
+    Both stages should know the same items: only items that both can score are listed. A retriever
+    of item ids alone never finds new items; it needs content, and `bert4rec add-items` on both
+    stages.
+
     Args:
         retriever: A bundle of two towers (or of any model).
         ranker: A bundle of BERT4Rec (or of any model), of the same catalog.
         bundle: The folder to make; an earlier bundle there is replaced.
         candidates: Number of candidates that the retriever passes to the ranker.
         probes: For large catalogs: search only this many clusters of items. 0: search all items.
-        blend: Rank by the ranker's score plus this weight times the retriever's. Where both are
-            good models, about .5 ranks better than either; choose it on validation.
+        blend: Rank by the ranker's score plus this weight times the retriever's. It pays only for
+            some rankers without co-visitation counts; choose it on validation.
     """
     from bert4rec_jax.serving.pipeline import write_pipeline
 

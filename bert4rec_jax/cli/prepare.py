@@ -51,11 +51,12 @@ def prepare(
         user_column: User id column of a csv, tsv, jsonl or parquet table.
         item_column: Item id column of a table.
         timestamp_column: Time column of a table: numbers or dates. None: rows are in time order.
-        rating_column: Rating column of a table. None: no ratings.
+        rating_column: Rating column of a table; the default may be missing. None: no ratings.
         event_column: Event column of a table (view, purchase, ...). None: every row counts.
-        events: Events to keep, such as `purchase`; other rows are left out.
+        events: Events of event_column to keep, such as `purchase`; other rows are left out.
         timestamp_unit: Unit of times that are numbers.
-        titles: File with the titles of the items (movies.dat, u.item, movies.csv).
+        titles: File with the titles of the items: CSV or TSV with the columns item_id (or movieId,
+            id), title and optionally genres (separated by |); or movies.dat, u.item.
         min_user_interactions: Drop users with fewer interactions.
         min_item_interactions: Drop items with fewer interactions.
         rows_in_memory: Interactions held in memory at once, about 110 bytes each, in addition to

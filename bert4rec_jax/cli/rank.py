@@ -47,7 +47,7 @@ def rank(
         ranker: The bundle that ranks the candidates.
         candidates: Number of candidates per user.
         blend: Weight of the retriever's scores in the final ranking; see `bert4rec pipeline`.
-        genres: Only list items of these genres.
+        genres: Only list items of at least one of these genres. Empty: all items.
         years: Only list items whose title ends in a year of this range.
         only: Only list items of this file: text, one item id per line.
         top: Maximum length of a list. None: all candidates, or the best 100 of the catalog.

@@ -34,7 +34,7 @@ def recommend(
         ranker: The bundle that ranks the candidates.
         candidates: Number of candidates.
         blend: Weight of the retriever's scores in the final ranking; see `bert4rec pipeline`.
-        genres: Only list items of these genres.
+        genres: Only list items of at least one of these genres. Empty: all items.
         years: Only list items whose title ends in a year of this range.
         only: Only list items of this file: text, one item id per line.
         user: User features, for a retriever that reads them, such as gender=F age=35; repeat a name

@@ -16,7 +16,7 @@ def similar(
     """Show the movies whose learned vectors are closest to that of one movie.
 
     Args:
-        bundle: A folder made by `bert4rec export`.
+        bundle: A folder made by `bert4rec export`, or by `bert4rec pipeline` (its ranker is used).
         title: A title or an item id. The title may be slightly misspelled.
         k: Length of the list.
     """
