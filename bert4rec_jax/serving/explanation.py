@@ -111,6 +111,8 @@ def explain(
 ) -> Explanation:
     """Explain the score and the rank of `item` after `history`.
 
+    Of a pipeline, those by its ranker over the whole catalog are explained.
+
     Args:
       scorer: a loaded bundle.
       history: external ids, oldest first, at least one.
@@ -123,6 +125,9 @@ def explain(
         movie of the history, or the bundle was made before the function `attend` existed.
     """
     tokens, rated = _read(scorer, history, ratings)
+    if item is None and scorer.bundle.retriever is not None:
+        found = scorer.recommend(history, 1, ratings=ratings, user=user).item_ids
+        item = found[0] if found else None
     count = scorer.bundle.max_length - 1
     known = np.flatnonzero(scorer.bundle.known[tokens])
     if not len(known):

@@ -90,6 +90,17 @@ def test_a_blend_has_to_be_a_weight(stages, blend):
         stages(5, blend=blend)
 
 
+def test_the_first_of_the_list_is_explained(stages, scorer, histories):
+    """By the ranker, which would have listed others of the whole catalog first."""
+    few, firsts = stages(2), []
+    for history in histories[:8]:
+        found = explain(few, history)
+        assert found.item_id == few.recommend(history, k=1).item_ids[0]
+        assert found.rank == explain(scorer, history, found.item_id).rank
+        firsts.append(found.rank == 1)
+    assert not all(firsts)
+
+
 def test_what_the_ranker_cannot_score_takes_no_place(rare, towers, histories, tmp_path):
     ranker, finder = rare.bundle, towers[1].bundle
     unranked = set(finder.catalog.item_ids[:5])
