@@ -21,7 +21,7 @@ def explain(
 ) -> None:
     """Show why a movie is recommended: the influence and attention of each movie in a history.
 
-    Of a pipeline, the ranker alone is explained, over the whole catalog.
+    Of a pipeline, score and place are those of its ranker over the whole catalog.
 
     Args:
         bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.

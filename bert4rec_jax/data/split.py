@@ -17,6 +17,8 @@ from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
+REPEATED = "target already in the history"  # why a case is left out, unless `data.repeats` is on
+
 
 @dataclass(frozen=True)
 class Cases:
@@ -265,7 +267,7 @@ def _cases(
     dropped = {
         why_too_short: too_short,
         "no history before the target": int((~has_history).sum()),
-        "target already in the history": int(repeated.sum()),
+        REPEATED: int(repeated.sum()),
     }
     return Cases(users[keep], rows[keep], {why: n for why, n in dropped.items() if n})
 

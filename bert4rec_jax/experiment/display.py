@@ -6,6 +6,7 @@ import jax
 from rich.console import Console
 from rich.markup import escape
 
+from bert4rec_jax.data.split import REPEATED
 from bert4rec_jax.evaluation.tables import recommendations_table, results_table
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import Tested
@@ -26,7 +27,12 @@ def introduce(setting: Setting, recipe: str, console: Console) -> None:
     )
     for name, cases in {"validation": split.validation, **split.test}.items():
         for reason, count in cases.dropped.items():
-            console.print(f"  {name}: {count:,} users left out: {reason}", highlight=False)
+            remedy = " (--data.repeats keeps them)" if reason == REPEATED else ""
+            console.print(
+                f"  {name}: {count:,} users left out: {reason}{remedy}",
+                highlight=False,
+                soft_wrap=True,
+            )
         if len(cases) < _FEW_CASES:
             console.print(
                 f"[yellow]  {name} has only {len(cases):,} cases: figures, early stopping and "

@@ -15,7 +15,14 @@ from rich.console import Console
 from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
 from bert4rec_jax.data.prepare import NAMES
-from bert4rec_jax.data.split import Split, first_days, global_time, leave_one_out, train_counts
+from bert4rec_jax.data.split import (
+    REPEATED,
+    Split,
+    first_days,
+    global_time,
+    leave_one_out,
+    train_counts,
+)
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.data.thumbs import UP, default_thresholds, to_thumbs
 from bert4rec_jax.errors import UserError
@@ -113,7 +120,9 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
         begins=bool(config.init_from),
     )
     if not len(split.validation):
-        reasons = "; ".join(f"{n:,} {why}" for why, n in split.validation.dropped.items())
+        dropped = split.validation.dropped
+        reasons = "; ".join(f"{n:,} {why}" for why, n in dropped.items())
+        reasons += " (--data.repeats keeps these)" if REPEATED in dropped else ""
         raise UserError(
             f"no user of {store.path} can be asked on validation: {reasons or 'there is none'}. "
             "Prepare a log whose users have several different items, or another --data.split"

@@ -120,7 +120,9 @@ def test_a_log_without_a_question_is_one_clear_error(tmp_path, said):
     rows = [("u", "a", 0), ("u", "a", 1), ("u", "a", 2), ("v", "a", 3)]
     write_store(interactions(rows).in_time_order(), tmp_path / "store", titles={}, source={})
     data = DataConfig(path=str(tmp_path / "store"))
-    with pytest.raises(UserError, match=r"can be asked on validation: 1 .*already in the history"):
+    with pytest.raises(
+        UserError, match=r"can be asked on validation: 1 .*already in the history .--data.repeats"
+    ):
         open_setting(Config(data=data, workdir=str(tmp_path / "run")), said)
 
 
