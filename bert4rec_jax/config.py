@@ -464,6 +464,12 @@ class Config:
             "False: candidates of two towers are found by dot products alone",
         )
         require(
+            not (self.data.repeats and self.evaluation.sampled),
+            "evaluation.sampled",
+            True,
+            "False with data.repeats: the published protocol draws among items that were not seen",
+        )
+        require(
             self.model.kind == "two-tower" or not self.data.users,
             "data.users",
             self.data.users,

@@ -11,10 +11,8 @@ from rich.console import Console
 
 from bert4rec_jax.config import DataConfig
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.cold import arrange, choose_cold, cold_items
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
-from bert4rec_jax.data.split import Split
-from bert4rec_jax.data.store import SequenceStore, is_store, write_arranged
+from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.content import Content, content_rows
 from bert4rec_jax.features.encoder import fit as fit_encoder
@@ -98,36 +96,6 @@ def _require_minima(store: SequenceStore, config: DataConfig) -> None:
                 f"data.{name} is {wanted}, but {store.path} was prepared with {made}; leave the "
                 f"setting out, or prepare the log again with --{option} {wanted}"
             )
-
-
-def open_cold_items(
-    store: SequenceStore, path: Path, *, repeats: bool = False
-) -> tuple[SequenceStore, Split]:
-    """Hold out cold items: the rearranged store, kept in `path`, and the split that asks for them.
-
-    With `repeats`, a warm target may occur in its history already.
-
-    Raises:
-      UserError: see `arrange`, `write_arranged` and `SequenceStore.verify`.
-    """
-    cold = choose_cold(store)
-    arrangement = arrange(store, cold)
-    if is_first() and not (
-        is_store(path)
-        and SequenceStore.open(path).manifest["source"].get("arranged_from") == store.fingerprint
-    ):
-        write_arranged(
-            store,
-            path,
-            rows=arrangement.rows,
-            offsets=arrangement.offsets,
-            users=arrangement.users,
-            source={**store.manifest["source"], "arranged_from": store.fingerprint},
-        )
-    barrier("cold items are held out")
-    arranged = SequenceStore.open(path)
-    arranged.verify()
-    return arranged, cold_items(arranged, arrangement, cold, repeats=repeats)
 
 
 def open_content(
