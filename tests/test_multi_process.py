@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in th
 
 
 def environment(devices, **more):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "COLUMNS": "200", **more}
 
 
