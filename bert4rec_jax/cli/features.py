@@ -104,18 +104,29 @@ def features(
         raise UserError(
             "--like makes the columns of earlier content; leave out the options that choose columns"
         )
-    for name, given, needed, there in (
-        ("truncate-dim", truncate_dim, "--text or --text-model", text or text_model),
-        ("text-revision", text_revision, "--text or --text-model", text or text_model),
-        ("text-prompt", text_prompt, "--text or --text-model", text or text_model),
-        ("keywords", keywords != Options().keywords, "--blocks ... keywords", "keywords" in blocks),
-        ("cast", cast != Options().cast, "--blocks ... cast", "cast" in blocks),
-        ("name-columns", name_columns, "--metadata", metadata),
-        ("number-columns", number_columns, "--metadata", metadata),
-        ("text-columns", text_columns, "--metadata", metadata),
-        ("text-columns", text_columns, "--text or --text-model", text or text_model),
-        ("test-from", test_from, "--split global-time", split == "global-time"),
-        ("crew", crew != Options().crew, "--blocks ... crew", "crew" in blocks),
+    embedded = "--text or --text-model", text or text_model
+    by_time = "--split global-time", split == "global-time"
+    table_given = "--metadata", metadata
+    usual = Options()
+    for name, given, (needed, there) in (
+        ("id-column", id_column, table_given),
+        ("id-map", id_map, ("--metadata or --embeddings", metadata or embeddings)),
+        ("separator", separator, table_given),
+        ("leaky-columns", leaky_columns, table_given),
+        ("name-columns", name_columns, table_given),
+        ("number-columns", number_columns, table_given),
+        ("text-columns", text_columns, table_given),
+        ("text-columns", text_columns, embedded),
+        ("text-revision", text_revision, embedded),
+        ("text-prompt", text_prompt, embedded),
+        ("truncate-dim", truncate_dim, embedded),
+        ("text-batch-size", text_batch_size != 32, embedded),
+        ("time-quantile", time_quantile != 0.9, by_time),
+        ("test-from", test_from, by_time),
+        *(
+            (x, getattr(options, x) != getattr(usual, x), (f"--blocks ... {x}", x in blocks))
+            for x in ("keywords", "cast", "crew", "companies")
+        ),
     ):
         if given and not there:
             raise UserError(f"--{name} has no effect without {needed}; add that, or leave it out")

@@ -93,6 +93,11 @@ def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, capsys):
         (("--text-columns", "a"), "--text-columns has no effect without --metadata"),
         (("--text-columns", "a", "--metadata", "m.csv"), "no effect without --text or --text-m"),
         (("--cast", 9), "--cast has no effect without --blocks ... cast"),
+        (("--companies", 9, "--blocks", "genres"), "no effect without --blocks ... companies"),
+        (("--separator", ";"), "--separator has no effect without --metadata"),
+        (("--leaky-columns",), "--leaky-columns has no effect without --metadata"),
+        (("--text-batch-size", 8), "--text-batch-size has no effect without --text"),
+        (("--time-quantile", 0.8), "--time-quantile has no effect without --split global-time"),
         ((*like, "--blocks", "language"), "leave out the options that choose columns"),
         ((*like, "--embeddings", tmp_path / "e.npy"), "have no block 'embeddings'"),
     ):
