@@ -1,7 +1,8 @@
 """BERT4Rec in JAX: a bidirectional sequence model for movie recommendation.
 
 From Python: `prepare` a log, `train` a `Config` or what a `recipe` makes of the log, `evaluate` and
-`export` its run, `compare` several, `load` a bundle.
+`export` its run, `compare` several. `load` a bundle to ask and `explain` it, `rank_file` with it,
+`add_items` to it, join two with `write_pipeline`.
 Each is imported when it is first used; importing the package loads nothing else.
 """
 
@@ -16,21 +17,35 @@ if TYPE_CHECKING:
     from bert4rec_jax.experiment.protocol import evaluate
     from bert4rec_jax.experiment.protocol import run as train
     from bert4rec_jax.experiment.recipes import recipe
+    from bert4rec_jax.features.sources import Sources
+    from bert4rec_jax.serving.add_items import add_items
+    from bert4rec_jax.serving.explanation import explain
     from bert4rec_jax.serving.export import export
+    from bert4rec_jax.serving.filters import Filters
+    from bert4rec_jax.serving.job import rank_file
+    from bert4rec_jax.serving.pipeline import write_pipeline
     from bert4rec_jax.serving.scorer import load
+    from bert4rec_jax.serving.worker import Options as RankOptions
 
 __version__ = "0.1.0"
 __all__ = [
     "Columns",
     "Config",
+    "Filters",
+    "RankOptions",
+    "Sources",
     "__version__",
+    "add_items",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "load",
     "prepare",
+    "rank_file",
     "recipe",
     "train",
+    "write_pipeline",
 ]
 
 _WHERE = {
@@ -43,6 +58,13 @@ _WHERE = {
     "evaluate": ("experiment.protocol", "evaluate"),
     "export": ("serving.export", "export"),
     "load": ("serving.scorer", "load"),
+    "explain": ("serving.explanation", "explain"),
+    "rank_file": ("serving.job", "rank_file"),
+    "RankOptions": ("serving.worker", "Options"),
+    "Filters": ("serving.filters", "Filters"),
+    "add_items": ("serving.add_items", "add_items"),
+    "Sources": ("features.sources", "Sources"),
+    "write_pipeline": ("serving.pipeline", "write_pipeline"),
 }
 
 

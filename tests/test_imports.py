@@ -46,7 +46,7 @@ ALLOWED = {
         "processes", "report", "serving",
     },
     "configs": {"config", "data"},  # where the package was built
-    "__init__": {"config", "data", "evaluation", "experiment", "serving"},
+    "__init__": {"config", "data", "evaluation", "experiment", "features", "serving"},
 }  # fmt: skip
 
 

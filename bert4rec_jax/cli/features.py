@@ -109,8 +109,6 @@ def features(
     table_given = "--metadata", metadata
     usual = Options()
     for name, given, (needed, there) in (
-        ("id-column", id_column, table_given),
-        ("id-map", id_map, ("--metadata or --embeddings", metadata or embeddings)),
         ("separator", separator, table_given),
         ("leaky-columns", leaky_columns, table_given),
         ("name-columns", name_columns, table_given),

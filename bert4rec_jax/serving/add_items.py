@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ _FIELDS = ("item_ids", "titles", "genres")  # of a catalog
 
 
 def add_items(
-    source: Path,
-    output: Path,
+    source: str | PathLike[str],
+    output: str | PathLike[str],
     *,
     sources: Sources,
     ids: Sequence[str] = (),
@@ -84,6 +85,7 @@ def add_items(
       UserError: the model was trained without content, or the items are not valid; see
         `read_releases`, `Encoding.rows` and `grow`.
     """
+    source, output = Path(source), Path(output)
     trained = open_source(source, console=console or Console(quiet=True))
     assert trained.encoding is not None
     others = trained.encoding.encoder.options.others

@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SCHEMA_VERSION = 1
 CATALOG_TOP = 100
+DEFAULTS = Options()
 Progress = Callable[[int, int], None]  # requests done, requests in all
 # Makes the shards with the given numbers (ascending), in any order, and yields each one once it is
 # written. The opened bundle is for use in this process only.
@@ -33,10 +35,10 @@ def local(plan: Plan, bundle: Bundle, missing: list[int]) -> Iterator[Shard]:
 
 
 def rank_file(
-    bundle: Path,
-    requests: Path,
-    output: Path,
-    options: Options,
+    bundle: str | PathLike[str],
+    requests: str | PathLike[str],
+    output: str | PathLike[str],
+    options: Options = DEFAULTS,
     *,
     name: Path | None = None,
     engine: Engine = local,
@@ -68,6 +70,7 @@ def rank_file(
       UserError: see `Bundle.open`, `RequestFile.open`, `Filters.allowed` and `Shards`; or lists are
         to be longer than the number of candidates of a pipeline.
     """
+    bundle, requests, output = Path(bundle), Path(requests), Path(output)
     opened = Bundle.open(bundle)
     reader = RequestReader(opened.catalog, opened.user_encodings)
     asked = RequestFile.open(requests, reader.user_columns, name=name)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +82,9 @@ def require_enough(candidates: int, top: int | None) -> None:
 
 
 def write_pipeline(
-    retriever: Path,
-    ranker: Path,
-    pipeline: Path,
+    retriever: str | PathLike[str],
+    ranker: str | PathLike[str],
+    pipeline: str | PathLike[str],
     *,
     candidates: int,
     probes: int = 0,
@@ -102,6 +103,7 @@ def write_pipeline(
       UserError: see `Bundle.open` and `Bundle.behind`; or `pipeline` exists and is no bundle,
         cannot be written, or one of the two was replaced meanwhile.
     """
+    retriever, ranker, pipeline = Path(retriever), Path(ranker), Path(pipeline)
     require_replaceable(pipeline)
     both = Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
     _tell_what_is_never_listed(both, notify)
