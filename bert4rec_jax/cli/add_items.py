@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 
 def add_items(
@@ -64,7 +65,8 @@ def add_items(
     )
     added = manifest.get("added_items", 0)
     Console().print(
-        f"{bundle}: {manifest['items']:,} items, {added:,} of them added after training",
+        f"{escape(str(bundle))}: {manifest['items']:,} items, {added:,} of them added after "
+        "training",
         highlight=False,
         soft_wrap=True,
     )

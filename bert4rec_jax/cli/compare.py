@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 
 def compare(
@@ -39,6 +40,6 @@ def compare(
         for first in range(0, len(metric), 2):  # two fit into a terminal of 80 columns
             console.print(comparison_table(name, found, metric[first : first + 2]))
         for note in found.notes:
-            console.print(f"[yellow]{note}", highlight=False, soft_wrap=True)
+            console.print(f"[yellow]{escape(note)}", highlight=False, soft_wrap=True)
     if output:
         write_json(output, {name: found.to_json() for name, found in compared.items()})

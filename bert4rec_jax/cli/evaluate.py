@@ -16,8 +16,8 @@ def evaluate(
 ) -> None:
     """Evaluate the best checkpoint of a training run and the baselines on the test split.
 
-    Settings are those that the run was trained with, those of evaluation included (such as
-    --evaluation.no-baselines). For others, run the training command again with other options.
+    Settings are those with which the training command last came to its end, such as
+    --evaluation.no-baselines. For others, run the training command again with other options.
     `bert4rec report` shows a test that training has already made, without another one.
 
     Args:

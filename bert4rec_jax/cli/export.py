@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 
 def export(
@@ -28,9 +29,9 @@ def export(
 
     manifest = export(run, bundle, dtype=dtype, console=Console(stderr=True))
     Console().print(
-        f"{bundle}: step {manifest['step']:,}, {manifest['known_items']:,} items, {dtype}, for "
-        f"{', '.join(manifest['functions']['encode']['platforms'])}; later versions of JAX can "
-        f"read it until {manifest['readable_until']}",
+        f"{escape(str(bundle))}: step {manifest['step']:,}, {manifest['known_items']:,} items, "
+        f"{dtype}, for {', '.join(manifest['functions']['encode']['platforms'])}; later versions "
+        f"of JAX can read it until {manifest['readable_until']}",
         highlight=False,
         soft_wrap=True,
     )

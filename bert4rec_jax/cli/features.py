@@ -86,6 +86,8 @@ def features(
         embeddings: Precomputed embeddings (.npy in the store's item order, or Parquet with ids).
         like: Make the same columns as this earlier content, to continue a model on newer data.
     """
+    import numpy as np
+
     from bert4rec_jax.checks import seconds_of
     from bert4rec_jax.data.store import SequenceStore
     from bert4rec_jax.errors import UserError
@@ -100,9 +102,11 @@ def features(
     options = Options(
         blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns, others
     )
-    if like and options != Options():
+    chosen = options, split, time_quantile, test_from
+    if like and chosen != (Options(), "leave-one-out", 0.9, ""):
         raise UserError(
-            "--like makes the columns of earlier content; leave out the options that choose columns"
+            "--like makes the columns of earlier content; leave out the options that choose "
+            "columns, and the split that they are fitted for"
         )
     embedded = "--text or --text-model", text or text_model
     by_time = "--split global-time", split == "global-time"
@@ -138,7 +142,9 @@ def features(
         built = build(
             read,
             output,
-            fitted=training_items(
+            fitted=np.ones(len(read.catalog), bool)  # nothing is fitted
+            if like
+            else training_items(
                 read,
                 split,
                 time_quantile=time_quantile,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -101,7 +102,7 @@ def prepare(
 
 def _table(report: Report, output: Path) -> Table:
     """The counts of a preparation, one per line."""
-    table = Table("", "", title=f"prepared {output}", show_header=False)
+    table = Table("", "", title=escape(f"prepared {output}"), show_header=False)
     for what, count in (
         ("interactions read", report.read),
         ("duplicates dropped", report.duplicates),

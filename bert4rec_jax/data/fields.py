@@ -133,6 +133,8 @@ def ratings(column: pa.Array, where: Where, *, may_be_empty: bool) -> npt.NDArra
 def _decoded(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_null(column.type):  # what is inferred where no value is given
+        return column.cast(pa.string())
     return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 

@@ -40,7 +40,7 @@ def schema(path: Path, columns: Mapping[str, str | None]) -> pa.Schema:
     if not found:
         raise UserError(f"{path} is empty")
     for wanted in filter(None, columns.values()):
-        if all(value is None for value in found.get(wanted, ())):
+        if not any(map(_tells, found.get(wanted, ()))):
             later = _first(path, wanted)
             if later is not None:
                 found[wanted] = [later]
@@ -101,14 +101,21 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
 
 
 def _first(path: Path, name: str) -> Any:
-    """The first value of a column after the sampled lines; None if there is none."""
+    """The first value after the sampled lines that tells a column's kind; None without one."""
     key = json.dumps(name)
     for line, text in itertools.islice(_lines(path), _SAMPLE, None):
         if key in text:
             value = _object(path, line, text).get(name)
-            if value is not None:
+            if _tells(value):
                 return value
     return None
+
+
+def _tells(value: Any) -> bool:
+    """Whether a value tells the kind of its column: null, and a list of nothing else, do not."""
+    if isinstance(value, list):
+        return any(entry is not None for entry in value)
+    return value is not None
 
 
 def _type(values: list[Any], is_id: bool) -> pa.DataType:

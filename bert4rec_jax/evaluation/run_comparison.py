@@ -276,12 +276,13 @@ def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
 
 def _note_on_times(runs: Sequence[RecordedRun]) -> str:
     """A note on models of two classes, those that know the time of the request, and the others."""
-    if len({run.knows_time for run in runs}) == 1:
+    knowing = [run for run in runs if run.knows_time]
+    others = [run for run in runs if run.knows_time is False]
+    if not knowing or not others:
         return ""
-    knowing = label([run for run in runs if run.knows_time])
     return (
-        f"{knowing}: the model knows the time of the request (model.times), and those of the other "
-        "runs do not; compare it with recent-popular-at-request"
+        f"{label(knowing)}: the model knows the time of the request (model.times), and that of "
+        f"{label(others)} does not; compare it with recent-popular-at-request"
     )
 
 

@@ -63,9 +63,10 @@ class RecordedRun:
         return cls(path, RankFile.read(file), settings, seed, features)
 
     @property
-    def knows_time(self) -> bool:
-        """Whether its model knows the time of the request (`model.times`), as far as recorded."""
-        return bool(self.settings and self.settings.get("model", {}).get("times"))
+    def knows_time(self) -> bool | None:
+        """Whether its model knows the time of the request (`model.times`); None if unknown."""
+        model = self.settings.get("model") if self.settings else None
+        return bool(model.get("times")) if isinstance(model, dict) else None
 
     def differs_in_seed(self, other: RecordedRun) -> bool:
         """Whether all that is recorded of the two runs is the same except for their seeds."""

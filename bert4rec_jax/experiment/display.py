@@ -45,7 +45,11 @@ def show(setting: Setting, tested: Tested, console: Console) -> None:
     """Print the results as tables, and examples of recommendation lists with titles."""
     if not tested.comparison.assessments:
         scores = sorted(
-            ((v["ndcg@10"], name) for name, v in tested.validation.items()), reverse=True
+            (
+                (v["ndcg@10"], f"{name} on {v['cases']} items" if "cases" in v else name)
+                for name, v in tested.validation.items()
+            ),
+            reverse=True,
         )
         console.print(
             "validation NDCG@10: " + ", ".join(f"{name} {value:.4f}" for value, name in scores),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.split import Split, train_counts
@@ -20,6 +21,7 @@ from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
+from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.growth import earlier_tokens
 
 # Copies in the workdir.
@@ -83,8 +85,8 @@ class EarlierRun:
             for what, count in (("validation", found.selected), ("test", found.tested)):
                 if len(count):
                     self._console.print(
-                        f"[yellow]{self._config.init_from} was trained on {len(count):,} of the "
-                        f"events held out for {what}: cases with such a target are left out",
+                        f"[yellow]{escape(self._config.init_from)} was trained on {len(count):,} "
+                        f"of the events held out for {what}: cases with such a target are left out",
                         highlight=False,
                     )
             return found
@@ -108,15 +110,20 @@ class EarlierRun:
             )
 
     def _kept(self, name: str, find: Callable[[], Any]) -> dict[str, Any] | None:
-        """What `find` finds in that run, as JSON, or None; from the workdir if training began."""
+        """What `find` finds in that run, as JSON, or None; from the workdir once training began.
+
+        Before its first checkpoint, the workdir may belong to another run that came to nothing.
+        """
         workdir = Path(self._config.workdir)
         if not self._config.init_from:
             return None
-        if (workdir / "checkpoints").is_dir():
+        if read_config(workdir / "checkpoints") is not None:
             kept = workdir / name
             return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
         found = find()
         if found is None:
+            if is_first():
+                (workdir / name).unlink(missing_ok=True)
             return None
         values: dict[str, Any] = found.to_json()
         if is_first():

@@ -155,5 +155,5 @@ def _load(setting: Setting, folder: Path, console: Console) -> Checkpoint:
         setting.training_data,
         mesh=setting.mesh,
         folder=folder,
-        warn=lambda text: console.print(f"[yellow]{text}; taking another one"),
+        warn=lambda text: console.print(f"[yellow]{escape(text)}; taking another one"),
     )

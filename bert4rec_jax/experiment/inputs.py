@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.config import DataConfig
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
@@ -153,8 +154,8 @@ def _refuse_leak(content: Content, config: DataConfig, *, begins: bool) -> None:
     split = made.get("split")
     same = split == config.split and (
         split != "global-time"
-        or (made.get("time_quantile"), made.get("test_from") or "")
-        == (config.time_quantile, config.test_from)
+        or (made.get("time_quantile"), _moment(made.get("test_from")))
+        == (config.time_quantile, _moment(config.test_from))
     )
     if same or split is None or config.split == "leave-one-out":
         return
@@ -167,3 +168,7 @@ def _refuse_leak(content: Content, config: DataConfig, *, begins: bool) -> None:
         f"which holds items of the test under {config.split}; make it for this split: "
         f"`bert4rec features ... --split {config.split}{quantile}`"
     )
+
+
+def _moment(date: str | None) -> float | None:
+    return seconds_of(date) if date else None

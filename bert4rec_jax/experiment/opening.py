@@ -7,12 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bert4rec_jax.config import Config, MeshConfig, from_json, to_json
+from bert4rec_jax.config import (
+    Config,
+    MeshConfig,
+    completed,
+    differences,
+    from_json,
+    to_json,
+)
 from bert4rec_jax.data.split import Split, first_days, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.experiment.earlier import EarlierRun
 from bert4rec_jax.experiment.inputs import open_content, open_data
 from bert4rec_jax.experiment.programs import keep_programs
@@ -92,6 +100,9 @@ def reopen(workdir: Path, console: Console) -> Setting:
         raise UserError(f"{workdir} is a bundle or a store; give the folder of a run (its workdir)")
     if values is None:
         raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
+    latest = read_metrics(workdir / METRICS).get("config")
+    if isinstance(latest, dict) and not differences(completed(values), completed(latest)):
+        values = latest  # a run that is started again may have other settings of evaluation
     config = replace(from_json(values), workdir=str(workdir))
     if not fits(config.mesh.data, config.mesh.model):
         config = replace(config, mesh=MeshConfig())  # it was trained on other devices

@@ -34,6 +34,7 @@ from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
 from bert4rec_jax.training.digests import digest
+from bert4rec_jax.training.fit import TrainResult
 from bert4rec_jax.training.restore import make_record
 
 
@@ -113,6 +114,7 @@ def evaluate(
         finished.trained,
         finished.corrections,
         finished.validations,
+        best.step,
         console,
         test=True,
         exported=exported(finished) if exported else {},
@@ -134,6 +136,13 @@ def evaluate(
     return {"steps": {"tested": best.step}, **what, **tested.to_json()}
 
 
+def _seconds(fitted: TrainResult, earlier: Mapping[str, Any]) -> float | None:
+    """The recorded time of the training, if it had ended before; else None."""
+    recorded = earlier.get("seconds", {}).get("training")
+    same = earlier.get("parameters_sha256", {}).get("after_last_step") == fitted.last_digest
+    return recorded if same and fitted.resumed_from == fitted.last_step else None
+
+
 def _results(
     setting: Setting, recipe: str, baselines: Mapping[str, Grid], console: Console
 ) -> dict[str, Any]:
@@ -151,6 +160,7 @@ def _results(
         setting.trained(setting.split.refit_stop),
         corrections,
         fitted.validations,
+        fitted.step,
         console,
         test=config.evaluation.test,
         baselines=baselines,
@@ -161,7 +171,7 @@ def _results(
         "data": describe_data(setting),
         "device": environment.describe(setting.mesh),
         "seconds": {
-            "training": round(trained - started, 1),
+            "training": _seconds(fitted, earlier) or round(trained - started, 1),
             "evaluation": round(time.monotonic() - trained, 1),
         },
         "steps": {

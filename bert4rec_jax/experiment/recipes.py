@@ -116,13 +116,13 @@ def recipe(
 
 
 def _value_of(name: str, arguments: list[str]) -> str:
-    """The value of an option on the command line; empty without it."""
-    flags = {f"--{name}", f"--{name.replace('_', '-')}"}
+    """The value of an option on the command line, the last one; empty without it."""
+    found, flags = "", {f"--{name}", f"--{name.replace('_', '-')}"}
     for place, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag in flags:
-            return value if equals else "".join(arguments[place + 1 : place + 2])
-    return ""
+            found = value if equals else "".join(arguments[place + 1 : place + 2])
+    return found
 
 
 def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -245,9 +245,12 @@ def load(recipe: str, folder: Path | None = None) -> Recipe:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, TypeError, NameError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a recipe is a program, and may raise anything
         raise UserError(
-            f"cannot load the recipe {path} ({error}); see configs/ for examples"
+            f"cannot load the recipe {path} ({type(error).__name__}: {error}); see configs/ for "
+            "examples"
         ) from error
     config = getattr(module, "config", None)
     if not isinstance(config, Config):

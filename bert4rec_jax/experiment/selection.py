@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.config import differences, to_json
 from bert4rec_jax.errors import UserError
@@ -168,6 +169,11 @@ def _grown(
             f"{two_up:g} as two up, and this run reads {our_up:g} and {our_two_up:g}; give "
             f"--data.thumbs {up:g} {two_up:g}"
         )
+    if earlier.setting.encoding is None and setting.encoding is not None:
+        raise UserError(
+            f"{config.init_from} was trained without content; go on without it "
+            "(--data.content '') to begin from it"
+        )
     if earlier.setting.encoding != setting.encoding:
         raise UserError(
             f"{config.init_from} was trained on content with other columns; use the same "
@@ -183,8 +189,8 @@ def _grown(
     tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained)
     kept = int((tokens[catalog.is_item()] >= 0).sum())
     console.print(
-        f"  beginning from step {earlier.best.step:,} of {config.init_from}, which knows {kept:,} "
-        f"of {len(catalog):,} items",
+        f"  beginning from step {earlier.best.step:,} of {escape(config.init_from)}, which knows "
+        f"{kept:,} of {len(catalog):,} items",
         highlight=False,
     )
     return grown_state(setting.mesh, fresh, earlier.best.state, tokens)

@@ -45,6 +45,7 @@ def ask_all(
     trained: npt.NDArray[np.bool_],
     corrections: Corrections,
     validations: list[dict[str, float]],
+    step: int,
     console: Console,
     *,
     test: bool,
@@ -53,7 +54,8 @@ def ask_all(
 ) -> Tested:
     """Tune the baselines, then evaluate them and the model on all test cases if `test` is set.
 
-    Without `test`, no test case is read.
+    `step` is the one of `validations` at which the model was selected. Without `test`, no test case
+    is read.
     """
     config, store, evaluator = setting.config, setting.store, setting.evaluator
     if test:
@@ -64,7 +66,9 @@ def ask_all(
     model = setting.name
     validation: dict[str, Mapping[str, Any]] = {}
     if validations:
-        best = max(validations, key=lambda v: (v[config.training.metric], v["step"]))
+        best = max(
+            validations, key=lambda v: (v["step"] == step, v[config.training.metric], v["step"])
+        )
         alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
         validation[model] = alone
         if corrections.validation is not None:
@@ -77,6 +81,9 @@ def ask_all(
             "ndcg@10": round(choice.chosen.ndcg, 6),
             "settings": dict(choice.chosen.settings),
             "trials": len(choice.trials),
+            **(
+                {"cases": "cold"} if name == "content-knn" and setting.split.cold_validation else {}
+            ),
         }
 
     if not test:

@@ -115,7 +115,6 @@ def gather(run: Path, console: Console) -> Evidence:
     finished = open_finished(run, console)
     setting, store = finished.setting, finished.setting.store
     parameters = digest(finished.best.state.params)
-    results = about(read_metrics(run / METRICS), parameters)
     recorded = _recorded(run, parameters, finished.corrections.digest)
     ranks: dict[str, Ints] = {}
     if recorded is None:
@@ -141,6 +140,7 @@ def gather(run: Path, console: Console) -> Evidence:
     )
     if not ranks:
         ranks = {"the model": ranking.ranks}
+    results = about(read_metrics(run / METRICS), digest(finished.best.state.params))
     tuned = {name for name, x in results.get("validation", {}).items() if "trials" in x}
     vectors, _ = jax.jit(lambda v: setting.model().apply(v, method="item_vectors"))(
         finished.variables()
@@ -211,7 +211,8 @@ def _recorded(run: Path, parameters: str, corrections: str) -> tuple[str, Ranked
     if not lines or lines[-1].get("parameters_sha256") != parameters:
         return None
     found = RankFile.read(run / RANKS)
-    if found.corrections not in ("", corrections):
+    tested = (found.parameters, parameters), (found.corrections, corrections)
+    if any(there not in ("", here) for there, here in tested):
         return None
     return next(iter(found.sets.items()))
 

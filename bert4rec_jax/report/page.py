@@ -37,6 +37,12 @@ class Html(str):
     __slots__ = ()
 
 
+class Measured(Html):
+    """A value with its interval; it aligns right."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Shaded:
     """A share in [0, 1], shown as a table cell whose shade depends on it."""
@@ -93,7 +99,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
         column
         for row in rows
         for column, cell in enumerate(row)
-        if isinstance(cell, int | float | Shaded) or getattr(cell, "startswith", str)("<span")
+        if isinstance(cell, int | float | Shaded | Measured)
     }
     kind = [' class="number"' if column in right else "" for column in range(len(header))]
     head = "".join(f'<th scope="col"{k}>{escape(name)}</th>' for name, k in zip(header, kind))
@@ -117,10 +123,10 @@ def figure(title: str, drawn: str) -> Html:
     )
 
 
-def measured(value: float, low: float, high: float, *, signed: bool = False) -> Html:
+def measured(value: float, low: float, high: float, *, signed: bool = False) -> Measured:
     """A value, with its interval below it."""
     sign = "+" if signed else ""
-    return Html(
+    return Measured(
         f"<span>{value:{sign}.4f}<br><small>{low:{sign}.4f} to {high:{sign}.4f}</small></span>"
     )
 

@@ -26,7 +26,7 @@ from bert4rec_jax.features.releases import named_releases, read_releases
 from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.two_tower import TwoTower
-from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle
+from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle, require_replaceable
 from bert4rec_jax.serving.export import ORIGIN, TrainedModel, read_run, write_bundle
 from bert4rec_jax.serving.traced import SEPARATOR, by_path
 from bert4rec_jax.serving.weights import Dtype
@@ -86,6 +86,7 @@ def add_items(
         `read_releases`, `Encoding.rows` and `grow`.
     """
     source, output = Path(source), Path(output)
+    require_replaceable(output)
     trained = open_source(source, console=console or Console(quiet=True))
     assert trained.encoding is not None
     others = trained.encoding.encoder.options.others
@@ -217,7 +218,8 @@ def _with_offset(trained: TrainedModel, offset: float | None) -> TrainedModel:
     if offset is None:
         return trained
     flat = {**by_path(trained.variables), _OFFSET: np.array(offset, np.float32)}
-    return replace(trained, variables=unflatten_dict(flat, sep=SEPARATOR))
+    origin = {**trained.origin, "corrections_sha256": None, "metrics": None}  # of the run's offset
+    return replace(trained, variables=unflatten_dict(flat, sep=SEPARATOR), origin=origin)
 
 
 def grow(trained: TrainedModel, new: Catalog, rows: npt.NDArray[np.float32]) -> TrainedModel:

@@ -86,7 +86,7 @@ def _show(title: str, answer: Answer, catalog: Catalog, value: str) -> None:
 
 def counts_table(title: str, counts: Mapping[str, int]) -> Table:
     """A table of a job's counts; counts of 0 are left out, except the number of requests."""
-    table = Table("", "", title=title, show_header=False, title_justify="left")
+    table = Table("", "", title=escape(title), show_header=False, title_justify="left")
     for name, text in _COUNTS.items():
         if counts.get(name) or name == "requests":
             table.add_row(text, f"{counts.get(name, 0):,}")

@@ -43,8 +43,9 @@ def show_explanation(
     catalog = scorer.catalog
     seen = [_item_id(catalog, title) for title in history]
     wanted = None if item is None else _item_id(catalog, item)
-    read = min(len(seen), scorer.bundle.max_length)
-    place = len(seen) - read + read // 2
+    near = range(max(len(seen) - scorer.bundle.max_length, 0), len(seen))
+    read = [place for place in near if scorer.bundle.known[catalog.token(seen[place])]]
+    place = read[len(read) // 2] if read else 0
     if masked is not None:
         hidden = _item_id(catalog, masked)
         if hidden not in seen:
@@ -53,7 +54,7 @@ def show_explanation(
     explanation = explain(scorer, seen, wanted, user=user)
     console = Console()
     console.print(explanation_table(explanation))
-    if explanation.reads_mask and (masked is not None or len(seen) >= 3):
+    if explanation.reads_mask and (masked is not None or len(read) >= 3):
         console.print(both_sides_table(both_sides(scorer, seen, place)))
     elif masked is not None:
         both_sides(scorer, seen, place)  # raises an error that says why it cannot
@@ -80,7 +81,12 @@ def explanation_table(explanation: Explanation) -> Table:
     shares = [_shares(explanation, column) for column in range(explanation.attention.shape[2])]
     unread = [influence for influence in explanation.influences if not influence.read]
     if unread:
-        table.add_row(f"({len(unread)} earlier ones, not read)", *["0"] * 2, "", *[""] * layers)
+        table.add_row(
+            f"({len(unread)} not read: earlier, or unknown to the model)",
+            *["0"] * 2,
+            "",
+            *[""] * layers,
+        )
     read = [influence for influence in explanation.influences if influence.read]
     for influence, columns in zip(read, shares):
         table.add_row(

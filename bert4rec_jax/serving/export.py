@@ -139,7 +139,7 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
             "corrections_sha256": finished.corrections.digest,
             "all_events": finished.all_events,
             "data_fingerprint": store.fingerprint,
-            "metrics": _metrics(run, setting.name, parameters),
+            "metrics": _metrics(run, setting.name, parameters, finished.corrections.digest),
         },
         encoding=setting.encoding,
         user_encoding=setting.user_encoding,
@@ -237,11 +237,15 @@ def _write_catalog(trained: TrainedModel, file: Path) -> None:
     pq.write_table(pq.read_table(file).append_column("known", pa.array(known)), file)
 
 
-def _metrics(run: Path, model: str, parameters: str) -> dict[str, Any] | None:
-    """The model's metrics from `metrics.json`; None unless the file is about these parameters."""
+def _metrics(run: Path, model: str, parameters: str, corrections: str) -> dict[str, Any] | None:
+    """The model's metrics from `metrics.json`; None unless the file is about these parameters and
+    corrections."""
+    results = about(read_metrics(run / METRICS), parameters)
+    if results.get("corrections_sha256", corrections) != corrections:
+        return None
     found = {
         name: models[model]
-        for name, models in about(read_metrics(run / METRICS), parameters).items()
+        for name, models in results.items()
         if isinstance(models, dict) and isinstance(models.get(model), dict)
     }
     return found or None

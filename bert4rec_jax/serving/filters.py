@@ -84,7 +84,27 @@ class Filters:
         rows[FIRST_ITEM : catalog.num_tokens] = passing
         return rows
 
+    def unknown(self, catalog: Catalog) -> tuple[str, ...]:
+        """The lines of `only` that are no id of the catalog, sorted."""
+        if self.only is None:
+            return ()
+        ids = set(catalog.item_ids)
+        lines = {line for line in self._lines(self.only) if line.strip()}
+        return tuple(sorted(line for line in lines if not ids & {line, line.strip()}))
+
     def _named(self, file: Path, catalog: Catalog) -> npt.NDArray[np.bool_]:
+        lines = self._lines(file)
+        ids = set(lines) | {line.strip() for line in lines}
+        ids -= {""}
+        passing = np.array([item_id in ids for item_id in catalog.item_ids])
+        if ids and not passing.any():
+            raise UserError(
+                f"{file}: none of its {len(ids):,} lines (such as {min(ids)!r}) is an id of the "
+                f"catalog (such as {catalog.item_ids[0]!r})"
+            )
+        return passing
+
+    def _lines(self, file: Path) -> list[str]:
         self.described()
         try:
             # Not splitlines: ids may contain other line breaks.
@@ -94,16 +114,7 @@ class Filters:
                 f"{file} is not UTF-8 text (byte {error.start:,}); expected an item id per line: "
                 "save it as UTF-8"
             ) from None
-        ids = {line.rstrip("\r") for line in lines}
-        ids |= {line.strip() for line in lines}
-        ids -= {""}
-        passing = np.array([item_id in ids for item_id in catalog.item_ids])
-        if ids and not passing.any():
-            raise UserError(
-                f"{file}: none of its {len(ids):,} lines (such as {min(ids)!r}) is an id of the "
-                f"catalog (such as {catalog.item_ids[0]!r})"
-            )
-        return passing
+        return [line.rstrip("\r") for line in lines]
 
 
 EVERYTHING = Filters()

@@ -81,6 +81,12 @@ def rank_file(
     options.filters.allowed(opened.catalog)
     for sentence in _doubts(asked, reader.user_columns):
         notify(sentence)
+    unknown = options.filters.unknown(opened.catalog)
+    if unknown:
+        notify(
+            f"{options.filters.only}: {len(unknown):,} of its lines, such as {unknown[0]!r}, are "
+            "no ids of the catalog"
+        )
     job = {
         "schema": SCHEMA_VERSION,
         "bundle": opened.fingerprint,

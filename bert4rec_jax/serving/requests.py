@@ -140,7 +140,7 @@ class RequestReader:
         self, table: pa.Table, histories: Ragged, source: str, first_row: int
     ) -> npt.NDArray[np.float32]:
         ratings = np.full(len(histories.values), np.nan, np.float32)
-        if RATINGS not in table.column_names:
+        if RATINGS not in table.column_names or pa.types.is_null(table[RATINGS].type):
             return ratings
         given = table[RATINGS].combine_chunks()
         values, lengths = _flat(table, RATINGS, Counter())
@@ -184,7 +184,7 @@ def check_columns(schema: pa.Schema, source: str) -> None:
         if name == USER:
             valid, expected = _is_id(found), "text or whole numbers"
         elif name == RATINGS:
-            valid = _is_list_of(found, _is_number)
+            valid = _is_list_of(found, _is_number) or pa.types.is_null(found)
             expected = "lists of numbers"
         else:
             valid = _is_list_of(found, _is_id)

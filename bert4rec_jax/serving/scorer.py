@@ -143,7 +143,7 @@ class Scorer:
         ratings: Sequence[Ratings] | None = None,
         k: int | None = None,
         keep_seen: bool | None = None,
-        users: Sequence[Facts] | None = None,
+        users: Sequence[Facts | None] | None = None,
     ) -> list[Answer]:
         """Rank each history's candidates.
 
@@ -189,7 +189,7 @@ class Scorer:
         *,
         ratings: Sequence[Ratings] | None = None,
         keep_seen: bool | None = None,
-        users: Sequence[Facts] | None = None,
+        users: Sequence[Facts | None] | None = None,
     ) -> list[Answer]:
         """The best items of the whole catalog for each history."""
         return self._answer(histories, None, exclude, ratings, k, keep_seen, users)
@@ -213,7 +213,7 @@ class Scorer:
         histories: Sequence[Ids],
         *,
         ratings: Sequence[Ratings] | None = None,
-        users: Sequence[Facts] | None = None,
+        users: Sequence[Facts | None] | None = None,
     ) -> npt.NDArray[np.float32]:
         """`[N, D]`: the model's encoding of each history; see `item_vectors`."""
         requests, _ = self._requests(histories, None, None, ratings, users)
@@ -254,7 +254,7 @@ class Scorer:
         ratings: Sequence[Ratings] | None,
         k: int | None,
         keep_seen: bool | None,
-        users: Sequence[Facts] | None,
+        users: Sequence[Facts | None] | None,
     ) -> list[Answer]:
         if k is not None:
             _require_positive(k)
@@ -267,7 +267,7 @@ class Scorer:
         candidates: Sequence[Ids] | None,
         exclude: Sequence[Ids] | None,
         ratings: Sequence[Ratings] | None,
-        users: Sequence[Facts] | None,
+        users: Sequence[Facts | None] | None,
     ) -> tuple[Requests, list[list[str]]]:
         """The requests in tokens, and all external ids in each of them."""
         asked = _id_lists("histories", histories, len(histories))
@@ -288,21 +288,24 @@ class Scorer:
         return requests, [[*chain(*rows)] for rows in zip(asked, *others.values())]
 
     def user_rows(
-        self, users: Sequence[Facts], count: int
+        self, users: Sequence[Facts | None], count: int
     ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
         """User encoding -> `[N, G]`: the features of N users, as in `Requests.users`.
+
+        A user of whom nothing is known may be None.
 
         Raises:
           UserError: there are not N users, or a feature has a name or type that no model uses.
         """
         if len(users) != count:
             raise UserError(f"{len(users)} users for {count} histories; give one each")
+        given = [facts or {} for facts in users]
         columns = self.reader.user_columns
-        unread = dict.fromkeys(name for facts in users for name in facts if name not in columns)
+        unread = dict.fromkeys(name for facts in given for name in facts if name not in columns)
         if unread:
             reads = f"reads {', '.join(columns)}" if columns else "reads nothing of users"
             raise UserError(f"{self.bundle.path} {reads}; leave out {', '.join(unread)}")
-        values = {name: [facts.get(name) for facts in users] for name in columns}
+        values = {name: [facts.get(name) for facts in given] for name in columns}
         return self.reader.users(values, count, lambda row: f"users[{row}]")
 
     def _answers(self, lists: Lists, questions: list[list[str]]) -> list[Answer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.batch import Batch
@@ -109,14 +110,16 @@ def fit(
         config,
         folder,
         keep=training.keep,
-        warn=lambda text: console.print(f"[yellow]{text}; taking the one before it"),
+        warn=lambda text: console.print(f"[yellow]{escape(text)}; taking the one before it"),
     )
     try:
         found = checkpoints.restore_latest(abstract, mesh, record)
         if found is None:
             state = parts.create_state(mesh)
             found = Checkpoint(0, initial(state) if initial else state, record)
-        elif not stopping.ends(found.step, found.record.validations):
+        else:  # settings that may change between two starts are those of the last one
+            found = replace(found, record=replace(found.record, config=record.config))
+        if found.step and not stopping.ends(found.step, found.record.validations):
             console.print(f"  continuing from step {found.step:,} of {total:,}", highlight=False)
         trained = trained_items(plan, store)
         targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None

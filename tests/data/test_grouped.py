@@ -62,6 +62,17 @@ def test_lists_of_fixed_size_under_other_names_and_without_times(tmp_path):
     assert not log.timed
 
 
+def test_ratings_that_are_all_null_are_none(tmp_path):
+    """Writers do not know of what: of values, of lists, or in one of several parts."""
+    nothing = pa.array([[None, None], [None]], pa.list_(pa.null()))
+    assert [row[3] for row in rows(whole(put(tmp_path, rating=nothing)))] == [None] * 3
+    (tmp_path / "parts").mkdir()
+    for name, ratings in (("a", pa.nulls(2)), ("b", pa.array([4.0, None]))):
+        table = pa.table({"user_id": [name] * 2, "item_id": ["x", "y"], "rating": ratings})
+        pq.write_table(table, tmp_path / "parts" / f"{name}.parquet")
+    assert [row[3] for row in rows(whole(tmp_path / "parts"))] == [None, None, 4.0, None]
+
+
 def test_empty_and_null_lists_hold_no_interaction_and_are_counted(tmp_path):
     file = put(
         tmp_path,
@@ -72,9 +83,10 @@ def test_empty_and_null_lists_hold_no_interaction_and_are_counted(tmp_path):
     blocks = list(read_log(file).blocks(1))
     assert [block.empty_histories for block in blocks] == [2]
     assert rows(blocks[0].interactions) == [("a", "x", 1, None), ("b", "y", 2, None)]
-    put(tmp_path, item_id=pa.array([[], None], pa.list_(pa.string())))
-    with pytest.raises(UserError, match="is empty: it holds no interaction"):
-        whole(file)
+    for kind in (pa.string(), pa.null()):
+        put(tmp_path, item_id=pa.array([[], None], pa.list_(kind)))
+        with pytest.raises(UserError, match="is empty: it holds no interaction"):
+            whole(file)
 
 
 @pytest.mark.parametrize(

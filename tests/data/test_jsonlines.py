@@ -114,6 +114,11 @@ def test_what_the_first_lines_do_not_have(tmp_path):
     whole_first += [{"user_id": "u", "item_id": "y", "timestamp": 150.5, "rating": 3}]
     assert rows(whole(write(path, whole_first)))[-1] == ("u", "y", 150, 3.0)
 
+    empty = [{"user_id": "u", "item_id": []} for _ in range(120)]
+    assert len(rows(whole(write(path, [*empty, {"user_id": "v", "item_id": ["x", "y"]}])))) == 2
+    with pytest.raises(UserError, match="is empty: it holds no interaction"):
+        whole(write(path, empty))
+
     late = [{"user_id": "u", "item_id": "x", "note": 1} for _ in range(120)]
     late += [{"user_id": "u", "item_id": "x", "timestamp": 7}]
     with pytest.raises(UserError, match="line 1: the timestamp is empty"):

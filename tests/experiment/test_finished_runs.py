@@ -18,6 +18,9 @@ from bert4rec_jax.config import (
 )
 from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.corrections import Corrections
+from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.testing import ask_all
 from bert4rec_jax.locks import locked
 
 QUIET = Console(quiet=True)
@@ -107,3 +110,28 @@ def test_a_folder_in_which_another_run_trains_is_left_alone(config):
     with locked(Path(config.workdir)), pytest.raises(TemporaryError, match="another process is tr"):
         evaluated(config)
     assert recorded(config) == before
+
+
+def test_it_is_opened_with_the_settings_of_its_last_start(config):
+    before, _ = recorded(config)
+    assert before["seconds"]["training"] > 0
+    evaluated(config, bootstrap=177)
+    assert open_finished(Path(config.workdir), QUIET).setting.config.evaluation.bootstrap == 177
+    after, _ = recorded(config)
+    assert after["seconds"]["training"] == before["seconds"]["training"]  # nothing was trained
+    evaluated(config)
+    assert open_finished(Path(config.workdir), QUIET).setting.config == config
+
+
+def test_the_metrics_of_validation_are_those_of_the_model_that_is_tested(config):
+    setting = open_finished(Path(config.workdir), QUIET).setting
+    quick = replace(
+        setting,
+        config=replace(config, evaluation=replace(config.evaluation, baselines=False)),
+    )
+    validations = [{"step": 2, "ndcg@10": 0.3}, {"step": 4, "ndcg@10": 0.5}]
+    for step, found in ((2, 0.3), (4, 0.5), (6, 0.5)):
+        tested = ask_all(
+            quick, None, None, Corrections(), validations, step, QUIET, test=False, baselines={}
+        )
+        assert tested.validation["BERT4Rec"]["ndcg@10"] == found

@@ -1,5 +1,6 @@
 """Incremental training: a run on newer data that begins from an earlier one."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from bert4rec_jax.data.store import SequenceStore, write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
-from bert4rec_jax.experiment.seen_before import WHY
+from bert4rec_jax.experiment.opening import open_setting
+from bert4rec_jax.experiment.seen_before import WHY, SeenBefore
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.training.checkpoints import peek_config, read_config
 
@@ -212,3 +214,18 @@ def test_the_config_can_be_read_before_devices_are_chosen(runs):
         folder = Path(config.workdir) / "checkpoints"
         assert peek_config(folder) == read_config(folder) is not None
     assert peek_config(folder / "nothing") is None
+
+
+def test_what_an_attempt_took_over_that_came_to_nothing_is_found_anew(runs, tmp_path):
+    """It left a folder of checkpoints without any, and what it had found in another run."""
+    new = runs[1]
+    again = replace(new, workdir=str(tmp_path / "again"))
+    (tmp_path / "again" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "again" / "encoding.json").write_text("{}")
+    wrong = SeenBefore(np.array([0]), np.array([0]))
+    (tmp_path / "again" / "seen_before.json").write_text(json.dumps(wrong.to_json()))
+    setting, before = (
+        open_setting(again, QUIET), open_finished(Path(new.workdir), QUIET).setting,
+    )  # fmt: skip
+    assert setting.seen_before.to_json() == before.seen_before.to_json()
+    assert setting.encoding == before.encoding

@@ -239,3 +239,17 @@ def test_a_recipe_that_python_cannot_read(tmp_path):
     (tmp_path / "mine.py").write_text("config = Config(\n")
     with pytest.raises(UserError, match=r"cannot load the recipe .*mine\.py \(.* was never closed"):
         recipes.recipe(tmp_path / "mine.py")
+
+
+def test_a_recipe_that_fails_is_one_clear_error(tmp_path):
+    path = tmp_path / "failing.py"
+    path.write_text("import pathlib\npathlib.Path().no_such_thing\n")
+    with pytest.raises(UserError, match=r"cannot load the recipe .*AttributeError.*no_such_thing"):
+        recipes.parse([str(path)], FOLDER)
+
+
+def test_of_options_given_twice_the_last_one_counts():
+    words = ["--init-from", "a", "--workdir=b", "--init_from=c"]
+    assert recipes._value_of("init_from", words) == "c"
+    assert recipes._value_of("workdir", words) == "b"
+    assert recipes._value_of("mesh", words) == ""

@@ -99,11 +99,12 @@ def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, capsys):
         (("--text-batch-size", 8), "--text-batch-size has no effect without --text"),
         (("--time-quantile", 0.8), "--time-quantile has no effect without --split global-time"),
         ((*like, "--blocks", "language"), "leave out the options that choose columns"),
+        ((*like, "--split", "cold-items"), "and the split that they are fitted for"),
         ((*like, "--embeddings", tmp_path / "e.npy"), "have no block 'embeddings'"),
     ):
         assert run(monkeypatch, *more, *options) == 2
         assert message in " ".join(capsys.readouterr().err.split())
-    assert run(monkeypatch, *more, *like, "--split", "cold-items") == 0
+    assert run(monkeypatch, *more, *like) == 0
     manifests = [
         Content.open(tmp_path / name, SequenceStore.open(tmp_path / "store").catalog).manifest
         for name in ("content", "more")

@@ -18,6 +18,7 @@ from bert4rec_jax.features.options import Options, OtherColumns
 from bert4rec_jax.features.releases import read_releases
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.add_items import add_items, grow, open_source
+from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.export import write_bundle
 from bert4rec_jax.serving.requests import table_of
 from bert4rec_jax.serving.scorer import load
@@ -146,6 +147,8 @@ def test_a_table_of_movies(trained, tmp_path):
               skip_known=True, ids=["0000003"], offset=1.5)  # fmt: skip
     moved = open_source(tmp_path / "moved", console=QUIET).variables["catalog"]["item_table"]
     assert float(moved["offset"]) == 1.5
+    made = Bundle.open(tmp_path / "moved").manifest
+    assert made["metrics"] is made["corrections_sha256"] is None  # those of another offset
     for ids, message in (
         (("0000004",), "nothing is known about 1 of 1 items to add, such as '0000004'"),
         (("0000009",), "has no imdb_id '0000009'"),

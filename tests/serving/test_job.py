@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.serving.filters import Filters
 from bert4rec_jax.serving.job import local, rank_file
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.shards import Shard, Shards
@@ -27,6 +28,7 @@ SMALL = Options(top=5, batch_size=16, shard_rows=40)
 KILLED = """
 import sys, time
 from pathlib import Path
+from bert4rec_jax.serving.filters import Filters
 from bert4rec_jax.serving.job import rank_file
 from bert4rec_jax.serving.worker import Options
 def slow(done, total):
@@ -84,6 +86,15 @@ def test_candidates_and_exclusions(bundle, scorer, tmp_path):
     }  # fmt: skip
     assert manifest["counts"] == expected
     assert manifest["job"]["top"] is None
+
+
+def test_lines_of_a_list_that_are_no_ids_are_told(bundle, scorer, requests, tmp_path):
+    ids, said = scorer.catalog.item_ids, []
+    (tmp_path / "only.txt").write_text("\n".join([*ids[:9], "no such id", f" {ids[9]} ", ""]))
+    options = Options(top=3, filters=Filters(only=tmp_path / "only.txt"))
+    rank_file(bundle, requests, str(tmp_path / "out"), options, notify=said.append)
+    expected = "1 of its lines, such as 'no such id', are no ids of the catalog"
+    assert said == [f"{tmp_path / 'only.txt'}: {expected}"]
 
 
 def test_all_users_of_a_prepared_log_are_requests(bundle, scorer, store, tmp_path):

@@ -13,6 +13,7 @@ from rich.console import Console
 from bert4rec_jax.config import CalibrationConfig, from_json
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.rank_file import RankFile
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.experiment.setting import Setting
@@ -105,6 +106,15 @@ def test_a_test_with_other_corrections_is_not_mixed_with_the_lists(run, tmp_path
     )
     protocol.run(counted, recipe="counted", console=QUIET)
     assert open_finished(copy, QUIET).corrections.covisitation is not None
+    assert gather(copy, QUIET).asked == "validation"
+
+
+def test_ranks_of_another_model_are_not_shown(run, tmp_path):
+    """The ledger has the line of a test whose ranks could not be written."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    ranks = RankFile.read(copy / "ranks.npz")
+    assert gather(copy, QUIET).asked == "test"
+    replace(ranks, parameters="of another model").write(copy / "ranks.npz")
     assert gather(copy, QUIET).asked == "validation"
 
 

@@ -91,6 +91,12 @@ def test_ratings_are_those_of_the_items_that_are_known():
     assert found.ratings.dtype == np.float32
 
 
+def test_ratings_that_are_all_null_are_none():
+    asked = table([["007"], ["12"]]).append_column("ratings", pa.nulls(2))
+    check_columns(asked.schema, "in.parquet")
+    assert np.isnan(READER.read(asked, source="in.parquet").ratings).all()
+
+
 def test_ratings_have_to_fit():
     with pytest.raises(UserError, match=r"in.parquet, row 101: 1 ratings for 2 items in history"):
         read([["007"], ["12", "13"]], ratings=[[1.0], [2.0]])

@@ -101,6 +101,7 @@ def test_what_is_not_known_is_missing(served, histories):
     found = scorer.recommend_batch(asked, users=FACTS)
     nobody = scorer.recommend_batch(asked)
     assert plain(nobody) == plain(scorer.recommend_batch(asked, users=[{}] * 4))
+    assert plain(nobody) == plain(scorer.recommend_batch(asked, users=[None] * 4))
     nothing = {"gender": None, "age": None, "tags": None}
     assert plain(nobody) == plain(scorer.recommend_batch(asked, users=[nothing] * 4))
     assert [one == other for one, other in zip(found, nobody)] == [False, False, False, True]
