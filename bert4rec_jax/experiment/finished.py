@@ -141,8 +141,9 @@ def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Ch
     if found.step == steps:
         return found
     console.print(
-        f"[yellow]{escape(str(folder))} was stopped at step {found.step:,} of {steps:,}, so this "
-        "is the model that was trained before it, on fewer events; the same training command "
+        f"[yellow]{escape(str(folder))} holds a model at step {found.step:,} of {steps:,}: it was "
+        "stopped, or belongs to an earlier selection. So this is the model that was trained before "
+        f"it, on fewer events; the training command{' with --final-fit' * (name == FINAL)} "
         "finishes the other",
         highlight=False,
     )
