@@ -89,6 +89,7 @@ def features(
     import numpy as np
 
     from bert4rec_jax.checks import seconds_of
+    from bert4rec_jax.config import DataConfig
     from bert4rec_jax.data.store import SequenceStore
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.features.build import build, training_items
@@ -103,7 +104,8 @@ def features(
         blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns, others
     )
     chosen = options, split, time_quantile, test_from
-    if like and chosen != (Options(), "leave-one-out", 0.9, ""):
+    usual = Options(), "leave-one-out", DataConfig.time_quantile, ""
+    if like and chosen != usual:
         raise UserError(
             "--like makes the columns of earlier content; leave out the options that choose "
             "columns, and the split that they are fitted for"
@@ -111,7 +113,6 @@ def features(
     embedded = "--text or --text-model", text or text_model
     by_time = "--split global-time", split == "global-time"
     table_given = "--metadata", metadata
-    usual = Options()
     for name, given, (needed, there) in (
         ("separator", separator, table_given),
         ("leaky-columns", leaky_columns, table_given),
@@ -122,11 +123,11 @@ def features(
         ("text-revision", text_revision, embedded),
         ("text-prompt", text_prompt, embedded),
         ("truncate-dim", truncate_dim, embedded),
-        ("text-batch-size", text_batch_size != 32, embedded),
-        ("time-quantile", time_quantile != 0.9, by_time),
+        ("text-batch-size", text_batch_size != TextOptions.batch_size, embedded),
+        ("time-quantile", time_quantile != DataConfig.time_quantile, by_time),
         ("test-from", test_from, by_time),
         *(
-            (x, getattr(options, x) != getattr(usual, x), (f"--blocks ... {x}", x in blocks))
+            (x, getattr(options, x) != getattr(Options, x), (f"--blocks ... {x}", x in blocks))
             for x in ("keywords", "cast", "crew", "companies")
         ),
     ):
