@@ -83,6 +83,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
+def require_replaceable(path: Path, *, earlier: bool, what: str) -> None:
+    """Refuse to write a folder over anything but an earlier one of its kind or an empty folder.
+
+    Args:
+      path: the folder to write.
+      earlier: whether `path` holds what is to be written there.
+      what: what is to be written, for the message.
+
+    Raises:
+      UserError: `path` holds something else.
+    """
+    if path.exists() and not earlier and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is {what}; choose another folder")
+
+
 def require_folder_of(path: Path) -> None:
     """Refuse a file whose folder is not there, before the work whose result it is to hold.
 

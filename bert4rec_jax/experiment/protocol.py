@@ -34,7 +34,6 @@ from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
 from bert4rec_jax.training.digests import digest
-from bert4rec_jax.training.fit import TrainResult
 from bert4rec_jax.training.restore import make_record
 
 
@@ -68,13 +67,13 @@ def run(
     start(config)
     require_same("settings", {**shared(config), "final_fit": config.final_fit})
     console = console or Console(quiet=not is_first())
-    setting = open_setting(config, console)
-    about = make_record(config, setting.training_data)
-    names = ("catalog", "data", "content", "users")
-    require_same("data", {name: getattr(about, name) for name in names})
-    check_grids(baselines, setting.store, setting.split.train_stop)
-    introduce(setting, recipe, console)
-    with training_in(Path(config.workdir)):
+    with training_in(Path(config.workdir)):  # data is prepared into it
+        setting = open_setting(config, console)
+        about = make_record(config, setting.training_data)
+        names = ("catalog", "data", "content", "users")
+        require_same("data", {name: getattr(about, name) for name in names})
+        check_grids(baselines, setting.store, setting.split.train_stop)
+        introduce(setting, recipe, console)
         return _results(setting, recipe, baselines, console)
 
 
@@ -136,13 +135,6 @@ def evaluate(
     return {"steps": {"tested": best.step}, **what, **tested.to_json()}
 
 
-def _seconds(fitted: TrainResult, earlier: Mapping[str, Any]) -> float | None:
-    """The recorded time of the training, if it had ended before; else None."""
-    recorded = earlier.get("seconds", {}).get("training")
-    same = earlier.get("parameters_sha256", {}).get("after_last_step") == fitted.last_digest
-    return recorded if same and fitted.resumed_from == fitted.last_step else None
-
-
 def _results(
     setting: Setting, recipe: str, baselines: Mapping[str, Grid], console: Console
 ) -> dict[str, Any]:
@@ -150,7 +142,6 @@ def _results(
     config = setting.config
     path = Path(config.workdir) / METRICS
     earlier = read_metrics(path)  # all processes read before the first one writes
-    started = time.monotonic()
     fitted = select(setting, console)
     trained = time.monotonic()
     corrections = calibrate(setting, fitted.params, console)
@@ -171,7 +162,7 @@ def _results(
         "data": describe_data(setting),
         "device": environment.describe(setting.mesh),
         "seconds": {
-            "training": _seconds(fitted, earlier) or round(trained - started, 1),
+            "training": round(fitted.seconds, 1),
             "evaluation": round(time.monotonic() - trained, 1),
         },
         "steps": {

@@ -69,7 +69,8 @@ def select(setting: Setting, console: Console) -> TrainResult:
         scheduled=_scheduled(setting),
         initial=_begin(setting, console, lambda earlier, _: earlier),
     )
-    return replace(refitted, validations=selected.validations)
+    seconds = selected.seconds + refitted.seconds
+    return replace(refitted, validations=selected.validations, seconds=seconds)
 
 
 def train_on_all(setting: Setting, steps: int, console: Console) -> None:

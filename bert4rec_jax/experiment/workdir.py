@@ -19,7 +19,8 @@ def training_in(workdir: Path) -> Iterator[None]:
     """Keep other commands from training in a folder while the block runs.
 
     The first process holds a lock; all processes of the run learn whether it got it. On a file
-    system without locks, nothing is locked. The lock ends when its process dies.
+    system without locks, nothing is locked. The lock ends when its process dies. A folder that is
+    made for the lock, and in which nothing is written, is removed again.
 
     Raises:
       TemporaryError: another process trains there.
@@ -28,6 +29,9 @@ def training_in(workdir: Path) -> Iterator[None]:
     with ExitStack() as stack:
         free = True
         if is_first():
+            for folder in (*reversed(workdir.parents), workdir):  # removed in reverse
+                if not folder.exists():
+                    stack.callback(_remove_if_empty, folder)
             with suppress(OSError):  # a later write reports what is wrong with the folder
                 workdir.mkdir(parents=True, exist_ok=True)
             try:
@@ -43,6 +47,11 @@ def training_in(workdir: Path) -> Iterator[None]:
             )
         _require_shared(workdir)
         yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _require_shared(workdir: Path) -> None:

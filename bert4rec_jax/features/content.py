@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax import outputs
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, Span
 from bert4rec_jax.features.encoding import Encoding
-from bert4rec_jax.outputs import whole_folder
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -162,14 +162,15 @@ def require_replaceable(path: Path) -> None:
     Raises:
       UserError: `path` exists and is neither content nor an empty folder.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
+    outputs.require_replaceable(path, earlier=_is_content(path), what="not content")
+
+
+def _is_content(path: Path) -> bool:
     try:
-        if json.loads((path / MANIFEST).read_text(encoding="utf-8"))["kind"] == _KIND:
-            return
+        kind = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path} exists and is not content; choose another folder")
+        return False
+    return bool(kind == _KIND)
 
 
 def write_content(
@@ -194,7 +195,7 @@ def write_content(
       UserError: `path` exists and is neither content nor an empty folder, or it cannot be written.
     """
     require_replaceable(path)
-    with whole_folder(path) as partial:
+    with outputs.whole_folder(path) as partial:
         np.save(partial / _MATRIX, matrix, allow_pickle=False)
         (partial / _ENCODER).write_text(encoder.dumps(), encoding="utf-8")
         if names is not None:

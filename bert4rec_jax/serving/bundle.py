@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import export
 
+from bert4rec_jax import outputs
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.evaluation.lift import COLLECTION
@@ -268,8 +269,7 @@ def require_replaceable(path: Path) -> None:
     Raises:
       UserError: `path` holds something else.
     """
-    if path.exists() and not is_bundle(path) and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists and is no bundle; choose another folder")
+    outputs.require_replaceable(path, earlier=is_bundle(path), what="no bundle")
 
 
 def function_file(name: str) -> str:

@@ -46,6 +46,8 @@ class RunRecord:
       checksum: checksum of the state that is saved with the record.
       content: fingerprint of the item features, empty without any.
       users: fingerprint of the user features, empty without any.
+      seconds: time spent in training and validation so far, of all starts; steps that were lost are
+        not counted.
     """
 
     config: dict[str, Any]
@@ -55,6 +57,7 @@ class RunRecord:
     checksum: int = 0
     content: str = ""
     users: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

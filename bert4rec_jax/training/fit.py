@@ -43,6 +43,7 @@ class TrainResult:
       last_digest: digest of the parameters after the last update.
       resumed_from: the step this run continued from; 0 for a fresh start.
       validations: one dict per validation: `step` and the metrics.
+      seconds: time that training took, validations included, over all starts of the run.
     """
 
     params: Any
@@ -51,6 +52,7 @@ class TrainResult:
     last_digest: str
     resumed_from: int
     validations: Validations
+    seconds: float
 
 
 def fit(
@@ -182,4 +184,5 @@ def fit(
         last_digest=digest(state.params),
         resumed_from=found.step,
         validations=record.validations,
+        seconds=record.seconds,
     )

@@ -23,6 +23,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.outputs import whole_file
 from bert4rec_jax.training.wandb_run import open_run
 
 _THUMBS = ("none", "down", "up", "two_up")
@@ -226,6 +227,5 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(text + "\n")
         except (ValueError, KeyError):
             continue
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as file:
+        file.write("".join(kept).encode())

@@ -10,6 +10,7 @@ the devices get their batches stacked and run all of them in one dispatch.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -117,13 +118,20 @@ def train(
       reporter: notified of steps and validations.
 
     Returns:
-      The state after the last update and the record with all validations.
+      The state after the last update and the record with all validations and the time taken.
 
     Raises:
       Interrupted: the process received a signal to stop; the state is saved.
       UserError: the loss or the gradient is not finite, or a checkpoint could not be written.
     """
     source = batches(stopping.strides(step))
+    first, began, seconds_before = step, time.monotonic(), record.seconds
+
+    def timed(record: RunRecord) -> RunRecord:
+        if step == first:
+            return record
+        return replace(record, seconds=seconds_before + time.monotonic() - began)
+
     last: tuple[range, Metrics] | None = None
     with Interruption() as interruption:
         while True:
@@ -142,6 +150,7 @@ def train(
                 record = replace(record, validations=[*record.validations, entry])
                 reporter.validated(step, metrics, better=better)
             if saves:
+                record = timed(record)
                 checkpoints.save(state, record)
             if signal:
                 checkpoints.wait()
@@ -156,7 +165,9 @@ def train(
             _log(previous, checkpoints, reporter)
             checkpoints.check()
     _log(last, checkpoints, reporter)
-    checkpoints.save(state, record)
+    if not saves:
+        record = timed(record)
+        checkpoints.save(state, record)
     checkpoints.wait()
     if signal:
         raise Interrupted(step, signal)

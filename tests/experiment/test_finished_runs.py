@@ -112,6 +112,14 @@ def test_a_folder_in_which_another_run_trains_is_left_alone(config):
     assert recorded(config) == before
 
 
+def test_no_data_is_prepared_in_the_folder_of_another_training(config, tmp_path):
+    new = tmp_path / "new"
+    new.mkdir()
+    with locked(new), pytest.raises(TemporaryError, match="another process is training"):
+        protocol.run(replace(config, workdir=str(new)), console=QUIET)
+    assert not list(new.iterdir())
+
+
 def test_it_is_opened_with_the_settings_of_its_last_start(config):
     before, _ = recorded(config)
     assert before["seconds"]["training"] > 0

@@ -31,6 +31,19 @@ def test_a_second_training_in_the_folder_is_refused_until_the_first_has_ended(tm
         pass
 
 
+def test_folders_that_are_made_for_nothing_are_removed(tmp_path):
+    with training_in(tmp_path / "runs" / "run"):
+        pass
+    assert not list(tmp_path.iterdir())
+    with training_in(tmp_path / "runs" / "run"):
+        (tmp_path / "runs" / "run" / "file").write_text("")
+    assert (tmp_path / "runs" / "run" / "file").exists()
+    (tmp_path / "empty").mkdir()
+    with training_in(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").exists()  # it was there before
+
+
 def test_a_process_that_was_killed_lets_go(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLDS, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"held\n"

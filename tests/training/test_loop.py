@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from jax.experimental import multihost_utils
 
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.training import loop
 from bert4rec_jax.training.checkpoints import RunRecord
 from bert4rec_jax.training.interruption import Interrupted, Interruption
 from bert4rec_jax.training.loop import Stopping, train
@@ -214,3 +216,22 @@ def test_training_works_outside_of_the_main_thread():
     thread.join()
     assert not failed
     assert recorder.saved
+
+
+def test_the_time_of_a_run_is_that_of_all_its_starts(monkeypatch):
+    """A start that begins from the checkpoint of step 3 has lost the time of later steps."""
+
+    def clock(*readings):
+        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=iter(readings).__next__))
+
+    whole, resumed = Recorder(), Recorder()
+    clock(100.0, 102.0, 103.0, 104.0, 106.0)  # the beginning, and saves at steps 2, 3, 4 and 6
+    _, record = run(whole)
+    assert [whole.saved[step].seconds for step in (2, 3, 4, 6)] == [2, 3, 4, 6]
+    assert record.seconds == 6
+    clock(500.0, 501.0, 504.0)
+    _, record = run(resumed, start=3, record=whole.saved[3], values=[0.2])
+    assert resumed.saved[4].seconds == 3 + 1 and record.seconds == 3 + 4
+    clock(900.0)
+    _, again = run(Recorder(), start=6, record=record)
+    assert again.seconds == record.seconds  # nothing was trained
