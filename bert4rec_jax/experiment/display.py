@@ -35,8 +35,8 @@ def introduce(setting: Setting, recipe: str, console: Console) -> None:
             )
         if len(cases) < _FEW_CASES:
             console.print(
-                f"[yellow]  {name} has only {len(cases):,} cases: figures, early stopping and "
-                "calibration that rest on so few are mostly chance",
+                f"[yellow]  {name} has only {len(cases):,} case{'s' * (len(cases) != 1)}: figures, "
+                "early stopping and calibration that rest on so few are mostly chance",
                 highlight=False,
             )
 

@@ -15,17 +15,16 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from bert4rec_jax.config import Config, shared, to_json
+from bert4rec_jax.config import Config, shared
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, same_test
 from bert4rec_jax.evaluation.tuning import Grid, check_grids
-from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.calibration import calibrate
 from bert4rec_jax.experiment.display import introduce, show
 from bert4rec_jax.experiment.finished import FinishedRun, open_finished
 from bert4rec_jax.experiment.opening import open_setting
-from bert4rec_jax.experiment.record import describe_data, record
+from bert4rec_jax.experiment.record import describe_data, describe_run, record
 from bert4rec_jax.experiment.selection import select, train_on_all
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.start import start
@@ -156,27 +155,8 @@ def _results(
         test=config.evaluation.test,
         baselines=baselines,
     )
-    results = {
-        "recipe": recipe,
-        "config": to_json(config),
-        "data": describe_data(setting),
-        "device": environment.describe(setting.mesh),
-        "seconds": {
-            "training": round(fitted.seconds, 1),
-            "evaluation": round(time.monotonic() - trained, 1),
-        },
-        "steps": {
-            "done": fitted.last_step,
-            "best": fitted.step,
-            "resumed_from": fitted.resumed_from,
-        },
-        "parameters_sha256": {
-            "tested": digest(fitted.params),
-            "after_last_step": fitted.last_digest,
-        },
-        "corrections_sha256": corrections.digest,
-        **tested.to_json(),
-    }
+    evaluation = time.monotonic() - trained
+    results = describe_run(setting, recipe, fitted, corrections, tested, evaluation)
     results = joined(results, earlier)
     if is_first():
         parameters = results["parameters_sha256"]["tested"]

@@ -1,10 +1,11 @@
-"""Record: describes a run's data, and logs every use of the test split."""
+"""Record: describes a run, its data and results, and logs every use of the test split."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from bert4rec_jax.config import to_json
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.rank_file import RankFile, cases_sha256
@@ -12,7 +13,8 @@ from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import Tested
-from bert4rec_jax.training.digests import fingerprint
+from bert4rec_jax.training.digests import digest, fingerprint
+from bert4rec_jax.training.fit import TrainResult
 
 
 def describe_data(setting: Setting) -> dict[str, Any]:
@@ -39,6 +41,35 @@ def describe_data(setting: Setting) -> dict[str, Any]:
         "split": split.name,
         "validation": cases(split.validation),
         **{name: cases(found, name) for name, found in setting.tested().items()},
+    }
+
+
+def describe_run(
+    setting: Setting,
+    recipe: str,
+    fitted: TrainResult,
+    corrections: Corrections,
+    tested: Tested,
+    evaluation: float,
+) -> dict[str, Any]:
+    """What `metrics.json` says of a run, as JSON values; `evaluation` in seconds."""
+    return {
+        "recipe": recipe,
+        "config": to_json(setting.config),
+        "data": describe_data(setting),
+        "device": environment.describe(setting.mesh),
+        "seconds": {"training": round(fitted.seconds, 1), "evaluation": round(evaluation, 1)},
+        "steps": {
+            "done": fitted.last_step,
+            "best": fitted.step,
+            "resumed_from": fitted.resumed_from,
+        },
+        "parameters_sha256": {
+            "tested": digest(fitted.params),
+            "after_last_step": fitted.last_digest,
+        },
+        "corrections_sha256": corrections.digest,
+        **tested.to_json(),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -270,12 +270,17 @@ class Scorer:
         users: Sequence[Facts | None] | None,
     ) -> tuple[Requests, list[list[str]]]:
         """The requests in tokens, and all external ids in each of them."""
-        asked = _id_lists("histories", histories, len(histories))
+        asked = _id_lists("histories", histories)
         others = {
-            name: _id_lists(name, lists, len(asked))
+            name: _id_lists(name, lists)
             for name, lists in (("candidates", candidates), ("exclude", exclude))
             if lists is not None
         }
+        for name, lists in others.items():
+            if len(lists) != len(asked):
+                raise UserError(
+                    f"{len(lists)} lists of {name} for {len(asked)} histories; give one list each"
+                )
         numbers = None if ratings is None else _rating_lists(ratings)
         if numbers is not None and len(numbers) != len(asked):
             raise UserError(
@@ -332,13 +337,11 @@ class Scorer:
         )
 
 
-def _id_lists(name: str, lists: Sequence[Ids], count: int) -> list[list[str]]:
+def _id_lists(name: str, lists: Sequence[Ids]) -> list[list[str]]:
     """Lists of ids as text; raises `UserError` if they are not valid."""
-    if isinstance(lists, str) or any(isinstance(ids, str) for ids in lists):
-        raise UserError(f"{name} holds a text where a list of item ids was expected")
-    if len(lists) != count:
-        raise UserError(f"{len(lists)} lists of {name} for {count} histories; give one list each")
+    _require_list(name, lists, "one list of item ids per request")
     for row, ids in enumerate(lists):
+        _require_list(f"{name}[{row}]", ids, "a list of item ids")
         for item in ids:
             if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
                 raise UserError(
@@ -348,6 +351,12 @@ def _id_lists(name: str, lists: Sequence[Ids], count: int) -> list[list[str]]:
             if isinstance(item, str) and not item.isascii() and not is_utf8(item):
                 raise UserError(f"{name}[{row}] holds {item!r}, which is not valid Unicode text")
     return [[str(item) for item in ids] for ids in lists]
+
+
+def _require_list(name: str, given: Any, expected: str) -> None:
+    listed = isinstance(given, Sized) and isinstance(given, Iterable)
+    if not listed or isinstance(given, str | bytes | Mapping):
+        raise UserError(f"{name} is {shorten(given)}; expected {expected}")
 
 
 def _rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
