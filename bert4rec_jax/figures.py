@@ -85,12 +85,13 @@ def line_chart(
 
     parts = [text(_LEFT, 20, title, size=15)]
     for tick in range(6):
-        y, x = low + span * tick / 5, last * tick / 5
+        y = low + span * tick / 5
         parts += [
             f'<path d="M{_LEFT} {up(y):.1f}H{_WIDTH - _RIGHT}" stroke="{FAINT}"/>',
             text(_LEFT - 8, up(y) + 4, _number(y, span), anchor="end"),
-            text(across(x), _HEIGHT - 28, f"{x:,.0f}", anchor="middle"),
         ]
+    for x in sorted({round(last * tick / 5) for tick in range(6)}):
+        parts.append(text(across(x), _HEIGHT - 28, f"{x:,}", anchor="middle"))
     parts.append(text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 8, over, anchor="middle"))
     for name, y in levels.items():
         parts += [

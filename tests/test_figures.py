@@ -23,6 +23,12 @@ def test_a_curve_goes_through_its_points():
     assert {"loss", "a", "goal", "step"} <= set(texts(drawn))
 
 
+@pytest.mark.parametrize(("last", "ticks"), [(1, "0 1"), (3, "0 1 2 3"), (10, "0 2 4 6 8 10")])
+def test_steps_are_labelled_where_they_are(last, ticks):
+    drawn = texts(line_chart("loss", {"a": [(0, 1e-9), (last, 2e-9)]}))
+    assert drawn[7 : drawn.index("step")] == ticks.split()
+
+
 @pytest.mark.parametrize("points", [[(0, 0.0)], [(3, 0.5)], [(1, 2.0), (2, 2.0)]])
 def test_curves_without_extent(points):
     for from_zero in (True, False):

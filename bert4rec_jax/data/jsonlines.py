@@ -14,7 +14,8 @@ import pyarrow.json as pa_json
 from bert4rec_jax.data.delimited import LINES, open_bytes, records, shorten
 from bert4rec_jax.errors import UserError
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 8 << 20  # read at once; a longer line needs more
+_LONGEST_LINE = 1 << 30
 _SAMPLE = 100  # lines from which the columns and their types are inferred
 _IDS = ("user", "item", "event")
 _KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
@@ -60,18 +61,32 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
     """
     types = schema(path, columns)
     wanted = pa.schema([types.field(name) for name in dict.fromkeys(columns.values())])
-    try:
-        with open_bytes(path) as binary:
-            for batch in pa_json.open_json(
-                binary,
-                read_options=pa_json.ReadOptions(block_size=_BLOCK_BYTES),
-                parse_options=pa_json.ParseOptions(
-                    explicit_schema=wanted, unexpected_field_behavior="ignore"
-                ),
-            ):
+    rows, block = 0, _BLOCK_BYTES
+    while True:
+        try:
+            for batch in _batches(path, wanted, block, rows):
+                rows += len(batch)
                 yield {key: batch[name] for key, name in columns.items()}
-    except pa.ArrowInvalid as error:
-        raise _explanation(path, wanted, error) from None
+            return
+        except pa.ArrowInvalid as error:
+            if "straddling" not in str(error) or block >= _LONGEST_LINE:
+                raise _explanation(path, wanted, error) from None
+            block *= 8
+
+
+def _batches(path: Path, wanted: pa.Schema, block: int, skip: int) -> Iterator[pa.RecordBatch]:
+    """The rows after the first `skip`; no line may be longer than a block."""
+    with open_bytes(path) as binary:
+        for batch in pa_json.open_json(
+            binary,
+            read_options=pa_json.ReadOptions(block_size=block),
+            parse_options=pa_json.ParseOptions(
+                explicit_schema=wanted, unexpected_field_behavior="ignore"
+            ),
+        ):
+            dropped = min(skip, len(batch))
+            skip -= dropped
+            yield batch.slice(dropped)
 
 
 def line_of(path: Path, row: int) -> int:
@@ -102,9 +117,9 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
 
 def _first(path: Path, name: str) -> Any:
     """The first value after the sampled lines that tells a column's kind; None without one."""
-    key = json.dumps(name)
+    keys = {json.dumps(name), json.dumps(name, ensure_ascii=False)}
     for line, text in itertools.islice(_lines(path), _SAMPLE, None):
-        if key in text:
+        if any(key in text for key in keys):
             value = _object(path, line, text).get(name)
             if _tells(value):
                 return value

@@ -166,6 +166,7 @@ def prepare(
     times = _Range()
     with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
         found = _in_time_order(log, folder / "read", ordered, rows_in_memory)
+        log.require_unchanged()
         if found.doubt:
             notify(f"{_name(source)}: {found.doubt}")
         users, items = ordered.sizes
@@ -240,11 +241,11 @@ def _of_table(
 
 def _with_plain_text(table: pa.Table) -> pa.Table:
     """A table whose text has a type that all pyarrow kernels support: polars has string views."""
-    columns = {
-        name: pa.chunked_array(map(_plain, column.chunks)) if len(column) else pa.nulls(0)
-        for name, column in zip(table.column_names, table.columns)
-    }
-    return pa.table(columns)
+    columns = [
+        pa.chunked_array(map(_plain, column.chunks)) if len(column) else pa.nulls(0)
+        for column in table.columns
+    ]
+    return pa.table(columns, names=table.column_names)  # two of one name are refused when read
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -254,8 +255,10 @@ def _plain(column: pa.Array) -> pa.Array:
         return _plain(column.dictionary).take(column.indices)
     if is_list(kind) and not pa.types.is_fixed_size_list(kind):
         made = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
-        values = _plain(column.values)
-        return made.from_arrays(column.offsets, values, mask=column.is_null())
+        lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        # Offsets anew, because those of a slice do not begin at 0.
+        offsets = pa.array(np.cumsum([0, *lengths]), made.from_arrays([0], []).offsets.type)
+        return made.from_arrays(offsets, _plain(column.flatten()), mask=column.is_null())
     return column.cast(pa.large_string()) if pa.types.is_string_view(kind) else column
 
 

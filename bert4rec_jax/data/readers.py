@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from bert4rec_jax.data.titles import Titles, read_titles
 from bert4rec_jax.errors import UserError
 
 _TABLES = ("csv", "tsv", "jsonl", "parquet")
+_Stamp = tuple[int, int]
 _ROLES = ("user", "item", "timestamp", "rating", "event")
 
 
@@ -55,6 +56,7 @@ class RawLog:
       titles: item id -> (title, genres separated by `|`); may have items that are not in the log.
       format: how the log is read.
       checksums: (name, SHA-256) of the files; the name is the path within the log's folder.
+      stamps: (file, size and time of its last change) of the files when they were opened.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class RawLog:
     titles: Titles
     format: Format
     checksums: tuple[tuple[str, str], ...]
+    stamps: tuple[tuple[Path, _Stamp], ...]
 
     @property
     def unit(self) -> TimeUnit:
@@ -92,6 +95,18 @@ class RawLog:
         if not first:
             raise UserError(f"{self.parts[0].path} is empty: it holds no interaction")
 
+    def require_unchanged(self) -> None:
+        """Check, once all is read, that the files are those that the checksums are of.
+
+        Raises:
+          UserError: a file has changed.
+        """
+        for file, stamp in self.stamps:
+            if not file.exists() or _stamp(file) != stamp:
+                raise UserError(
+                    f"{file} changed while it was read; start again when nothing writes to it"
+                )
+
 
 def read_log(
     path: Path,
@@ -114,6 +129,8 @@ def read_log(
     """
     found = locate(path, format)
     titles = titles or found.titles
+    opened = (*found.parts, *([titles] if titles else ()))
+    stamps = tuple((file, _stamp(file)) for file in opened if file.exists())
     if columns is not None and found.format not in _TABLES:
         raise UserError(
             f"{path} is read as {found.format}, whose columns are known; leave out the column "
@@ -130,7 +147,13 @@ def read_log(
         read_titles(titles) if titles else {},
         found.format,
         tuple((name, sha256(file)) for file, name in files.items()),
+        stamps,
     )
+
+
+def _stamp(file: Path) -> _Stamp:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -153,14 +176,15 @@ class Part:
       path: the file.
       format: how it is read.
       names: role (user, item, timestamp, rating, event) -> name of the column to read.
-      grouped: whether a row is a user with lists of interactions.
+      grouped: whether a row is a user with lists of interactions; None if a file without an item
+        does not tell, until the other parts do.
       columns: names of the columns, wanted events and unit of time.
     """
 
     path: Path
     format: Format
     names: dict[str, str]
-    grouped: bool
+    grouped: bool | None
     columns: Columns
 
     def chunks(self) -> Iterator[_Chunk]:
@@ -172,7 +196,7 @@ class Part:
                 continue
             where: fields.Where = partial(self._place, first)
             if self.grouped:
-                batch, where, empty = exploded(batch, where)
+                batch, where, empty = exploded(_as_lists(batch), where)
             events: dict[str, int] = {}
             if "event" in batch:
                 batch, where, events = _of_events(batch, self.columns.events, where)
@@ -224,6 +248,10 @@ class Part:
 
 def _parts(log: LogFiles, columns: Columns) -> tuple[Part, ...]:
     parts = tuple(_part(path, log.format, columns) for path in log.parts)
+    forms = [part.grouped for part in parts if part.grouped is not None]
+    parts = tuple(
+        replace(part, grouped=any(forms)) if part.grouped is None else part for part in parts
+    )
     for part in parts[1:]:
         if part.names != parts[0].names:
             raise UserError(
@@ -232,10 +260,10 @@ def _parts(log: LogFiles, columns: Columns) -> tuple[Part, ...]:
                 "parts the same columns"
             )
         if part.grouped != parts[0].grouped:
-            kinds = ("a row per interaction", "a row per user, with lists")
+            kinds = {False: "a row per interaction", True: "a row per user, with lists"}
             raise UserError(
-                f"{part.path} has {kinds[part.grouped]}, but {parts[0].path} has "
-                f"{kinds[parts[0].grouped]}; give all parts the same form"
+                f"{part.path} has {kinds[bool(part.grouped)]}, but {parts[0].path} has "
+                f"{kinds[bool(parts[0].grouped)]}; give all parts the same form"
             )
     return parts
 
@@ -259,13 +287,16 @@ def _of_lines(path: Path, columns: Columns) -> pa.Schema:
     return jsonlines.schema(path, dict(zip(_ROLES, names)))
 
 
-def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:
-    """Whether the items are lists.
+def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool | None:
+    """Whether the items are lists; None if there is none.
 
     Raises:
       UserError: they are, but times, ratings or events are not, or the user is a list too.
     """
-    if not is_list(schema.field(names["item"]).type):
+    items = schema.field(names["item"]).type
+    if pa.types.is_null(items):
+        return None
+    if not is_list(items):
         return False
     for role, name in names.items():
         kind = schema.field(name).type
@@ -277,6 +308,16 @@ def _is_grouped(path: Path, schema: pa.Schema, names: dict[str, str]) -> bool:
                 f"name another column with --{role}-column"
             )
     return True
+
+
+def _as_lists(batch: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """A batch of a grouped log whose columns without any value, which have no type, are lists."""
+    return {
+        role: column.cast(pa.list_(pa.string()))
+        if role != "user" and pa.types.is_null(column.type)
+        else column
+        for role, column in batch.items()
+    }
 
 
 def _of_events(

@@ -145,11 +145,12 @@ class Models:
         ]
         found.sort(key=lambda pair: (pair[0] > 0, pair[1]))
         times = Counter(catalog.titles)
-        return [
-            (title if times[title] == 1 else catalog.item_ids[i], title)
-            for _, i in found[:_SUGGESTED]
-            for title in [catalog.titles[i]]
-        ]
+
+        def typed(i: int) -> str:  # a title may be that of several movies, or the id of another
+            title, item = catalog.titles[i], catalog.item_ids[i]
+            return title if times[title] == 1 and title not in catalog else item
+
+        return [(typed(i), catalog.titles[i]) for _, i in found[:_SUGGESTED]]
 
     def lists(self, state: State) -> list[Listed]:
         """Every model's list."""
@@ -176,12 +177,13 @@ class Models:
         if not 0 <= number < len(self._scorers):
             raise UserError("there is no such model on this page")
         scorer = self._scorers[number]
-        history, ratings, _ = self._question(number, state)
+        history, ratings, left_out = self._question(number, state)
         known = [(i, r) for i, r in zip(history, ratings) if _knows(scorer, i)]
         if not known:
-            raise UserError("without a history there is nothing to leave out; add a movie first")
+            raise UserError(_nothing_to_leave_out(history, left_out))
+        seen, rated = [i for i, _ in known], [r for _, r in known]
         with self._asked:
-            found = explain(scorer, [i for i, _ in known], item, ratings=[r for _, r in known])
+            found = explain(scorer, seen, item, ratings=rated, exclude=left_out)
         return Why(
             found.title,
             self.names[number],
@@ -215,6 +217,17 @@ def _kind(bundle: Bundle) -> str:
     if bundle.retriever is None:
         return own
     return f"{_kind(bundle.retriever)} find {bundle.candidates:,} candidates, {own} orders them"
+
+
+def _nothing_to_leave_out(history: Sequence[str], left_out: Sequence[str]) -> str:
+    if history:
+        return "this model knows none of these movies, so there is nothing to explain by"
+    if left_out:
+        return (
+            "this model does not read movies with a thumb down, and there is no other movie; add "
+            "one, or change a thumb"
+        )
+    return "without a history there is nothing to leave out; add a movie first"
 
 
 def _knows(scorer: Scorer, item_id: str) -> bool:

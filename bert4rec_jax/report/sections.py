@@ -35,6 +35,7 @@ _COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
 _LENGTHS = (1, 6, 11, 21, 51, 101)
 _DISTANCES = (1, 2, 3, 4, 6, 11, 21, 51)
 _GENRES, _MISSES, _KNOWN, _NEAREST = 15, 8, 10, 5
+_SHOWN = 10  # movies in a list
 
 
 def about(evidence: Evidence) -> Section:
@@ -297,7 +298,11 @@ def misses(evidence: Evidence) -> Section:
 
 def _missed(evidence: Evidence, caption: str, among: npt.NDArray[np.bool_]) -> Html:
     catalog, ranks = evidence.catalog, evidence.ranks[evidence.model]
-    cases = np.flatnonzero(among)
+    if not among.any():
+        return paragraph(f"{caption}: there are none.")
+    cases = np.flatnonzero(among & (ranks > _SHOWN))
+    if not len(cases):
+        return paragraph(f"{caption}: all are among the first {_SHOWN}.")
     worst = cases[np.argsort(-ranks[cases], kind="stable")][:_MISSES]
     rival = _strongest(evidence)
     rows = []

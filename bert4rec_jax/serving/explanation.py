@@ -108,6 +108,7 @@ def explain(
     *,
     ratings: Sequence[float] | None = None,
     user: Facts | None = None,
+    exclude: Sequence[str] = (),
 ) -> Explanation:
     """Explain the score and the rank of `item` after `history`.
 
@@ -119,6 +120,7 @@ def explain(
       item: external id; None for the movie that is recommended first.
       ratings: one per movie of the history, NaN for none.
       user: the user's features, for a model that uses them.
+      exclude: external ids that may not be listed, besides the history; unknown ones are ignored.
 
     Raises:
       UserError: the history is empty, an id is unknown, the model cannot score the item or any
@@ -126,7 +128,7 @@ def explain(
     """
     tokens, rated = _read(scorer, history, ratings)
     if item is None and scorer.bundle.retriever is not None:
-        found = scorer.recommend(history, 1, ratings=ratings, user=user).item_ids
+        found = scorer.recommend(history, 1, exclude, ratings=ratings, user=user).item_ids
         item = found[0] if found else None
     count = scorer.bundle.max_length - 1
     known = np.flatnonzero(scorer.bundle.known[tokens])
@@ -143,6 +145,7 @@ def explain(
     hidden = scorer.ranker.user_vectors(requests)
     scores, log_probabilities = _scores(scorer, hidden, requests)
     barred = _barred(scorer, tokens)
+    barred[[scorer.catalog.token(name) for name in exclude if name in scorer.catalog]] = True
     target = _target(scorer, item, scores[0], barred)
     own, own_log = scores[:, target], log_probabilities[:, target]
     ranks = [_rank(row, target, barred) for row in scores]

@@ -50,7 +50,12 @@ def show_explanation(
         hidden = _item_id(catalog, masked)
         if hidden not in seen:
             raise UserError(f"{masked!r} is not in the history; --masked hides one of its movies")
-        place = seen.index(hidden)
+        place = len(seen) - 1 - seen[::-1].index(hidden)  # of several, the one that is read
+        if place not in near:
+            raise UserError(
+                f"{masked!r} is not among the last {len(near)} movies of the history, which are "
+                "those that the model reads; --masked hides one of them"
+            )
     explanation = explain(scorer, seen, wanted, user=user)
     console = Console()
     console.print(explanation_table(explanation))
@@ -111,8 +116,11 @@ def both_sides_table(found: BothSides) -> Table:
         table.add_column(
             f"{name}:\nplace {guess.rank:,}, probability {guess.probability:.2%}", overflow="fold"
         )
-    for titles in zip(*(guess.likeliest.titles for guess in guesses)):
-        table.add_row(*(f"[bold]{escape(t)}[/]" if t == found.title else escape(t) for t in titles))
+    named = (zip(g.likeliest.item_ids, g.likeliest.titles) for g in guesses)
+    for row in zip(*named):
+        table.add_row(
+            *(f"[bold]{escape(t)}[/]" if i == found.item_id else escape(t) for i, t in row)
+        )
     return table
 
 

@@ -67,8 +67,8 @@ def rank_file(
       The manifest of the output.
 
     Raises:
-      UserError: see `Bundle.open`, `RequestFile.open`, `Filters.allowed` and `Shards`; or lists are
-        to be longer than the number of candidates of a pipeline.
+      UserError: see `Bundle.open`, `RequestFile.open`, `Filters.allowed` and `Shards`; lists are to
+        be longer than the number of candidates of a pipeline; or the requests changed meanwhile.
     """
     bundle, requests, output = Path(bundle), Path(requests), Path(output)
     opened = Bundle.open(bundle)
@@ -136,6 +136,11 @@ def _to_the_end(plan: Plan, bundle: Bundle, engine: Engine, progress: Progress) 
         made[shard.number] = shard
         done += shard.rows
         progress(done, plan.requests.rows)
+    try:
+        plan.requests.require_unchanged()
+    except UserError:
+        plan.shards.discard()  # some may answer other requests than those of the job
+        raise
     counts: Counter[str] = Counter()
     for number in range(len(sizes)):
         counts.update(made[number].counts)

@@ -32,6 +32,7 @@ class RequestFile:
       files: the Parquet files.
       schema: the schema of the columns that are read.
       rows: requests in all files.
+      rows_of: requests in each file.
       duplicate_users: rows whose user has an earlier row.
       sha256: over the contents of all files.
       ignored: columns of the first file that are not read.
@@ -41,6 +42,7 @@ class RequestFile:
     files: tuple[Path, ...]
     schema: pa.Schema
     rows: int
+    rows_of: tuple[int, ...]
     duplicate_users: int
     sha256: str
     ignored: tuple[str, ...] = ()
@@ -71,13 +73,14 @@ class RequestFile:
         schemas = []
         ignored: tuple[str, ...] = ()
         hashes: list[npt.NDArray[np.int64]] = []
+        rows_of = []
         for file in files:
             with _reading(file) as opened:
                 schema = opened.schema_arrow
                 check_columns(schema, str(file))
                 read = (*COLUMNS, *user_columns)
-                fields = [schema.field(c).with_nullable(True) for c in read if c in schema.names]
-                schemas.append(pa.schema(fields))
+                schemas.append(_of_columns(schema, read))
+                rows_of.append(opened.metadata.num_rows)
                 if file == files[0]:
                     ignored = tuple(name for name in schema.names if name not in read)
                 if schemas[-1] != schemas[0]:
@@ -94,6 +97,7 @@ class RequestFile:
             files=files,
             schema=schemas[0],
             rows=len(users),
+            rows_of=tuple(rows_of),
             duplicate_users=int((users[1:] == users[:-1]).sum()),
             sha256=_fingerprint(files),
             ignored=ignored,
@@ -105,7 +109,7 @@ class RequestFile:
         Without any requests there is one empty shard.
 
         Raises:
-          UserError: a file cannot be read any more.
+          UserError: a file cannot be read any more, or has other columns or rows by now.
         """
         number, waiting, held = first, [], 0
         for batch in self._batches(first * size):
@@ -119,10 +123,26 @@ class RequestFile:
         if held or not self.rows:
             yield number, pa.Table.from_batches(waiting, self.schema)
 
+    def require_unchanged(self) -> None:
+        """Check that the files are those that were opened; reads all of them.
+
+        Raises:
+          UserError: they are not.
+        """
+        try:
+            same = _fingerprint(self.files) == self.sha256
+        except OSError:
+            same = False
+        if not same:
+            raise UserError(_changed(self.path))
+
     def _batches(self, skip: int) -> Iterator[pa.RecordBatch]:
         """All rows after the first `skip`; row groups that end before those are not read."""
-        for file in self.files:
+        for file, rows_then in zip(self.files, self.rows_of):
             with _reading(file) as opened:
+                same = _of_columns(opened.schema_arrow, self.schema.names) == self.schema
+                if not same or opened.metadata.num_rows != rows_then:
+                    raise UserError(_changed(file))
                 groups: list[int] = []
                 for group in range(opened.num_row_groups):
                     rows = opened.metadata.row_group(group).num_rows
@@ -138,6 +158,18 @@ class RequestFile:
                     if dropped < len(batch):
                         kept = batch.slice(dropped)
                         yield pa.RecordBatch.from_arrays(kept.columns, schema=self.schema)
+
+
+def _of_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """Those of the named columns that a file has, whether or not it declares them nullable."""
+    return pa.schema([schema.field(c).with_nullable(True) for c in names if c in schema.names])
+
+
+def _changed(path: Path) -> str:
+    return (
+        f"{path} changed while its requests were answered; run the same command again with "
+        "requests that stay as they are"
+    )
 
 
 def _hashed_users(opened: pq.ParquetFile, file: Path) -> Iterator[npt.NDArray[np.int64]]:

@@ -165,6 +165,11 @@ class Shards:
                 f"{error}; make room and run the same command: finished shards stay"
             ) from error
 
+    def discard(self) -> None:
+        """Remove all shards that were made, and the first manifest."""
+        for file in [*self._folder.glob("part-*.parquet"), self._folder / MANIFEST]:
+            file.unlink(missing_ok=True)
+
     def finish(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """Write the final manifest, and rename the folder to the output.
 

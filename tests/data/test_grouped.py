@@ -130,3 +130,14 @@ def test_long_lists_are_read_a_few_users_at_a_time(tmp_path, monkeypatch):
     put(tmp_path, user_id=list(range(30)), item_id=items)
     (part,) = read_log(tmp_path).parts
     assert [len(chunk.users) for chunk in part.chunks()] == [100] * 6
+
+
+@pytest.mark.parametrize("empty", ["a.parquet", "z.parquet"])
+@pytest.mark.parametrize("users", [[], ["c", "d"]])
+def test_a_part_without_an_item_has_the_form_of_the_others(tmp_path, empty, users):
+    """pandas writes columns without a value as columns without a type."""
+    put(tmp_path)
+    columns = {"user_id": pa.array(users, pa.string()), "item_id": pa.nulls(len(users))}
+    pq.write_table(pa.table(columns), tmp_path / empty)
+    log = whole(tmp_path)
+    assert sorted(log.item_ids.to_pylist()) == ["x", "y", "z"] and len(log) == 3

@@ -142,3 +142,28 @@ def test_the_first_line_that_differs_from_those_before_is_named(tmp_path, ids, m
     path.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(UserError, match=message):
         whole(path)
+
+
+def test_a_line_that_is_longer_than_a_block(tmp_path, monkeypatch):
+    """Blocks grow; the rows that were read before are not read twice."""
+    objects = [{"user_id": "a", "item_id": [f"i{i}"], "timestamp": [i]} for i in range(60)]
+    everything = [f"item {i}" for i in range(2000)]
+    objects[40] = {"user_id": "b", "item_id": everything, "timestamp": list(range(2000))}
+    path = write(tmp_path / "log.jsonl", objects)
+    expected = rows(whole(path))
+    monkeypatch.setattr(jsonlines, "_BLOCK_BYTES", 256)
+    assert rows(whole(path)) == expected and len(expected) == 2059
+    monkeypatch.setattr(jsonlines, "_LONGEST_LINE", 256)
+    with pytest.raises(UserError, match=r"cannot be read as JSON lines .*straddling"):
+        whole(path)
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("before", [{}, {"étoiles": None}])
+def test_a_late_column_whose_name_is_not_ascii(tmp_path, before, ascii_only):
+    objects = [{"user_id": "a", "item_id": f"i{i}", "timestamp": i, **before} for i in range(120)]
+    objects.append({"user_id": "a", "item_id": "last", "timestamp": 120, "étoiles": 3.5})
+    text = "\n".join(json.dumps(each, ensure_ascii=ascii_only) for each in objects)
+    (tmp_path / "log.jsonl").write_text(text, encoding="utf-8")
+    columns = Columns(rating="étoiles")
+    assert rows(whole(tmp_path / "log.jsonl", columns=columns))[-1] == ("a", "last", 120, 3.5)

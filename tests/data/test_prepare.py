@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import shutil
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -405,3 +406,36 @@ def test_messages_about_a_table_name_it(tmp_path):
         prepare(Frame(user_id=["u"]), tmp_path / "store", columns={"unit": "msec"})
     with pytest.raises(UserError, match="the name of a column is 0; expected text"):
         prepare(Frame(user_id=["u"]), tmp_path / "store", columns={"user": 0})
+
+
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
+def test_a_slice_of_a_table_with_lists(tmp_path, kind):
+    lists = pa.array([["x", "y"], ["x"], None, [], ["z", "x"]], kind(pa.string()))
+    table = pa.table({"user_id": ["a", "b", "c", "d", "e"], "item_id": lists})
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    made = prepare(table.slice(1, 4), tmp_path / "store", **minima)
+    assert (made.report.interactions, made.report.empty_histories) == (3, 2)
+    assert sorted(made.store.user_ids()) == ["b", "e"]
+
+
+def test_two_columns_of_one_name_in_a_table(tmp_path):
+    columns = [pa.array(["a", "b"]), pa.array(["q", "q"]), pa.array(["x", "y"])]
+    table = pa.table(columns, names=["user_id", "user_id", "item_id"])
+    with pytest.raises(UserError, match="the table has two columns 'user_id'"):
+        prepare(table, tmp_path / "store")
+
+
+def test_a_log_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "log.csv"
+    path.write_text("user_id,item_id\na,x\n")
+    original = sys.modules[prepare.__module__]._in_time_order
+
+    def appended(*arguments):
+        with path.open("a") as file:
+            file.write("a,y\n")
+        return original(*arguments)
+
+    monkeypatch.setattr(sys.modules[prepare.__module__], "_in_time_order", appended)
+    with pytest.raises(UserError, match=r"log.csv changed while it was read; start again"):
+        prepare(path, tmp_path / "store", min_user_interactions=1, min_item_interactions=1)
+    assert not (tmp_path / "store").exists()

@@ -12,6 +12,7 @@ from oracle import item_vectors
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.history import History
 from bert4rec_jax.serving.explanation import both_sides, explain
+from bert4rec_jax.serving.explanation_display import show_explanation
 from bert4rec_jax.serving.scorer import load
 from bert4rec_jax.serving.traced import Serving, by_path
 
@@ -174,3 +175,19 @@ def test_a_bundle_of_an_earlier_version_says_so(bundle, tmp_path, ids):
     assert len(scorer.recommend(ids[:2], 3)) == 3
     with pytest.raises(UserError, match=r"has no function 'attend': .* export it again"):
         explain(scorer, ids[:2])
+
+
+def test_a_movie_that_may_not_be_listed_takes_no_place(scorer, ids):
+    first, second = scorer.recommend(ids[:3], 2).item_ids
+    found = explain(scorer, ids[:3], second, exclude=[first, "not in the catalog"])
+    assert found.rank == 1 and explain(scorer, ids[:3], second).rank == 2
+    assert explain(scorer, ids[:3], exclude=[first]).item_id == second
+
+
+def test_of_several_times_that_a_movie_was_seen_the_last_is_hidden(bundle, ids, capsys):
+    history = [ids[0], *ids[1 : L + 2], ids[0], ids[L + 3]]
+    show_explanation(bundle, history, None, ids[0], None)
+    assert "hidden:" in capsys.readouterr().out
+    with pytest.raises(UserError, match=rf"'{ids[1]}' is not among the last {L} movies"):
+        show_explanation(bundle, history, None, ids[1], None)
+    assert not capsys.readouterr().out

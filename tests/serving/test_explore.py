@@ -288,3 +288,31 @@ def test_in_a_browser_by_keyboard_on_a_small_window(browser, address, models):
     unlabelled = """return [...document.querySelectorAll('button,input:not([type=hidden])')].filter(
         e => !(e.getAttribute('aria-label') || e.labels.length || e.textContent.trim())).length"""
     assert browser.execute_script(unlabelled) == 0
+
+
+def test_a_disliked_movie_takes_no_place_in_an_explanation(scorer, monkeypatch):
+    models = Models([("plain", scorer)], 5)
+    monkeypatch.setitem(scorer.bundle.manifest["model"], "thumbs", False)
+    seen = (Seen(scorer.catalog.item_ids[0]),)
+    first, second = models.lists(State(seen))[0].answer.item_ids[:2]
+    state = State((*seen, Seen(first, "d")), (0, second))
+    assert models.lists(state)[0].answer.item_ids[0] == second
+    assert "place 1" in models.why(state).drawn
+    with pytest.raises(UserError, match="does not read movies with a thumb down"):
+        models.why(State((Seen(first, "d"),), (0, second)))
+    with pytest.raises(UserError, match="add a movie first"):
+        models.why(State((), (0, second)))
+    with pytest.raises(UserError, match="this model knows none of these movies"):
+        models.why(State((Seen("not in the catalog"),), (0, second)))
+
+
+def test_a_title_that_is_the_id_of_another_movie_is_not_suggested(scorer):
+    twisted = copy.copy(scorer)
+    twisted.bundle = replace(scorer.bundle)
+    ids = scorer.catalog.item_ids
+    titles = (ids[1], *(f"Movie {i}" for i in range(1, len(ids))))
+    twisted.bundle.__dict__["catalog"] = replace(scorer.catalog, titles=titles)
+    models = Models([("twisted", twisted)], 5)
+    for text in (ids[1], "Movie 3"):
+        for typed, label in models.suggest(text):
+            assert models.title(models.find(typed)) == label

@@ -402,3 +402,37 @@ def test_requests_in_text_are_one_clear_error(bundle, tmp_path):
         UserError, match=r"in\.jsonl is not Parquet, as requests have to be, but lo"
     ):
         rank_file(bundle, tmp_path / "in.jsonl", tmp_path / "out", SMALL)
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "other", "fewer columns", "gone"])
+def test_requests_that_change_during_the_job(bundle, requests, tmp_path, histories, change):
+    """Neither a finished output nor shards that answer other requests are left."""
+    folder = tmp_path / "asked"
+    folder.mkdir()
+    table = pq.read_table(requests)
+    table = table.append_column("exclude", pa.array([[]] * len(table), pa.list_(pa.string())))
+    pq.write_table(table.slice(0, 100), folder / "a.parquet")
+    later = folder / "b.parquet"
+    pq.write_table(table.slice(100), later)
+    as_it_was = later.read_bytes()
+    others = {
+        "longer": pa.concat_tables([table.slice(100), table.slice(0, 50)]),
+        "shorter": table.slice(150),
+        "other": table.slice(0, 100),
+        "fewer columns": table.slice(100).drop_columns("exclude"),
+    }
+
+    def swap(done, total):
+        if done == 40:
+            later.unlink()
+            if change in others:
+                pq.write_table(others[change], later)
+
+    with pytest.raises(UserError, match=r"changed while its requests were|does not exist"):
+        rank_file(bundle, folder, tmp_path / "out", SMALL, progress=swap)
+    assert not (tmp_path / "out").exists()
+    later.write_bytes(as_it_was)
+    rank_file(bundle, folder, tmp_path / "out", SMALL)
+    answered = pq.read_table(tmp_path / "out")
+    rank_file(bundle, requests, tmp_path / "whole", SMALL)
+    assert answered.equals(pq.read_table(tmp_path / "whole"))

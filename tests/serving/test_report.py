@@ -214,3 +214,13 @@ def test_files_that_contradict_the_run(run, tmp_path):
         gather(copy, QUIET)
     with pytest.raises(UserError, match="holds no checkpoint"):
         gather(tmp_path, QUIET)
+
+
+def test_what_was_listed_was_not_missed(evidence):
+    ranks = evidence.ranks[evidence.model]
+    everywhere = np.ones(len(ranks), bool)
+    drawn = str(sections._missed(evidence, "Worst", everywhere))
+    assert drawn.count("<tr") == 1 + min(8, int((ranks > 10).sum()))
+    best = replace(evidence, ranks={**evidence.ranks, evidence.model: np.full_like(ranks, 10)})
+    assert "Worst: all are among the first 10." in str(sections._missed(best, "Worst", everywhere))
+    assert "Worst: there are none." in str(sections._missed(evidence, "Worst", ~everywhere))
