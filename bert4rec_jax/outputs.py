@@ -83,19 +83,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def require_replaceable(path: Path, *, earlier: bool, what: str) -> None:
+def refuse_other(path: Path, *, earlier: bool, message: str) -> None:
     """Refuse to write a folder over anything but an earlier one of its kind or an empty folder.
 
     Args:
       path: the folder to write.
       earlier: whether `path` holds what is to be written there.
-      what: what is to be written, for the message.
+      message: what to say of `path` if it holds something else.
 
     Raises:
-      UserError: `path` holds something else.
+      UserError: it does.
     """
     if path.exists() and not earlier and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists and is {what}; choose another folder")
+        raise UserError(f"{path} {message}")
 
 
 def require_folder_of(path: Path) -> None:

@@ -25,7 +25,7 @@ ALLOWED = {
     "data": {"config", "outputs"},
     "features": {"config", "data", "outputs"},
     "models": {"sharding"},
-    "training": {"config", "data", "models", "processes", "sharding"},
+    "training": {"config", "data", "models", "outputs", "processes", "sharding"},
     "evaluation": {"config", "data", "models", "outputs", "sharding"},
     # What train.py runs: it composes the parts above.
     "experiment": {

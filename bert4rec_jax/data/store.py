@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bert4rec_jax import outputs
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.core import add_counts
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.rows import ArrayFile
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.outputs import refuse_other, whole_folder
 
 SCHEMA_VERSION = 1
 COLUMNS: dict[str, npt.DTypeLike] = {
@@ -180,7 +180,8 @@ def require_replaceable(path: Path) -> None:
     Raises:
       UserError: `path` exists and is neither a store nor an empty folder.
     """
-    outputs.require_replaceable(path, earlier=is_store(path), what="not prepared data")
+    message = "exists and is not prepared data; choose another folder"
+    refuse_other(path, earlier=is_store(path), message=message)
 
 
 def write_store(
@@ -203,7 +204,7 @@ def write_store(
       UserError: `path` exists and is neither a store nor an empty folder, or the disk is full.
     """
     require_replaceable(path)
-    with outputs.whole_folder(path) as partial:
+    with whole_folder(path) as partial:
         fill_store(partial, [interactions], titles=titles, source=source)
     return SequenceStore.open(path.resolve())
 
@@ -283,7 +284,7 @@ def write_arranged(
         "ratings": store.ratings,
         "timestamps": store.timestamps,
     }
-    with outputs.whole_folder(path) as partial:
+    with whole_folder(path) as partial:
         for name, values in columns.items():
             np.save(partial / f"{name}.npy", values[rows], allow_pickle=False)
         _complete(

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax import outputs
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, Span
 from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.outputs import refuse_other, whole_folder
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -162,7 +162,8 @@ def require_replaceable(path: Path) -> None:
     Raises:
       UserError: `path` exists and is neither content nor an empty folder.
     """
-    outputs.require_replaceable(path, earlier=_is_content(path), what="not content")
+    message = "exists and is not content; choose another folder"
+    refuse_other(path, earlier=_is_content(path), message=message)
 
 
 def _is_content(path: Path) -> bool:
@@ -195,7 +196,7 @@ def write_content(
       UserError: `path` exists and is neither content nor an empty folder, or it cannot be written.
     """
     require_replaceable(path)
-    with outputs.whole_folder(path) as partial:
+    with whole_folder(path) as partial:
         np.save(partial / _MATRIX, matrix, allow_pickle=False)
         (partial / _ENCODER).write_text(encoder.dumps(), encoding="utf-8")
         if names is not None:

@@ -29,11 +29,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import export
 
-from bert4rec_jax import outputs
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.user_encoding import UserEncoding
+from bert4rec_jax.outputs import refuse_other
 from bert4rec_jax.serving import weights
 from bert4rec_jax.serving.bundle_files import EXPORT_AGAIN, BundleFiles
 
@@ -269,7 +269,8 @@ def require_replaceable(path: Path) -> None:
     Raises:
       UserError: `path` holds something else.
     """
-    outputs.require_replaceable(path, earlier=is_bundle(path), what="no bundle")
+    message = "exists and is no bundle; choose another folder"
+    refuse_other(path, earlier=is_bundle(path), message=message)
 
 
 def function_file(name: str) -> str:
