@@ -190,6 +190,8 @@ def _is_mixed(values: list[Any]) -> bool:
 def _fits(value: Any, kind: pa.DataType) -> bool:
     if isinstance(value, list) and pa.types.is_list(kind):
         return all(entry is None or _fits(entry, kind.value_type) for entry in value)
+    if pa.types.is_integer(kind) and isinstance(value, float):
+        return False  # 1.0 too
     try:
         return pa.scalar(value, kind).as_py() == value and isinstance(value, bool) == (
             pa.types.is_boolean(kind)
