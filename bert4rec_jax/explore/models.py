@@ -114,9 +114,12 @@ class Models:
         return catalog.title(catalog.token(item_id)) if item_id in catalog else item_id
 
     def genres(self, item_id: str) -> str:
-        """The genres of a movie, separated by commas."""
-        catalog = self.catalog
-        return ", ".join(catalog.genres_of(catalog.token(item_id))) if item_id in catalog else ""
+        """The genres of a movie, separated by commas, by the first model that knows any."""
+        for catalog in (scorer.catalog for scorer in self._scorers):
+            found = catalog.genres_of(catalog.token(item_id)) if item_id in catalog else ()
+            if found:
+                return ", ".join(found)
+        return ""
 
     def has(self, item_id: str) -> bool:
         """Whether the first model's catalog has the movie."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.data.catalog import FIRST_ITEM, MASK
 from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
 from bert4rec_jax.evaluation.metrics import (
     POPULARITY,
@@ -203,6 +203,8 @@ def heads(evidence: Evidence) -> Section:
             title, (paragraph("Not shown for models that read the times of a history."),)
         )
     cases, layers, count, length = gaze.weights.shape
+    if not layers:
+        return Section(title, (paragraph("The model has no layers of attention."),))
     edges = [low for low in _DISTANCES if low < length]
     names = [
         str(low) if high == low + 1 else f"{low} to {high - 1}" if high else f"{low} on"
@@ -213,16 +215,19 @@ def heads(evidence: Evidence) -> Section:
         f"layer {layer + 1}, head {head + 1}" for layer in range(layers) for head in range(count)
     ]
     shares = by_distance.reshape(layers * count, -1)
+    place, columns = "the place of the next movie", ("itself", *names)
+    if (gaze.tokens[:, 0] != MASK).all():  # a causal model
+        shares, place, columns = shares[:, 1:], "the newest movie", tuple(names)
     parts = [
         paragraph(
-            f"Mean over {cases:,} users of the attention from the place of the next movie. "
+            f"Mean over {cases:,} users of the attention from {place}. "
             "Attention says where a head looks, not what decides; ",
             Html("<code>bert4rec explain</code>"),
             " leaves movies out to see that.",
         ),
         table(
             "Attention by distance, in movies back from the next one",
-            ("head", "itself", *names),
+            ("head", *columns),
             ((label, *map(Shaded, map(float, row))) for label, row in zip(labels, shares)),
         ),
     ]

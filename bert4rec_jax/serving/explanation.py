@@ -190,7 +190,7 @@ def both_sides(
 ) -> BothSides:
     """Hide one movie of a history, and guess it without and with the movies after it.
 
-    The other movies of the history, before and after it, are excluded from both guesses. Scores are
+    All other movies of the history, before and after it, are excluded from both guesses. Scores are
     those of the model alone: covisitation, if the bundle has it, only applies to the next movie.
 
     Args:
@@ -225,6 +225,7 @@ def both_sides(
     scores, log_probabilities = _scores(scorer, np.stack([before, both]))
     barred = _barred(scorer, np.delete(tokens, place))
     target = _target(scorer, history[place], scores[0], barred)
+    barred[target] = False  # where the history has it in other places too
     guesses = [
         Guess(
             float(np.exp(logs[target])), _rank(row, target, barred), _best(scorer, row, barred, k)

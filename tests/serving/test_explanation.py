@@ -191,3 +191,10 @@ def test_of_several_times_that_a_movie_was_seen_the_last_is_hidden(bundle, ids, 
     with pytest.raises(UserError, match=rf"'{ids[1]}' is not among the last {L} movies"):
         show_explanation(bundle, history, None, ids[1], None)
     assert not capsys.readouterr().out
+
+
+def test_a_hidden_movie_that_was_seen_twice_may_be_guessed(scorer, ids):
+    for hidden in ids[5:25]:
+        found = both_sides(scorer, [ids[0], hidden, ids[1], hidden], 3, len(ids))
+        for guess in (found.before, found.both):
+            assert guess.likeliest.item_ids.index(hidden) == guess.rank - 1

@@ -316,3 +316,17 @@ def test_a_title_that_is_the_id_of_another_movie_is_not_suggested(scorer):
     for text in (ids[1], "Movie 3"):
         for typed, label in models.suggest(text):
             assert models.title(models.find(typed)) == label
+
+
+def test_genres_are_those_of_the_first_model_that_knows_any(scorer):
+    with_genres = copy.copy(scorer)
+    with_genres.bundle = replace(scorer.bundle)
+    genres = ("Drama|Comedy",) * len(scorer.catalog)
+    with_genres.bundle.__dict__["catalog"] = replace(scorer.catalog, genres=genres)
+    without = copy.copy(scorer)
+    without.bundle = replace(scorer.bundle)
+    catalog = replace(scorer.catalog, genres=("",) * len(scorer.catalog))
+    without.bundle.__dict__["catalog"] = catalog
+    both = Models([("without", without), ("with", with_genres)], 5)
+    assert both.genres(scorer.catalog.item_ids[0]) == "Drama, Comedy"
+    assert Models([("without", without)], 5).genres(scorer.catalog.item_ids[0]) == ""

@@ -224,3 +224,20 @@ def test_what_was_listed_was_not_missed(evidence):
     best = replace(evidence, ranks={**evidence.ranks, evidence.model: np.full_like(ranks, 10)})
     assert "Worst: all are among the first 10." in str(sections._missed(best, "Worst", everywhere))
     assert "Worst: there are none." in str(sections._missed(evidence, "Worst", ~everywhere))
+
+
+def test_a_model_without_layers_has_no_heads(evidence):
+    none = replace(evidence.gaze, weights=evidence.gaze.weights[:, :0])
+    section = sections.heads(replace(evidence, gaze=none))
+    assert "The model has no layers of attention." in str(section)
+
+
+def test_a_causal_model_is_read_at_the_newest_movie(evidence, run_with_users):
+    drawn = str(sections.heads(evidence))
+    assert "attention from the place of the next movie" in drawn and "itself" in drawn
+    towers = gather(run_with_users, QUIET)
+    drawn = str(sections.heads(towers))
+    assert "attention from the newest movie" in drawn and "itself" not in drawn
+    # A head looks at movies alone, so its shares by distance sum to 1.
+    weights = towers.gaze.weights[..., 1:].sum(-1)
+    np.testing.assert_allclose(weights, 1, atol=1e-5)
