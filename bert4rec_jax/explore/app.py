@@ -49,6 +49,8 @@ def make_app(models: Models, hosts: list[str]) -> Starlette:
         if absent:
             problem = f"not among these movies: {', '.join(map(repr, absent))}"
             state = State(tuple(m for m in state.seen if m.item_id not in absent), state.why)
+        if not models.repeat:
+            state = state.once
         explained: Why | None = None
         if state.why:
             try:
@@ -79,6 +81,7 @@ def make_app(models: Models, hosts: list[str]) -> Starlette:
                 state = state.after(f"add.{models.find(query.get('title', ''))}")
         except UserError as error:
             return show(state, problem=str(error), status=422)
+        state = state if models.repeat else state.once
         return RedirectResponse(state.address, 303, headers=_HEADERS)
 
     def titles(request: Request) -> Response:

@@ -108,6 +108,11 @@ class Models:
         """For each model, whether it reads thumbs."""
         return [bool(scorer.bundle.manifest["model"]["thumbs"]) for scorer in self._scorers]
 
+    @property
+    def repeat(self) -> bool:
+        """Whether a movie can be seen several times: for models trained with `data.repeats`."""
+        return any(scorer.bundle.repeats for scorer in self._scorers)
+
     def title(self, item_id: str) -> str:
         """The title of a movie; the id itself if it is not in the catalog."""
         catalog = self.catalog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
@@ -26,7 +27,7 @@ class State:
     In a URL: `?seen=n:ID&seen=u:ID&why=0:ID`.
 
     Attributes:
-      seen: the movies of the history, each once.
+      seen: the movies of the history; one that was seen several times is there as often.
       why: number of the model and id of the movie to explain, or None.
     """
 
@@ -35,19 +36,34 @@ class State:
 
     @classmethod
     def read(cls, query: Iterable[tuple[str, str]]) -> State:
-        """Read a state from the fields of a URL; other fields and malformed ones are ignored.
-
-        A movie that is named twice counts once.
-        """
-        seen: dict[str, Seen] = {}
+        """Read a state from the fields of a URL; other fields and malformed ones are ignored."""
+        seen = []
         why = None
         for name, value in query:
             head, _, item_id = value.partition(":")
             if name == "seen" and head in (NONE, UP, DOWN) and item_id:
-                seen.setdefault(item_id, Seen(item_id, head))
+                seen.append(Seen(item_id, head))
             if name == "why" and head.isdecimal() and len(head) < 4 and item_id:
                 why = (int(head), item_id)
-        return cls(tuple(seen.values()), why)
+        return cls(tuple(seen), why)
+
+    @property
+    def once(self) -> State:
+        """The same history with every movie once, where it was seen first."""
+        first: dict[str, Seen] = {}
+        for movie in self.seen:
+            first.setdefault(movie.item_id, movie)
+        return replace(self, seen=tuple(first.values()))
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each movie of `seen` in an action: `NTH:ID`, its NTH viewing in the list."""
+        times: Counter[str] = Counter()
+        found = []
+        for movie in self.seen:
+            times[movie.item_id] += 1
+            found.append(f"{times[movie.item_id]}:{movie.item_id}")
+        return found
 
     @property
     def fields(self) -> list[tuple[str, str]]:
@@ -64,24 +80,24 @@ class State:
         """The state after a button was pressed.
 
         Args:
-          action: `up.ID`, `down.ID` (move by one place), `remove.ID`, `like.ID`, `dislike.ID` (the
-            second time, the thumb is removed), `add.ID`, `why.MODEL:ID`, `clear.`
+          action: `add.ID`, `why.MODEL:ID`, `clear.`, or one on a movie of `names`: `up.NAME`,
+            `down.NAME` (move by one place), `remove.NAME`, `like.NAME`, `dislike.NAME` (the second
+            time, the thumb is removed).
 
         Raises:
           UserError: there is no such action, or the movie to change is not in the history.
         """
-        name, _, item_id = action.partition(".")
+        name, _, about = action.partition(".")
         if name == "clear":
             return State()
         if name == "why":
-            return replace(self, why=State.read([("why", item_id)]).why)
+            return replace(self, why=State.read([("why", about)]).why)
         if name == "add":
-            known = any(movie.item_id == item_id for movie in self.seen)
-            return self if known else State((*self.seen, Seen(item_id)))
+            return State((*self.seen, Seen(about)))
+        if about not in self.names:
+            raise UserError(f"{about.partition(':')[2]!r} is not in the history")
+        place = self.names.index(about)
         movies = list(self.seen)
-        place = next((i for i, movie in enumerate(movies) if movie.item_id == item_id), None)
-        if place is None:
-            raise UserError(f"{item_id!r} is not in the history")
         if name == "remove":
             del movies[place]
         elif name in ("up", "down"):
@@ -90,7 +106,8 @@ class State:
                 movies[place], movies[other] = movies[other], movies[place]
         elif name in ("like", "dislike"):
             thumb = UP if name == "like" else DOWN
-            movies[place] = Seen(item_id, NONE if movies[place].thumb == thumb else thumb)
+            given = NONE if movies[place].thumb == thumb else thumb
+            movies[place] = replace(movies[place], thumb=given)
         else:
             raise UserError(f"{name!r} is no action of this page")
         return replace(self, seen=tuple(movies))

@@ -47,16 +47,16 @@ A, B, C = Seen("a"), Seen("b", "u"), Seen("c", "d")
 @pytest.mark.parametrize(
     ("action", "after"),
     [
-        ("up.b", (B, A, C)),
-        ("up.a", (A, B, C)),
-        ("down.b", (A, C, B)),
-        ("down.c", (A, B, C)),
-        ("remove.b", (A, C)),
-        ("like.a", (Seen("a", "u"), B, C)),
-        ("like.b", (A, Seen("b"), C)),
-        ("dislike.b", (A, Seen("b", "d"), C)),
+        ("up.1:b", (B, A, C)),
+        ("up.1:a", (A, B, C)),
+        ("down.1:b", (A, C, B)),
+        ("down.1:c", (A, B, C)),
+        ("remove.1:b", (A, C)),
+        ("like.1:a", (Seen("a", "u"), B, C)),
+        ("like.1:b", (A, Seen("b"), C)),
+        ("dislike.1:b", (A, Seen("b", "d"), C)),
         ("add.d.e:f", (A, B, C, Seen("d.e:f"))),
-        ("add.a", (A, B, C)),
+        ("add.a", (A, B, C, A)),
         ("clear.", ()),
     ],
 )
@@ -71,10 +71,34 @@ def test_an_address_comes_back():
     assert (
         State.read([("seen", "z:a"), ("seen", "n:"), ("why", "x:1"), ("other", "n:a")]) == State()
     )
-    assert State.read([("seen", "n:a"), ("seen", "u:a")]) == State((Seen("a"),))
-    for action in ("up.x", "jump.a", ""):
+    for action in ("up.1:x", "up.a", "up.2:a", "up.0:a", "jump.1:a", ""):
         with pytest.raises(UserError):
             State((A,)).after(action)
+
+
+def test_viewings_of_one_movie_are_told_apart():
+    state = State((A, B, A, Seen("a", "u")))
+    assert state.names == ["1:a", "1:b", "2:a", "3:a"]
+    assert State.read(state.fields) == state
+    assert state.after("dislike.2:a").seen == (A, B, Seen("a", "d"), Seen("a", "u"))
+    assert state.after("remove.1:a").seen == (B, A, Seen("a", "u"))
+    assert state.after("up.2:a").seen == (A, A, B, Seen("a", "u"))
+    assert state.once == State((A, B))
+
+
+def test_a_second_viewing_counts_only_where_movies_repeat(scorer, monkeypatch):
+    models = Models([("plain", scorer)], 5)
+    client = TestClient(make_app(models, ["testserver"]), follow_redirects=False)
+    item = scorer.catalog.item_ids[0]
+    once, twice = f"/?seen=n%3A{item}", f"/?seen=n%3A{item}&seen=n%3A{item}"
+    again = f"/act?seen=n%3A{item}&title={item}"
+    assert client.get(again).headers["location"] == once
+    assert client.get(twice).text.count('class="name"') == 1
+    monkeypatch.setitem(scorer.bundle.manifest, "repeats", True)
+    assert client.get(again).headers["location"] == twice
+    assert client.get(twice).text.count('class="name"') == 2
+    listed = models.lists(State((Seen(item), Seen(item))))[0].answer
+    assert listed == scorer.recommend([item, item], 5, keep_seen=True)
 
 
 def test_the_page_lists_what_the_scorer_does(client, scorer, models):
@@ -92,7 +116,7 @@ def test_the_page_lists_what_the_scorer_does(client, scorer, models):
 def test_buttons_lead_to_the_next_address(client, models):
     ids = models.catalog.item_ids
     seen = [("seen", f"n:{item}") for item in ids[:2]]
-    answer = client.get("/act", params=[*seen, ("do", f"down.{ids[0]}")])
+    answer = client.get("/act", params=[*seen, ("do", f"down.1:{ids[0]}")])
     assert answer.status_code == 303
     assert answer.headers["location"] == f"/?seen=n%3A{ids[1]}&seen=n%3A{ids[0]}"
     typed = client.get("/act", params=[*seen, ("title", ids[7])])
@@ -264,13 +288,13 @@ def test_in_a_browser_by_keyboard_on_a_small_window(browser, address, models):
         wait.until(lambda _, item=item: f"n%3A{item}" in browser.current_url)
         wait.until(lambda _: not browser.switch_to.active_element.get_attribute("value"))
     assert names() == [models.title(item).strip() for item in ids[:2]]
-    move = browser.find_element(By.ID, f"down.{ids[0]}")
+    move = browser.find_element(By.ID, f"down.1:{ids[0]}")
     move.send_keys(Keys.ENTER)
     wait.until(lambda _: names() == [models.title(item).strip() for item in ids[1::-1]])
     assert listed() == expected(*ids[1::-1])
     # The button is at its end now, so focus went where the visitor can go on.
     assert browser.switch_to.active_element.get_attribute("id") == "history"
-    like = browser.find_element(By.ID, f"like.{ids[0]}")
+    like = browser.find_element(By.ID, f"like.1:{ids[0]}")
     like.send_keys(Keys.SPACE)
     wait.until(lambda _: f"u%3A{ids[0]}" in browser.current_url)
     wait.until(lambda _: browser.switch_to.active_element.get_attribute("aria-pressed") == "true")
