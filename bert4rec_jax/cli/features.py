@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -86,12 +88,11 @@ def features(
         embeddings: Precomputed embeddings (.npy in the store's item order, or Parquet with ids).
         like: Make the same columns as this earlier content, to continue a model on newer data.
     """
+    _require_effect(dict(locals()))
     import numpy as np
 
     from bert4rec_jax.checks import seconds_of
-    from bert4rec_jax.config import DataConfig
     from bert4rec_jax.data.store import SequenceStore
-    from bert4rec_jax.errors import UserError
     from bert4rec_jax.features.build import build, training_items
     from bert4rec_jax.features.content import made_for, read_encoding
     from bert4rec_jax.features.coverage import table
@@ -103,36 +104,6 @@ def features(
     options = Options(
         blocks, min_count, keywords, cast, crew, companies, buckets, leaky_columns, others
     )
-    chosen = options, split, time_quantile, test_from
-    usual = Options(), "leave-one-out", DataConfig.time_quantile, ""
-    if like and chosen != usual:
-        raise UserError(
-            "--like makes the columns of earlier content; leave out the options that choose "
-            "columns, and the split that they are fitted for"
-        )
-    embedded = "--text or --text-model", text or text_model
-    by_time = "--split global-time", split == "global-time"
-    table_given = "--metadata", metadata
-    for name, given, (needed, there) in (
-        ("separator", separator, table_given),
-        ("leaky-columns", leaky_columns, table_given),
-        ("name-columns", name_columns, table_given),
-        ("number-columns", number_columns, table_given),
-        ("text-columns", text_columns, table_given),
-        ("text-columns", text_columns, embedded),
-        ("text-revision", text_revision, embedded),
-        ("text-prompt", text_prompt, embedded),
-        ("truncate-dim", truncate_dim, embedded),
-        ("text-batch-size", text_batch_size != TextOptions.batch_size, embedded),
-        ("time-quantile", time_quantile != DataConfig.time_quantile, by_time),
-        ("test-from", test_from, by_time),
-        *(
-            (x, getattr(options, x) != getattr(Options, x), (f"--blocks ... {x}", x in blocks))
-            for x in ("keywords", "cast", "crew", "companies")
-        ),
-    ):
-        if given and not there:
-            raise UserError(f"--{name} has no effect without {needed}; add that, or leave it out")
     read = SequenceStore.open(store)
     read.verify()
     model = text_model or (DEFAULT_MODEL if text else None)
@@ -165,3 +136,57 @@ def features(
             notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )
     Console().print(table(f"content {output}", built.coverage))
+
+
+_Given = Mapping[str, Any]
+# What options need to have an effect: how that is called, whether it is there, and the options.
+_NEEDS: tuple[tuple[str, Callable[[_Given], Any], tuple[str, ...]], ...] = (
+    (
+        "--metadata",
+        lambda given: given["metadata"],
+        ("separator", "leaky_columns", "name_columns", "number_columns", "text_columns"),
+    ),
+    (
+        "--text or --text-model",
+        lambda given: given["text"] or given["text_model"],
+        ("text_columns", "text_revision", "text_prompt", "truncate_dim", "text_batch_size"),
+    ),
+    (
+        "--split global-time",
+        lambda given: given["split"] == "global-time",
+        ("time_quantile", "test_from"),
+    ),
+    ("--blocks ... keywords", lambda given: "keywords" in given["blocks"], ("keywords",)),
+    ("--blocks ... cast", lambda given: "cast" in given["blocks"], ("cast",)),
+    ("--blocks ... crew", lambda given: "crew" in given["blocks"], ("crew",)),
+    ("--blocks ... companies", lambda given: "companies" in given["blocks"], ("companies",)),
+)
+_FITTED = (
+    "blocks", "min_count", "keywords", "cast", "crew", "companies", "buckets", "leaky_columns",
+    "name_columns", "number_columns", "text_columns", "split", "time_quantile", "test_from",
+)  # fmt: skip
+
+
+def _require_effect(given: _Given) -> None:
+    """Check that every option given, by name, has an effect beside the others.
+
+    Raises:
+      UserError: one has none.
+    """
+    from bert4rec_jax.errors import UserError
+
+    usual = {name: x.default for name, x in inspect.signature(features).parameters.items()}
+    changed = {name for name, value in given.items() if value != usual[name]}
+    if given["like"] and changed.intersection(_FITTED):
+        raise UserError(
+            "--like makes the columns of earlier content; leave out the options that choose "
+            "columns, and the split that they are fitted for"
+        )
+    for needed, is_there, names in _NEEDS:
+        useless = [name for name in names if name in changed]
+        if useless and not is_there(given):
+            name = useless[0]
+            raise UserError(
+                f"--{name.replace('_', '-')} has no effect without {needed}; add that, or leave "
+                "it out"
+            )

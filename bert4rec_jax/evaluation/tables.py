@@ -24,7 +24,6 @@ _DRAWN = {"users": "users", "items": "target items"}
 
 def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
     """Metrics with 95 % intervals below, and the first model's paired leads; fits 80 columns."""
-    first = assessments[0].name
     table = Table(
         title=title,
         caption=f"below each value: 95 % bootstrap interval over {_DRAWN[assessments[0].drawn]}",
@@ -35,7 +34,7 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
     table.add_column("model", width=16, overflow="fold")
     for name in _COLUMNS:
         table.add_column(name.upper(), justify="right", no_wrap=True)
-    table.add_column(f"{escape(first)} leads\nNDCG@10 by", justify="right", no_wrap=True)
+    table.add_column("first leads\nNDCG@10 by", justify="right", no_wrap=True)
     for number, model in enumerate(assessments):
         values = [
             f"{interval.mean:.4f}\n[dim]{_short(interval.low)}-{_short(interval.high)}[/]"
