@@ -2,8 +2,9 @@
 
 Command: `python train.py general --data.path YOUR_LOG --workdir runs/mine`. `adapt` replaces the
 defaults of data.max-length, model.layers, model.dropout, masking.objective, masking.own-negatives,
-optimizer.weight-decay, training.batch-size, training.epochs and training.evaluate-every. Its rules
-were found on the validation splits of MovieTweetings, MovieLens-1M and thinned copies of them
+optimizer.weight-decay, training.batch-size, training.epochs, training.evaluate-every and, for sparse
+logs of many items, training.in-batch-negatives and training.uniform-negatives. Its rules were found
+on the validation splits of MovieTweetings, MovieLens-1M and thinned copies of them
 (docs/results.md); they look at nothing but counts and lengths. What you give on the command line
 goes before them.
 """
@@ -63,6 +64,10 @@ def adapt(config: Config, store: SequenceStore) -> Config:
     # The cost of an epoch grows with the softmax: N x V.
     cost = interactions * items
     epochs = 40 if cost < 5e9 else 24 if cost < 5e10 else 12
+    # A sample of the items teaches as much where there are many, in a fraction of the time.
+    negatives = config.training.in_batch_negatives, config.training.uniform_negatives
+    if sparse and items > 20_000 and not towers:
+        negatives = 1024, 2048
 
     return replace(
         config,
@@ -75,5 +80,7 @@ def adapt(config: Config, store: SequenceStore) -> Config:
             batch_size=batch_size,
             epochs=epochs,
             evaluate_every=max(1, epochs // 10),
+            in_batch_negatives=negatives[0],
+            uniform_negatives=negatives[1],
         ),
     )

@@ -178,13 +178,20 @@ def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("users", "items", "length", "expected"),
     [
-        # (max_length, layers, dropout, objective, batch size, epochs), worked out by hand
-        (5_000, 3_000, 20, (24, 1, 0.3, "mixed", 64, 40)),
-        (6_000, 3_400, 165, (100, 2, 0.2, "mixed", 32, 40)),
-        (40_000, 50_000, 8, (16, 2, 0.5, "next", 128, 24)),
-        (138_000, 26_000, 144, (100, 2, 0.2, "mixed", 128, 12)),
+        # (max_length, layers, dropout, objective, batch size, epochs, negatives), worked out by hand
+        (5_000, 3_000, 20, (24, 1, 0.3, "mixed", 64, 40, (0, 0))),
+        (6_000, 3_400, 165, (100, 2, 0.2, "mixed", 32, 40, (0, 0))),
+        (11_000, 9_000, 7, (16, 1, 0.5, "next", 128, 40, (0, 0))),
+        (40_000, 50_000, 8, (16, 2, 0.5, "next", 128, 24, (1024, 2048))),
+        (138_000, 26_000, 144, (100, 2, 0.2, "mixed", 128, 12, (0, 0))),
     ],
-    ids=["like MovieTweetings", "like MovieLens-1M", "like a shop", "like MovieLens-20M"],
+    ids=[
+        "like MovieTweetings",
+        "like MovieLens-1M",
+        "like a small shop",
+        "like a shop",
+        "like MovieLens-20M",
+    ],
 )
 def test_the_general_recipe_by_hand(users, items, length, expected):
     sizes = SimpleNamespace(
@@ -199,6 +206,7 @@ def test_the_general_recipe_by_hand(users, items, length, expected):
         found.masking.objective,
         found.training.batch_size,
         found.training.epochs,
+        (found.training.in_batch_negatives, found.training.uniform_negatives),
     )
 
 
