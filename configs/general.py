@@ -2,9 +2,9 @@
 
 Command: `python train.py general --data.path YOUR_LOG --workdir runs/mine`. `adapt` replaces the
 defaults of data.max-length, model.layers, model.dropout, masking.objective, masking.own-negatives,
-optimizer.weight-decay, training.batch-size, training.epochs, training.evaluate-every and, for sparse
-logs of many items, training.in-batch-negatives and training.uniform-negatives. Its rules were found
-on the validation splits of MovieTweetings, MovieLens-1M and thinned copies of them
+optimizer.weight-decay, training.batch-size, training.epochs, training.evaluate-every and, for
+sparse logs of many items, training.in-batch-negatives and training.uniform-negatives. Its rules
+were found on the validation splits of MovieTweetings, MovieLens-1M and thinned copies of them
 (docs/results.md); they look at nothing but counts and lengths. What you give on the command line
 goes before them.
 """

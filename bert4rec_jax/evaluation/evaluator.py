@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
@@ -27,6 +28,7 @@ from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, make_mesh, place, put, to_host
 
 TOP = 10
+_AHEAD = 8  # batches that the devices may be behind
 # Full float32 matrix products; by default, GPUs and TPUs round their inputs to fewer bits.
 EXACT = partial(jax.default_matmul_precision, "highest")
 
@@ -84,6 +86,7 @@ class Evaluator:
         causal: bool,
         among: npt.NDArray[np.int32] | None = None,
         hidden: npt.NDArray[np.float32] | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> Ranking:
         """Rank by a model with the methods `encode` and `item_vectors`.
 
@@ -100,6 +103,7 @@ class Evaluator:
           among: `[M, C]` tokens to rank for each case, padded with PAD; None for all.
           hidden: `[M, D]` user vectors that `encode` returned for the same cases; None encodes
             them here.
+          poll: called before each batch; what it raises ends the ranking.
 
         Raises:
           UserError: the score of a known item is not finite.
@@ -125,7 +129,7 @@ class Evaluator:
             )  # fmt: skip
 
         wrong = "a score is NaN or infinite; the model's parameters are broken"
-        return self._ask(cases, among, answer, wrong)
+        return self._ask(cases, among, answer, wrong, poll)
 
     def encode(
         self,
@@ -189,18 +193,34 @@ class Evaluator:
             )
 
     def _ask(
-        self, cases: Cases, among: npt.NDArray[np.int32] | None, answer: Any, wrong: str
+        self,
+        cases: Cases,
+        among: npt.NDArray[np.int32] | None,
+        answer: Callable[[_Block], Ranked],
+        wrong: str,
+        poll: Callable[[], None] | None = None,
     ) -> Ranking:
         ranks = np.zeros(len(cases), np.int64)
         top = np.zeros((len(cases), TOP), np.int32)
-        with jax.set_mesh(self.mesh), EXACT():
-            answers = [(block.which, answer(block)) for block in self._blocks(cases, among)]
-        for which, ranked in answers:
+        answers: deque[tuple[npt.NDArray[np.intp], Ranked]] = deque()
+
+        def fetch() -> None:
+            which, ranked = answers.popleft()
             real = slice(len(which))
             if to_host(ranked.broken)[real].any():
                 raise UserError(wrong)
             ranks[which] = to_host(ranked.ranks)[real]
             top[which] = to_host(ranked.top)[real]
+
+        with jax.set_mesh(self.mesh), EXACT():
+            for block in self._blocks(cases, among):
+                if poll is not None:
+                    poll()
+                answers.append((block.which, answer(block)))
+                if len(answers) > _AHEAD:
+                    fetch()
+        while answers:
+            fetch()
         return Ranking(ranks, top)
 
     def _blocks(self, cases: Cases, among: npt.NDArray[np.int32] | None) -> Iterator[_Block]:

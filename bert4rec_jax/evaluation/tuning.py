@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from bert4rec_jax.evaluation.item_knn import ItemKNN
 from bert4rec_jax.evaluation.markov import Markov
 from bert4rec_jax.evaluation.metrics import ndcg
 from bert4rec_jax.evaluation.own_history import OwnHistory
+from bert4rec_jax.evaluation.search import choosing
 
 Rank = Callable[[Baseline, Cases], npt.NDArray[np.integer]]
 Grid = Callable[[SequenceStore, Stop], Iterator[Baseline]]
@@ -43,7 +45,7 @@ SKIP_DISTANCE = 9
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a grid and its NDCG@10 on the validation cases."""
+    """One point of a grid and its NDCG@10 on validation cases."""
 
     settings: Settings
     ndcg: float
@@ -55,8 +57,8 @@ class TunedBaseline:
 
     Attributes:
       baseline: fitted on `Split.refit_stop`.
-      chosen: its hyper-parameters and validation NDCG@10.
-      trials: all points of the grid, in order.
+      chosen: its hyper-parameters and NDCG@10 over all validation cases.
+      trials: all points of the grid, in order; their NDCG@10 is over the cases of `choosing`.
     """
 
     baseline: Baseline
@@ -67,7 +69,7 @@ class TunedBaseline:
 def tune(
     candidates: Iterable[Baseline], *, store: SequenceStore, split: Split, rank: Rank
 ) -> TunedBaseline:
-    """Choose a baseline by NDCG@10 over all validation cases; of equals the earlier one wins.
+    """Choose a baseline by validation NDCG@10, on the cases of `choosing`; of equals the earlier.
 
     Args:
       candidates: baselines fitted on `split.train_stop`; the iterable is consumed lazily.
@@ -80,8 +82,9 @@ def tune(
     """
     best: tuple[Trial, Baseline] | None = None
     trials = []
+    cases = choosing(split.validation, len(store.catalog))
     for candidate in candidates:
-        gain = ndcg(rank(candidate, split.validation), SELECTED_AT)
+        gain = ndcg(rank(candidate, cases), SELECTED_AT)
         settings = {
             name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
             for name, value in candidate.settings.items()
@@ -93,6 +96,9 @@ def tune(
     if best is None:
         raise ValueError("no candidate to choose from; a grid has at least one point")
     chosen, baseline = best
+    if cases is not split.validation:
+        gain = ndcg(rank(baseline, split.validation), SELECTED_AT)
+        chosen = replace(chosen, ndcg=float(gain.mean()))
     if split.refits:
         baseline = baseline.refit(store, split.refit_stop)
     return TunedBaseline(baseline, chosen, tuple(trials))
@@ -107,6 +113,7 @@ def tune_all(
     content: npt.NDArray[np.float32] | None = None,
     request_time: bool = False,
     repeats: bool = False,
+    begun: Callable[[str], None] = lambda name: None,
 ) -> dict[str, TunedBaseline]:
     """Tune the named baselines, by default all of `GRIDS` that the log allows.
 
@@ -114,6 +121,7 @@ def tune_all(
     of the request, with `request_time`; the own history, if items can be chosen again (`repeats`);
     and content-kNN, if there are item features `content` `[V, F]`. If the split holds out items,
     content-kNN is chosen on the validation cases of held-out items, because it is meant for these.
+    `begun` is called with the name of each baseline before it is tuned.
 
     Raises:
       UserError: a name is unknown, or needs timestamps that the log does not have.
@@ -124,20 +132,19 @@ def tune_all(
         if name not in usable:
             why = "needs timestamps, and this log has none" if name in GRIDS else "is unknown"
             raise UserError(f"baseline {name!r} {why}; choose from {', '.join(usable)}")
-    found = {
-        name: tune(GRIDS[name](store, split.train_stop), store=store, split=split, rank=rank)
-        for name in wanted
-    }
+    grids = {name: (GRIDS[name], split) for name in wanted}
     if request_time:
-        candidates = _recent_popular_at_request(store, split.train_stop)
-        found["recent-popular-at-request"] = tune(candidates, store=store, split=split, rank=rank)
+        grids["recent-popular-at-request"] = _recent_popular_at_request, split
     if repeats:
-        candidates = _own_history(store, split.train_stop)
-        found["own-history"] = tune(candidates, store=store, split=split, rank=rank)
+        grids["own-history"] = _own_history, split
     if content is not None:
         by_cold = replace(split, validation=split.cold_validation or split.validation)
-        candidates = _content_knn(store, split.train_stop, content)
-        found["content-knn"] = tune(candidates, store=store, split=by_cold, rank=rank)
+        grids["content-knn"] = partial(_content_knn, content=content), by_cold
+    found = {}
+    for name, (grid, chosen_on) in grids.items():
+        begun(name)
+        candidates = grid(store, split.train_stop)
+        found[name] = tune(candidates, store=store, split=chosen_on, rank=rank)
     return found
 
 

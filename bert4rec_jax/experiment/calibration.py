@@ -15,7 +15,7 @@ from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation.cold_offset import choose_offset
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
 from bert4rec_jax.evaluation.metrics import summary
-from bert4rec_jax.evaluation.search import Choice
+from bert4rec_jax.evaluation.search import Choice, choosing
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
 from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections, read_corrections
 from bert4rec_jax.experiment.finished import load_selected
@@ -23,8 +23,6 @@ from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.training.digests import digest
-
-MOST_CASES = 10_000  # validation cases, sampled once, on which settings are chosen
 
 
 def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
@@ -144,8 +142,7 @@ class _Questions:
         return self._sample(self.setting.split.cold_validation)
 
     def _sample(self, cases: Cases) -> tuple[Cases, npt.NDArray[np.float32]]:
-        if len(cases) > MOST_CASES:
-            cases = cases[np.random.default_rng(0).permutation(len(cases))[:MOST_CASES]]
+        cases = choosing(cases, len(self.setting.store.catalog))
         return cases, self.setting.encode(self._params, self._trained, cases)
 
 

@@ -39,8 +39,8 @@ def select(setting: Setting, console: Console) -> TrainResult:
     _require_earlier(setting)
     trained = setting.trained(split.train_stop)
 
-    def validate(params: Any) -> dict[str, float]:
-        return summary(setting.ask(params, trained, split.validation).ranks)
+    def validate(params: Any, poll: Callable[[], None]) -> dict[str, float]:
+        return summary(setting.ask(params, trained, split.validation, poll=poll).ranks)
 
     workdir, data = Path(config.workdir), setting.training_data
     selected = fit(

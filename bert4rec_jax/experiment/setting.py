@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,11 +173,12 @@ class Setting:
         *,
         corrections: Corrections | None = None,
         hidden: Features | None = None,
+        poll: Callable[[], None] | None = None,
     ) -> Ranking:
         """Rank the catalog for each case by a model with the given parameters.
 
-        `trained [V]` marks the items it was trained on. `among` and `hidden` (from `encode`) are as
-        for `Evaluator.rank_model`.
+        `trained [V]` marks the items it was trained on. `among`, `hidden` (from `encode`) and
+        `poll` are as for `Evaluator.rank_model`.
         """
         return self.evaluator.rank_model(
             self.model(),
@@ -187,6 +189,7 @@ class Setting:
             causal=self.causal,
             among=among,
             hidden=hidden,
+            poll=poll,
         )
 
     def encode(self, params: Any, trained: npt.NDArray[np.bool_], cases: Cases) -> Features:

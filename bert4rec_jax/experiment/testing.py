@@ -20,6 +20,7 @@ from bert4rec_jax.evaluation.baselines import Baseline
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.rank_file import check_names
+from bert4rec_jax.evaluation.search import choosing
 from bert4rec_jax.evaluation.tuning import GRIDS, SPECIAL, Grid, TunedBaseline, tune, tune_all
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.setting import NAMES, Setting
@@ -75,7 +76,8 @@ def ask_all(
             validation[model] = {name: round(v, 6) for name, v in corrections.validation.items()}
             if corrections.moves:
                 validation[f"{model} alone"] = alone
-    tuned = _tuned(setting, baselines)
+    tell = _teller(setting, console)
+    tuned = _tuned(setting, baselines, tell)
     for name, choice in tuned.items():
         validation[name] = {
             "ndcg@10": round(choice.chosen.ndcg, 6),
@@ -100,6 +102,7 @@ def ask_all(
     for name, choice in tuned.items():
         models[name] = partial(evaluator.rank_scorer, choice.baseline)
     check_names(models)
+    models = {name: _told(tell, name, ask) for name, ask in models.items()}
     sets = setting.tested()
     for name in [name for name, cases in sets.items() if not len(cases)]:
         console.print(f"  {name}: no case is left to ask", highlight=False)
@@ -121,7 +124,25 @@ def ask_all(
     return Tested(comparison, validation)
 
 
-def _tuned(setting: Setting, own: Mapping[str, Grid]) -> dict[str, TunedBaseline]:
+def _teller(setting: Setting, console: Console) -> Callable[[str], None]:
+    """A function that says what is done next, where ranking all cases takes long."""
+    validation, items = setting.split.validation, len(setting.store.catalog)
+    if choosing(validation, items) is validation:
+        return lambda name: None
+    return lambda what: console.print(f"  {what}", markup=False, highlight=False)
+
+
+def _told(tell: Callable[[str], None], name: str, ask: Ask) -> Ask:
+    def told(cases: Cases, among: npt.NDArray[np.int32] | None = None, /) -> Ranking:
+        tell(f"ranking with {name}")
+        return ask(cases, among)
+
+    return told
+
+
+def _tuned(
+    setting: Setting, own: Mapping[str, Grid], tell: Callable[[str], None]
+) -> dict[str, TunedBaseline]:
     """Tune the built-in baselines, unless the config turns them off, and the caller's `own`."""
     config, store, split = setting.config, setting.store, setting.split
 
@@ -137,8 +158,10 @@ def _tuned(setting: Setting, own: Mapping[str, Grid]) -> dict[str, TunedBaseline
             content=setting.content,
             request_time=config.model.times,
             repeats=config.data.repeats,
+            begun=lambda name: tell(f"tuning {name}"),
         )
     for name, grid in own.items():
+        tell(f"tuning {name}")
         found[name] = tune(grid(store, split.train_stop), store=store, split=split, rank=rank)
     return found
 

@@ -24,7 +24,7 @@ from bert4rec_jax.training.coverage import make_plan, require_targets, target_sh
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.inputs import TrainingData, catalog_constants
 from bert4rec_jax.training.log import TrainingLog
-from bert4rec_jax.training.loop import Stopping, Validations, train
+from bert4rec_jax.training.loop import Stopping, Validate, Validations, train
 from bert4rec_jax.training.parts import make_parts
 from bert4rec_jax.training.restore import best_checkpoint, make_record, open_checkpoints
 from bert4rec_jax.training.step import Constants, Metrics, TrainState
@@ -64,7 +64,7 @@ def fit(
     folder: Path,
     console: Console,
     title: str,
-    validate: Callable[[Any], dict[str, float]] | None,
+    validate: Validate | None,
     steps: int | None = None,
     scheduled: int | None = None,
     initial: Callable[[TrainState], TrainState] | None = None,
@@ -79,7 +79,7 @@ def fit(
       folder: gets `checkpoints/`, `log.jsonl` and TensorBoard events.
       console: shows progress.
       title: name of the run on the progress bar.
-      validate: maps parameters to validation metrics; None trains without validation.
+      validate: as for `loop.train`; None trains without validation.
       steps: number of updates; None for `config.training.epochs` epochs.
       scheduled: number of updates after which the learning rate has decayed; None for that many
         epochs.
@@ -168,7 +168,7 @@ def fit(
                 step=found.step,
                 train_step=train_step,
                 batches=on_devices,
-                validate=lambda params: {} if validate is None else validate(params),
+                validate=validate or (lambda params, poll: {}),
                 checkpoints=checkpoints,
                 record=found.record,
                 stopping=stopping,

@@ -24,6 +24,10 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+class Abandoned(KeyboardInterrupt):
+    """A validation was given up because the process received a signal to stop."""
+
+
 class Interruption:
     """Context manager that records SIGINT and SIGTERM; after a first signal, Ctrl-C stops at once.
 
@@ -55,6 +59,17 @@ class Interruption:
         if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._received = number
+
+    def poll(self) -> None:
+        """Give up what is being computed, if a signal was received.
+
+        Several processes cannot agree on the moment, so they go on until `requested` is asked.
+
+        Raises:
+          Abandoned: it was.
+        """
+        if self._received and jax.process_count() == 1:
+            raise Abandoned
 
     def requested(self, step: int, *, last: bool = False) -> int:
         """The number of the signal received, or 0; the same in all processes at the same step.

@@ -21,10 +21,13 @@ import numpy.typing as npt
 
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord
-from bert4rec_jax.training.interruption import Interrupted, Interruption
+from bert4rec_jax.training.interruption import Abandoned, Interrupted, Interruption
 from bert4rec_jax.training.step import Metrics, TrainState
 
 Validations = list[dict[str, float]]
+# Maps parameters to metrics. While it computes, it calls the function that it is given, which
+# raises `Abandoned` if the process is to stop.
+Validate = Callable[[Any, Callable[[], None]], dict[str, float]]
 
 
 class Reporter(Protocol):
@@ -97,7 +100,7 @@ def train(
     step: int,
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
     batches: Callable[[npt.NDArray[np.int64]], Iterator[Any]],
-    validate: Callable[[Any], dict[str, float]],
+    validate: Validate,
     checkpoints: Checkpoints,
     record: RunRecord,
     stopping: Stopping,
@@ -111,7 +114,7 @@ def train(
       train_step: runs one stride; if it has several steps, their metrics are stacked.
       batches: maps strides to batches on the devices; those of a stride with several steps are
         stacked.
-      validate: maps parameters to validation metrics.
+      validate: maps parameters to validation metrics; abandoned when a signal to stop comes.
       checkpoints: where states are saved.
       record: the run's record, with the validations so far.
       stopping: when to validate, to save and to stop.
@@ -142,13 +145,17 @@ def train(
                 _log(last, checkpoints, reporter)  # check the loss before validating or saving
                 last = None
             if validates and not signal:
-                metrics = validate(state.params)
-                better = all(
-                    metrics[stopping.metric] > v[stopping.metric] for v in record.validations
-                )
-                entry = {"step": float(step), **metrics}
-                record = replace(record, validations=[*record.validations, entry])
-                reporter.validated(step, metrics, better=better)
+                try:
+                    metrics = validate(state.params, interruption.poll)
+                except Abandoned:
+                    signal = interruption.requested(step)
+                else:
+                    better = all(
+                        metrics[stopping.metric] > v[stopping.metric] for v in record.validations
+                    )
+                    entry = {"step": float(step), **metrics}
+                    record = replace(record, validations=[*record.validations, entry])
+                    reporter.validated(step, metrics, better=better)
             if saves:
                 record = timed(record)
                 checkpoints.save(state, record)

@@ -7,8 +7,9 @@ import pytest
 from reference import rank_baseline
 
 from bert4rec_jax.data.prepare import prepare
-from bert4rec_jax.data.split import global_time, leave_one_out
+from bert4rec_jax.data.split import Cases, global_time, leave_one_out
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation import search
 from bert4rec_jax.evaluation.baselines import Popular, RecentPopular
 from bert4rec_jax.evaluation.markov import Markov
 from bert4rec_jax.evaluation.metrics import known, summary
@@ -138,3 +139,33 @@ def test_recent_popularity_reaches_its_anchor(movietweetings):
     cases = cases[known(cases, store, split.refit_stop)]
     found = summary(rank_baseline(model, cases, store))
     assert (found["hr@10"], found["ndcg@10"]) == pytest.approx((0.189, 0.127), abs=0.001)
+
+
+def test_settings_are_chosen_on_a_sample_where_ranking_all_takes_long(store, monkeypatch):
+    split = leave_one_out(store)
+    everyone = len(split.validation)
+    monkeypatch.setattr(search, "MOST_CASES", everyone // 2)
+    asked = []
+
+    def rank(baseline, cases):
+        asked.append(cases)
+        return np.where(np.isin(cases.users, sampled.users), 1, 11)  # only these are found
+
+    sampled = search.choosing(split.validation, len(store.catalog))
+    again = search.choosing(split.validation, len(store.catalog))
+    np.testing.assert_array_equal(sampled.users, again.users)
+    assert len(set(sampled.users)) == everyone // 2
+    found = tune([Fixed(1), Fixed(2)], store=store, split=split, rank=rank)
+    assert [len(cases) for cases in asked] == [everyone // 2] * 2 + [everyone]
+    assert [trial.ndcg for trial in found.trials] == [1, 1]
+    assert found.chosen.ndcg == pytest.approx((everyone // 2) / everyone)
+
+
+@pytest.mark.parametrize(
+    ("cases", "items", "expected"),
+    [(10_000, 100, 10_000), (10_001, 100, 10_000), (9_000, 50_000, 5_000), (9_000, 10**6, 2_000),
+     (1_500, 10**6, 1_500)],
+)  # fmt: skip
+def test_how_many_cases_settings_are_chosen_on(cases, items, expected):
+    rows = np.arange(cases)
+    assert len(search.choosing(Cases(rows, rows, {}), items)) == expected

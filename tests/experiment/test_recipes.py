@@ -178,7 +178,7 @@ def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("users", "items", "length", "expected"),
     [
-        # (max_length, layers, dropout, objective, batch size, epochs, negatives), worked out by hand
+        # worked out by hand, in the order of the comparison below
         (5_000, 3_000, 20, (24, 1, 0.3, "mixed", 64, 40, (0, 0))),
         (6_000, 3_400, 165, (100, 2, 0.2, "mixed", 32, 40, (0, 0))),
         (11_000, 9_000, 7, (16, 1, 0.5, "next", 128, 40, (0, 0))),

@@ -51,7 +51,10 @@ class State(int):
     params = None
 
 
-def run(recorder, *, start=0, record=None, values=None, bad_step=None, raise_at=None, **stopping):
+def run(
+    recorder, *, start=0, record=None, values=None, bad_step=None, raise_at=None,
+    signal_in_validation=False, **stopping,
+):  # fmt: skip
     values = iter(values or [0.1] * 99)
     settings = {
         "total_steps": 6, "evaluate_every": 3, "save_every": 2, "metric": "ndcg@10", "patience": 9,
@@ -68,12 +71,18 @@ def run(recorder, *, start=0, record=None, values=None, bad_step=None, raise_at=
             metrics = {name: values[0] for name, values in metrics.items()}
         return State(numbers[-1]), metrics
 
+    def validate(params, poll):
+        if signal_in_validation:
+            signal.raise_signal(signal.SIGTERM)
+        poll()
+        return {"ndcg@10": next(values)}
+
     return train(
         state=State(start),
         step=start,
         train_step=step,
         batches=lambda strides: iter(range(first, first + count) for first, count in strides),
-        validate=lambda params: {"ndcg@10": next(values)},
+        validate=validate,
         checkpoints=recorder,
         record=record or RunRecord(to_json(Config()), "c", "d"),
         stopping=Stopping(**{**settings, **stopping}),
@@ -163,6 +172,17 @@ def test_a_broken_state_is_never_saved():
     with pytest.raises(UserError, match=r"loss is nan at step 2; nothing was saved"):
         run(recorder, bad_step=2)
     assert not recorder.saved
+
+
+def test_a_signal_ends_a_validation_which_is_done_again():
+    recorder = Recorder()
+    with pytest.raises(Interrupted, match="SIGTERM; step 3 is saved"):
+        run(recorder, signal_in_validation=True)
+    assert recorder.events[-2:] == ["log 3", "save 3"]
+    assert recorder.saved[3].validations == []
+    again = Recorder()
+    run(again, start=3, record=recorder.saved[3])
+    assert again.events[:2] == ["validate 3 better", "save 3"]
 
 
 def test_a_signal_saves_and_stops_between_two_steps():
