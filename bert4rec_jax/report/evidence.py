@@ -140,7 +140,7 @@ def gather(run: Path, console: Console) -> Evidence:
     )
     if not ranks:
         ranks = {"the model": ranking.ranks}
-    results = about(read_metrics(run / METRICS), digest(finished.best.state.params))
+    results = about(read_metrics(run / METRICS), parameters)
     tuned = {name for name, x in results.get("validation", {}).items() if "trials" in x}
     vectors, _ = jax.jit(lambda v: setting.model().apply(v, method="item_vectors"))(
         finished.variables()

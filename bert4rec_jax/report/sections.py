@@ -100,16 +100,20 @@ def quality(evidence: Evidence) -> Section:
         rows.append((name, *(_measured(found[column]) for column in _COLUMNS), lead))
     header = ("model", *(name.upper() for name in _COLUMNS), f"{evidence.model} leads NDCG@10 by")
     caption = f"{evidence.asked.capitalize()}: {len(evidence.cases):,} users, whole catalog ranked"
-    return Section(
-        "Quality beside baselines",
-        (
-            table(caption, header, rows),
-            paragraph(
-                "Below each value: its 95 % bootstrap interval over users. The spread over "
-                "training seeds is not in it."
-            ),
+    parts = [
+        table(caption, header, rows),
+        paragraph(
+            "Below each value: its 95 % bootstrap interval over users. The spread over "
+            "training seeds is not in it."
         ),
-    )
+    ]
+    if not evidence.baselines:
+        validation = evidence.results.get("validation", {}).items()
+        tuned = [(name, f"{x['ndcg@10']:.4f}") for name, x in validation if "trials" in x]
+        if tuned:
+            caption = "Validation: the tuned baselines"
+            parts.append(table(caption, ("model", "NDCG@10"), tuned))
+    return Section("Quality beside baselines", tuple(parts))
 
 
 def groups(evidence: Evidence) -> Section:

@@ -190,8 +190,9 @@ def both_sides(
 ) -> BothSides:
     """Hide one movie of a history, and guess it without and with the movies after it.
 
-    All other movies of the history, before and after it, are excluded from both guesses. Scores are
-    those of the model alone: covisitation, if the bundle has it, only applies to the next movie.
+    All other movies of the history, before and after it, are excluded from both guesses, unless the
+    model was trained to repeat items (`data.repeats`). Scores are those of the model alone:
+    covisitation, if the bundle has it, only applies to the next movie.
 
     Args:
       scorer: a loaded bundle.

@@ -17,6 +17,7 @@ from rich.markup import escape
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.data.pipeline import StepToBatch, batches
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import Along, platform, put, row_share
 from bert4rec_jax.training.checkpoints import Checkpoint
@@ -121,7 +122,15 @@ def fit(
             found = Checkpoint(0, initial(state) if initial else state, record)
         else:  # settings that may change between two starts are those of the last one
             found = replace(found, record=replace(found.record, config=record.config))
-        if found.step and not stopping.ends(found.step, found.record.validations):
+        before = found.record.validations
+        if missed := stopping.missed(before):
+            raise UserError(
+                f"training.patience is {training.patience}; with it, training would have ended at "
+                f"step {missed[0]:,}, but the best validation of this run is that of step "
+                f"{missed[1]:,}. Give a larger one, or use another workdir"
+            )
+        over = stopping.ends(found.step, before) and not stopping.validates(found.step, before)
+        if found.step and not over:
             console.print(f"  continuing from step {found.step:,} of {total:,}", highlight=False)
         trained = trained_items(plan, store)
         targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
@@ -160,6 +169,7 @@ def fit(
             every=training.log_every,
             learning_rate=parts.schedule,
             active=is_first(),
+            over=over,
             wandb=config.log.wandb,
             config=to_json(config),
         ) as log:

@@ -46,6 +46,7 @@ class TrainingLog:
       every: steps between written lines.
       learning_rate: maps the number of updates done to the learning rate of the next one.
       active: whether this process shows and writes anything; true for the first process only.
+      over: whether training has come to its end before; then nothing is left to log.
       wandb: Weights & Biases project that gets the same scalars; empty for none.
       config: all settings, for Weights & Biases.
     """
@@ -62,6 +63,7 @@ class TrainingLog:
         every: int,
         learning_rate: Callable[[int], Any],
         active: bool,
+        over: bool = False,
         wandb: str = "",
         config: dict[str, Any] | None = None,
     ) -> None:
@@ -73,7 +75,9 @@ class TrainingLog:
         self._every = every
         self._learning_rate = learning_rate
         self._active = active
-        self._wandb, self._config = wandb, config or {}
+        self._wandb, self._config, self._over = wandb, config or {}, over
+        self._run: Any = None
+        self._events: SummaryWriter | None = None
         self._best = ""
         self._thumbs = np.zeros((2, 4))
         self._losses: list[float] = []
@@ -86,10 +90,13 @@ class TrainingLog:
         folder = self._path.parent
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
-            self._run = open_run(self._wandb, folder, self._config) if self._wandb else None
+            if self._wandb and not self._over:
+                fresh = self._start == 0
+                self._run = open_run(self._wandb, folder, self._config, fresh=fresh)
             _drop_after(self._path, self._start)
             self._file = self._path.open("a", encoding="utf-8")
-            self._events = SummaryWriter(str(folder), purge_step=self._start + 1)
+            if not self._over:
+                self._events = SummaryWriter(str(folder), purge_step=self._start + 1, flush_secs=1)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -123,7 +130,8 @@ class TrainingLog:
             # An error while closing (a full disk) would hide the error that stopped the run.
             with self._writing() if error is None else suppress(Exception):
                 self._file.close()
-                self._events.close()
+                if self._events is not None:
+                    self._events.close()
             if self._run is not None:
                 self._run.finish(exit_code=0 if error is None else 1)
 
@@ -199,8 +207,9 @@ class TrainingLog:
         with self._writing():
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            for name, value in scalars.items():
-                self._events.add_scalar(name, value, step)
+            if self._events is not None:
+                for name, value in scalars.items():
+                    self._events.add_scalar(name, value, step)
         if self._run is not None:
             self._run.log(scalars, step=step)
 

@@ -62,9 +62,9 @@ class Stopping:
     patience: int
     at_once: int = 1
 
-    def validates(self, step: int) -> bool:
-        """Whether the state after `step` updates is validated."""
-        if not self.evaluate_every or step == 0:
+    def validates(self, step: int, validations: Validations) -> bool:
+        """Whether the state after `step` updates is to be validated, and was not so far."""
+        if not self.evaluate_every or step == 0 or any(v["step"] == step for v in validations):
             return False
         return step % self.evaluate_every == 0 or step == self.total_steps
 
@@ -92,6 +92,18 @@ class Stopping:
             return True
         values = [v[self.metric] for v in validations]
         return bool(values) and len(values) - 1 - values.index(max(values)) >= self.patience
+
+    def missed(self, validations: Validations) -> tuple[int, int] | None:
+        """The steps at which patience would have ended training, and of the best one after that.
+
+        None if the best validation came before that end, or there is no such end.
+        """
+        values = [v[self.metric] for v in validations]
+        best = values.index(max(values)) if values else 0
+        for count in range(1, best + 1):
+            if self.ends(0, validations[:count]):
+                return int(validations[count - 1]["step"]), int(validations[best]["step"])
+        return None
 
 
 def train(
@@ -139,7 +151,7 @@ def train(
     with Interruption() as interruption:
         while True:
             signal = interruption.requested(step)
-            validates = stopping.validates(step) and not _validated(record, step)
+            validates = stopping.validates(step, record.validations)
             saves = step > 0 and (validates or signal != 0 or step % stopping.save_every == 0)
             if saves:
                 _log(last, checkpoints, reporter)  # check the loss before validating or saving
@@ -202,7 +214,3 @@ def _require_finite(step: int, metrics: Metrics, checkpoints: Checkpoints) -> No
                 f"{name} is {float(metrics[name])} at step {step}; {good}. Lower "
                 "optimizer.peak-lr or optimizer.clip-norm, or lengthen optimizer.warmup-steps"
             )
-
-
-def _validated(record: RunRecord, step: int) -> bool:
-    return any(v["step"] == step for v in record.validations)

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,6 +102,26 @@ def test_weights_and_biases_gets_the_same_scalars_in_one_run(tmp_path, monkeypat
     assert {"learning_rate", "grad_norm", "examples_per_second"} < scalars.keys()
     assert last == 4 and validation["validation/ndcg@10"] == 0.25
     assert fake.ended == [1, 0]
+    with make_log(tmp_path, wandb="mine"):
+        pass
+    assert fake.begun[2]["id"] != first["id"]  # from step 0 again: nothing of the first was saved
+
+
+def test_what_is_logged_can_be_watched_at_once(tmp_path):
+    with make_log(tmp_path) as log:
+        log.stepped(2, {"loss": 4.0, "grad_norm": 3.0, **COUNTS})
+        deadline = time.monotonic() + 60  # half of what passes before TensorBoard's own writes
+        while "loss" not in scalars(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert scalars(tmp_path)["loss"] == {2: 4.0}
+
+
+def test_a_run_that_is_over_logs_nothing_new(tmp_path, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with make_log(tmp_path, start=4, over=True, wandb="mine"):
+        pass
+    assert not fake.begun and not list(tmp_path.glob("events.*"))
 
 
 def test_weights_and_biases_not_installed_or_refusing(tmp_path, monkeypatch):
@@ -116,4 +137,11 @@ def test_weights_and_biases_not_installed_or_refusing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", fake)
     with pytest.raises(UserError, match=r"no API key.*WANDB_MODE=offline"):
         make_log(tmp_path, wandb="mine").__enter__()
+    for error, way_out in (
+        (fake.Error("Invalid project name 'a/b'"), "choose another name with --log.wandb"),
+        (ValueError("mode: Input should be 'online'"), "correct the WANDB_ variables"),
+    ):
+        fake.init = lambda error=error, **run: (_ for _ in ()).throw(error)
+        with pytest.raises(UserError, match=way_out):
+            make_log(tmp_path, wandb="mine").__enter__()
     assert not (tmp_path / "wandb_id.txt").exists()

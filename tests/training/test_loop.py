@@ -151,6 +151,17 @@ def test_training_stops_after_patience_validations_without_a_gain():
     assert [v["ndcg@10"] for v in record.validations] == [0.1, 0.3, 0.2, 0.3]
 
 
+def test_an_end_that_patience_would_have_brought_before_the_best():
+    def missed(*values, patience):
+        stopping = Stopping(99, 2, 9, "m", patience)
+        return stopping.missed([{"step": 2.0 * (i + 1), "m": v} for i, v in enumerate(values)])
+
+    assert missed(0.5, 0.3, 0.6, patience=1) == (4, 6)
+    assert missed(0.5, 0.3, 0.6, patience=2) is None
+    assert missed(0.5, 0.3, 0.2, 0.4, patience=1) is None  # the best came before the end
+    assert missed(0.1, 0.2, patience=1) is None and missed(patience=1) is None
+
+
 def test_a_finished_run_does_nothing():
     recorder = Recorder()
     state, _ = run(recorder, start=6, record=RunRecord({}, "c", "d", [{"step": 6.0, "ndcg@10": 1}]))
