@@ -132,8 +132,8 @@ class SequenceStore:
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         with _reading(self.path / f"{name}.npy") as file:
-            array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-            return array
+            mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+            return np.asarray(mapped)  # the same memory; a memmap is slow to index
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self.manifest}

@@ -55,7 +55,7 @@ def test_items_without_a_row_have_no_token(tmp_path):
 def test_arrays_are_memory_mapped_and_read_only(tmp_path):
     store = write(tmp_path / "store")
     for array in (store.offsets, store.tokens, store.ratings, store.timestamps):
-        assert isinstance(array, np.memmap)
+        assert isinstance(array.base, np.memmap) and type(array) is np.ndarray
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
 
