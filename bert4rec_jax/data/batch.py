@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import MASK, PAD
+from bert4rec_jax.data.ranges import joined, within
 
 SECONDS_PER_DAY = 86_400
 
@@ -88,11 +89,9 @@ def gather(
       max_length: columns L of a row.
       users: `[S]` number of each span's user, from 1; None leaves `Batch.users` None.
     """
-    total = int(spans.lengths.sum())
-    within = np.arange(total) - np.repeat(np.cumsum(spans.lengths) - spans.lengths, spans.lengths)
-    source = np.repeat(spans.starts, spans.lengths) + within
-    target = np.repeat(spans.rows * max_length + spans.columns, spans.lengths) + within
-    positions = np.repeat(max_length - spans.lengths, spans.lengths) + within
+    source = joined(spans.starts, spans.lengths)
+    target = joined(spans.rows * max_length + spans.columns, spans.lengths)
+    positions = joined(max_length - spans.lengths, spans.lengths)
     seconds = timestamps[source]
 
     def place(values: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
@@ -107,7 +106,7 @@ def gather(
         segments=place(np.repeat(spans.segments, spans.lengths), np.int32),
         examples=place(np.repeat(spans.examples, spans.lengths), np.uint32),
         days=place(seconds / SECONDS_PER_DAY, np.float32),
-        since=place(_since(seconds, within > 0), np.int32),
+        since=place(_since(seconds, within(spans.lengths) > 0), np.int32),
         users=None if users is None else place(np.repeat(users, spans.lengths), np.int32),
     )
 

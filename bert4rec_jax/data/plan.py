@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.batch import Spans
+from bert4rec_jax.data.ranges import within
 from bert4rec_jax.errors import UserError
 
 Window = Literal["recent", "tiles", "random-prefix"]
@@ -101,7 +102,7 @@ class Plan:
             )
             shuffled = generator.permutation(len(first_span) - 1)
             sizes = np.diff(first_span)[shuffled]
-            pieces = np.repeat(first_span[:-1][shuffled], sizes) + _within(sizes)
+            pieces = np.repeat(first_span[:-1][shuffled], sizes) + within(sizes)
             order, lengths = order[in_rows[pieces]], lengths[in_rows[pieces]]
         else:
             sizes = np.ones(len(order), np.int64)
@@ -112,7 +113,7 @@ class Plan:
             lengths=lengths,
             rows=np.repeat(np.arange(len(sizes)), sizes),
             columns=before - np.repeat(before[first_span[:-1]], sizes),
-            segments=_within(sizes) + 1,
+            segments=within(sizes) + 1,
             examples=order.astype(np.int64),
         )
         return EpochPlan(spans, first_span)
@@ -206,13 +207,8 @@ def _tiles(
     Windows that are too short to train on are left out.
     """
     counts = -(-(stops - starts) // length)
-    back = _within(counts)
+    back = within(counts)
     tile_stops = np.repeat(stops, counts) - back * length
     tile_starts = np.maximum(np.repeat(starts, counts), tile_stops - length)
     useful = tile_stops - tile_starts >= _SHORTEST
     return tile_starts[useful], tile_stops[useful]
-
-
-def _within(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Concatenate `0 .. size - 1` for each of the sizes."""
-    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)

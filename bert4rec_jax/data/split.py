@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
+from bert4rec_jax.data.ranges import in_parts, joined
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
 REPEATED = "target already in the history"  # why a case is left out, unless `data.repeats` is on
+_ROWS_AT_ONCE = 1 << 22  # 32 MiB of indices
 
 
 @dataclass(frozen=True)
@@ -259,10 +261,7 @@ def _cases(
     has_history = rows > store.offsets[users]
     repeated = np.zeros(len(rows), bool)
     if not repeats:
-        repeated[:] = [
-            target in store.tokens[start:row]
-            for target, start, row in zip(store.tokens[rows], store.offsets[users], rows)
-        ]
+        repeated = _seen_before(store, store.offsets[users], rows)
     keep = has_history & ~repeated
     dropped = {
         why_too_short: too_short,
@@ -270,6 +269,19 @@ def _cases(
         REPEATED: int(repeated.sum()),
     }
     return Cases(users[keep], rows[keep], {why: n for why, n in dropped.items() if n})
+
+
+def _seen_before(
+    store: SequenceStore, starts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """`[M]`: whether the token of each row is among `tokens[start:row]`."""
+    lengths, targets = rows - starts, store.tokens[rows]
+    found = np.zeros(len(rows), bool)
+    for part in in_parts(lengths, _ROWS_AT_ONCE):
+        case = np.repeat(np.arange(part.start, part.stop), lengths[part])
+        same = store.tokens[joined(starts[part], lengths[part])] == targets[case]
+        found[case[same]] = True
+    return found
 
 
 def _quantile(times: npt.NDArray[np.int64], quantile: float) -> int:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sample import interactions
 
+from bert4rec_jax.data import split
 from bert4rec_jax.data.split import global_time, in_training, leave_one_out, train_counts
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
@@ -72,6 +73,26 @@ def test_leave_one_out_drops_targets_seen_before(tmp_path):
     assert split.test["test"].dropped == {"target already in the history": 1}
     # What is dropped from the questions stays in the training part.
     assert trained(store, split.train_stop) == ["ab", "a", "a"]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 50, 1 << 22])
+def test_what_was_seen_before_is_found_in_blocks_of_any_size(tmp_path, monkeypatch, rows_at_once):
+    generator = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnop"))
+    lengths = generator.integers(1, 20, 60)
+    store = make(
+        tmp_path,
+        {f"u{n}": in_order(generator.choice(letters, size)) for n, size in enumerate(lengths)},
+    )
+    monkeypatch.setattr(split, "_ROWS_AT_ONCE", rows_at_once)
+    cases = leave_one_out(store).test["test"]
+    expected = [
+        (f"u{n}", history[:-1], history[-1])
+        for n, history in enumerate(trained(store, store.offsets[1:]))
+        if len(history) >= 3 and history[-1] not in history[:-1]
+    ]
+    assert 0 < len(expected) < (lengths >= 3).sum()
+    assert sorted(questions(store, cases)) == sorted(expected)
 
 
 def test_leave_one_out_needs_three_interactions(tmp_path):
