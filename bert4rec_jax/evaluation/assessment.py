@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
+from bert4rec_jax.evaluation.bootstrap import SEED, Interval, beside_first
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import (
     by_popularity,
@@ -91,16 +91,14 @@ def assess(
     else:
         drawn, units = "items", targets.tolist()
     items = len(store.catalog)
-    first: Mapping[str, npt.NDArray[np.float64]] | None = None
+    compared = beside_first(
+        (contributions(ranking.ranks) for ranking in rankings.values()),
+        rng=np.random.default_rng(SEED),
+        resamples=resamples,
+        users=units,
+    )
     found = []
-    for name, ranking in rankings.items():
-        each = contributions(ranking.ranks)
-        lead = {}
-        if first is None:
-            first = each
-        else:
-            rng = np.random.default_rng(SEED)
-            lead = differences(first, each, rng=rng, resamples=resamples, users=units)
+    for (name, ranking), (own, lead) in zip(rankings.items(), compared):
         metrics = {
             **summary(ranking.ranks),
             "coverage@10": coverage(ranking.top, items),
@@ -108,8 +106,6 @@ def assess(
         }
         if metrics["coverage@10"]:  # 0 if only cold items are ranked and the model has no content
             metrics["novelty@10"] = novelty(ranking.top, counts, items)
-        rng = np.random.default_rng(SEED)
-        own = intervals(each, rng=rng, resamples=resamples, users=units)
         groups = by_popularity(ranking.ranks, targets, counts)
         found.append(Assessment(name, metrics, own, lead, groups, drawn))
     return found

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
+from bert4rec_jax.evaluation.bootstrap import SEED, Interval, beside_first
 from bert4rec_jax.evaluation.metrics import contribution
 from bert4rec_jax.evaluation.rank_file import DRAWN, IDS, ROWS, RankedSet
 from bert4rec_jax.evaluation.seeds import RecordedRun, groups, label, ranks_in
@@ -179,30 +179,23 @@ def _rows(
 
     Intervals draw the `units [M]` that cases belong to: their users, or their targets.
     """
-    first: dict[str, Floats] | None = None
-    rows = []
+    answers: list[tuple[str, tuple[RecordedRun, ...]]] = []
+    values, of_seeds = [], []
     for group in groups(runs):
         named = dict.fromkeys(model for run in group for model in run.ranks.sets[name].ranks)
         for model in [model for model in named if not models or model in models]:
-            having = [run for run in group if model in run.ranks.sets[name].ranks]
+            having = tuple(run for run in group if model in run.ranks.sets[name].ranks)
             ranks = [run.ranks.sets[name].ranks[model] for run in having]
             each = {m: np.stack([contribution(m, found) for found in ranks]) for m in metrics}
-            values = {metric: found.mean(axis=0) for metric, found in each.items()}
-            own = intervals(
-                values, rng=np.random.default_rng(SEED), resamples=resamples, users=units
-            )
-            lead: Mapping[str, Interval] = {}
-            if first is None:
-                first = values
-            else:
-                rng = np.random.default_rng(SEED)
-                lead = differences(first, values, rng=rng, resamples=resamples, users=units)
-            figures = {
-                metric: Figure(own[metric], tuple(each[metric].mean(axis=1)), lead.get(metric))
-                for metric in metrics
-            }
-            rows.append(Row(model, tuple(having), figures))
-    return rows
+            answers.append((model, having))
+            values.append({metric: found.mean(axis=0) for metric, found in each.items()})
+            of_seeds.append({metric: tuple(found.mean(axis=1)) for metric, found in each.items()})
+    rng = np.random.default_rng(SEED)
+    compared = beside_first(values, rng=rng, resamples=resamples, users=units)
+    return [
+        Row(model, having, {m: Figure(own[m], means[m], lead.get(m)) for m in metrics})
+        for (model, having), means, (own, lead) in zip(answers, of_seeds, compared)
+    ]
 
 
 def _in_order_of(first: RecordedRun, run: RecordedRun) -> RecordedRun:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, MASK
-from bert4rec_jax.evaluation.bootstrap import SEED, Interval, differences, intervals
+from bert4rec_jax.evaluation.bootstrap import SEED, Interval, beside_first, intervals
 from bert4rec_jax.evaluation.metrics import (
     POPULARITY,
     contributions,
@@ -84,20 +84,19 @@ def curves(evidence: Evidence) -> Section:
 
 def quality(evidence: Evidence) -> Section:
     """Metrics of the model and of the baselines."""
-    each = {name: contributions(ranks) for name, ranks in evidence.ranks.items()}
-    rows = []
-    for name, values in each.items():
-        found = _intervals(evidence, values)
-        lead: object = ""
-        if name != evidence.model:
-            gap = differences(
-                each[evidence.model],
-                values,
-                rng=np.random.default_rng(SEED),
-                resamples=evidence.resamples,
-            )["ndcg@10"]
-            lead = measured(gap.mean, gap.low, gap.high, signed=True)
-        rows.append((name, *(_measured(found[column]) for column in _COLUMNS), lead))
+    compared = beside_first(
+        (contributions(ranks) for ranks in evidence.ranks.values()),
+        rng=np.random.default_rng(SEED),
+        resamples=evidence.resamples,
+    )
+    rows = [
+        (
+            name,
+            *(_measured(own[column]) for column in _COLUMNS),
+            _measured(lead["ndcg@10"], signed=True) if lead else "",
+        )
+        for name, (own, lead) in zip(evidence.ranks, compared)
+    ]
     header = ("model", *(name.upper() for name in _COLUMNS), f"{evidence.model} leads NDCG@10 by")
     caption = f"{evidence.asked.capitalize()}: {len(evidence.cases):,} users, whole catalog ranked"
     parts = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert4rec_jax.evaluation import bootstrap
-from bert4rec_jax.evaluation.bootstrap import Interval, differences, intervals
+from bert4rec_jax.evaluation.bootstrap import Interval, beside_first, differences, intervals
 
 
 def rng():
@@ -69,11 +69,28 @@ def test_a_constant_gain_is_certain_however_the_users_spread():
 
 def test_difference_is_the_difference_of_the_same_resamples():
     a, b = rng().random((2, 40))
-    resampled = [bootstrap.resampled_means(x[:, None], rng=rng(), resamples=1000) for x in (a, b)]
+    tables = [x[:, None] for x in (a, b)]
+    resampled = bootstrap.resampled_means(tables, rng=rng(), resamples=1000)
     found = differences({"mrr": a}, {"mrr": b}, rng=rng())["mrr"]
     low, high = np.quantile(resampled[0] - resampled[1], [0.025, 0.975])
     assert found.low == pytest.approx(low)
     assert found.high == pytest.approx(high)
+
+
+@pytest.mark.parametrize("values_at_once", [1, 100, 1 << 25])
+@pytest.mark.parametrize("users", [None, [n // 2 for n in range(40)]])
+def test_models_drawn_together_are_as_each_by_itself(monkeypatch, values_at_once, users):
+    monkeypatch.setattr(bootstrap, "_VALUES_AT_ONCE", values_at_once)
+    models = [{"mrr": x, "hr@10": np.round(x)} for x in rng().random((4, 40))]
+    found = beside_first(iter(models), rng=rng(), users=users)
+    assert [own for own, _ in found] == [intervals(x, rng=rng(), users=users) for x in models]
+    assert found[0].lead == {}
+    for model, (_, lead) in zip(models[1:], found[1:]):
+        assert lead == differences(models[0], model, rng=rng(), users=users)
+
+
+def test_nothing_to_compare():
+    assert beside_first([], rng=rng()) == []
 
 
 def test_the_interval_covers_the_truth_about_95_times_in_100():
