@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from bert4rec_jax.data.ranges import in_parts
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.baselines import (
@@ -116,11 +117,13 @@ def similarities(store: SequenceStore, stop: Stop, *, neighbours: int, shrinkage
     watched.data[:] = 1  # an item watched twice is one entry
     by_item = watched.T.tocsr()
     watchers = np.diff(by_item.indptr)
-    block = max(1, _CELLS_AT_ONCE // items)
+    # At most so many entries has an item's row: it may be similar to all items that its users
+    # watched. In a large catalog these are few, so that a block has many items.
+    most = np.minimum(by_item @ np.diff(watched.indptr), items).astype(np.int64)
     blocks = []
-    for start in range(0, items, block):
-        similar = by_item[start : start + block] @ watched
-        rows = start + np.repeat(np.arange(similar.shape[0]), np.diff(similar.indptr))
+    for part in in_parts(most, _CELLS_AT_ONCE):
+        similar = by_item[part] @ watched
+        rows = part.start + np.repeat(np.arange(similar.shape[0]), np.diff(similar.indptr))
         norms = np.sqrt(watchers[rows] * watchers[similar.indices]) + shrinkage
         similar.data = np.where(rows == similar.indices, 0, similar.data / norms)
         _cut(similar, neighbours)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
+from bert4rec_jax.data.ranges import in_parts
 from bert4rec_jax.evaluation import item_knn
 from bert4rec_jax.evaluation.item_knn import ItemKNN, similarities
 
@@ -50,10 +51,27 @@ def test_agrees_with_scikit_learn_in_blocks_of_any_size(store, monkeypatch):
         watched[user, store.history(user)] = 1
     expected = cosine_similarity(watched.T)
     np.fill_diagonal(expected, 0)
-    for cells in (1 << 22, 1, 7 * store.catalog.num_rows):
+    whole = similarities(store, store.offsets[1:], neighbours=999, shrinkage=0)
+    np.testing.assert_allclose(whole.toarray(), expected, atol=1e-6)
+    for cells in (1, 7 * store.catalog.num_rows):
         monkeypatch.setattr(item_knn, "_CELLS_AT_ONCE", cells)
         found = similarities(store, store.offsets[1:], neighbours=999, shrinkage=0)
-        np.testing.assert_allclose(found.toarray(), expected, atol=1e-6)
+        for name in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+
+
+def test_short_histories_of_a_large_catalog_have_few_blocks(write, monkeypatch):
+    letters = write(["".join(map(chr, range(n, n + 3))) for n in range(1_000, 1_300, 3)])
+    parts = []
+
+    def counted(*args):
+        parts.extend(in_parts(*args))
+        return parts
+
+    monkeypatch.setattr(item_knn, "in_parts", counted)
+    monkeypatch.setattr(item_knn, "_CELLS_AT_ONCE", letters.store.catalog.num_rows)
+    similarities(letters.store, letters.store.offsets[1:], neighbours=9, shrinkage=0)
+    assert len(parts) == 2  # each of the 300 items is similar to 3, itself included
 
 
 def test_scores_add_decayed_similarities_and_order_the_rest_by_popularity(five):
