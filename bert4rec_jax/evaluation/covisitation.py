@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.ranges import in_parts, within
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.markov import transitions
@@ -29,6 +30,7 @@ DENSE = ((0.45, 400.0), (0.3, 800.0), (0.3, 1600.0))  # decay and smoothing for 
 WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 POPULARITIES = (0.0, 0.25, 0.5)
 FINER = ((0.8, 1.0, 1.25), (-0.125, 0.0, 0.125))  # factors of the weight; added to the popularity
+_PAIRS_AT_ONCE = 1 << 22  # about 250 MiB while they are sorted
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,19 @@ class Followers:
         counts = transitions(store, stop, DISTANCE).tocsr()
         events = train_counts(store, stop)
         shares = events / max(events.sum(), 1)
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        order = np.lexsort((counts.indices, -counts.data, rows))
-        place = np.arange(len(order)) - counts.indptr[rows]  # rows are sorted already
-        kept = place < k
         items = np.zeros((counts.shape[0], k), np.int32)
         lifted = np.zeros((counts.shape[0], k))
-        chosen = counts.indices[order][kept]
-        items[rows[kept], place[kept]] = chosen
-        lifted[rows[kept], place[kept]] = counts.data[order][kept] / shares[chosen]
+        sizes = np.diff(counts.indptr)
+        for part in in_parts(sizes, _PAIRS_AT_ONCE):
+            pairs = slice(counts.indptr[part.start], counts.indptr[part.stop])
+            followers, times = counts.indices[pairs], counts.data[pairs]
+            rows = np.repeat(np.arange(part.start, part.stop), sizes[part])
+            order = np.lexsort((followers, -times, rows))
+            place = within(sizes[part])  # rows are sorted already
+            kept = place < k
+            chosen = followers[order][kept]
+            items[rows[kept], place[kept]] = chosen
+            lifted[rows[kept], place[kept]] = times[order][kept] / shares[chosen]
         return cls(
             items,
             lifted,

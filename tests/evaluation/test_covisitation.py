@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bert4rec_jax.data.split import leave_one_out, train_counts
+from bert4rec_jax.evaluation import covisitation
 from bert4rec_jax.evaluation.baselines import Popular
 from bert4rec_jax.evaluation.covisitation import (
     DISTANCE,
@@ -15,7 +16,7 @@ from bert4rec_jax.evaluation.covisitation import (
     choose_covisitation,
 )
 from bert4rec_jax.evaluation.lift import Boosts, boosts_of, gains, gains_at
-from bert4rec_jax.evaluation.markov import Markov
+from bert4rec_jax.evaluation.markov import Markov, transitions
 from bert4rec_jax.evaluation.ranks import best_by_vectors, rank_by_vectors
 from bert4rec_jax.sharding import make_mesh
 
@@ -92,6 +93,20 @@ def test_only_the_most_frequent_followers_are_kept(five):
     assert all_of_them.items[a, :4].tolist() == [*five.tokens("bcd"), 0]
     np.testing.assert_array_equal(one.totals, all_of_them.totals)
     assert not one.lifted[five.token("d")].any()
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 100, 1 << 22])
+def test_followers_are_those_of_each_row_in_blocks_of_any_size(store, monkeypatch, pairs_at_once):
+    stop = store.offsets[1:] - 2
+    counts = transitions(store, stop, DISTANCE).toarray()
+    shares = train_counts(store, stop) / train_counts(store, stop).sum()
+    monkeypatch.setattr(covisitation, "_PAIRS_AT_ONCE", pairs_at_once)
+    found = Followers.of(store, stop, 5)
+    for row, items, lifted in zip(counts, found.items, found.lifted):
+        best = [j for j in np.argsort(-row, kind="stable")[:5] if row[j]]
+        assert items.tolist() == best + [0] * (5 - len(best))
+        assert lifted[: len(best)].tolist() == (row[best] / shares[best]).tolist()
+        assert not lifted[len(best) :].any()
 
 
 def test_what_the_model_does_not_read_does_not_count(five):
