@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.split import Cases, in_training, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
@@ -21,8 +22,6 @@ Stop = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 Settings = Mapping[str, str | int | float]
 Until = Literal["end of training", "last event", "request"]
-
-_SECONDS_PER_DAY = 86_400
 
 
 class Baseline(Protocol):
@@ -79,6 +78,10 @@ class Popular:
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
         """`[M, V]`: the counts, repeated for each case."""
         return np.tile(self.counts.astype(np.float32), (len(cases), 1))
+
+    def tie_break(self, total: float = 1e-6) -> Scores:
+        """`[V]`: shares of all training interactions times `total`, to order equal scores."""
+        return (total / self.counts.sum() * self.counts).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +159,7 @@ class RecentPopular:
         if self.until == "request":
             ends = np.minimum(ends, store.timestamps[cases.rows] - 1)
         distinct, which = np.unique(ends, return_inverse=True)
-        first = np.searchsorted(self.times, distinct - self.days * _SECONDS_PER_DAY, "right")
+        first = np.searchsorted(self.times, distinct - self.days * SECONDS_PER_DAY, "right")
         stop = np.searchsorted(self.times, distinct, "right")
         share = self.counts / self.counts.sum()
         windows = np.empty((len(distinct), len(share)), np.float32)

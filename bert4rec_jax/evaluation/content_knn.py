@@ -12,8 +12,6 @@ from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.baselines import Popular, Scores, Settings, Stop
 from bert4rec_jax.evaluation.histories import decayed_histories
 
-_TIE_BREAK = 1e-6
-
 
 @dataclass(frozen=True, eq=False)
 class ContentKNN:
@@ -71,5 +69,5 @@ class ContentKNN:
         """`[M, V]` scores."""
         profiles = decayed_histories(cases, store, self.decay) @ self.directions
         scores: Scores = profiles @ self.directions.T
-        scores += (_TIE_BREAK / self.popular.counts.sum() * self.popular.counts).astype(np.float32)
+        scores += self.popular.tie_break()
         return scores

@@ -25,7 +25,6 @@ from bert4rec_jax.evaluation.histories import (
 )
 
 _CELLS_AT_ONCE = 1 << 22  # at most 48 MiB per sparse block
-_TIE_BREAK = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +91,7 @@ class ItemKNN:
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
         """`[M, V]` scores, at least 0."""
         scores: Scores = product(decayed_histories(cases, store, self.decay), self.similarity)
-        scores += (_TIE_BREAK / self.popular.counts.sum() * self.popular.counts).astype(np.float32)
+        scores += self.popular.tie_break()
         return scores
 
 

@@ -47,8 +47,7 @@ class OwnHistory:
     def scores(self, cases: Cases, store: SequenceStore) -> Scores:
         """`[M, V]` scores, at least 0."""
         own: Scores = decayed_histories(cases, store, self.decay).toarray()
-        counts = self.popular.counts
-        return own + (_LITTLE / counts.sum() * counts).astype(own.dtype)
+        return own + self.popular.tie_break(_LITTLE)
 
 
 _LITTLE = 1e-3  # not above the smallest weight of a history's items, see `decayed_histories`
