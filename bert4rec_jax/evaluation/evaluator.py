@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from bert4rec_jax.config import EvaluationConfig
 from bert4rec_jax.data.batch import inference_rows
 from bert4rec_jax.data.catalog import FIRST_ITEM, MASK, PAD
+from bert4rec_jax.data.ranges import joined, within
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds, to_thumbs
@@ -231,9 +232,9 @@ class Evaluator:
             which = order[start : start + self.batch_size]
             filled = np.concatenate([which, np.repeat(which[:1], self.batch_size - len(which))])
             block = cases[filled]
-            seen = np.zeros((self.batch_size, _bucket(int(lengths[which].max()))), np.int32)
-            for row, history in zip(seen, block.histories(self.store)):
-                row[: len(history)] = history
+            sizes = lengths[filled]
+            history = self.store.tokens[joined(block.rows - sizes, sizes)]
+            seen = _padded(history, sizes, _bucket(int(sizes.max())))
             yield _Block(
                 which=which,
                 filled=filled,
@@ -245,19 +246,29 @@ class Evaluator:
 
     def window(self, cases: Cases, known: npt.NDArray[np.bool_], max_length: int) -> Window:
         """What a model reads of each history: the last L - 1 items that are `known [V]`."""
-        count, found = max_length - 1, []
-        for start, stop in zip(self.store.offsets[cases.users], cases.rows):
-            recent = np.arange(max(start, stop - count), stop)
-            kept = known[self.store.tokens[recent]]
-            if not kept.all():  # earlier items move up
-                recent = np.arange(start, stop)
-                recent = recent[known[self.store.tokens[recent]]][-count:]
-            found.append(recent)
-        lengths = np.array([len(rows) for rows in found])
-        source = np.zeros((len(found), min(_bucket(int(lengths.max()) + 1), max_length)), np.int64)
-        for padded, rows in zip(source, found):
-            padded[: len(rows)] = rows
+        starts = self.store.offsets[cases.users]
+        first = np.maximum(starts, cases.rows - (max_length - 1))
+        case, _, kept = self._between(first, cases.rows, known)
+        whole = case[~kept]  # earlier items move up
+        first[whole] = starts[whole]
+        case, rows, kept = self._between(first, cases.rows, known)
+        counts = np.bincount(case[kept], minlength=len(cases))
+        lengths = np.minimum(counts, max_length - 1)
+        last = within(counts) >= np.repeat(counts - lengths, counts)
+        width = min(_bucket(int(lengths.max()) + 1), max_length)
+        source = _padded(rows[kept][last], lengths, width)
         return Window(cases, source, lengths)
+
+    def _between(
+        self,
+        starts: npt.NDArray[np.int64],
+        stops: npt.NDArray[np.int64],
+        known: npt.NDArray[np.bool_],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """All rows `start:stop`: the number of the range, the row, and whether it is known."""
+        sizes = stops - starts
+        rows = joined(starts, sizes)
+        return np.repeat(np.arange(len(sizes)), sizes), rows, known[self.store.tokens[rows]]
 
     def _read(
         self, model: nn.Module, window: Window, max_length: int, causal: bool
@@ -367,6 +378,15 @@ class Window(NamedTuple):
         """`[B, W]`, padded with PAD on the right."""
         used = np.arange(self.source.shape[1]) < self.lengths[:, None]
         return np.where(used, store.tokens[self.source], PAD).astype(np.int32)
+
+
+def _padded(
+    values: npt.NDArray[Any], lengths: npt.NDArray[np.int64], width: int
+) -> npt.NDArray[Any]:
+    """`[B, width]`: lists of the given lengths, one after another in `values`, padded with 0."""
+    padded = np.zeros((len(lengths), width), values.dtype)
+    padded[np.arange(width) < lengths[:, None]] = values
+    return padded
 
 
 def _bucket(length: int) -> int:

@@ -128,6 +128,24 @@ def test_items_that_the_model_does_not_know_are_not_read(store, model, causal):
     np.testing.assert_array_equal(ranks, given)
 
 
+@pytest.mark.parametrize("max_length", [2, 6, 20, 200])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_windows_are_those_of_a_loop_over_cases(store, max_length, share):
+    known = np.random.default_rng(0).random(store.catalog.num_rows) < share
+    cases = leave_one_out(store).test["test"]
+    first = Cases(cases.users[:2], store.offsets[cases.users[:2]], {})  # empty histories
+    for asked in (cases, first, cases[::-1]):
+        window = evaluator_on(store).window(asked, known, max_length)
+        expected = [
+            [r for r in range(start, stop) if known[store.tokens[r]]][-(max_length - 1) :]
+            for start, stop in zip(store.offsets[asked.users], asked.rows)
+        ]
+        assert window.lengths.tolist() == [len(rows) for rows in expected]
+        width = window.source.shape[1]
+        assert width == max_length or width > window.lengths.max()
+        assert window.source.tolist() == [rows + [0] * (width - len(rows)) for rows in expected]
+
+
 @pytest.mark.parametrize(("mesh_model", "batch_size", "item_chunk"), [(1, 24, 999), (4, 8, 32)])
 def test_batch_size_mesh_and_chunks_change_nothing(
     store, model, mesh_model, batch_size, item_chunk
