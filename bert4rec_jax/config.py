@@ -479,7 +479,7 @@ class Config:
 
 # These may change between two starts of the same run: sections, and single fields.
 _MAY_DIFFER = ("workdir", "mesh", "calibration", "evaluation", "log", "final_fit")
-FIELDS_MAY_DIFFER = (
+_FIELDS_MAY_DIFFER = (
     "training.patience", "training.save_every", "training.keep", "training.log_every",
     "training.steps_at_once",
 )  # fmt: skip
@@ -538,7 +538,7 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
         for name in sorted(old.keys() | new.keys()):
             before, after = old.get(name, "absent"), new.get(name, "absent")
             place = section if section == name else f"{section}.{name}"
-            if before != after and place not in FIELDS_MAY_DIFFER:
+            if before != after and place not in _FIELDS_MAY_DIFFER:
                 found.append(f"{place}: {before!r} -> {after!r}")
     return found
 

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.config import FIELDS_MAY_DIFFER, completed
+from bert4rec_jax.config import completed
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
 
 # Settings that change neither parameters nor ranks. The data is identified by its fingerprint.
 _OF_NO_EFFECT = ("workdir", "mesh", "evaluation", "log", "final_fit")
+# Nor do these; `patience` does, as it decides which checkpoint is tested.
+_FIELDS_OF_NO_EFFECT = (
+    "training.save_every", "training.keep", "training.log_every", "training.steps_at_once",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,7 @@ def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | Non
         config = completed(metrics["config"])
         seed = config["training"].pop("seed")
         config["data"].pop("path")
-        for name in FIELDS_MAY_DIFFER:
+        for name in _FIELDS_OF_NO_EFFECT:
             section, field = name.split(".")
             config[section].pop(field, None)
         config["fingerprint"] = metrics["data"]["fingerprint"]

@@ -109,6 +109,27 @@ def test_groups(make):
     assert label(found[0]).endswith("/a* (seeds 0, 1)") and label(found[3]) == str(bare)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "together"),
+    [
+        ("save_every", 7, True),
+        ("keep", 5, True),
+        ("log_every", 3, True),
+        ("steps_at_once", 4, True),
+        ("patience", 2, False),  # decides when training stops, and so what is tested
+        ("evaluate_every", 2, False),
+    ],
+)
+def test_seeds_share_all_settings_that_change_results(make, field, value, together):
+    paths = [make(f"seed_{seed}", seed=seed, BERT4Rec=[1, 1, 1]) for seed in (0, 1)]
+    file = paths[1] / "metrics.json"
+    values = json.loads(file.read_text())
+    values["config"]["training"][field] = value
+    file.write_text(json.dumps(values))
+    found = groups([RecordedRun.open(path) for path in paths])
+    assert len(found) == (1 if together else 2)
+
+
 def test_a_model_that_only_some_seeds_have(make):
     first = make("seed_0", seed=0, BERT4Rec=[1, 1, 1], popular=[1, 2, 3])
     second = make("seed_1", seed=1, BERT4Rec=[1, 1, 2])
