@@ -69,6 +69,7 @@ class Covisitation:
             "followers": followers.items,
             "ratios": (followers.lifted / norms[:, None]).astype(np.float32),
             "covered": (followers.totals / norms).astype(np.float32),
+            "uncovered": (self.smoothing / norms).astype(np.float32),
             "decays": np.power(np.float32(self.decay), np.arange(recent), dtype=np.float32),
             "weight": np.array(self.weight, np.float32),
             "uncounted": followers.uncounted,

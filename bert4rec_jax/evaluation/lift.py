@@ -60,8 +60,10 @@ def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
 
     Args:
       found: the variable collection: `followers [V, K]` int32, `ratios [V, K]` float32
-        (c_ij / (C_i + μ) / q_j), `covered [V]` float32 (C_i / (C_i + μ)), `decays [R]` float32, the
-        scalar `weight`, and `uncounted [V]` bool. Bundles of earlier versions lack the last one.
+        (c_ij / (C_i + μ) / q_j), `covered [V]` and `uncovered [V]` float32 (C_i / (C_i + μ) and
+        μ / (C_i + μ), which is no difference to 1, as float32 rounds that to 0), `decays [R]`
+        float32, the scalar `weight`, and `uncounted [V]` bool. Bundles of earlier versions lack
+        `uncovered`, and older ones `uncounted`.
       histories: `[B, S]` int tokens, oldest first, padded with PAD on the right.
     """
     decays = found["decays"]
@@ -70,7 +72,8 @@ def boosts_of(found: Mapping[str, Any], histories: jax.Array) -> Boosts:
     recent = jnp.take_along_axis(histories, jnp.maximum(back, 0), axis=1)
     weights = jnp.where(back >= 0, decays, 0)
     covered = found["covered"][recent]
-    unseen = (weights * (1 - covered)).sum(axis=1)
+    uncovered = found["uncovered"][recent] if "uncovered" in found else 1 - covered
+    unseen = (weights * uncovered).sum(axis=1)
     shares = weights / jnp.maximum(unseen, _LEAST)[:, None]
     rows = histories.shape[0]
     uncounted = found.get("uncounted", jnp.zeros(found["covered"].shape, bool))

@@ -51,10 +51,14 @@ class Corrections:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all corrections: with the same parameters, equal digests, equal scores."""
+        """SHA-256 over all corrections: with the same parameters, equal digests, equal scores.
+
+        `uncovered` follows from the others and is left out: runs and bundles of earlier versions,
+        which do without it, keep their digests.
+        """
         sha = hashlib.sha256(f"{self.offset} {self.offset_alone}".encode())
         arrays = {"shift": self.shift, **(self.covisitation or {})}
-        for name in sorted(arrays):
+        for name in sorted(arrays.keys() - {"uncovered"}):
             array = np.ascontiguousarray(arrays[name]) if arrays[name] is not None else np.zeros(0)
             sha.update(f"{name} {array.shape} {array.dtype}\n".encode())
             sha.update(array.tobytes())

@@ -38,6 +38,7 @@ _FEATURES = "catalog/item_table/features"
 _TRAINED = "catalog/item_table/trained"
 _OFFSET = "catalog/item_table/offset"
 _COUNTED = tuple(f"{COLLECTION}/{name}" for name in ("followers", "ratios", "covered"))
+_UNCOVERED = f"{COLLECTION}/uncovered"
 _UNCOUNTED = f"{COLLECTION}/uncounted"
 _ADDED = "added_items"
 _FIELDS = ("item_ids", "titles", "genres")  # of a catalog
@@ -252,11 +253,12 @@ def grow(trained: TrainedModel, new: Catalog, rows: npt.NDArray[np.float32]) -> 
     flat = {name: np.asarray(value) for name, value in by_path(trained.variables).items()}
     flat |= {
         name: taller(flat[name])
-        for name in (*_IDS, _FEATURES, _TRAINED, *_COUNTED, _UNCOUNTED)
+        for name in (*_IDS, _FEATURES, _TRAINED, *_COUNTED, _UNCOVERED, _UNCOUNTED)
         if name in flat
     }
-    if _UNCOUNTED in flat:
-        flat[_UNCOUNTED][added] = True
+    for name in (_UNCOVERED, _UNCOUNTED):
+        if name in flat:  # bundles of earlier versions lack them
+            flat[name][added] = 1
     flat[_FEATURES][added] = rows
     known = taller(trained.known)
     known[added] = True

@@ -69,6 +69,37 @@ def test_items_without_counts_gain_what_an_average_event_does(store):
     np.testing.assert_allclose(lifts[:, 2], mean, rtol=1e-4)
 
 
+@pytest.mark.parametrize("smoothing", [0.0012, 1e-6, 50.0])
+def test_little_smoothing_of_large_counts(smoothing):
+    """In float32, 1 - C / (C + μ) is 0 or a few wrong digits, and the true rest is μ / (C + μ).
+
+    Item 2 was followed 300,000 times, two times in three by item 3, half of all events; nobody has
+    watched item 4.
+    """
+    followers = Followers(
+        np.array([[0], [0], [3], [0], [0]], np.int32),
+        np.array([[0.0], [0], [200_000 / 0.5], [0], [0]]),
+        np.array([0.0, 0, 300_000, 0, 0]),
+        np.array([False, False, False, False, True]),
+    )
+    settings = replace(SETTINGS, smoothing=smoothing, weight=1.0)
+    boosts = boosts_of(settings.collection(followers, 9), histories([2]))
+    every = np.asarray(gains(boosts, 0, 5))[0]
+    expected = np.log1p([200_000 / smoothing / 0.5, 300_000 / smoothing])
+    assert every[3:] == pytest.approx(expected, rel=1e-6)
+    candidates = gains_at(boosts, np.array([[3, 4]], np.int32))[0]
+    assert np.asarray(candidates) == pytest.approx(expected, rel=1e-6)
+
+
+def test_bundles_of_earlier_versions_have_no_uncovered_shares(five):
+    found = found_of(five, five.stop(3, 3, 3, 2, 1))
+    asked = histories(five.tokens("ac"), five.tokens("b"))
+    expected = gains(boosts_of(found, asked), 0, five.store.catalog.num_rows)
+    del found["uncovered"]
+    before = gains(boosts_of(found, asked), 0, five.store.catalog.num_rows)
+    np.testing.assert_allclose(before, expected, rtol=1e-6)
+
+
 def test_bundles_of_earlier_versions_raise_only_what_was_counted(five):
     found = found_of(five, five.stop(3, 3, 3, 2, 1))
     del found["uncounted"]

@@ -132,6 +132,20 @@ def test_items_can_be_added(counted, raising, histories, tmp_path):
     more = load(tmp_path / "more", batch_size=16)
     assert more.recommend_batch(histories[:20]) == raising.recommend_batch(histories[:20])
     assert all(np.isfinite(more.recommend(["new 0"], k=5).scores))
+    parameters = Bundle.open(tmp_path / "more").parameters()
+    last = slice(FIRST_ITEM + len(raising.catalog), FIRST_ITEM + len(more.catalog))
+    covered, uncovered = (parameters[f"covisitation/{x}covered"] for x in ("", "un"))
+    assert not covered[last].any() and (uncovered[last] == 1).all()  # nothing followed them
+    np.testing.assert_allclose((covered + uncovered)[: last.stop], 1, atol=1e-6)
+
+
+def test_runs_of_earlier_versions_keep_the_digest_of_their_corrections(counted):
+    corrections = open_finished(counted / "run", QUIET).corrections
+    before = {name: x for name, x in corrections.covisitation.items() if name != "uncovered"}
+    assert len(before) < len(corrections.covisitation)
+    assert replace(corrections, covisitation=before).digest == corrections.digest
+    other = {**before, "covered": before["covered"] / 2}
+    assert replace(corrections, covisitation=other).digest != corrections.digest
 
 
 def test_scanning_a_large_catalog_lists_the_same(counted, raising, histories):
