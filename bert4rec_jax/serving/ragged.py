@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bert4rec_jax.data.runs import user_ranges
+
+_TEXT_BYTES = 1 << 28  # far below the 2 GiB of text that an Arrow array of strings can hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,3 +118,21 @@ class Ragged:
     def padded_to_longest(self) -> npt.NDArray[Any]:
         """`[N, width]`, where width is the length of the longest list, at least 1."""
         return self.padded(max(int(self.lengths.max(initial=0)), 1))
+
+
+def text_ranges(lengths: npt.NDArray[np.int64], ids: pa.StringArray) -> Iterator[tuple[int, int]]:
+    """Cut N lists of ids into ranges, each short enough for one Arrow array of text.
+
+    Without any list there is one empty range.
+
+    Args:
+      lengths: `[N]` ids per list.
+      ids: the ids that lists can hold.
+
+    Yields:
+      The first list of a range and the one after its last; a list that is too long for a range is
+      one alone.
+    """
+    longest = pc.max(pc.binary_length(ids)).as_py() or 1
+    bounds = user_ranges(lengths, max(_TEXT_BYTES // longest, 1)).tolist()
+    yield from pairwise(bounds if len(lengths) else [0, 0])

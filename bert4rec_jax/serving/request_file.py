@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,11 @@ class RequestFile:
                         groups.append(group)
                     else:
                         skip -= rows
-                for batch in opened.iter_batches(
-                    _BATCH_ROWS, row_groups=groups, columns=self.schema.names
-                ):
+                batches = (  # of one row group each: a batch cannot hold more than 2 GiB of text
+                    opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=self.schema.names)
+                    for group in groups
+                )
+                for batch in chain.from_iterable(batches):
                     dropped = min(skip, len(batch))
                     skip -= dropped
                     if dropped < len(batch):

@@ -119,7 +119,7 @@ class RequestReader:
 
     def unknown(self, ids: list[str]) -> list[str]:
         """The ids that the catalog does not have, each once, in order of first appearance."""
-        found = self._find(pa.array(ids, pa.string()))
+        found = self._find(pa.chunked_array([ids], pa.string()))
         return list(dict.fromkeys(name for name, token in zip(ids, found) if token == PAD))
 
     def _tokens(self, table: pa.Table, name: str, counts: Counter[str]) -> tuple[Ragged, int]:
@@ -128,7 +128,7 @@ class RequestReader:
         tokens = self._find(_as_text(values))
         return Ragged.from_lengths(tokens, lengths), int((tokens == PAD).sum())
 
-    def _find(self, ids: pa.StringArray) -> npt.NDArray[np.int32]:
+    def _find(self, ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
         """The token of each id, PAD for those that the catalog does not have."""
         if len(ids) < len(self._ids):  # Arrow would hash the whole catalog again in every call
             return self._catalog.find(ids.to_pylist())
@@ -142,9 +142,8 @@ class RequestReader:
         ratings = np.full(len(histories.values), np.nan, np.float32)
         if RATINGS not in table.column_names or pa.types.is_null(table[RATINGS].type):
             return ratings
-        given = table[RATINGS].combine_chunks()
         values, lengths = _flat(table, RATINGS, Counter())
-        rated = given.is_valid().to_numpy(zero_copy_only=False)
+        rated = table[RATINGS].is_valid().to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(rated & (lengths != histories.lengths))
         if len(wrong):
             row = int(wrong[0])
@@ -214,17 +213,21 @@ def table_of(
 
 def _flat(
     table: pa.Table, name: str, counts: Counter[str]
-) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """The values of a column of lists and the length of each; a null is an empty list."""
-    column = table[name].combine_chunks()
+) -> tuple[pa.ChunkedArray, npt.NDArray[np.int64]]:
+    """The values of a column of lists and the length of each; a null is an empty list.
+
+    Chunks stay apart: one array cannot hold more than 2 GiB of text.
+    """
+    column = table[name]
     counts["null_lists"] += column.null_count
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     return pc.list_flatten(column), lengths.astype(np.int64)
 
 
-def _as_text(values: pa.Array) -> pa.Array:
+def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+        decoded = [chunk.dictionary_decode() for chunk in values.chunks]
+        values = pa.chunked_array(decoded, values.type.value_type)
     return values.cast(pa.string())
 
 

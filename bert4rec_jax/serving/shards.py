@@ -139,8 +139,8 @@ class Shards:
     def _made(self, folder: Path, number: int, rows: int) -> Shard | None:
         try:
             with pq.ParquetFile(folder / _part(number), page_checksum_verification=True) as file:
-                for _ in file.iter_batches():  # read all: pages of old versions have no checksum
-                    pass
+                for group in range(file.num_row_groups):  # all: old pages have no checksum
+                    file.read_row_group(group)
                 metadata = file.metadata
             found = json.loads(metadata.metadata[_KEY])
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
@@ -149,17 +149,25 @@ class Shards:
             return None
         return Shard(number, rows, Counter(found["counts"]), found["by"])
 
-    def write(self, made: Shard, table: pa.Table) -> None:
-        """Write one shard.
+    def write(self, made: Shard, tables: Sequence[pa.Table]) -> None:
+        """Write one shard of one or more tables with the same columns, each a row group of its own.
+
+        Readers cannot take more than 2 GiB of text in lists from one row group.
 
         Raises:
           TemporaryError: it cannot be written; finished shards stay.
         """
         described = json.dumps({"job": self._job, "counts": made.counts, "by": made.by})
-        table = table.replace_schema_metadata({_KEY: described.encode()})
+        schema = tables[0].schema.with_metadata({_KEY: described.encode()})
         try:
-            with whole_file(self._folder / _part(made.number)) as file:
-                pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            with (
+                whole_file(self._folder / _part(made.number)) as file,
+                pq.ParquetWriter(
+                    file, schema, compression="zstd", write_page_checksum=True
+                ) as writer,
+            ):
+                for table in tables:
+                    writer.write_table(table)
         except TemporaryError as error:
             raise TemporaryError(
                 f"{error}; make room and run the same command: finished shards stay"

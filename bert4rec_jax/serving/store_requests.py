@@ -17,9 +17,10 @@ from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_file
+from bert4rec_jax.serving.ragged import text_ranges
 from bert4rec_jax.serving.requests import HISTORY, RATINGS, USER
 
-_USERS = 65_536  # in memory at once
+_USERS = 65_536  # in memory at once, or fewer if their histories are long
 # From user ids to user features: name -> a value per user.
 Columns = Callable[[Sequence[str]], Mapping[str, Sequence[Any]]]
 
@@ -76,8 +77,7 @@ def write_requests(
     fields += [(RATINGS, pa.list_(pa.float32()))] if rated else []
     schema = pa.schema([*fields, *((name, values.type) for name, values in more.items())])
     with whole_file(file) as stream, pq.ParquetWriter(stream, schema) as writer:
-        for first in range(0, store.num_users, _USERS):
-            stop = min(first + _USERS, store.num_users)
+        for first, stop in _ranges(store, item_ids):
             bounds = store.offsets[first : stop + 1]
             rows = slice(int(bounds[0]), int(bounds[-1]))
             lists = pa.array(bounds - bounds[0], pa.int32())
@@ -88,6 +88,13 @@ def write_requests(
                 columns.append(pa.ListArray.from_arrays(lists, values))
             columns += [values.slice(first, stop - first) for values in more.values()]
             writer.write_table(pa.table(columns, schema=schema))
+
+
+def _ranges(store: SequenceStore, item_ids: pa.StringArray) -> Iterator[tuple[int, int]]:
+    for start in range(0, store.num_users, _USERS):
+        lengths = np.diff(store.offsets[start : start + _USERS + 1])
+        for first, stop in text_ranges(lengths, item_ids):
+            yield start + first, start + stop
 
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:

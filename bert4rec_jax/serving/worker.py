@@ -16,6 +16,7 @@ from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.filters import EVERYTHING, Filters
+from bert4rec_jax.serving.ragged import text_ranges
 from bert4rec_jax.serving.ranking import Lists
 from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.requests import USER
@@ -96,7 +97,7 @@ class Worker:
             )
             lists = scorer.lists(requests, top=options.top, keep_seen=options.keep_seen)
             made = Shard(number, len(table), Counter({**requests.counts, **lists.counts}), by)
-            plan.shards.write(made, _answers(table[USER], lists, ids))
+            plan.shards.write(made, list(_answers(table[USER], lists, ids)))
             yield made
             if number == numbers[-1]:
                 return
@@ -113,13 +114,16 @@ class Worker:
         return Scorer(bundle, batch_size=options.batch_size, filters=options.filters)
 
 
-def _answers(users: pa.ChunkedArray, lists: Lists, ids: pa.Array) -> pa.Table:
-    offsets = pa.array(lists.items.offsets.astype(np.int32))
-    items = ids.take(pa.array(lists.items.values - FIRST_ITEM))
-    return pa.table(
-        {
-            USER: users,
-            "item_ids": pa.ListArray.from_arrays(offsets, items),
-            "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores)),
-        }
-    )
+def _answers(users: pa.ChunkedArray, lists: Lists, ids: pa.Array) -> Iterator[pa.Table]:
+    for first, stop in text_ranges(lists.items.lengths, ids):
+        bounds = lists.items.offsets[first : stop + 1]
+        rows = slice(int(bounds[0]), int(bounds[-1]))
+        offsets = pa.array((bounds - bounds[0]).astype(np.int32))
+        items = ids.take(pa.array(lists.items.values[rows] - FIRST_ITEM))
+        yield pa.table(
+            {
+                USER: users.slice(first, stop - first),
+                "item_ids": pa.ListArray.from_arrays(offsets, items),
+                "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores[rows])),
+            }
+        )

@@ -114,6 +114,33 @@ def test_all_users_of_a_prepared_log_are_requests(bundle, scorer, store, tmp_pat
         assert same == tmp_path / "in.parquet"
 
 
+@pytest.mark.parametrize(("most", "parts"), [(12, 20), (3, 40)])
+def test_more_text_than_one_array_holds_is_cut(
+    bundle, requests, store, tmp_path, monkeypatch, most, parts
+):
+    """Into row groups, here for lists of 5 ids; rows and columns stay the same."""
+    write_requests(store, tmp_path / "whole.parquet")
+    rank_file(bundle, requests, tmp_path / "whole", SMALL)
+    longest = max(map(len, store.catalog.item_ids))
+    monkeypatch.setattr("bert4rec_jax.serving.ragged._TEXT_BYTES", most * longest)
+    rank_file(bundle, requests, tmp_path / "cut", SMALL)
+    assert pq.read_table(tmp_path / "cut").equals(pq.read_table(tmp_path / "whole"))
+    cut, whole = (
+        pq.ParquetFile(tmp_path / name / "part-000000.parquet") for name in ("cut", "whole")
+    )
+    assert (cut.num_row_groups, whole.num_row_groups) == (parts, 1)
+    assert cut.schema_arrow == whole.schema_arrow
+    assert rank_file(bundle, requests, tmp_path / "cut", SMALL)["finished"]  # reads all parts
+
+    write_requests(store, tmp_path / "cut.parquet")
+    assert pq.read_table(tmp_path / "cut.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
+    lengths = np.diff(store.offsets)
+    assert pq.ParquetFile(tmp_path / "cut.parquet").num_row_groups == (lengths > 0).sum()
+    monkeypatch.setattr("bert4rec_jax.serving.ragged._TEXT_BYTES", lengths[:2].sum() * longest)
+    write_requests(store, tmp_path / "cut.parquet")
+    assert pq.ParquetFile(tmp_path / "cut.parquet").metadata.row_group(0).num_rows == 2
+
+
 def test_the_users_of_a_damaged_log_are_refused(store, tmp_path):
     damaged = shutil.copytree(store.path, tmp_path / "store")
     with (damaged / "tokens.npy").open("r+b") as file:
@@ -323,9 +350,9 @@ def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_
     whole = Shard(0, 4000, Counter(requests=4000), "JAX 0.0, cpu")
     with shards.held():
         shards.begin()
-        shards.write(whole, table)
+        shards.write(whole, [table])
     with full_disk(8192), pytest.raises(UserError, match=r"cannot write .*part-000001.* make room"):
-        shards.write(replace(whole, number=1), table)
+        shards.write(replace(whole, number=1), [table])
     assert shards.made(0, 4000) == whole
     assert shards.made(1, 4000) is None
     assert not list(tmp_path.rglob("*.parquet.partial"))

@@ -1,7 +1,9 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from bert4rec_jax.serving.ragged import Ragged
+from bert4rec_jax.serving import ragged as module
+from bert4rec_jax.serving.ragged import Ragged, text_ranges
 
 
 def ragged(*lists):
@@ -50,3 +52,20 @@ def test_keys_tell_lists_apart():
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([2, 1, 3, 0, 1], [(0, 2), (2, 4), (4, 5)]),
+        ([9, 0, 1], [(0, 1), (1, 3)]),  # too long for a range: alone
+        ([0, 0], [(0, 2)]),
+        ([], [(0, 0)]),
+    ],
+)
+def test_ranges_are_cut_by_the_bytes_of_the_longest_id(monkeypatch, lengths, expected):
+    """An accented letter has 2 bytes, so 3 ids fit."""
+    monkeypatch.setattr(module, "_TEXT_BYTES", 19)
+    ids = pa.array(["a", "\u00e9\u00e9\u00e9", "b"])
+    assert list(text_ranges(np.array(lengths, np.int64), ids)) == expected
+    assert list(text_ranges(np.zeros(0, np.int64), pa.array([], pa.string()))) == [(0, 0)]

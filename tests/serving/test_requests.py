@@ -16,7 +16,7 @@ def table(history, **columns):
     arrays["history"] = pa.array(history, IDS) if isinstance(history, list) else history
     for name, values in columns.items():
         kind = pa.list_(pa.float64()) if name == "ratings" else IDS
-        arrays[name] = pa.array(values, kind)
+        arrays[name] = pa.array(values, kind) if isinstance(values, list) else values
     return pa.table(arrays)
 
 
@@ -68,6 +68,22 @@ def test_without_candidates_the_whole_catalog_is_meant():
 def test_every_form_of_lists(history):
     assert listed(read(history).histories) == [[3], [4, 3]]
     check_columns(table(history).schema, "in.parquet")
+
+
+def test_lists_in_several_chunks():
+    """They stay apart, as one array could not hold the text of all; each has its own dictionary."""
+    offsets = pa.array([0, 1, 3], pa.int32())
+    ids = pa.array(["12", "13", "x"]), pa.array(["007", "y", "12"])
+    encoded = pa.chunked_array(
+        [pa.ListArray.from_arrays(offsets, values.dictionary_encode()) for values in ids]
+    )
+    found = read(encoded, ratings=[[1], [2, 3], [4], [5, 6]])
+    assert listed(found.histories) == [[3], [4], [2], [3]]
+    assert found.ratings.tolist() == [1, 2, 4, 6]
+    texts = pa.chunked_array([[["12"], ["13", "x"]], [["007"], None]], IDS)
+    found = read(texts, exclude=texts)
+    assert listed(found.histories) == listed(found.excluded) == [[3], [4], [2], []]
+    assert found.counts["null_lists"] == 2 and found.counts["unknown_history_items"] == 1
 
 
 def test_lists_of_one_size():
