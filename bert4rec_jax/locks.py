@@ -1,23 +1,27 @@
-"""Locks: mark a folder as in use by a live process; the kernel releases those of dead ones."""
+"""Locks: mark a folder or a file as in use by a process; the kernel releases those of dead ones."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+_PAUSE = 0.05  # seconds between two attempts
+_QUIET = 1.0  # seconds to wait before anything is said
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which stays locked if it is renamed.
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder or a file, which stays locked if it is renamed.
 
     Raises:
       BlockingIOError: another process, or another part of this one, holds the lock.
-      OSError: the folder does not exist, or its file system or the operating system has no such
+      OSError: the path does not exist, or its file system or the operating system has no such
         locks.
     """
-    descriptor = os.open(folder, os.O_RDONLY)  # fails on Windows, which has no fcntl
+    descriptor = os.open(path, os.O_RDONLY)  # fails on Windows, which has no fcntl
     try:
         import fcntl
 
@@ -25,3 +29,28 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_in_turn(path: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of `locked` as soon as others let go of it; for work of seconds.
+
+    Args:
+      path: what to lock.
+      waits: called once if that takes longer than a second.
+
+    Raises:
+      OSError: as for `locked`.
+    """
+    until, told = time.monotonic() + _QUIET, False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(path))
+                break
+            except BlockingIOError:
+                if not told and time.monotonic() >= until:
+                    waits()
+                    told = True
+                time.sleep(_PAUSE)
+        yield

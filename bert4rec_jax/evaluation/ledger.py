@@ -51,7 +51,8 @@ def record(
 ) -> None:
     """Append a line to a run's ledger and write the ranks of this test.
 
-    Ranks of other models in an earlier rank file are kept if they belong to the same test.
+    Ranks of other models in an earlier rank file are kept if they belong to the same test. Only one
+    process may do so at a time.
 
     Args:
       folder: the run's folder.

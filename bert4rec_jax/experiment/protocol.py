@@ -29,7 +29,7 @@ from bert4rec_jax.experiment.selection import select, train_on_all
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.start import start
 from bert4rec_jax.experiment.testing import ask_all, check_own
-from bert4rec_jax.experiment.workdir import training_in
+from bert4rec_jax.experiment.workdir import recording_in, training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
 from bert4rec_jax.training.digests import digest
@@ -125,11 +125,12 @@ def evaluate(
         "corrections_sha256": finished.corrections.digest,
     }
     if is_first():
-        record(setting, tested, "evaluate", parameters, finished.corrections)
-        path = Path(workdir) / METRICS
-        earlier = read_metrics(path)
-        if same_test(what, earlier):
-            write_json(path, joined({**earlier, **tested.to_json()}, earlier))
+        with recording_in(Path(workdir), console):
+            record(setting, tested, "evaluate", parameters, finished.corrections)
+            path = Path(workdir) / METRICS
+            earlier = read_metrics(path)
+            if same_test(what, earlier):
+                write_json(path, joined({**earlier, **tested.to_json()}, earlier))
         show(setting, tested, console)
     return {"steps": {"tested": best.step}, **what, **tested.to_json()}
 
@@ -140,7 +141,7 @@ def _results(
     """Train, calibrate, test, record; what `run` returns."""
     config = setting.config
     path = Path(config.workdir) / METRICS
-    earlier = read_metrics(path)  # all processes read before the first one writes
+    before = read_metrics(path)  # all processes read before the first one writes
     fitted = select(setting, console)
     trained = time.monotonic()
     corrections = calibrate(setting, fitted.params, console)
@@ -157,11 +158,14 @@ def _results(
     )
     evaluation = time.monotonic() - trained
     results = describe_run(setting, recipe, fitted, corrections, tested, evaluation)
-    results = joined(results, earlier)
-    if is_first():
+    if not is_first():
+        results = joined(results, before)
+    else:
         parameters = results["parameters_sha256"]["tested"]
-        record(setting, tested, "train", parameters, corrections)
-        write_json(path, results)
+        with recording_in(Path(config.workdir), console):
+            record(setting, tested, "train", parameters, corrections)
+            results = joined(results, read_metrics(path))  # `evaluate` may have written since
+            write_json(path, results)
         show(setting, tested, console)
         console.print(f"Written: {escape(str(path))}", highlight=False)
     if config.final_fit:

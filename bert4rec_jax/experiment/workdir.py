@@ -1,4 +1,4 @@
-"""Workdir: one training at a time in a run's folder."""
+"""Workdir: one training at a time in a run's folder, and one command that writes its results."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+
 from bert4rec_jax.errors import TemporaryError, UserError
-from bert4rec_jax.locks import locked
+from bert4rec_jax.locks import locked, locked_in_turn
 from bert4rec_jax.processes import alone, barrier, everywhere, is_first
 
 _SECONDS = 10  # to wait for a file of another host
+_RECORDING = ".recording"  # locked while results are written; a training locks the workdir itself
 
 
 @contextmanager
@@ -46,6 +50,27 @@ def training_in(workdir: Path) -> Iterator[None]:
                 "ended, or choose another --workdir"
             )
         _require_shared(workdir)
+        yield
+
+
+@contextmanager
+def recording_in(workdir: Path, console: Console) -> Iterator[None]:
+    """Keep other commands from writing results to a folder while the block runs.
+
+    For blocks that read earlier results, join new ones to them and write both: of two at once, one
+    would lose what the other wrote. Waits for another one, and says so after a second. On a file
+    system without locks, nothing is locked.
+    """
+
+    def waits() -> None:
+        console.print(
+            f"[yellow]waiting for another command that writes results to {escape(str(workdir))}"
+        )
+
+    with ExitStack() as stack:
+        with suppress(OSError):  # a later write reports what is wrong with the folder
+            (workdir / _RECORDING).touch()
+            stack.enter_context(locked_in_turn(workdir / _RECORDING, waits))
         yield
 
 

@@ -1,6 +1,8 @@
 """Commands on a finished run add to what is recorded, and take nothing of the same test away."""
 
+import io
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +85,45 @@ def test_a_later_test_is_added_to_what_is_recorded(config, tmp_path):
     path.write_text(json.dumps({**before, "corrections_sha256": "others"}))
     protocol.evaluate(untested.workdir, console=QUIET)
     assert "test" not in json.loads(path.read_text())  # it is about another model
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_what_another_command_writes_meanwhile_stays(config, monkeypatch, command):
+    """It holds the lock when this one has its results, and adds a model before it lets go."""
+    workdir = Path(config.workdir)
+    protocol.run(config, console=QUIET)
+    monkeypatch.setattr("bert4rec_jax.locks._QUIET", 0.0)
+    (workdir / ".recording").touch()
+    with ExitStack() as other:
+        other.enter_context(locked(workdir / ".recording"))
+
+        class Screen(io.StringIO):
+            waits = 0
+
+            def write(self, text):
+                if "waiting for another command" in text:
+                    self.waits += 1
+                    metrics = json.loads((workdir / "metrics.json").read_text())
+                    metrics["test"]["theirs"] = metrics["test"]["popular"]
+                    (workdir / "metrics.json").write_text(json.dumps(metrics))
+                    with np.load(workdir / "ranks.npz") as file:
+                        arrays = dict(file)
+                    arrays["test/theirs"] = arrays["test/popular"]
+                    np.savez(workdir / "ranks.npz", **arrays)
+                    other.close()
+                return super().write(text)
+
+        screen = Screen()
+        console = Console(file=screen, width=500)
+        if command == "train":
+            returned = protocol.run(config, console=console)
+            assert "theirs" in returned["test"]
+        else:
+            protocol.evaluate(workdir, console=console)
+    assert screen.waits == 1
+    metrics, ranks = recorded(config)
+    assert {"theirs", "BERT4Rec"} <= metrics["test"].keys()
+    assert {"test/theirs", "test/BERT4Rec"} <= set(ranks)
 
 
 def test_with_other_corrections_nothing_stays(config):

@@ -1,13 +1,16 @@
 """One training at a time in a workdir: what is held, by whom, and until when."""
 
+import json
 import subprocess
 import sys
+import threading
 
 import pytest
+from rich.console import Console
 
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.experiment import workdir
-from bert4rec_jax.experiment.workdir import training_in
+from bert4rec_jax.experiment.workdir import recording_in, training_in
 from bert4rec_jax.locks import locked
 
 HOLDS = """
@@ -86,4 +89,36 @@ def test_where_nothing_can_be_held_training_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workdir, "locked", no_locks)
     with training_in(tmp_path), training_in(tmp_path):
+        pass
+
+
+def test_results_are_written_one_after_the_other(tmp_path):
+    """Ten threads each join what they found to what is there; beside a training too."""
+    file, start = tmp_path / "results.json", threading.Barrier(10)
+    file.write_text("{}")
+
+    def write(name):
+        start.wait()
+        with recording_in(tmp_path, Console(quiet=True)):
+            earlier = json.loads(file.read_text())
+            file.write_text(json.dumps({**earlier, name: 1}))
+
+    threads = [threading.Thread(target=write, args=(f"model {n}",)) for n in range(10)]
+    with training_in(tmp_path):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(json.loads(file.read_text())) == 10
+
+
+def test_where_nothing_can_be_held_results_are_written(tmp_path, monkeypatch):
+    with recording_in(tmp_path / "none", Console(quiet=True)):
+        pass
+
+    def no_locks(path):
+        raise OSError("locks are not supported")
+
+    monkeypatch.setattr("bert4rec_jax.locks.locked", no_locks)
+    with recording_in(tmp_path, Console(quiet=True)), recording_in(tmp_path, Console(quiet=True)):
         pass
