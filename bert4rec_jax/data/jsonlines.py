@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.json as pa_json
@@ -75,18 +75,59 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
 
 
 def _batches(path: Path, wanted: pa.Schema, block: int, skip: int) -> Iterator[pa.RecordBatch]:
-    """The rows after the first `skip`; no line may be longer than a block."""
+    """The rows after the first `skip`; no line may be longer than a block.
+
+    pyarrow also reads two objects on one line, or one object on two, so lines are counted beside
+    its rows. Where the counts differ, the file is read again to find the line.
+
+    Raises:
+      UserError: a line is not one JSON object.
+    """
+    rows = 0
     with open_bytes(path) as binary:
+        counted = _LineCounter(binary)
         for batch in pa_json.open_json(
-            binary,
+            counted,
             read_options=pa_json.ReadOptions(block_size=block),
             parse_options=pa_json.ParseOptions(
                 explicit_schema=wanted, unexpected_field_behavior="ignore"
             ),
         ):
+            rows += len(batch)
             dropped = min(skip, len(batch))
             skip -= dropped
             yield batch.slice(dropped)
+    if rows != counted.lines:
+        for line, text in _lines(path):
+            _object(path, line, text)
+
+
+class _LineCounter:
+    """A binary stream that counts the lines that are not blank, as far as it has been read."""
+
+    closed = False  # pyarrow asks; the file below is closed by whoever opened it
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._ended = 0
+        self._begun = False  # whether the last line has anything but blanks so far
+
+    @property
+    def lines(self) -> int:
+        return self._ended + self._begun
+
+    def read(self, size: int = -1) -> bytes:
+        found = self._stream.read(size)
+        first, *others = found.split(b"\n")
+        self._begun |= bool(first.strip())
+        if others:
+            *whole, last = others
+            self._ended += self._begun + sum(map(bool, map(bytes.strip, whole)))
+            self._begun = bool(last.strip())
+        return found
+
+    def close(self) -> None:
+        pass
 
 
 def line_of(path: Path, row: int) -> int:

@@ -1,6 +1,7 @@
 """JSON Lines: the same rows as from any other table, and messages that name the line."""
 
 import gzip
+import io
 import json
 
 import pytest
@@ -74,6 +75,10 @@ def test_many_blocks_give_the_store_of_one(tmp_path, monkeypatch):
         ('{"user_id": "a", "item_id": "x"}', "line 203: the timestamp is empty"),
         ('{"user_id": "a",', "line 203: '{\"user_id\": \"a\",' is not JSON"),
         ("[1, 2]", r"line 203: '\[1, 2\]' is no object; expected one JSON object per line"),
+        ('{"user_id": "a", "item_id": "x", "timestamp": 1} ' * 2,
+         r"line 203: .* is not JSON \(Extra data.*expected one object per line: fix or remove"),
+        ('{"user_id": "a",\n"item_id": "x", "timestamp": 1}',
+         "line 203: '{\"user_id\": \"a\",' is not JSON"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_line(tmp_path, line, message):
@@ -174,3 +179,26 @@ def test_an_id_with_a_point_after_whole_ones_is_named_with_its_line(tmp_path):
     path = write(tmp_path / "log.jsonl", [*objects, {"user_id": 1, "item_id": 3.0, "timestamp": 9}])
     with pytest.raises(UserError, match=r"line 241: item_id is 3.0, a number, and of another kind"):
         whole(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n", "\n \t\n\n", "\r\n\r\n"])
+@pytest.mark.parametrize("bytes_at_once", [64, 1 << 20])
+def test_blank_lines_are_no_rows(tmp_path, monkeypatch, end, bytes_at_once):
+    objects = [{"user_id": f"u{i}", "item_id": "x", "timestamp": i} for i in range(150)]
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(end.join(map(json.dumps, objects)).encode())
+    monkeypatch.setattr(jsonlines, "_BLOCK_BYTES", bytes_at_once)
+    assert len(rows(whole(path))) == 150
+    with path.open("ab") as file:
+        file.write((end + json.dumps(objects[0]) * 2 + end).encode())
+    line = len(path.read_bytes().rstrip().split(b"\n"))
+    with pytest.raises(UserError, match=rf"line {line}: .* is not JSON \(Extra data"):
+        whole(path)
+
+
+def test_lines_are_counted_in_whatever_pieces_they_are_read():
+    text = b"{}\n\n {} \r\n \t\r\n{}{}\n\n{}"
+    for size in range(1, len(text) + 1):
+        counter = jsonlines._LineCounter(io.BytesIO(text))
+        assert b"".join(iter(lambda: counter.read(size), b"")) == text  # noqa: B023
+        assert counter.lines == 4
