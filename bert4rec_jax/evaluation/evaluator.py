@@ -248,10 +248,10 @@ class Evaluator:
         """What a model reads of each history: the last L - 1 items that are `known [V]`."""
         starts = self.store.offsets[cases.users]
         first = np.maximum(starts, cases.rows - (max_length - 1))
-        case, _, kept = self._between(first, cases.rows, known)
-        whole = case[~kept]  # earlier items move up
-        first[whole] = starts[whole]
         case, rows, kept = self._between(first, cases.rows, known)
+        if not kept.all():  # earlier items move up
+            first[case[~kept]] = starts[case[~kept]]
+            case, rows, kept = self._between(first, cases.rows, known)
         counts = np.bincount(case[kept], minlength=len(cases))
         lengths = np.minimum(counts, max_length - 1)
         last = within(counts) >= np.repeat(counts - lengths, counts)
