@@ -88,8 +88,9 @@ def _lead(lead: Interval) -> str:
 
 
 def _short(share: float, places: int = 3) -> str:
-    """Format with `places` decimals, without the zero before the decimal point."""
-    return f"{share:.{places}f}".replace("0.", ".", 1)
+    """Format with `places` decimals, without the zero before the decimal point; 1 is just "1"."""
+    text = f"{share:.{places}f}"
+    return "1" if float(text) == 1 else text.replace("0.", ".", 1)
 
 
 def recommendations_table(
