@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import FIRST_ITEM
+from bert4rec_jax.data.ranges import joined
 from bert4rec_jax.data.split import Cases, Split, last_row, leave_one_out
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
@@ -112,8 +113,7 @@ def arrange(store: SequenceStore, cold: ColdItems) -> Arrangement:
         is_target = np.zeros(len(rows), bool)
         is_target[ends - 1] = True
         rows[is_target] = last[asked]
-        within = np.arange(len(rows)) - np.repeat(ends - size, size)
-        rows[~is_target] = warm_rows[(np.repeat(before[starts[asked]], size) + within)[~is_target]]
+        rows[~is_target] = warm_rows[joined(before[starts[asked]], size)[~is_target]]
         pieces.append(rows)
         sizes.append(size)
         users.append(asked)

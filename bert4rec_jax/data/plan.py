@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.batch import Spans
-from bert4rec_jax.data.ranges import within
+from bert4rec_jax.data.ranges import joined, within
 from bert4rec_jax.errors import UserError
 
 Window = Literal["recent", "tiles", "random-prefix"]
@@ -102,7 +102,7 @@ class Plan:
             )
             shuffled = generator.permutation(len(first_span) - 1)
             sizes = np.diff(first_span)[shuffled]
-            pieces = np.repeat(first_span[:-1][shuffled], sizes) + within(sizes)
+            pieces = joined(first_span[:-1][shuffled], sizes)
             order, lengths = order[in_rows[pieces]], lengths[in_rows[pieces]]
         else:
             sizes = np.ones(len(order), np.int64)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from bert4rec_jax.data.ranges import within
 from bert4rec_jax.data.split import Cases, in_training
 from bert4rec_jax.data.store import SequenceStore
 
@@ -40,7 +41,7 @@ def decayed_histories(cases: Cases, store: SequenceStore, decay: float) -> Any:
     depth = 1 + int(math.log(_LEAST_WEIGHT) / math.log(decay)) if decay else 1
     used = np.minimum(cases.rows - store.offsets[cases.users], depth)
     edges = np.concatenate([[0], np.cumsum(used)])
-    back = np.arange(edges[-1]) - np.repeat(edges[:-1], used)
+    back = within(used)
     tokens = store.tokens[np.repeat(cases.rows, used) - 1 - back]
     weights = np.power(np.float32(decay), back, dtype=np.float32)
     return sp.csr_array((weights, tokens, edges), shape=(len(cases), store.catalog.num_rows))

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.ranges import within
 from bert4rec_jax.evaluation.ranks import largest
 
 _PER_CENTRE = 64  # items in the sample for k-means, per centre
@@ -80,9 +81,9 @@ class Clusters:
         sizes = np.bincount(group, minlength=count)
         capacity = -(-len(tokens) // count)
         pieces = -(-sizes // capacity)  # buckets of each group
-        within = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        bucket = np.repeat(np.cumsum(pieces) - pieces, sizes) + within // capacity
-        place = bucket * capacity + within % capacity
+        number = within(sizes)
+        bucket = np.repeat(np.cumsum(pieces) - pieces, sizes) + number // capacity
+        place = bucket * capacity + number % capacity
         buckets = int(pieces.sum())
         laid = np.zeros((buckets * capacity, points.shape[1]), np.float32)
         names = np.zeros(buckets * capacity, np.int32)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert4rec_jax.data.ranges import joined, within
 from bert4rec_jax.data.runs import user_ranges
 
 _TEXT_BYTES = 1 << 28  # far below the 2 GiB of text that an Arrow array of strings can hold
@@ -63,7 +64,7 @@ class Ragged:
     @cached_property
     def places(self) -> npt.NDArray[np.int64]:
         """`[M]`: the index of each value in its list, from 0."""
-        return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
+        return within(self.lengths)
 
     def where(self, keep: npt.NDArray[np.bool_]) -> Ragged:
         """The lists without the values for which `keep [M]` is false."""
@@ -72,9 +73,7 @@ class Ragged:
 
     def slices(self, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> Ragged:
         """The lists `values[starts[j] : starts[j] + lengths[j]]`."""
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(self.values[source], offsets)
+        return Ragged.from_lengths(self.values[joined(starts, lengths)], lengths)
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> Ragged:
         """The lists of the given rows, in their order."""

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.plan import Plan
+from bert4rec_jax.data.ranges import joined, within
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
@@ -83,15 +84,15 @@ def _expected(
     masking, spans = config.masking, plan.epoch(0).spans
     lengths = np.repeat(spans.lengths, spans.lengths)
     ends = np.cumsum(spans.lengths)
-    within = np.arange(len(lengths)) - np.repeat(ends - spans.lengths, spans.lengths)
-    rows = np.repeat(spans.starts, spans.lengths) + within
+    place = within(spans.lengths)
+    rows = joined(spans.starts, spans.lengths)
     thumb = to_thumbs(store.ratings[rows], thumbs)
 
     weight = np.asarray(masking.thumb_weights)[thumb]
     weights_of_history = np.repeat(np.add.reduceat(weight, ends - spans.lengths), spans.lengths)
     count = np.clip(np.round(masking.rate * lengths), 1, lengths - 1)
     anywhere = np.minimum(count * weight / weights_of_history, 1)
-    masked = masking.last_only * (within == lengths - 1) + (1 - masking.last_only) * anywhere
-    asked = masking.next_item * (within > 0) + (1 - masking.next_item) * masked
+    masked = masking.last_only * (place == lengths - 1) + (1 - masking.last_only) * anywhere
+    asked = masking.next_item * (place > 0) + (1 - masking.next_item) * masked
     asked *= np.asarray(masking.loss_weights)[thumb] > 0
     return rows, asked
