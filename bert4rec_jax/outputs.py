@@ -61,6 +61,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
       TemporaryError: the folder cannot be written for another reason; nothing was changed.
     """
     path = path.resolve()
+    with scratch_folder(path) as partial:
+        yield partial
+        _replace(partial, path)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside `path`, for work on what is written there, and remove it in the end.
+
+    Leftovers of killed processes are removed as by `whole_folder`, which raises the same errors.
+    """
+    path = path.resolve()
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}{_PARTIAL}")
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
@@ -70,7 +82,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
             with suppress(OSError):  # without locks, no process clears leftovers
                 held.enter_context(locked(partial))
             yield partial
-            _replace(partial, path)
     except OSError as error:
         way_out = "choose" if _kind(error) is UserError else "make room or choose"
         raise _kind(error)(

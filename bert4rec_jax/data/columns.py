@@ -32,11 +32,12 @@ class Columns:
     timestamp: str | None = "timestamp"
     rating: str | None = "rating"
     event: str | None = None
-    events: tuple[str, ...] = ()
+    events: Sequence[str] = ()
     unit: TimeUnit = "s"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "events", tuple(map(str, self.events)))
+        events = (self.events,) if isinstance(self.events, str) else map(str, self.events)
+        object.__setattr__(self, "events", tuple(events))
         if self.unit not in get_args(TimeUnit):
             raise UserError(
                 f"the unit of times is {self.unit!r}; expected one of "

@@ -164,13 +164,19 @@ def _parsed(
 
 def _wrong_type(column: pa.Array, what: str, expected: str, where: Where) -> UserError:
     return UserError(
-        f"{where(0)}: the {what} {shorten(column[0].as_py())} is of type {column.type}; expected "
+        f"{where(0)}: the {what} {shorten(_value(column, 0))} is of type {column.type}; expected "
         f"{expected}: convert the column"
     )
 
 
+def _value(column: pa.Array, row: int) -> Any:
+    if pa.types.is_temporal(column.type):  # Python has no nanoseconds
+        column, row = column.slice(row, 1).cast(pa.string()), 0
+    return column[row].as_py()
+
+
 def _invalid(column: pa.Array, row: int, what: str, expected: str, where: Where) -> UserError:
-    value = column[row].as_py()
+    value = _value(column, row)
     came = "is empty" if value in (None, "") else f"{shorten(value)} is not valid"
     raise UserError(f"{where(row)}: the {what} {came}; expected {expected}: fix or remove the row")
 
@@ -183,7 +189,7 @@ def _refuse_absurd(
         return
     row = int(absurd.argmax())
     value, expected = int(seconds[row]), NAMES_OF_UNITS[unit]
-    came = f"{where(row)}: the timestamp {shorten(column[row].as_py())}"
+    came = f"{where(row)}: the timestamp {shorten(_value(column, row))}"
     if value < 0:
         raise UserError(f"{came} lies before 1970; expected {expected} since 1970: fix the row")
     parts = value * PARTS_OF_A_SECOND[unit]

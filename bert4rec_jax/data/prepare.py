@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.runs import Runs
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.outputs import whole_file, whole_folder
+from bert4rec_jax.outputs import scratch_folder, whole_file, whole_folder
 
 MOVIETWEETINGS = "movietweetings"
 NAMES = (MOVIETWEETINGS, *download.NAMES)
@@ -221,9 +220,8 @@ def _of_table(
         )
     if format is not None:
         raise UserError(f"the log is a table, and the format {format!r} is one of files; leave it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        file = Path(folder) / f"{_TABLE}.parquet"
+    with scratch_folder(output) as folder:
+        file = folder / f"{_TABLE}.parquet"
         try:
             with whole_file(file) as stream:
                 pq.write_table(_with_plain_text(pa.table(table)), stream)

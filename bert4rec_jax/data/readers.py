@@ -200,6 +200,8 @@ class Part:
             events: dict[str, int] = {}
             if "event" in batch:
                 batch, where, events = _of_events(batch, self.columns.events, where)
+            if not len(batch["user"]):  # nothing whose type could be wrong
+                batch = dict.fromkeys(batch, pa.nulls(0))
             times = batch.get("timestamp")
             yield _Chunk(
                 fields.ids(batch["user"], "user", where),

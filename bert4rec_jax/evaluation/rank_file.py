@@ -124,8 +124,7 @@ class RankFile:
         Raises:
           UserError: a model has one of the names in `ASKED`.
         """
-        ids = np.array(store.user_ids())
-        items = np.array(store.catalog.item_ids)
+        users, items = store.user_ids(), store.catalog.item_ids
         found = {}
         for name, answers in ranks.items():
             cases, among = sets[name], (within or {}).get(name)
@@ -135,8 +134,8 @@ class RankFile:
                 "users": cases.users.astype(np.int32),
                 "rows": cases.rows,
                 "targets": targets,
-                "user_ids": ids[cases.users],
-                "item_ids": items[targets - FIRST_ITEM],
+                "user_ids": np.array([users[user] for user in cases.users]),
+                "item_ids": np.array([items[target - FIRST_ITEM] for target in targets]),
                 "cases_sha256": np.array(cases_sha256(cases, store, within=among, repeats=repeats)),
             }
             if (drawn or {}).get(name) == "items":
@@ -260,7 +259,7 @@ def _sets(arrays: Mapping[str, Array]) -> dict[str, RankedSet]:
 def _check(path: Path, name: str, found: RankedSet) -> None:
     """Check the format of a set that was read; `UserError` if it is wrong."""
     known = {key: values for key, values in found.asked.items() if key != "cases_sha256"}
-    if not found.ranks or not known.keys() - {DRAWN}:
+    if not found.ranks or not known.keys() & {ROWS[0], IDS[0]}:
         raise UserError(
             f"{path} holds {', '.join((*found.asked, *found.ranks))} of {name!r}; expected the "
             "ranks of a model, and users or user_ids"

@@ -61,8 +61,8 @@ class RecordedRun:
         beside = file.with_name(METRICS) if file.name == RANKS else file.with_suffix(".json")
         metrics = read_metrics(beside)
         settings, seed = _settings(metrics)
-        data = metrics.get("data", {})
-        hashes = data.get("content_sha256"), data.get("users_sha256")
+        data = metrics.get("data") or {}
+        hashes: Any = data.get("content_sha256"), data.get("users_sha256")
         features = None if None in hashes else hashes
         return cls(path, RankFile.read(file), settings, seed, features)
 

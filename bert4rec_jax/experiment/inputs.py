@@ -59,7 +59,9 @@ def open_data(
         store.verify()
         return store
     if finished and is_store(path):
-        return SequenceStore.open(path)
+        store = SequenceStore.open(path)
+        store.verify()
+        return store
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # check before the data of that run is replaced
         prepared = ("path", "min_user_interactions", "min_item_interactions")
@@ -79,7 +81,7 @@ def open_data(
             path,
             min_user_interactions=users,
             min_item_interactions=items,
-            notify=lambda sentence: console.print(sentence, highlight=False),
+            notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )
     barrier("data is prepared")
     store = SequenceStore.open(path)

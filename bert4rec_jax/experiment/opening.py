@@ -122,5 +122,5 @@ def _open_users(
         store.user_ids(),
         split.train_stop > store.offsets[:-1],
         like=earlier.user_encoding(),
-        notify=lambda sentence: console.print(sentence, highlight=False),
+        notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
     )

@@ -19,6 +19,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment.effects import check_changes
 from bert4rec_jax.experiment.inputs import open_data
 from bert4rec_jax.experiment.start import start
+from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.training.checkpoints import peek_config
 
@@ -130,7 +131,8 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
     for name, value in changes.items():
         section, _, field = str(name).rpartition(".")
         fields = values.get(section, {}) if section else values
-        if field not in fields or isinstance(fields[field], dict):
+        is_section = isinstance(fields, dict)
+        if not is_section or field not in fields or isinstance(fields[field], dict):
             known = _names(values)
             close = [x for x in known if x.endswith(f".{name}")]
             close += difflib.get_close_matches(str(name), known, n=1)
@@ -169,8 +171,9 @@ def _resolved(
     console = console or Console(quiet=not is_first())
     found, adapted = "the earlier run", config
     if recipe.adapt is not None:
-        store = open_data(config.data, Path(config.workdir), console)
-        found, adapted = "the data", recipe.adapt(config, store)
+        with training_in(Path(config.workdir)):  # data may be prepared into it
+            store = open_data(config.data, Path(config.workdir), console)
+            found, adapted = "the data", recipe.adapt(config, store)
     adapted = overridden(_as_earlier(adapted, earlier))
     check_changes(default, config, adapted)
     console.print(f"[bold]{recipe.name}[/]: settings that follow from {found}", highlight=False)

@@ -44,7 +44,8 @@ class Content:
     @cached_property
     def matrix(self) -> npt.NDArray[np.float32]:
         """`[V, F]`: a row per token; those of PAD, MASK and padding are 0."""
-        return _matrix(self.path)
+        matrix: npt.NDArray[np.float32] = np.load(self.path / _MATRIX, mmap_mode="r")
+        return matrix
 
     @property
     def encoding(self) -> Encoding:
@@ -70,11 +71,6 @@ class Content:
         """The columns of each block."""
         return self.encoder.spans()
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the matrix file: equal fingerprints mean equal content."""
-        return str(self.manifest["checksums"][_MATRIX])
-
     def present(self) -> npt.NDArray[np.bool_]:
         """`[V]`: mask of the rows of items about which anything is known."""
         known = self.encoder.informed(self.matrix)
@@ -98,26 +94,11 @@ class Content:
                 f"fingerprint {found[:12]}; this one has {len(catalog):,} items, "
                 f"{catalog.fingerprint[:12]}); {_AGAIN}"
             )
-        encoder = read_encoding(path).encoder
-        content = cls(path, manifest, encoder)
-        expected = (catalog.num_rows, encoder.width)
-        if content.matrix.shape != expected or content.matrix.dtype != np.float32:
-            raise UserError(
-                f"{path / _MATRIX} holds {content.matrix.dtype} {list(content.matrix.shape)}, "
-                f"expected float32 {list(expected)}; {_AGAIN}"
-            )
-        return content
-
-    def verify(self) -> None:
-        """Compare every file with its checksum.
-
-        Raises:
-          UserError: a file is missing or has changed.
-        """
-        for name, expected in self.manifest["checksums"].items():
-            file = self.path / name
-            if not file.is_file() or sha256(file) != expected:
+        for name, checksum in manifest["checksums"].items():
+            file = path / name
+            if not file.is_file() or sha256(file) != checksum:
                 raise UserError(f"{file} does not match its checksum in {MANIFEST}; {_AGAIN}")
+        return cls(path, manifest, read_encoding(path).encoder)
 
 
 def read_encoding(path: Path) -> Encoding:
@@ -230,11 +211,3 @@ def _manifest(path: Path) -> dict[str, Any]:
             f"{SCHEMA_VERSION}; {_AGAIN}"
         )
     return manifest
-
-
-def _matrix(path: Path) -> npt.NDArray[np.float32]:
-    try:
-        matrix: npt.NDArray[np.float32] = np.load(path / _MATRIX, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {path / _MATRIX} ({error}); {_AGAIN}") from None
-    return matrix

@@ -48,6 +48,9 @@ class Sources:
     usual_column: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("metadata", "id_map", "embeddings"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
         if self.id_map and not (self.metadata or self.embeddings):
             raise UserError("an id map needs --metadata or --embeddings with the ids it leads to")
         if self.id_column and not self.metadata:

@@ -55,7 +55,7 @@ def add_items(
     offset: float | None = None,
     dtype: Dtype = "float32",
     text_model: str | None = None,
-    cache: Path | None = None,
+    cache: str | PathLike[str] | None = None,
     console: Console | None = None,
     progress: Progress = lambda done, total: None,
     notify: Notify = lambda sentence: None,
@@ -117,7 +117,7 @@ def add_items(
         others=others,
         text=trained.encoding.text_options(text_model),
         text_dim=trained.encoding.text_dim(),
-        cache=cache,
+        cache=None if cache is None else Path(cache),
         progress=progress,
         notify=notify,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,14 @@ class Filters:
         be watched now); None for any.
     """
 
-    genres: tuple[str, ...] = ()
+    genres: Sequence[str] = ()
     years: tuple[int, int] | None = None
     only: Path | None = None
+
+    def __post_init__(self) -> None:
+        genres = (self.genres,) if isinstance(self.genres, str) else tuple(self.genres)
+        object.__setattr__(self, "genres", genres)
+        object.__setattr__(self, "only", None if self.only is None else Path(self.only))
 
     def described(self) -> dict[str, Any]:
         """The filters as JSON values; a file is represented by the SHA-256 of its content.

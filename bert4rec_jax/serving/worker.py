@@ -46,8 +46,9 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("top", "batch_size", "shard_rows"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; expected at least 1")
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
+                raise UserError(f"{name} is {value!r}; expected a whole number, at least 1")
 
 
 @dataclass(frozen=True)

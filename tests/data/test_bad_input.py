@@ -265,6 +265,10 @@ def write(path, **columns):
         ({"timestamp": [1.0, 2.0, float("nan")]}, ", row 3: the timestamp nan is not valid"),
         ({"timestamp": ["1", "2024-05-01", "May"]}, ", row 3: the timestamp 'May' is not valid"),
         ({"timestamp": [[1], [2], [3]]}, ", row 1: the timestamp [1] is of type list<"),
+        ({"timestamp": pa.array([1, -(2**60) - 5, 3], pa.timestamp("ns"))}, ", row 2: the timestam"
+         "p '1933-06-20 "),
+        ({"rating": pa.array([5, 5, 5], pa.timestamp("ns"))}, ", row 1: the rating '1970-01-01 00:"
+         "00:00.000000005' is of type timestamp[ns]"),
     ],
 )  # fmt: skip
 def test_typed_values(tmp_path, monkeypatch, columns, message):

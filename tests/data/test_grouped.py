@@ -83,7 +83,7 @@ def test_empty_and_null_lists_hold_no_interaction_and_are_counted(tmp_path):
     blocks = list(read_log(file).blocks(1))
     assert [block.empty_histories for block in blocks] == [2]
     assert rows(blocks[0].interactions) == [("a", "x", 1, None), ("b", "y", 2, None)]
-    for kind in (pa.string(), pa.null()):
+    for kind in (pa.string(), pa.null(), pa.float64()):
         put(tmp_path, item_id=pa.array([[], None], pa.list_(kind)))
         with pytest.raises(UserError, match="is empty: it holds no interaction"):
             whole(file)

@@ -59,6 +59,12 @@ def test_sources_that_are_no_log(tmp_path, monkeypatch, source, options, message
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
 
 
+def test_a_table_that_cannot_be_kept_beside_the_store(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/store: .*choose another folder"):
+        prepare(Frame(user_id=["u"], item_id=["a"]), tmp_path / "file" / "store")
+
+
 def test_text_of_polars(tmp_path):
     """Its texts are views, also in lists and as values of categories."""
     views = pa.array(["a", "b"], pa.string_view())

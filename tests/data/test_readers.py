@@ -138,6 +138,15 @@ def test_a_bad_row_among_chosen_ones_is_named_by_its_line(tmp_path):
         whole(table, columns=columns)
 
 
+def test_a_block_without_a_chosen_row_has_no_wrong_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 2)
+    columns = Columns(event="kind", events="buy")
+    log = {"user_id": [1.5, 1.5, 2.5], "item_id": ["a", "b", "c"], "timestamp": [1, 2, 3]}
+    pq.write_table(pa.table({**log, "kind": ["view", "view", "buy"]}), tmp_path / "log.parquet")
+    with pytest.raises(UserError, match=r"row 3: the user id 2\.5 is of type double"):
+        whole(tmp_path / "log.parquet", columns=columns)
+
+
 def test_events_in_lists_and_as_numbers(tmp_path):
     pq.write_table(
         pa.table({"user_id": ["u", "v"], "item_id": [["a", "b"], ["c"]],

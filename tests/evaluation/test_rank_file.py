@@ -112,6 +112,10 @@ def test_names_of_models_that_are_taken(five, tmp_path):
     [
         ({}, "holds no ranks; expected arrays named SET/MODEL"),
         ({"test/mine": np.ones(2, int)}, "holds mine of 'test'; expected .* users or user_ids"),
+        (
+            {"test/targets": np.ones(2, int), "test/mine": np.ones(2, int)},
+            "holds targets, mine of 'test'; expected .* users or user_ids",
+        ),
         ({"test/users": np.arange(2)}, "holds users of 'test'; expected the ranks of a model"),
         (
             {"test/users": np.arange(2), "test/mine": np.ones(3, int)},

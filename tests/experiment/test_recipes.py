@@ -13,8 +13,9 @@ from test_end_to_end import TRAIN
 from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig, to_json
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.experiment import recipes
+from bert4rec_jax.experiment.workdir import training_in
 
 FOLDER = Path(__file__).parents[2] / "configs"
 in_repository = pytest.mark.skipif(not TRAIN.is_file(), reason="configs/ lies in the repository")
@@ -112,6 +113,15 @@ def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch
     log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\n")
     with pytest.raises(UserError, match=r"data.path: 'movietweetings' -> .*log\.csv"):
         parsed(adapting, "--data.path", str(log), "--workdir", str(workdir))
+    assert not (workdir / "data").exists()
+
+
+def test_data_of_a_training_that_goes_on_stay_where_they_are(adapting, tmp_path):
+    log, workdir = tmp_path / "log.csv", tmp_path / "run"
+    log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\n")
+    arguments = ["--data.path", str(log), "--workdir", str(workdir)]
+    with training_in(workdir), pytest.raises(TemporaryError, match="another process is training"):
+        parsed(adapting, *arguments)
     assert not (workdir / "data").exists()
 
 
@@ -233,6 +243,8 @@ def test_a_recipe_from_python_is_that_of_the_command_line(store, tmp_path):
     [
         ({"training.epoch": 3}, r"no field 'training\.epoch' \(did you mean training\.epochs\?\)"),
         ({"data": {}}, "no field 'data'"),
+        ({"workdir.work": 1}, r"no field 'workdir\.work'"),
+        ({"final_fit.x": 1}, r"no field 'final_fit\.x'"),
         ({"dim": 32}, r"no field 'dim' \(did you mean model\.dim\?\)"),
         ({"workdirs": "x"}, r"no field 'workdirs' \(did you mean workdir\?\)"),
         ({"data.split": "time"}, r"data\.split is 'time'; expected one of"),

@@ -38,12 +38,10 @@ def test_what_is_written_is_read(tmp_path):
     assert content.blocks == ENCODER.spans()
     assert content.width == ENCODER.width
     assert content.manifest["note"] == "x"
-    content.verify()
     # Another run writes the same bytes.
-    again = write(tmp_path / "again")
+    write(tmp_path / "again")
     for file in (tmp_path / "content").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
-    assert again.fingerprint == content.fingerprint
 
 
 def test_the_encoder_of_a_folder_encodes_as_the_matrix_was(tmp_path):
@@ -128,7 +126,7 @@ def test_damage_is_noticed(tmp_path):
 
     def refused(message):
         with pytest.raises(UserError, match=rf"{message}.*make it again"):
-            Content.open(folder, CATALOG).verify()
+            Content.open(folder, CATALOG)
         write(folder)
 
     with pytest.raises(UserError, match=r"holds no content \(manifest\.json is missing\)"):
@@ -136,14 +134,10 @@ def test_damage_is_noticed(tmp_path):
     write(folder)
     (folder / "content.npy").write_bytes((folder / "content.npy").read_bytes()[:-4] + b"abcd")
     refused(r"content\.npy does not match its checksum")
-    (folder / "content.npy").write_bytes(b"nothing")
-    refused(r"cannot read .*content\.npy")
-    np.save(folder / "content.npy", MATRIX[:, 1:])
-    refused(
-        rf"holds float32 \[256, {ENCODER.width - 1}\], expected float32 \[256, {ENCODER.width}\]"
-    )
+    (folder / "content.npy").unlink()
+    refused(r"content\.npy does not match its checksum")
     (folder / "encoder.json").write_text("{")
-    refused(r"cannot read .*encoder\.json")
+    refused(r"encoder\.json does not match its checksum")
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(manifest | {"schema_version": 9}))
     refused(r"was made with schema 9, this version reads 1")

@@ -130,6 +130,7 @@ LIST = "; expected names with a separator, or TMDB's list of objects with a name
         ("budget", -1, "the budget -1 is not valid; expected a number from 0"),
         ("budget", "/ff9q.jpg", "the budget '/ff9q.jpg' is not valid"),
         ("budget", math.inf, "the budget inf is not valid"),
+        ("budget", 10**400, "the budget 1000"),
         ("runtime", True, "the runtime True is not valid"),
         ("runtime", [90], "the runtime [90] is not valid"),
         ("release_date", "soon", "the release_date 'soon' is not valid; expected a year from 1870 "

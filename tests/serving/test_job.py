@@ -385,9 +385,10 @@ def test_ratings_that_do_not_fit_name_the_row(bundle, requests, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["top", "batch_size", "shard_rows"])
-def test_options_that_cannot_be(name):
-    with pytest.raises(UserError, match=f"{name} is 0; expected at least 1"):
-        Options(**{name: 0})
+@pytest.mark.parametrize("value", [0, "5", 2.5, True])
+def test_options_that_cannot_be(name, value):
+    with pytest.raises(UserError, match=f"{name} is {value!r}; expected a whole number, at least"):
+        Options(**{name: value})
 
 
 def test_every_shard_says_where_it_comes_from(bundle, requests, tmp_path):
