@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ PAD = 0
 MASK = 1
 FIRST_ITEM = 2
 ROW_MULTIPLE = 256  # the item table splits evenly over up to 256 devices
+_NAME_AND_YEAR = re.compile(r"(.*\S)\s*\(((?:18|19|20)\d\d)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,12 @@ class Catalog:
         """Read what `write` wrote."""
         table = pq.read_table(file)
         return cls(*(_strings(table[name]) for name in ("item_id", "title", "genres")))
+
+
+def name_and_year(title: str) -> tuple[str, int | None]:
+    """A title without the year in brackets at its end, and that year; None if there is none."""
+    found = _NAME_AND_YEAR.fullmatch(title.strip())
+    return (found[1], int(found[2])) if found else (title.strip(), None)
 
 
 def _strings(column: pa.ChunkedArray) -> tuple[str, ...]:

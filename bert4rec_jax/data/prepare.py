@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns, columns_of
-from bert4rec_jax.data.core import Marks, k_core
+from bert4rec_jax.data.external_sort import Runs
 from bert4rec_jax.data.grouped import is_list
 from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.k_core import Marks, k_core
 from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
 from bert4rec_jax.data.plausibility import doubt, require_fitting_unit
 from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.rows import Rows
-from bert4rec_jax.data.runs import Runs
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import scratch_folder, whole_file, whole_folder

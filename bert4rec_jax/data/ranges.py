@@ -23,6 +23,14 @@ def joined(starts: Ints, sizes: Ints) -> Ints:
     return np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
 
 
+def covered(starts: Ints, stops: Ints, count: int) -> npt.NDArray[np.bool_]:
+    """`[count]`: whether each place is in a range `start:stop`; at most 127 may overlap there."""
+    edges = np.zeros(count + 1, np.int8)  # may wrap around, and back
+    np.add.at(edges, starts, 1)
+    np.subtract.at(edges, stops, 1)
+    return np.cumsum(edges[:-1], dtype=np.int8) > 0
+
+
 def in_parts(sizes: Ints, most: int) -> Iterator[slice]:
     """Cut a list of ranges into slices whose sizes add up to at most `most`.
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
-from bert4rec_jax.data.ranges import in_parts, joined
+from bert4rec_jax.data.ranges import covered, in_parts, joined
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 
@@ -237,10 +237,7 @@ def first_days(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray
 
 def in_training(store: SequenceStore, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """`[N]`: true for the rows `offsets[u]:stop[u]`."""
-    edges = np.zeros(store.num_interactions + 1, np.int8)
-    np.add.at(edges, store.offsets[:-1], 1)
-    np.subtract.at(edges, stop, 1)
-    return np.cumsum(edges[:-1], dtype=np.int8) > 0
+    return covered(store.offsets[:-1], stop, store.num_interactions)
 
 
 def _cases(

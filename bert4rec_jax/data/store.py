@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
-from bert4rec_jax.data.core import add_counts
 from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.k_core import add_counts
 from bert4rec_jax.data.rows import ArrayFile
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import refuse_other, whole_folder

@@ -75,6 +75,9 @@ class Evaluator:
     thumbs: tuple[float, float] | None = None
     users: npt.NDArray[np.float32] | None = None
     repeats: bool = False
+    _compiled: dict[tuple[str, nn.Module], Any] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def rank_model(
         self,
@@ -307,12 +310,9 @@ class Evaluator:
     def _is_item(self) -> jax.Array:
         return put(self.mesh, Along.ITEMS, self.store.catalog.is_item())
 
-    @cached_property
-    def _compiled(self) -> dict[nn.Module, Any]:
-        return {}
-
     def _encode(self, model: nn.Module) -> Any:
-        if model not in self._compiled:
+        key = "encode", model
+        if key not in self._compiled:
 
             def encode(variables: Any, history: History, slots: jax.Array) -> jax.Array:
                 hidden: Any = model.apply(
@@ -322,22 +322,19 @@ class Evaluator:
                 empty = history.causal[:, :1] & (history.tokens[:, :1] == MASK)
                 return jnp.where(empty, 0, hidden[:, 0])
 
-            self._compiled[model] = jax.jit(encode, out_shardings=place(self.mesh, Along.ROWS))
-        return self._compiled[model]
+            self._compiled[key] = jax.jit(encode, out_shardings=place(self.mesh, Along.ROWS))
+        return self._compiled[key]
 
     def _item_vectors(self, model: nn.Module, variables: Any) -> tuple[jax.Array, jax.Array]:
-        if model not in self._compiled_vectors:
-            self._compiled_vectors[model] = jax.jit(
+        key = "item_vectors", model
+        if key not in self._compiled:
+            self._compiled[key] = jax.jit(
                 partial(model.apply, method="item_vectors"),
                 out_shardings=place(self.mesh, Along.ITEMS),
             )
         with jax.set_mesh(self.mesh), EXACT():
-            vectors, bias = self._compiled_vectors[model](variables)
+            vectors, bias = self._compiled[key](variables)
         return vectors, bias
-
-    @cached_property
-    def _compiled_vectors(self) -> dict[nn.Module, Any]:
-        return {}
 
     @cached_property
     def _raised(self) -> Any:

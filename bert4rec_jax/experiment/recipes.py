@@ -21,7 +21,7 @@ from bert4rec_jax.experiment.inputs import open_data
 from bert4rec_jax.experiment.start import start
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.processes import is_first
-from bert4rec_jax.training.checkpoints import peek_config
+from bert4rec_jax.training.checkpoints import read_config
 
 DEFAULT = "movietweetings"
 _FOLDERS = ("init_from", "workdir")  # settings that name an earlier run
@@ -179,7 +179,7 @@ def _resolved(
     console.print(f"[bold]{recipe.name}[/]: settings that follow from {found}", highlight=False)
     asked = _with_changes(to_json(recipe.config), to_json(default), to_json(config))
     for change in differences(asked, to_json(adapted)):
-        console.print(f"  {change}", highlight=False)
+        console.print(f"  {change}", markup=False, highlight=False)
     return adapted
 
 
@@ -200,7 +200,7 @@ def _with_changes(
 def _earlier(init_from: str, workdir: str) -> Config | None:
     """The config of the run at `init_from`, if there is one."""
     folders = (init_from, workdir) if init_from else ()  # once that run is gone, this one's copy
-    saved = next(filter(None, (peek_config(Path(f) / "checkpoints") for f in folders)), None)
+    saved = next(filter(None, (read_config(Path(f) / "checkpoints") for f in folders)), None)
     return from_json(saved) if saved else None  # without: opening the run will report it
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.catalog import Catalog, name_and_year
 
-_TITLE_AND_YEAR = re.compile(r"(.*\S)\s*\(((?:18|19|20)\d\d)\)", re.DOTALL)
 # Name of a genre in IMDb and MovieLens -> name in TMDB, so that both share one column.
 _TMDB_GENRES = {
     "Sci-Fi": "Science Fiction",
@@ -136,8 +134,7 @@ def title_of(item_id: str, movie: Movie) -> str:
 
 
 def _movie(item_id: str, title: str, genres: str) -> Movie:
-    found = _TITLE_AND_YEAR.fullmatch(title.strip())
-    name, year = (found[1], int(found[2])) if found else (title.strip(), None)
+    name, year = name_and_year(title)
     names = (genre.strip() for genre in genres.split("|"))
     return Movie(
         title=None if title == item_id else name or None,

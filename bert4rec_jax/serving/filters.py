@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog, name_and_year
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
-
-_YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,8 @@ class Filters:
             first, last = self.years
             if first > last:
                 raise UserError(f"years are {first} to {last}; expected the earlier one first")
-            found = [_YEAR.search(title) for title in catalog.titles]
-            passing &= [year is not None and first <= int(year[1]) <= last for year in found]
+            found = [name_and_year(title)[1] for title in catalog.titles]
+            passing &= [year is not None and first <= year <= last for year in found]
         if self.only is not None:
             passing &= self._named(self.only, catalog)
         if not passing.any():

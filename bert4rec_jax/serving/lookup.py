@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
-from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
+from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog, name_and_year
 from bert4rec_jax.errors import UserError
 
-_YEAR = re.compile(r"\s*\(\d{4}\)$")
 _CLOSE = 0.8  # least difflib ratio of a title that may be meant
 _CLEARLY = 0.05  # least difference of its ratio to that of the next title
 _SHOWN = 5
@@ -31,7 +29,7 @@ def find_item(catalog: Catalog, text: str) -> int:
     for name, names in (
         (text, list(catalog.titles)),
         (wanted, plain),
-        (wanted, [_YEAR.sub("", title) for title in plain]),
+        (wanted, [name_and_year(title)[0] for title in plain]),
     ):
         equal = [i for i, title in enumerate(names) if title == name]
         if len(equal) == 1:
@@ -62,7 +60,7 @@ def _ratios(wanted: str, titles: list[str]) -> list[float]:
         matcher.set_seq1(title)
         return matcher.ratio()
 
-    return [max(ratio(title), ratio(_YEAR.sub("", title))) for title in titles]
+    return [max(ratio(title), ratio(name_and_year(title)[0])) for title in titles]
 
 
 def _plain(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bert4rec_jax.data.ranges import joined, within
-from bert4rec_jax.data.runs import user_ranges
+from bert4rec_jax.data.ranges import in_parts, joined, within
 
 _TEXT_BYTES = 1 << 28  # far below the 2 GiB of text that an Arrow array of strings can hold
 
@@ -133,5 +131,7 @@ def text_ranges(lengths: npt.NDArray[np.int64], ids: pa.StringArray) -> Iterator
       one alone.
     """
     longest = pc.max(pc.binary_length(ids)).as_py() or 1
-    bounds = user_ranges(lengths, max(_TEXT_BYTES // longest, 1)).tolist()
-    yield from pairwise(bounds if len(lengths) else [0, 0])
+    for lists in in_parts(lengths, max(_TEXT_BYTES // longest, 1)):
+        yield lists.start, lists.stop
+    if not len(lengths):
+        yield 0, 0

@@ -307,22 +307,17 @@ class Checkpoints:
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The config, in JSON form, of the run whose checkpoints are in `folder`; None without any.
 
+    It is read without Orbax and JAX, whose devices may not be chosen yet.
+
     Raises:
       TemporaryError: the folder cannot be read.
     """
     if not folder.is_dir():
         return None
-    with _manager(folder.resolve(), _reading()) as manager:
-        for step in sorted(manager.all_steps(), reverse=True):
-            with contextlib.suppress(Exception):
-                args = ocp.args.Composite(record=ocp.args.JsonRestore())
-                return dict(manager.restore(step, args=args)["record"]["config"])
-    return None
-
-
-def peek_config(folder: Path) -> dict[str, Any] | None:
-    """What `read_config` returns, without using JAX, whose devices may not be chosen yet."""
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    try:
+        steps = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    except OSError as error:
+        raise _cannot_open(folder, error) from error
     for step in sorted(steps, reverse=True):
         with contextlib.suppress(OSError, ValueError, LookupError):
             record = json.loads((folder / f"{step}" / "record" / "metadata").read_text("utf-8"))
@@ -334,10 +329,14 @@ def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.Checkpo
     try:
         return ocp.CheckpointManager(folder, options=options)
     except OSError as error:
-        raise TemporaryError(
-            f"cannot open the checkpoints in {folder}: {error.strerror or error}; change its "
-            "permissions or choose another workdir"
-        ) from error
+        raise _cannot_open(folder, error) from error
+
+
+def _cannot_open(folder: Path, error: OSError) -> TemporaryError:
+    return TemporaryError(
+        f"cannot open the checkpoints in {folder}: {error.strerror or error}; change its "
+        "permissions or choose another workdir"
+    )
 
 
 def _without_metrics(folder: Path) -> list[int]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.plan import Plan
-from bert4rec_jax.data.ranges import joined, within
+from bert4rec_jax.data.ranges import covered, joined, within
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
@@ -34,12 +34,8 @@ def trained_items(plan: Plan, store: SequenceStore) -> npt.NDArray[np.bool_]:
     only before them are false here: training never sees them, so as negatives in every step their
     scores would only be pushed down.
     """
-    starts, stops = plan.reached()
-    edges = np.zeros(store.num_interactions + 1, np.int32)
-    np.add.at(edges, starts, 1)
-    np.subtract.at(edges, stops, 1)
     trained = np.zeros(store.catalog.num_rows, bool)
-    trained[store.tokens[np.cumsum(edges[:-1]) > 0]] = True
+    trained[store.tokens[covered(*plan.reached(), store.num_interactions)]] = True
     return trained
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert4rec_jax.data.ranges import in_parts, joined, within
+from bert4rec_jax.data.ranges import covered, in_parts, joined, within
 
 STARTS, SIZES = np.array([7, 3, 2, 9]), np.array([3, 0, 2, 1])
 
@@ -11,6 +11,12 @@ STARTS, SIZES = np.array([7, 3, 2, 9]), np.array([3, 0, 2, 1])
 def test_joined_by_hand():
     assert joined(STARTS, SIZES).tolist() == [7, 8, 9, 2, 3, 9]
     assert within(SIZES).tolist() == [0, 1, 2, 0, 1, 0]
+
+
+def test_places_that_ranges_cover():
+    places = covered(STARTS, STARTS + SIZES, 11)
+    assert np.flatnonzero(places).tolist() == [2, 3, 7, 8, 9]
+    assert covered(np.array([0, 1, 4]), np.array([3, 2, 4]), 4).tolist() == [True] * 3 + [False]
 
 
 def test_nothing_to_join():

@@ -26,7 +26,6 @@ from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.experiment.seen_before import WHY, SeenBefore
 from bert4rec_jax.features.build import build, training_items
-from bert4rec_jax.training.checkpoints import peek_config, read_config
 
 QUIET = Console(quiet=True)
 
@@ -207,13 +206,6 @@ def test_an_earlier_run_that_the_final_fit_needs_is_asked_for_first(runs, tmp_pa
             protocol.run(replace(new, final_fit=True), recipe="new", console=QUIET)
     finally:
         shutil.move(kept, old.workdir)
-
-
-def test_the_config_can_be_read_before_devices_are_chosen(runs):
-    for config in runs[:2]:
-        folder = Path(config.workdir) / "checkpoints"
-        assert peek_config(folder) == read_config(folder) is not None
-    assert peek_config(folder / "nothing") is None
 
 
 def test_what_an_attempt_took_over_that_came_to_nothing_is_found_anew(runs, tmp_path):

@@ -154,7 +154,7 @@ def test_a_log_that_has_changed_is_read_again_unless_a_run_was_trained_on_it(
 def test_a_run_takes_the_model_of_the_one_it_begins_from(adapting, store, tmp_path, monkeypatch):
     model = ModelConfig(dim=24, heads=3, layers=4)
     then = Config(model=model, data=DataConfig(max_length=33))
-    monkeypatch.setattr("bert4rec_jax.experiment.recipes.peek_config", lambda folder: to_json(then))
+    monkeypatch.setattr("bert4rec_jax.experiment.recipes.read_config", lambda folder: to_json(then))
     data = ("--data.path", str(store.path), "--workdir", str(tmp_path / "run"))
     config, said = parsed(adapting, *data, "--init-from", "runs/then")
     assert (config.model, config.data.max_length) == (model, 33)
@@ -172,7 +172,7 @@ def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypa
         model=ModelConfig(kind="two-tower", layers=0, thumbs=True),
         masking=MaskingConfig(objective="next"),
     )
-    monkeypatch.setattr("bert4rec_jax.experiment.recipes.peek_config", lambda folder: to_json(then))
+    monkeypatch.setattr("bert4rec_jax.experiment.recipes.read_config", lambda folder: to_json(then))
     users = tmp_path / "users.csv"
     given = {"data.path": str(store.path), "workdir": str(tmp_path / "run"), "init_from": "then"}
     config = recipes.recipe(name, {**given, "data.users": str(users)})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sample import interactions
 
-from bert4rec_jax.data.core import k_core
+from bert4rec_jax.data.k_core import k_core
 from bert4rec_jax.errors import UserError
 
 

@@ -1,6 +1,6 @@
-"""Runs: sort a log of any length by time, with a bounded number of rows in memory.
+"""External sort: sort a log of any length by time, with a bounded number of rows in memory.
 
-This is an external sort. Every block of the log is written to disk sorted by user (a run). The rows
+Every block of the log is written to disk sorted by user (a run). The rows
 of a range of users are contiguous in each run, so they can be read from all runs and sorted in
 memory, one range after the other.
 """
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from bert4rec_jax.data.interactions import Interactions
+from bert4rec_jax.data.ranges import in_parts
 from bert4rec_jax.data.rows import Rows
 
 
@@ -40,7 +40,8 @@ class Runs:
         Args:
           rows: maximum number of rows to sort at once; a user with more rows is sorted alone.
         """
-        first_users = user_ranges(self._counts, rows)
+        ranges = in_parts(self._counts, rows)
+        first_users = [users.start for users in ranges] + [len(self._counts)]
         places = [
             start + np.searchsorted(self._rows.column("users", start, stop), first_users)
             for start, stop in pairwise(self._bounds)
@@ -48,21 +49,3 @@ class Runs:
         for begin, end in pairwise(np.transpose(places)):
             slices = [(a, b) for a, b in zip(begin.tolist(), end.tolist()) if a < b]
             yield self._rows.read(*slices).in_time_order()
-
-
-def user_ranges(counts: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
-    """Split users into ranges of at most `rows` rows, or of one user with more.
-
-    Args:
-      counts: `[U]` rows per user.
-      rows: maximum number of rows in a range.
-
-    Returns:
-      `[R + 1]`: range r holds the users `result[r] : result[r + 1]`.
-    """
-    total = np.concatenate([[0], np.cumsum(counts)])
-    bounds = [0]
-    while bounds[-1] < len(counts):
-        fitting = int(np.searchsorted(total, total[bounds[-1]] + rows, side="right")) - 1
-        bounds.append(max(fitting, bounds[-1] + 1))
-    return np.array(bounds, np.int64)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from sample import interactions
 
+from bert4rec_jax.data.external_sort import Runs
 from bert4rec_jax.data.rows import ArrayFile, Rows
-from bert4rec_jax.data.runs import Runs, user_ranges
 
 
 @pytest.mark.parametrize("pieces", [[], [[]], [[3, 1], [], [2] * 2000]])
@@ -21,11 +21,6 @@ def test_an_array_in_pieces_has_the_bytes_of_the_whole(tmp_path, pieces):
         assert file.read(1, 3).tolist() == whole[1:3]
     np.save(tmp_path / "whole.npy", np.array(whole, np.int64))
     assert (tmp_path / "pieces.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
-
-
-def test_ranges_of_users_by_hand():
-    assert user_ranges(np.array([2, 3, 4, 9, 1, 1]), 5).tolist() == [0, 2, 3, 4, 6]
-    assert user_ranges(np.array([2, 3]), 100).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("rows", [1, 20, 1000])
