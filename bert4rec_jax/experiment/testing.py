@@ -40,13 +40,28 @@ class Tested:
         return {"validation": self.validation, **self.comparison.to_json()}
 
 
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """What is tested of a run.
+
+    Attributes:
+      params: the parameters.
+      trained: `[V]`, the items that they were trained on.
+      corrections: what calibration adds to the scores.
+      validations: metrics of every validation during selection, in order.
+      step: the one of `validations` at which the model was selected.
+    """
+
+    params: Any
+    trained: npt.NDArray[np.bool_]
+    corrections: Corrections
+    validations: list[dict[str, float]]
+    step: int
+
+
 def ask_all(
     setting: Setting,
-    params: Any,
-    trained: npt.NDArray[np.bool_],
-    corrections: Corrections,
-    validations: list[dict[str, float]],
-    step: int,
+    model: TrainedModel,
     console: Console,
     *,
     test: bool,
@@ -55,65 +70,40 @@ def ask_all(
 ) -> Tested:
     """Tune the baselines, then evaluate them and the model on all test cases if `test` is set.
 
-    `step` is the one of `validations` at which the model was selected. Without `test`, no test case
-    is read.
+    Without `test`, no test case is read.
     """
-    config, store, evaluator = setting.config, setting.store, setting.evaluator
+    config, store = setting.config, setting.store
     if test:
         console.print(
             "Ranking the whole catalog for every test user, baselines included ...", highlight=False
         )
-    counts = train_counts(store, setting.split.refit_stop)
-    model = setting.name
-    validation: dict[str, Mapping[str, Any]] = {}
-    if validations:
-        best = max(
-            validations, key=lambda v: (v["step"] == step, v[config.training.metric], v["step"])
-        )
-        alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
-        validation[model] = alone
-        if corrections.validation is not None:
-            validation[model] = {name: round(v, 6) for name, v in corrections.validation.items()}
-            if corrections.moves:
-                validation[f"{model} alone"] = alone
     tell = _teller(setting, console)
     tuned = _tuned(setting, baselines, tell)
-    for name, choice in tuned.items():
-        validation[name] = {
-            "ndcg@10": round(choice.chosen.ndcg, 6),
-            "settings": dict(choice.chosen.settings),
-            "trials": len(choice.trials),
-            **(
-                {"cases": "cold"} if name == "content-knn" and setting.split.cold_validation else {}
-            ),
-        }
-
+    validation = _validated(setting, model) | {
+        name: _chosen(setting, name, choice) for name, choice in tuned.items()
+    }
     if not test:
         return Tested(Comparison({}, {}, {}), validation)
 
-    models: dict[str, Ask] = {model: partial(setting.ask, params, trained, corrections=corrections)}
-    if corrections.moves:
-        models[f"{model} alone"] = partial(
-            setting.ask, params, trained, corrections=Corrections(corrections.offset_alone)
-        )
-    models |= {
+    asks = _asks(setting, model) | {
         name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()
     }
     for name, choice in tuned.items():
-        models[name] = partial(evaluator.rank_scorer, choice.baseline)
-    check_names(models)
-    models = {name: _told(tell, name, ask) for name, ask in models.items()}
+        asks[name] = partial(setting.evaluator.rank_scorer, choice.baseline)
+    check_names(asks)
+    asks = {name: _told(tell, name, ask) for name, ask in asks.items()}
     sets = setting.tested()
     for name in [name for name, cases in sets.items() if not len(cases)]:
         console.print(f"  {name}: no case is left to ask", highlight=False)
         del sets[name]
+    counts = train_counts(store, setting.split.refit_stop)
     lists: Mapping[str, Any] = {}
     if config.evaluation.sampled and sets:
         lists = sampled.draws(next(iter(sets.values())), store, counts)
         if is_first():
             write_arrays(Path(config.workdir) / "sampled_candidates.npz", lists)
     comparison = compare(
-        models,
+        asks,
         sets,
         store,
         counts=counts,
@@ -122,6 +112,44 @@ def ask_all(
         within=setting.split.within,
     )
     return Tested(comparison, validation)
+
+
+def _validated(setting: Setting, model: TrainedModel) -> dict[str, Mapping[str, Any]]:
+    """Validation metrics of the model, with corrections and, if they move items, alone."""
+    if not model.validations:
+        return {}
+    metric, corrections = setting.config.training.metric, model.corrections
+    best = max(model.validations, key=lambda v: (v["step"] == model.step, v[metric], v["step"]))
+    alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
+    if corrections.validation is None:
+        return {setting.name: alone}
+    corrected = {name: round(v, 6) for name, v in corrections.validation.items()}
+    if not corrections.moves:
+        return {setting.name: corrected}
+    return {setting.name: corrected, f"{setting.name} alone": alone}
+
+
+def _chosen(setting: Setting, name: str, found: TunedBaseline) -> dict[str, Any]:
+    """The validation metric of a tuned baseline, and how it was chosen."""
+    on_cold = name == "content-knn" and setting.split.cold_validation
+    return {
+        "ndcg@10": round(found.chosen.ndcg, 6),
+        "settings": dict(found.chosen.settings),
+        "trials": len(found.trials),
+        **({"cases": "cold"} if on_cold else {}),
+    }
+
+
+def _asks(setting: Setting, model: TrainedModel) -> dict[str, Ask]:
+    """The model with its corrections and, if they move items, alone."""
+    corrections = model.corrections
+    asked = {setting.name: corrections}
+    if corrections.moves:
+        asked[f"{setting.name} alone"] = Corrections(corrections.offset_alone)
+    return {
+        name: partial(setting.ask, model.params, model.trained, corrections=chosen)
+        for name, chosen in asked.items()
+    }
 
 
 def _teller(setting: Setting, console: Console) -> Callable[[str], None]:
