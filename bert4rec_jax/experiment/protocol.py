@@ -28,7 +28,7 @@ from bert4rec_jax.experiment.record import describe_data, describe_run, record
 from bert4rec_jax.experiment.selection import select, train_on_all
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.start import start
-from bert4rec_jax.experiment.testing import TrainedModel, ask_all, check_own
+from bert4rec_jax.experiment.testing import AskedModel, ask_all, check_own
 from bert4rec_jax.experiment.workdir import recording_in, training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
@@ -108,7 +108,7 @@ def evaluate(
     check_grids(baselines, setting.store, setting.split.train_stop)
     tested = ask_all(
         setting,
-        TrainedModel(
+        AskedModel(
             best.state.params,
             finished.trained,
             finished.corrections,
@@ -149,7 +149,7 @@ def _results(
     corrections = calibrate(setting, fitted.params, console)
     tested = ask_all(
         setting,
-        TrainedModel(
+        AskedModel(
             fitted.params,
             setting.trained(setting.split.refit_stop),
             corrections,

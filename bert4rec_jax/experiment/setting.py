@@ -23,8 +23,7 @@ from bert4rec_jax.experiment.seen_before import SeenBefore
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.known_users import KnownUsers
 from bert4rec_jax.features.user_encoding import UserEncoding
-from bert4rec_jax.models.bert4rec import BERT4Rec
-from bert4rec_jax.models.two_tower import TwoTower
+from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.sharding import Along, put
 from bert4rec_jax.training.coverage import make_plan, trained_items
 from bert4rec_jax.training.inputs import Features, TrainingData, catalog_constants
@@ -122,7 +121,7 @@ class Setting:
         covisitation = self.config.calibration.covisitation
         return self.offsets_cold or self.split.refits or covisitation
 
-    def model(self) -> BERT4Rec | TwoTower:
+    def model(self) -> SequenceModel:
         """The Flax module of the model."""
         return build_model(
             self.config.model,

@@ -41,7 +41,7 @@ class Tested:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedModel:
+class AskedModel:
     """What is tested of a run.
 
     Attributes:
@@ -61,7 +61,7 @@ class TrainedModel:
 
 def ask_all(
     setting: Setting,
-    model: TrainedModel,
+    model: AskedModel,
     console: Console,
     *,
     test: bool,
@@ -114,7 +114,7 @@ def ask_all(
     return Tested(comparison, validation)
 
 
-def _validated(setting: Setting, model: TrainedModel) -> dict[str, Mapping[str, Any]]:
+def _validated(setting: Setting, model: AskedModel) -> dict[str, Mapping[str, Any]]:
     """Validation metrics of the model, with corrections and, if they move items, alone."""
     if not model.validations:
         return {}
@@ -140,7 +140,7 @@ def _chosen(setting: Setting, name: str, found: TunedBaseline) -> dict[str, Any]
     }
 
 
-def _asks(setting: Setting, model: TrainedModel) -> dict[str, Ask]:
+def _asks(setting: Setting, model: AskedModel) -> dict[str, Ask]:
     """The model with its corrections and, if they move items, alone."""
     corrections = model.corrections
     asked = {setting.name: corrections}

@@ -2,12 +2,10 @@
 
 The user tower reads a history causally, so every position of a training row is a training example
 whose target is the next item. The item tower is the item table: id plus content. Dimensions are
-named as in `bert4rec`.
+named as in `sequence_model`.
 """
 
 from __future__ import annotations
-
-from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -15,14 +13,14 @@ import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
 from bert4rec_jax.models.history import History, visible
-from bert4rec_jax.models.item_table import ItemTable
-from bert4rec_jax.models.layers import FeedForward, TransformerLayer, layer_norm, unit_length
+from bert4rec_jax.models.layers import FeedForward, layer_norm, unit_length
 from bert4rec_jax.models.pooling import Pooling
+from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.sharding import look_up
 
 
-class TwoTower(nn.Module):
-    """Both towers. Fields: `config.ModelConfig`; `content_dim` as in `BERT4Rec`.
+class TwoTower(SequenceModel):
+    """Both towers; `times` is always false, see `config.ModelConfig`.
 
     User tower: item vectors, `layers` transformer layers (possibly 0), `Pooling`, a feed-forward
     layer with a residual connection, and BERT4Rec's output transform. Without transformer layers
@@ -30,55 +28,16 @@ class TwoTower(nn.Module):
     a linear projection of it is added to the pooled history.
     """
 
-    num_rows: int
-    max_length: int
-    dim: int
-    heads: int
-    layers: int
-    ffn_dim: int
-    ffn: Literal["gelu", "swiglu"]
-    norm: Literal["post", "pre"]
-    position_bias: bool
-    head: Literal["gelu", "linear"]
-    dropout: float
-    attention_dropout: float
-    fused: bool
-    init_scale: float
-    thumbs: bool
-    times: bool  # always False: see `config.ModelConfig`
-    unknown_rate: float
-    temperature: float
-    dtype: Any
-    content_dim: int
-
     def setup(self) -> None:
         """Create the submodules."""
-        init = nn.initializers.truncated_normal(self.init_scale)
-        dtype = jnp.dtype(self.dtype)
+        init, dtype = self._init, self._computed_in
         recency = self.max_length if self.position_bias else 0
-        self.item_table = ItemTable(
-            self.num_rows, self.dim, init, self.content_dim, self.unknown_rate
-        )
+        self.item_table = self._new_table()
         if self.thumbs:
             self.thumb_embedding = self.param("thumb_embedding", init, (4, self.dim), jnp.float32)
         self.input_norm = layer_norm(dtype, "input_norm")
         self.drop = Dropout(self.dropout)
-        self.transformer = [
-            TransformerLayer(
-                dim=self.dim,
-                heads=self.heads,
-                ffn_dim=self.ffn_dim,
-                ffn=self.ffn,
-                norm=self.norm,
-                dropout=self.dropout,
-                attention_dropout=self.attention_dropout,
-                position_bias=recency,
-                fused=self.fused,
-                dtype=dtype,
-                kernel_init=init,
-            )
-            for _ in range(self.layers)
-        ]
+        self.transformer = self._new_layers()
         self.pooling = Pooling(self.dim, self.heads, self.attention_dropout, recency, dtype, init)
         self.pooled_norm = layer_norm(dtype, "pooled_norm")
         # Flax creates no parameters unless this is called. Weights start at zero, so those of
@@ -90,15 +49,6 @@ class TwoTower(nn.Module):
         self.transform = nn.Dense(self.dim, dtype=dtype, kernel_init=init)
         self.head_norm = layer_norm(dtype, "head_norm")
 
-    def encode(self, history: History, slots: jax.Array, *, deterministic: bool) -> jax.Array:
-        """`[B, S, D]` float32 user vectors of the histories up to the given slots `[B, S]`."""
-        return self(history, slots, deterministic=deterministic)[0]
-
-    def item_vectors(self) -> tuple[jax.Array, jax.Array]:
-        """The catalog as `[V, D]` vectors and `[V]` biases, float32."""
-        vectors, bias = self.item_table(deterministic=True)
-        return unit_length(vectors) if self.temperature else vectors, bias
-
     def __call__(
         self, history: History, slots: jax.Array, *, deterministic: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -107,7 +57,7 @@ class TwoTower(nn.Module):
         h = look_up(vectors, history.tokens)
         if self.thumbs:
             h = h + self.thumb_embedding[history.thumbs]
-        h = self.input_norm(h.astype(self.dtype))
+        h = self.input_norm(h.astype(self._computed_in))
         h = self.drop(h, deterministic=deterministic)
         seen = visible(history)
         for layer in self.transformer:

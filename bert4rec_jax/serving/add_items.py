@@ -24,8 +24,7 @@ from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.releases import named_releases, read_releases
 from bert4rec_jax.features.sources import Sources, gather
-from bert4rec_jax.models.bert4rec import BERT4Rec
-from bert4rec_jax.models.two_tower import TwoTower
+from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle, require_replaceable
 from bert4rec_jax.serving.export import ORIGIN, TrainedModel, read_run, write_bundle
 from bert4rec_jax.serving.traced import SEPARATOR, by_path
@@ -204,7 +203,7 @@ def _encoding(bundle: Bundle) -> Encoding | None:
     return Encoding.from_json(json.loads(bundle.files.read(ENCODING)))
 
 
-def _model(config: Config, parameters: Mapping[str, Any]) -> BERT4Rec | TwoTower:
+def _model(config: Config, parameters: Mapping[str, Any]) -> SequenceModel:
     features = parameters.get(_FEATURES)
     return build_model(
         config.model,

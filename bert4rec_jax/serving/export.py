@@ -27,8 +27,7 @@ from bert4rec_jax.evaluation.metrics_file import METRICS, about, read_metrics
 from bert4rec_jax.experiment.finished import FinishedRun, as_served, open_finished
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.user_encoding import UserEncoding
-from bert4rec_jax.models.bert4rec import BERT4Rec
-from bert4rec_jax.models.two_tower import TwoTower
+from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.outputs import whole_folder
 from bert4rec_jax.serving.bundle import (
     CATALOG,
@@ -69,7 +68,7 @@ class TrainedModel:
     """
 
     config: Config
-    model: BERT4Rec | TwoTower
+    model: SequenceModel
     variables: Any
     catalog: Catalog
     known: npt.NDArray[np.bool_]

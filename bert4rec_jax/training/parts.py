@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import optax
 from jax.sharding import Mesh
 
 from bert4rec_jax.config import Config, ModelConfig
 from bert4rec_jax.models.bert4rec import BERT4Rec
+from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.models.two_tower import TwoTower
 from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.masking import num_slots
@@ -57,7 +57,7 @@ class Parts:
 
     config: Config
     sizes: Sizes
-    model: BERT4Rec | TwoTower
+    model: SequenceModel
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
 
@@ -148,16 +148,13 @@ def build_model(
     max_length: int,
     content_dim: int = 0,
     fused: bool = False,
-) -> BERT4Rec | TwoTower:
+) -> SequenceModel:
     """Build the Flax module of a config, for items with `content_dim` content features.
 
     `fused` uses `layers.fused_attention`, which runs on NVIDIA GPUs only; parameters are the same.
     """
     fields = {n: v for n, v in dataclasses.asdict(config).items() if n != "attention"}
-    module: type[Any] = {"bert4rec": BERT4Rec, "two-tower": TwoTower}[
-        fields.pop("kind")
-    ]  # both have the same fields
-    model: BERT4Rec | TwoTower = module(
+    module = {"bert4rec": BERT4Rec, "two-tower": TwoTower}[fields.pop("kind")]
+    return module(
         num_rows=num_rows, max_length=max_length, content_dim=content_dim, fused=fused, **fields
     )
-    return model

@@ -22,7 +22,7 @@ from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.finished import open_finished
-from bert4rec_jax.experiment.testing import TrainedModel, ask_all
+from bert4rec_jax.experiment.testing import AskedModel, ask_all
 from bert4rec_jax.locks import locked
 
 QUIET = Console(quiet=True)
@@ -180,6 +180,6 @@ def test_the_metrics_of_validation_are_those_of_the_model_that_is_tested(config)
     )
     validations = [{"step": 2, "ndcg@10": 0.3}, {"step": 4, "ndcg@10": 0.5}]
     for step, found in ((2, 0.3), (4, 0.5), (6, 0.5)):
-        model = TrainedModel(None, None, Corrections(), validations, step)
+        model = AskedModel(None, None, Corrections(), validations, step)
         tested = ask_all(quick, model, QUIET, test=False, baselines={})
         assert tested.validation["BERT4Rec"]["ndcg@10"] == found
