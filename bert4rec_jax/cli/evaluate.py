@@ -12,7 +12,7 @@ def evaluate(
     workdir: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="WORKDIR")],
     *,
     output: Path | None = None,
-    bundles: tuple[Path, ...] = (),
+    bundles: tuple[Path, ...] | None = None,
 ) -> None:
     """Evaluate the best checkpoint of a training run and the baselines on the test split.
 
@@ -26,14 +26,17 @@ def evaluate(
             fit are refused.
         output: JSON file for the metrics. None: only show the tables.
     """
+    from bert4rec_jax.errors import UserError
     from bert4rec_jax.experiment import protocol
     from bert4rec_jax.outputs import require_folder_of, write_json
     from bert4rec_jax.processes import start_processes
     from bert4rec_jax.serving.evaluation import exported
 
+    if bundles == ():
+        raise UserError("--bundles names no bundle; give the folders of exports, or leave it out")
     if output:
         require_folder_of(output)
     start_processes()  # before bundles are opened, which starts JAX
-    results = protocol.evaluate(workdir, exported=exported(bundles))
+    results = protocol.evaluate(workdir, exported=exported(bundles or ()))
     if output:
         write_json(output, results)

@@ -231,6 +231,7 @@ def _moments_of_decimals(parts: int, column: pa.StringArray) -> npt.NDArray[np.i
 
 def _moments_of_written_dates(column: pa.StringArray) -> npt.NDArray[np.int64]:
     """Of ISO dates, with or without a time, the time with or without a time zone."""
+    column = column.cast(pa.string())  # pandas and polars write other types of text
     midnight = pc.if_else(pc.equal(pc.utf8_length(column), 10), "T00:00Z", "")
     column = pc.binary_join_element_wise(column, midnight, "")
     has_zone = pc.match_substring_regex(column, r"(Z|[+-]\d\d(:?\d\d)?)$")

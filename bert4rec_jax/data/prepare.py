@@ -27,7 +27,7 @@ from bert4rec_jax.data.plausibility import doubt, require_fitting_unit
 from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, require_a
 from bert4rec_jax.outputs import scratch_folder, whole_file, whole_folder
 
 MOVIETWEETINGS = "movietweetings"
@@ -136,10 +136,19 @@ def prepare(
     output = Path(output)
     if isinstance(columns, Mapping):
         columns = columns_of(columns)
+    elif columns is not None:
+        require_a(Columns, columns, "columns", "Columns, or a dict of its fields")
     titles, cache = (None if path is None else Path(path) for path in (titles, cache))
     require_replaceable(output)
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
+    minima = {
+        "min_user_interactions": min_user_interactions,
+        "min_item_interactions": min_item_interactions,
+    }
+    for name, value in minima.items():
+        require_a(int | np.integer, value, name, "a whole number")
+        minima[name] = int(value)
     opened: AbstractContextManager[RawLog]
     if not isinstance(source, str | Path):
         opened = _of_table(source, output, format, columns, titles)
@@ -158,10 +167,6 @@ def prepare(
         if is_store(path):
             raise UserError(f"{path} is prepared already; give the log that it was made from")
         opened = nullcontext(read_log(path, format=format, columns=columns, titles=titles))
-    minima = {
-        "min_user_interactions": min_user_interactions,
-        "min_item_interactions": min_item_interactions,
-    }
     times = _Range()
     with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
         found = _in_time_order(log, folder / "read", ordered, rows_in_memory)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -44,6 +45,21 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
         compared = _lead(lead) if lead else ""
         style = "bold" if number == 0 else ""
         table.add_row(escape(model.name), *values, compared, style=style)
+    return table
+
+
+def sampled_table(name: str, variant: str, models: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Metrics against sampled negatives, the means of all draws."""
+    table = Table(
+        title=f"{name.replace('_', ' ')}, against 100 sampled items ({variant.replace('_', ' ')})",
+        caption="mean of three draws; only to compare with figures of this protocol",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model", overflow="fold")
+    for metric in _COLUMNS:
+        table.add_column(metric.upper(), justify="right")
+    for model, metrics in models.items():
+        table.add_row(escape(model), *(f"{metrics[metric]:.4f}" for metric in _COLUMNS))
     return table
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bert4rec_jax.data.split import REPEATED
-from bert4rec_jax.evaluation.tables import recommendations_table, results_table
+from bert4rec_jax.evaluation.tables import recommendations_table, results_table, sampled_table
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.testing import Tested
 
@@ -70,10 +70,14 @@ def show(setting: Setting, tested: Tested, console: Console) -> None:
         if setting.split.cold_validation is not None and within is None:
             shares = ", ".join(f"{m.name} {m.metrics['cold_exposure@10']:.1%}" for m in models)
             console.print(f"Share of untrained items in the lists: {shares}", highlight=False)
+    for variant, of_models in tested.comparison.against_sampled.items():
+        console.print()
+        console.print(sampled_table(next(iter(sets)), variant, of_models))
     if setting.config.model.times and tested.comparison.assessments:
+        also = "recent-popular-at-request" in tested.validation
         console.print(
-            f"{setting.name} knows the time of the request (model.times); of the baselines, only "
-            "recent-popular-at-request does",
+            f"{setting.name} knows the time of the request (model.times)"
+            + "; of the baselines, only recent-popular-at-request does" * also,
             highlight=False,
         )
     for name, answers in list(tested.comparison.rankings.items())[:1]:

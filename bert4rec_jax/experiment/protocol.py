@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bert4rec_jax.config import Config, shared
+from bert4rec_jax.errors import require_a
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, same_test
@@ -62,6 +63,7 @@ def run(
       UserError: anything the user can fix, such as another run that is training in the workdir.
       Interrupted: asked to stop; the state is saved, and the same call continues.
     """
+    require_a(Config, config, "config", "a Config, such as what `recipe` returns")
     check_own(baselines)
     start(config)
     require_same("settings", {**shared(config), "final_fit": config.final_fit})

@@ -71,19 +71,20 @@ def seen_before(
         same one of that run, the selected from the selected and the refitted from the tested one.
       earlier_seen: what that run in turn had seen before.
     """
-    held_out = np.flatnonzero(~in_training(store, split.train_stop))
 
-    def seen(stop: Rows, more: Rows) -> Rows:
-        trained = in_training(earlier, stop)
+    def seen(stop: Rows, earlier_stop: Rows, more: Rows) -> Rows:
+        held_out = np.flatnonzero(~in_training(store, stop))
+        trained = in_training(earlier, earlier_stop)
         trained[more] = True
         return held_out[_among(store, held_out, earlier, np.flatnonzero(trained))]
 
     none = SeenBefore(np.zeros(0, np.int64), np.zeros(0, np.int64))
     before = earlier_seen or none
-    selected = seen(earlier_split.train_stop, before.selected)
+    selected = seen(split.train_stop, earlier_split.train_stop, before.selected)
     if not split.refits:
         return SeenBefore(selected, selected)
-    return SeenBefore(selected, seen(earlier_split.refit_stop, before.tested))
+    tested = seen(split.refit_stop, earlier_split.refit_stop, before.tested)
+    return SeenBefore(selected, tested)
 
 
 def _among(

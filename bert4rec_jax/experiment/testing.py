@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from bert4rec_jax.data.catalog import PAD
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import sampled
@@ -100,6 +101,13 @@ def ask_all(
     lists: Mapping[str, Any] = {}
     if config.evaluation.sampled and sets:
         lists = sampled.draws(next(iter(sets.values())), store, counts)
+        fewest = int((lists["never_drawn"] != PAD).sum(axis=2).min()) - 1
+        if fewest < sampled.NEGATIVES:
+            console.print(
+                f"[yellow]  the sampled protocol finds only {fewest:,} unseen items for some target"
+                f", not {sampled.NEGATIVES}: its figures cannot be compared with published ones",
+                highlight=False,
+            )
         if is_first():
             write_arrays(Path(config.workdir) / "sampled_candidates.npz", lists)
     comparison = compare(

@@ -18,7 +18,7 @@ from rich.console import Console
 from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.download import Notify
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, require_a
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.encoding import Encoding
@@ -28,7 +28,7 @@ from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle, require_replaceable
 from bert4rec_jax.serving.export import ORIGIN, TrainedModel, read_run, write_bundle
 from bert4rec_jax.serving.traced import SEPARATOR, by_path
-from bert4rec_jax.serving.weights import Dtype
+from bert4rec_jax.serving.weights import Dtype, require_dtype
 from bert4rec_jax.training.parts import build_model
 
 # Paths of variables. For untrained items with content, the model does not read the first two.
@@ -86,6 +86,8 @@ def add_items(
         `read_releases`, `Encoding.rows` and `grow`.
     """
     source, output = Path(source), Path(output)
+    require_a(Sources, sources, "sources")
+    require_dtype(dtype)
     require_replaceable(output)
     trained = open_source(source, console=console or Console(quiet=True))
     assert trained.encoding is not None

@@ -40,7 +40,7 @@ from bert4rec_jax.serving.bundle import (
     require_replaceable,
 )
 from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
-from bert4rec_jax.serving.weights import Dtype, stored
+from bert4rec_jax.serving.weights import Dtype, require_dtype, stored
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.digests import digest
 
@@ -98,9 +98,11 @@ def export(
 
     Raises:
       UserError: the run has no checkpoint that can be read, or uses `model.times`; its parameters
-        are not finite; or `bundle` exists and is no bundle, or cannot be written.
+        are not finite; `dtype` is unknown; or `bundle` exists and is no bundle, or cannot be
+        written.
     """
     run, bundle = Path(run), Path(bundle)
+    require_dtype(dtype)
     require_replaceable(bundle)
     trained = read_run(run, console=console or Console(quiet=True))
     return write_bundle(trained, bundle, dtype=dtype)
@@ -121,7 +123,9 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
             "bundles do not carry; train with --model.no-times to export"
         )
     store = setting.store
-    if not finished.all_events:
+    if finished.all_events:
+        console.print("  the model is that of the final fit, trained on all events")
+    else:
         _tell_what_is_missing(finished, console)
     variables = jax.tree.map(to_host, finished.variables())
     parameters = digest(tested.best.state.params)
@@ -138,7 +142,7 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
             "corrections_sha256": finished.corrections.digest,
             "all_events": finished.all_events,
             "data_fingerprint": store.fingerprint,
-            "metrics": _metrics(run, setting.name, parameters, finished.corrections.digest),
+            "metrics": _metrics(run, setting.name, parameters, tested.corrections.digest),
         },
         encoding=setting.encoding,
         user_encoding=setting.user_encoding,

@@ -34,7 +34,14 @@ class Filters:
     def __post_init__(self) -> None:
         genres = (self.genres,) if isinstance(self.genres, str) else tuple(self.genres)
         object.__setattr__(self, "genres", genres)
-        object.__setattr__(self, "only", None if self.only is None else Path(self.only))
+        try:
+            object.__setattr__(self, "only", None if self.only is None else Path(self.only))
+        except TypeError:
+            raise UserError(f"only is {self.only!r}; expected the path of a file of ids") from None
+        if self.years is not None:
+            years = self.years if isinstance(self.years, Sequence) else ()
+            if len(years) != 2 or not all(isinstance(year, int | np.integer) for year in years):
+                raise UserError(f"years is {self.years!r}; expected the first and the last one")
 
     def described(self) -> dict[str, Any]:
         """The filters as JSON values; a file is represented by the SHA-256 of its content.

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, require_a
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.pipeline import require_enough
 from bert4rec_jax.serving.request_file import RequestFile
@@ -71,6 +71,8 @@ def rank_file(
         be longer than the number of candidates of a pipeline; or the requests changed meanwhile.
     """
     bundle, requests, output = Path(bundle), Path(requests), Path(output)
+    require_a(Options, options, "options", "RankOptions")
+    require_a(Callable, engine, "engine", "a function such as `serving.job.local`")
     opened = Bundle.open(bundle)
     reader = RequestReader(opened.catalog, opened.user_encodings)
     asked = RequestFile.open(requests, reader.user_columns, name=name)

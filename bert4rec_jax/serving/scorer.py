@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.delimited import is_utf8, shorten
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, require_a
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.bundle import Bundle
@@ -111,6 +111,7 @@ class Scorer:
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
+        require_a(Filters, filters, "filters")
         self.bundle = bundle
         self.reader = RequestReader(bundle.catalog, bundle.user_encodings)
         allowed = filters.allowed(bundle.catalog)

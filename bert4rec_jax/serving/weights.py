@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import deserialize
 
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import COLLECTION, Boosts, boosts_of
 
 Dtype = Literal["float32", "bfloat16", "int8"]
@@ -33,6 +34,16 @@ _LARGEST = 127
 _BY_ROW = {"embedding"}
 _BY_OUTPUT = {"kernel", "content", "features"}
 _TYPES = {"BOOL": "bool", "BF16": "bfloat16", "I8": "int8", "I32": "int32", "F32": "float32"}
+
+
+def require_dtype(dtype: str) -> None:
+    """Refuse a type of weights that bundles cannot have, before any work is done.
+
+    Raises:
+      UserError: it is none of `Dtype`.
+    """
+    if dtype not in get_args(Dtype):
+        raise UserError(f"dtype is {dtype!r}; expected one of {', '.join(get_args(Dtype))}")
 
 
 def boosts_of_params(params: Mapping[str, jax.Array], histories: jax.Array) -> Boosts | None:

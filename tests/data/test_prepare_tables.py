@@ -48,6 +48,16 @@ def test_a_data_frame_is_a_log(tmp_path):
             {"columns": {"users": "u"}},
             "columns has the key 'users'; expected",
         ),
+        (
+            "log.csv",
+            {"columns": ["user_id"]},
+            "columns is of type list; expected Columns, or a dict",
+        ),
+        (
+            "log.csv",
+            {"min_item_interactions": "5"},
+            "min_item_interactions is of type str; expected a whole number",
+        ),
         ("log.csv", {"format": "parqet"}, "the format is 'parqet'; expected one of movielens-dat"),
     ],
 )

@@ -15,7 +15,8 @@ from bert4rec_jax.data.columns import Columns
 from bert4rec_jax.data.readers import read_log
 from bert4rec_jax.errors import UserError
 
-WHEN = 1_714_500_000  # 2024-04-30 18:00:00 UTC
+WHEN = 1_714_500_000
+WHEN_WRITTEN = "2024-04-30 18:00:00"  # UTC
 
 
 def rows(log):
@@ -238,6 +239,8 @@ def test_times_of_text_tables(tmp_path, text, seconds):
         pa.array([WHEN], pa.uint32()),
         pa.array([WHEN + 0.75], pa.float64()),
         pa.array([str(WHEN)]),
+        pa.array([WHEN_WRITTEN], pa.large_string()),
+        pa.array([WHEN_WRITTEN], pa.string_view()),
         pa.array(["2024-04-30T18:00:00"]).dictionary_encode(),
         pa.array([WHEN], pa.timestamp("s")),
         pa.array([WHEN * 1000 + 999], pa.timestamp("ms", "UTC")),

@@ -54,6 +54,15 @@ def evaluated(config, **settings):
     return protocol.run(changed, console=QUIET)
 
 
+def test_the_sampled_protocol_is_shown(config):
+    console = Console(file=io.StringIO(), width=100)
+    found = protocol.evaluate(config.workdir, console=console)
+    shown = " ".join(console.file.getvalue().split())
+    assert "finds only 16 unseen" in shown and "not 100: its figures cannot be compared" in shown
+    assert "against 100 sampled items (drawn and dropped)" in shown
+    assert f"{found['sampled']['never_drawn']['popular']['hr@10']:.4f}" in shown
+
+
 def test_without_a_test_or_baselines_what_was_found_stays(config):
     before, ranks = recorded(config)
     assert {"popular", "item-knn"} <= before["test"].keys() and "test/item-knn" in ranks

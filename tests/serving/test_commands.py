@@ -74,6 +74,11 @@ def test_evaluate_tests_bundles_beside_the_run(bert4rec, run, bundle, tmp_path):
     assert of_bundle["coverage@10"] == found["BERT4Rec"]["coverage@10"]
 
 
+def test_bundles_that_are_not_named_are_not_evaluated(bert4rec, run):
+    status, _, said = bert4rec("evaluate", run, "--bundles")
+    assert status == 2 and "--bundles names no bundle" in said
+
+
 def test_recommend_shows_titles_with_scores(bert4rec, bundle, scorer):
     ids = scorer.catalog.item_ids
     status, output, _ = bert4rec("recommend", bundle, ids[0], ids[1], "-k", 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bert4rec_jax.config import Config, ConfigError, DataConfig, from_json
+from bert4rec_jax.config import CalibrationConfig, Config, ConfigError, DataConfig, from_json
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
@@ -20,16 +20,17 @@ from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.digests import digest
 
 QUIET = Console(quiet=True)
+COUNTS = CalibrationConfig(covisitation=True)  # of all events, in the final fit
 
 
 @pytest.fixture(scope="module")
 def final(run, once):
-    """The shared run, with a final fit in a copy of its folder, and its bundle."""
+    """The shared run with counts, with a final fit in a copy of its folder, and its bundle."""
 
     def make(folder):
         shutil.copytree(run, folder / "run")
         config = from_json(read_config(run / "checkpoints"))
-        config = replace(config, workdir=str(folder / "run"), final_fit=True)
+        config = replace(config, workdir=str(folder / "run"), final_fit=True, calibration=COUNTS)
         protocol.run(config, recipe="final", console=QUIET)
         export(folder / "run", folder / "bundle", console=QUIET)
 
@@ -52,6 +53,7 @@ def test_the_bundle_is_that_model_with_the_metrics_of_the_tested_one(final):
     served = as_served(open_finished(final / "run", QUIET), QUIET)
     assert manifest["all_events"]
     assert manifest["parameters_sha256"] == digest(served.best.state.params)
+    assert served.corrections.covisitation is not None
     assert manifest["metrics"]["test"]["ndcg@10"] > 0
 
 

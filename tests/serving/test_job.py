@@ -270,7 +270,10 @@ def test_what_another_process_finished_meanwhile_is_there(bundle, requests, tmp_
             yield
 
     monkeypatch.setattr(Shards, "held", later)
-    nobody = None  # is asked to make anything
+
+    def nobody(plan, bundle, missing):
+        raise AssertionError(missing)
+
     assert rank_file(bundle, requests, tmp_path / "out", SMALL, engine=nobody)["finished"]
     assert not (tmp_path / "out.partial").exists()
 
@@ -382,6 +385,23 @@ def test_ratings_that_do_not_fit_name_the_row(bundle, requests, tmp_path):
     pq.write_table(table.append_column("ratings", pa.array(ratings)), requests)
     with pytest.raises(UserError, match=r"in.parquet, row 77: 7 ratings for 6 items in history"):
         rank_file(bundle, requests, tmp_path / "out", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"options": {"top": 3}}, "options is of type dict; expected RankOptions"),
+        ({"engine": "ray"}, "engine is of type str; expected a function"),
+    ],
+)
+def test_arguments_of_other_types(bundle, requests, tmp_path, given, message):
+    with pytest.raises(UserError, match=message):
+        rank_file(bundle, requests, tmp_path / "out", **given)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_numbers_of_numpy_are_options():
+    assert type(Options(top=np.int64(2)).top) is int
 
 
 @pytest.mark.parametrize("name", ["top", "batch_size", "shard_rows"])

@@ -207,6 +207,9 @@ def test_genres_and_years():
         ({"genres": ("drama",)}, "no item has the genre 'drama'; the catalog has Comedy, Crime, "),
         ({"years": (2000, 1990)}, "expected the earlier one first"),
         ({"genres": ("Comedy",), "years": (1980, 1990)}, "no item of the catalog passes"),
+        ({"years": 1990}, "years is 1990; expected the first and the last one"),
+        ({"years": ("1990", "1999")}, "expected the first and the last one"),
+        ({"only": ["a", "b"]}, "expected the path of a file of ids"),
     ):
         with pytest.raises(UserError, match=message):
             passing(**wrong)

@@ -12,9 +12,10 @@ from oracle import evaluated, scores_in_process
 from safetensors.numpy import save
 
 from bert4rec_jax.data.split import leave_one_out
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving import weights
 from bert4rec_jax.serving.evaluation import answer_cases
-from bert4rec_jax.serving.export import write_bundle
+from bert4rec_jax.serving.export import export, write_bundle
 from bert4rec_jax.serving.scorer import load
 from bert4rec_jax.serving.traced import Serving, by_path
 
@@ -119,6 +120,11 @@ def test_a_small_bundle_is_a_model_of_rounded_weights(plain, store, tmp_path, dt
     own = Serving(plain.model, 6, causal=False).attend(params, *asked)
     for found, expected in zip(scorer.ranker.functions.attend(*asked), own, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_a_type_that_bundles_do_not_have(tmp_path):
+    with pytest.raises(UserError, match="dtype is 'float16'; expected one of float32, bf"):
+        export(tmp_path / "run", tmp_path / "bundle", dtype="float16")
 
 
 def test_fewer_bytes(trained, bundle, tmp_path):
