@@ -173,7 +173,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write plain values as JSON.
 
     Raises:
-      TemporaryError: the file cannot be written.
+      UserError: see `whole_file`.
     """
     with whole_file(path) as file:
         file.write((json.dumps(values, indent=2) + "\n").encode())
@@ -183,7 +183,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write named arrays as a compressed `.npz`.
 
     Raises:
-      TemporaryError: the file cannot be written.
+      UserError: see `whole_file`.
     """
     with whole_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -362,6 +362,7 @@ def _require_list(name: str, given: Any, expected: str) -> None:
 
 def _rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
     """Ratings as numbers, NaN for none."""
+    _require_list("ratings", ratings, "one list of ratings per history")
     lists = []
     for row, given in enumerate(ratings):
         try:

@@ -194,6 +194,7 @@ def test_ratings_become_thumbs(scorer, ids):
             r"histories\[0\] holds 7.0 of type float; item ids are texts",
         ),
         (lambda s: s.rank([["1"]], []), "0 lists of candidates for 1 histories"),
+        (lambda s: s.rank([["1"]], [["2"]], ratings=5), "ratings is 5; expected one list of"),
         (lambda s: s.recommend_batch([["1"]], ratings=[]), "0 ratings for 1 histories"),
         (lambda s: Scorer(s.bundle, batch_size=0), "batch_size is 0"),
     ],

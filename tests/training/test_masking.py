@@ -111,11 +111,12 @@ def test_last_only_hits_its_share_of_histories():
 
 
 @pytest.mark.parametrize("key", range(5))
-def test_packed_and_unpacked_mask_the_same_items(key):
+@pytest.mark.parametrize("next_item", [0.0, 0.5, 1.0])
+def test_packed_and_unpacked_ask_for_the_same_items(key, next_item):
     histories = [[10, 11, 12, 13], [20, 21], [30, 31, 32], [40, 41, 42, 43, 44]]
     alone = batch_of([[h] for h in histories])
     packed = batch_of([histories[:3], histories[3:]])
-    settings = {"rate": 0.4, "last_only": 0.3}
+    settings = {"rate": 0.4, "last_only": 0.3, "next_item": next_item}
     expected = {label for _, label in masked_items(mask(alone, key, **settings))}
     found = {label for _, label in masked_items(mask(packed, key, segments=3, **settings))}
     assert found == expected
@@ -234,17 +235,6 @@ def test_mixed_histories_are_wholly_of_one_kind_and_half_of_each():
     assert abs(causal[:, [0, 4]].mean() - 0.5) < 4 * np.sqrt(0.25 / 2000)
     expected = np.where(causal[:, [0, 4]], 3, 1).sum(1)
     np.testing.assert_array_equal(asked.weights.sum(1), expected)
-
-
-@pytest.mark.parametrize("next_item", [0.5, 1.0])
-def test_packing_changes_no_question(next_item):
-    histories = [[10, 11, 12, 13], [20, 21], [30, 31, 32], [40, 41, 42, 43, 44]]
-    alone = batch_of([[h] for h in histories])
-    packed = batch_of([histories[:3], histories[3:]])
-    settings = {"rate": 0.4, "last_only": 0.3, "next_item": next_item}
-    expected = {label for _, label in masked_items(mask(alone, **settings))}
-    found = {label for _, label in masked_items(mask(packed, segments=3, **settings))}
-    assert found == expected
 
 
 def test_the_batch_is_a_tree_of_its_arrays():
