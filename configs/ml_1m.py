@@ -2,8 +2,8 @@
 
 Command: `bert4rec prepare ml-1m.txt --output data/ml-1m --min-user-interactions 1
 --min-item-interactions 1`, then `python train.py ml_1m --data.path data/ml-1m`, where ml-1m.txt is
-the file of the SASRec and BERT4Rec papers (6,040 users, 3,416 items). Hardware: 2 CPU cores, 45
-to 85 minutes, depending on what else ran. Three seeds: validation NDCG@10 .181 ± .002; test HR@10
+the file of the SASRec and BERT4Rec papers (6,040 users, 3,416 items). Hardware: 2 CPU cores, 63
+to 86 minutes, depending on what else ran. Three seeds: validation NDCG@10 .181 ± .002; test HR@10
 .321 ± .002, NDCG@10 .183 ± .001 (docs/results.md), the first measured before rows were packed as
 tightly as they are now. No test figure was read while choosing.
 """
