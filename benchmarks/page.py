@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import tyro
 from record import read
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -183,4 +184,4 @@ def _device(device: Line) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -25,9 +25,9 @@ _ABOUT = ("platform", "kind", "devices", "cpu", "cores", "jax", "python")
 
 def main() -> None:
     """Run the command and keep its lines."""
-    name, dashes, *command = sys.argv[1:] or ["", ""]
-    if dashes != "--" or not command:
+    if sys.argv[2:3] != ["--"] or not sys.argv[3:]:
         sys.exit("usage: record.py NAME -- COMMAND...")
+    name, command = sys.argv[1], sys.argv[3:]
     if changed := _git("status", "--porcelain", "--", "bert4rec_jax", "benchmarks"):
         sys.exit(f"commit first, so that a commit can be named:\n{changed}")
     device = describe(make_mesh())
