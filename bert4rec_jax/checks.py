@@ -1,4 +1,4 @@
-"""Checks: validate config values against the types of their fields, with helpful errors."""
+"""Checks: validate settings and arguments against the types wanted, with helpful errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bert4rec_jax.errors import UserError
 
 
 class ConfigError(UserError, ValueError):
-    """A config value that is not valid."""
+    """A setting or an argument that is not valid."""
 
 
 def require(valid: bool, name: str, value: object, expected: str) -> None:
@@ -27,6 +27,32 @@ def require(valid: bool, name: str, value: object, expected: str) -> None:
     """
     if not valid:
         raise ConfigError(f"{name} is {value!r}; expected {expected}")
+
+
+def require_a(kind: Any, value: object, name: str, expected: str | None = None) -> None:
+    """Raise an error unless an argument is of a type.
+
+    `expected` says what it should be, if the name of the type does not.
+
+    Raises:
+      ConfigError: the value is no `kind`.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(
+            f"{name} is of type {type(value).__name__}; expected {expected or kind.__name__}"
+        )
+
+
+def require_whole(value: object, name: str) -> int:
+    """A Python or NumPy integer as an int.
+
+    Raises:
+      ConfigError: the value is none.
+    """
+    number = _whole(value)
+    require(number is not None, name, value, "a whole number")
+    assert number is not None
+    return number
 
 
 def seconds_of(date: str) -> int:
@@ -88,10 +114,9 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
     if kind is str:
         require(hasattr(value, "__fspath__") or isinstance(value, str), name, value, "text")
         return str(value)
-    whole = _whole(value)
     if kind is int:
-        require(whole is not None, name, value, "a whole number")
-        return whole
+        return require_whole(value, name)
+    whole = _whole(value)
     number = whole if whole is not None else _float(value)
     require(number is not None, name, value, "a number")
     return float(number) if number is not None else None

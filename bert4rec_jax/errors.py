@@ -1,6 +1,4 @@
-"""Errors: exceptions for what the user can fix."""
-
-from typing import Any
+"""Exceptions for errors that the user can fix."""
 
 
 class UserError(Exception):
@@ -22,15 +20,3 @@ class TemporaryError(UserError):
     """
 
     status = 75
-
-
-def require_a(kind: Any, value: object, name: str, expected: str | None = None) -> None:
-    """Refuse an argument of another type; `expected` says what it should be, if not `kind` does.
-
-    Raises:
-      UserError: the value is no `kind`.
-    """
-    if not isinstance(value, kind):
-        raise UserError(
-            f"{name} is of type {type(value).__name__}; expected {expected or kind.__name__}"
-        )

@@ -1,8 +1,8 @@
 """External sort: sort a log of any length by time, with a bounded number of rows in memory.
 
-Every block of the log is written to disk sorted by user (a run). The rows
-of a range of users are contiguous in each run, so they can be read from all runs and sorted in
-memory, one range after the other.
+Every block of the log is written to disk sorted by user (a run). The rows of a range of users are
+contiguous in each run, so they can be read from all runs and sorted in memory, one range after the
+other.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bert4rec_jax.checks import require_a, require_whole
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.external_sort import Runs
@@ -27,7 +28,7 @@ from bert4rec_jax.data.plausibility import doubt, require_fitting_unit
 from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
-from bert4rec_jax.errors import UserError, require_a
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import scratch_folder, whole_file, whole_folder
 
 MOVIETWEETINGS = "movietweetings"
@@ -143,12 +144,9 @@ def prepare(
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
     minima = {
-        "min_user_interactions": min_user_interactions,
-        "min_item_interactions": min_item_interactions,
+        "min_user_interactions": require_whole(min_user_interactions, "min_user_interactions"),
+        "min_item_interactions": require_whole(min_item_interactions, "min_item_interactions"),
     }
-    for name, value in minima.items():
-        require_a(int | np.integer, value, name, "a whole number")
-        minima[name] = int(value)
     opened: AbstractContextManager[RawLog]
     if not isinstance(source, str | Path):
         opened = _of_table(source, output, format, columns, titles)

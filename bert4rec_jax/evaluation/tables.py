@@ -17,6 +17,7 @@ from bert4rec_jax.evaluation.assessment import Assessment
 from bert4rec_jax.evaluation.bootstrap import Interval
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.run_comparison import ComparedSet, Figure
+from bert4rec_jax.evaluation.sampled import NEGATIVES, SEEDS
 from bert4rec_jax.evaluation.seeds import label
 
 _COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
@@ -51,8 +52,9 @@ def results_table(title: str, assessments: Sequence[Assessment]) -> Table:
 def sampled_table(name: str, variant: str, models: Mapping[str, Mapping[str, Any]]) -> Table:
     """Metrics against sampled negatives, the means of all draws."""
     table = Table(
-        title=f"{name.replace('_', ' ')}, against 100 sampled items ({variant.replace('_', ' ')})",
-        caption="mean of three draws; only to compare with figures of this protocol",
+        title=f"{name.replace('_', ' ')}, against {NEGATIVES} sampled items "
+        f"({variant.replace('_', ' ')})",
+        caption=f"mean of {len(SEEDS)} draws; only to compare with figures of this protocol",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("model", overflow="fold")

@@ -52,16 +52,20 @@ def open_data(
       UserError: the workdir holds a run on other data; or see `prepare`, `SequenceStore.open` and
         its `verify`.
     """
-    given, path = Path(config.path), workdir / "data"
+    given, kept = Path(config.path), workdir / "data"
     if is_store(given):
         store = SequenceStore.open(given)
         _require_minima(store, config)
-        store.verify()
-        return store
-    if finished and is_store(path):
-        store = SequenceStore.open(path)
-        store.verify()
-        return store
+    else:
+        if not (finished and is_store(kept)):
+            _prepare_once(config, workdir, kept, console)
+        store = SequenceStore.open(kept)
+    store.verify()
+    return store
+
+
+def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Console) -> None:
+    """Prepare a log to the store `kept` in a workdir, unless that is made from it already."""
     saved = read_config(workdir / "checkpoints")
     if saved is not None:  # check before the data of that run is replaced
         prepared = ("path", "min_user_interactions", "min_item_interactions")
@@ -69,24 +73,21 @@ def open_data(
         check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
     users, items = config.min_user_interactions, config.min_item_interactions
     if is_first() and not is_prepared_from(
-        path, config.path, min_user_interactions=users, min_item_interactions=items
+        kept, config.path, min_user_interactions=users, min_item_interactions=items
     ):
-        if saved is not None and is_store(path):
+        if saved is not None and is_store(kept):
             raise UserError(
                 f"{config.path} has changed since the run in {workdir} was trained on it; put the "
                 "log back as it was to continue, or train on the new one in another --workdir"
             )
         prepare(
             config.path,
-            path,
+            kept,
             min_user_interactions=users,
             min_item_interactions=items,
             notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )
     barrier("data is prepared")
-    store = SequenceStore.open(path)
-    store.verify()
-    return store
 
 
 def _require_minima(store: SequenceStore, config: DataConfig) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from bert4rec_jax.checks import require_a
 from bert4rec_jax.config import Config, shared
-from bert4rec_jax.errors import require_a
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, same_test

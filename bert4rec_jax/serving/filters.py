@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.checks import require, require_a, require_whole
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog, name_and_year
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
@@ -34,14 +36,14 @@ class Filters:
     def __post_init__(self) -> None:
         genres = (self.genres,) if isinstance(self.genres, str) else tuple(self.genres)
         object.__setattr__(self, "genres", genres)
-        try:
-            object.__setattr__(self, "only", None if self.only is None else Path(self.only))
-        except TypeError:
-            raise UserError(f"only is {self.only!r}; expected the path of a file of ids") from None
+        if self.only is not None:
+            require_a(str | PathLike, self.only, "only", "the path of a file of ids")
+            object.__setattr__(self, "only", Path(self.only))
         if self.years is not None:
-            years = self.years if isinstance(self.years, Sequence) else ()
-            if len(years) != 2 or not all(isinstance(year, int | np.integer) for year in years):
-                raise UserError(f"years is {self.years!r}; expected the first and the last one")
+            pair = isinstance(self.years, Sequence) and len(self.years) == 2
+            require(pair, "years", self.years, "the first and the last one")
+            years = tuple(require_whole(year, "one of years") for year in self.years)
+            object.__setattr__(self, "years", years)
 
     def described(self) -> dict[str, Any]:
         """The filters as JSON values; a file is represented by the SHA-256 of its content.

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.delimited import is_utf8, shorten
-from bert4rec_jax.errors import UserError, require_a
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.bundle import Bundle

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from bert4rec_jax.checks import fit_types, require
 from bert4rec_jax.data.catalog import FIRST_ITEM
-from bert4rec_jax.errors import UserError, require_a
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.ragged import text_ranges
@@ -44,13 +45,10 @@ class Options:
     filters: Filters = EVERYTHING
 
     def __post_init__(self) -> None:
+        fit_types(self)
         for name in ("top", "batch_size", "shard_rows"):
             value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= 1):
-                raise UserError(f"{name} is {value!r}; expected a whole number, at least 1")
-            object.__setattr__(self, name, None if value is None else int(value))
-        require_a(Filters, self.filters, "filters")
+            require(value is None or value >= 1, name, value, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def test_a_data_frame_is_a_log(tmp_path):
         (
             "log.csv",
             {"min_item_interactions": "5"},
-            "min_item_interactions is of type str; expected a whole number",
+            "min_item_interactions is '5'; expected a whole number",
         ),
         ("log.csv", {"format": "parqet"}, "the format is 'parqet'; expected one of movielens-dat"),
     ],

@@ -405,9 +405,12 @@ def test_numbers_of_numpy_are_options():
 
 
 @pytest.mark.parametrize("name", ["top", "batch_size", "shard_rows"])
-@pytest.mark.parametrize("value", [0, "5", 2.5, True])
-def test_options_that_cannot_be(name, value):
-    with pytest.raises(UserError, match=f"{name} is {value!r}; expected a whole number, at least"):
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0, "at least 1"), ("5", "a whole number"), (2.5, "a whole number"), (True, "a whole number")],
+)
+def test_options_that_cannot_be(name, value, expected):
+    with pytest.raises(UserError, match=f"{name} is {value!r}; expected {expected}"):
         Options(**{name: value})
 
 

@@ -208,7 +208,7 @@ def test_genres_and_years():
         ({"years": (2000, 1990)}, "expected the earlier one first"),
         ({"genres": ("Comedy",), "years": (1980, 1990)}, "no item of the catalog passes"),
         ({"years": 1990}, "years is 1990; expected the first and the last one"),
-        ({"years": ("1990", "1999")}, "expected the first and the last one"),
+        ({"years": ("1990", "1999")}, "one of years is '1990'; expected a whole number"),
         ({"only": ["a", "b"]}, "expected the path of a file of ids"),
     ):
         with pytest.raises(UserError, match=message):
