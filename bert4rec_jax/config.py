@@ -446,10 +446,10 @@ class Config:
         fit_types(self)
         require(bool(self.workdir), "workdir", self.workdir, "a folder")
         require(
-            not self.final_fit or (self.data.split != "cold-items" and not self.model.times),
+            not self.final_fit or self.data.split != "cold-items",
             "final_fit",
             self.final_fit,
-            "False: with data.split cold-items or model.times there is no model to serve",
+            "False: with data.split cold-items there is no model to serve",
         )
         require(
             self.model.kind == "bert4rec" or self.masking.objective == "next",

@@ -107,6 +107,7 @@ def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
     corrections = _corrections(setting, finished.best.state.params, stop)
     return replace(
         finished,
+        setting=setting.with_all_events(),
         best=best,
         trained=setting.trained(stop),
         corrections=corrections or Corrections(),

@@ -33,11 +33,13 @@ class KnownContent:
       matrix: `[V, F]`, 0 for items without content.
       encoding: what computed the matrix.
       names: the catalog with the titles and genres of the content, or None.
+      release_days: `[V]`, see `Content.release_days`; or None.
     """
 
     matrix: npt.NDArray[np.float32]
     encoding: Encoding
     names: Catalog | None = None
+    release_days: npt.NDArray[np.float32] | None = None
 
 
 def open_data(
@@ -134,7 +136,7 @@ def open_content(
         content = Content.open(Path(config.content), catalog)
         _refuse_leak(content, config, begins=begins)
         matrix = np.where(content.present()[:, None], content.matrix, 0)
-        return KnownContent(matrix, content.encoding, content.names)
+        return KnownContent(matrix, content.encoding, content.names, content.release_days)
     movies = movies_of(catalog)
     fitted = counts[catalog.is_item()] > 0
     if not any(movie.genres or movie.year for movie in movies):

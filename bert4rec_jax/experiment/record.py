@@ -32,7 +32,7 @@ def describe_data(setting: Setting) -> dict[str, Any]:
     return {
         "fingerprint": store.fingerprint,
         "catalog_fingerprint": store.catalog.fingerprint,
-        "content_sha256": fingerprint(setting.content),
+        "content_sha256": fingerprint(setting.training_data.known_of_items),
         "users_sha256": fingerprint(setting.users),
         "source": store.manifest["source"],
         "users": source.num_users,

@@ -78,7 +78,7 @@ def train_on_all(setting: Setting, steps: int, console: Console) -> None:
     config = setting.config
     fit(
         config,
-        setting.training_data,
+        setting.with_all_events().training_data,
         mesh=setting.mesh,
         stop=np.asarray(setting.store.offsets[1:]),
         folder=Path(config.workdir) / FINAL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.split import Cases, Split, train_counts
+from bert4rec_jax.data.split import Cases, Split, first_days, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.lift import COLLECTION
@@ -47,6 +47,8 @@ class Setting:
       evaluator: ranks the catalog for cases.
       first_day: `[V]`, the day of each item's first training event, in days since 1970, for a model
         that reads times; or None.
+      released: `[V]`, the day of each item's release as far as its content says, NaN elsewhere, for
+        such a model; or None. Items released before the log count as released on its first day.
       known_users: the features of users, or None.
       seen_before: held-out events that the run which this one begins from was trained on; None if
         it begins from none.
@@ -61,6 +63,7 @@ class Setting:
     known_content: KnownContent | None
     evaluator: Evaluator
     first_day: Features | None = None
+    released: Features | None = None
     known_users: KnownUsers | None = None
     seen_before: SeenBefore | None = None
 
@@ -98,7 +101,9 @@ class Setting:
     @property
     def training_data(self) -> TrainingData:
         """The histories, and the item and user features, to train the model on."""
-        return TrainingData(self.store, self.thumbs, self.content, self.first_day, self.users)
+        return TrainingData(
+            self.store, self.thumbs, self.content, self.first_day, self.released, self.users
+        )
 
     @property
     def length(self) -> int:
@@ -120,6 +125,12 @@ class Setting:
         """Whether calibration has anything to choose."""
         covisitation = self.config.calibration.covisitation
         return self.offsets_cold or self.split.refits or covisitation
+
+    def with_all_events(self) -> Setting:
+        """The setting of a model that is trained on all events, those of the test included."""
+        if self.first_day is None:
+            return self
+        return replace(self, first_day=first_days(self.store, self.store.offsets[1:]))
 
     def model(self) -> SequenceModel:
         """The Flax module of the model."""
@@ -149,7 +160,12 @@ class Setting:
         """
         corrections = corrections or Corrections()
         catalog = catalog_constants(
-            self.mesh, self.content, trained, corrections.offset, first_day=self.first_day
+            self.mesh,
+            self.content,
+            trained,
+            corrections.offset,
+            first_day=self.first_day,
+            released=self.released,
         )
         if corrections.shift is not None:
             table = dict(params["item_table"])

@@ -20,6 +20,7 @@ from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.content import (
     Content,
     content_rows,
+    release_days_of,
     require_replaceable,
     write_content,
 )
@@ -160,5 +161,6 @@ def build(
             **(about or {}),
         },
         named(catalog, known.movies) if known.metadata else None,
+        release_days_of(catalog, known.movies),
     )
     return BuiltContent(content, tuple(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, Span
 from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.movie import Movie
 from bert4rec_jax.outputs import refuse_other, whole_folder
 
 SCHEMA_VERSION = 1
@@ -23,6 +25,7 @@ MANIFEST = "manifest.json"
 _KIND = "bert4rec content"
 _MATRIX = "content.npy"
 _NAMES = "names.parquet"
+_RELEASED = "release_days.npy"
 _ENCODER = "encoder.json"
 _AGAIN = "make it again with `bert4rec features STORE --output DIR`"
 
@@ -60,6 +63,15 @@ class Content:
         """
         file = self.path / _NAMES
         return Catalog.read(file) if file.is_file() else None
+
+    @cached_property
+    def release_days(self) -> npt.NDArray[np.float32] | None:
+        """`[V]`: the day of each item's release, in days since 1970; NaN where it is not known.
+
+        None if it is known of no item, and in content of earlier versions.
+        """
+        file = self.path / _RELEASED
+        return np.load(file) if file.is_file() else None
 
     @property
     def width(self) -> int:
@@ -137,6 +149,15 @@ def content_rows(catalog: Catalog, rows: npt.NDArray[np.float32]) -> npt.NDArray
     return matrix
 
 
+def release_days_of(catalog: Catalog, movies: Sequence[Movie]) -> npt.NDArray[np.float32] | None:
+    """The release days of a catalog's movies, in its order, as in `Content.release_days`."""
+    days = np.full(catalog.num_rows, np.nan, np.float32)
+    days[catalog.is_item()] = [
+        np.nan if movie.release_day is None else movie.release_day for movie in movies
+    ]
+    return days if np.isfinite(days).any() else None
+
+
 def require_replaceable(path: Path) -> None:
     """Check that `write_content` may write to a path, before any work is done.
 
@@ -162,6 +183,7 @@ def write_content(
     encoder: Encoder,
     about: dict[str, Any],
     names: Catalog | None = None,
+    release_days: npt.NDArray[np.float32] | None = None,
 ) -> Content:
     """Write content as a folder, which appears complete or not at all.
 
@@ -172,6 +194,7 @@ def write_content(
       encoder: the encoder that made the matrix.
       about: more entries of the manifest.
       names: the catalog with titles and genres from the metadata table, if there was one.
+      release_days: see `Content.release_days`.
 
     Raises:
       UserError: `path` exists and is neither content nor an empty folder, or it cannot be written.
@@ -182,6 +205,8 @@ def write_content(
         (partial / _ENCODER).write_text(encoder.dumps(), encoding="utf-8")
         if names is not None:
             names.write(partial / _NAMES)
+        if release_days is not None:
+            np.save(partial / _RELEASED, release_days, allow_pickle=False)
         manifest = {
             "kind": _KIND,
             "schema_version": SCHEMA_VERSION,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
+import datetime
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +72,15 @@ class Movie:
         if self.date is not None or self.year is None:
             return self.date
         return self.year + 0.5
+
+    @property
+    def release_day(self) -> float | None:
+        """The day of release, in days since 1970; None unless the whole date is known."""
+        if self.date is None:
+            return None
+        year = math.floor(self.date)
+        days = round((self.date - year) * (366 if calendar.isleap(year) else 365))
+        return float((datetime.date(year, 1, 1) - datetime.date(1970, 1, 1)).days + days)
 
     def names(self, fact: str) -> tuple[str, ...]:
         """The names in a field or in an entry of `others`; a single name becomes a tuple of one."""

@@ -5,10 +5,10 @@ Two terms are added to the score of an item i at a time t (in days):
     trend(t) . e_i                                         what everyone watches at that time
     sum_k a_k cos(w_k (t - s_i)) + b_k sin(w_k (t - s_i))  how old the item is then
 
-where s_i is the day of the item's first training interaction, the frequencies w_k are fixed, and a
-and b are computed from the history's vector. The cosine of a difference is a dot product, so a
-score has the same form as in every other model: a vector of the history times a vector of the item,
-plus a bias.
+where s_i is the day of the item's release, or of its first training interaction where that is not
+known, the frequencies w_k are fixed, and a and b are computed from the history's vector. The cosine
+of a difference is a dot product, so a score has the same form as in every other model: a vector of
+the history times a vector of the item, plus a bias.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PERIODS = np.geomspace(2, 2048, 21)  # days
 class RequestTime(nn.Module):
     """Appends `2 * len(PERIODS)` columns to the vectors of histories and of items.
 
-    The collection `catalog` holds `first_day` `[V]` float32: the day of each item's first training
-    interaction; 0 for items without one, whose score then has no age term.
+    The collection `catalog` holds `first_day` `[V]` float32: the day s_i of each item; 0 where it
+    is not known, and then the score has no age term.
     """
 
     num_rows: int

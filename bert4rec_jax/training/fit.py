@@ -136,7 +136,9 @@ def fit(
         targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
         constants = Constants(
             put(mesh, Along.ITEMS, trained),
-            catalog_constants(mesh, data.content, trained, first_day=data.first_day),
+            catalog_constants(
+                mesh, data.content, trained, first_day=data.first_day, released=data.released
+            ),
             None if targets is None else put(mesh, Along.ITEMS, targets),
             None if users is None else put(mesh, Along.NEITHER, users),
         )

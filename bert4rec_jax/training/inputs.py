@@ -25,6 +25,7 @@ class TrainingData:
       thumbs: rating thresholds.
       content: `[V, F]` item features, or None.
       first_day: `[V]` day of each item's first interaction, for a model that reads times, or None.
+      released: `[V]` day of each item's release, NaN if unknown, for such a model, or None.
       users: `[U + 1, G]` user features, those of user u in row u + 1; row 0 is for unknown users;
         or None.
     """
@@ -33,7 +34,15 @@ class TrainingData:
     thumbs: tuple[float, float]
     content: Features | None = None
     first_day: Features | None = None
+    released: Features | None = None
     users: Features | None = None
+
+    @property
+    def known_of_items(self) -> Features | None:
+        """`[V, ...]`: all that is known of the items besides their events; None if nothing is."""
+        if self.content is None or self.released is None:
+            return self.content
+        return np.concatenate([self.content, self.released[:, None]], axis=1)
 
     @property
     def sizes(self) -> Sizes:
@@ -52,6 +61,7 @@ def catalog_constants(
     offset: float = 0.0,
     *,
     first_day: Features | None = None,
+    released: Features | None = None,
 ) -> dict[str, Any]:
     """The model's variable collection `catalog`, sharded over the mesh; empty if not needed.
 
@@ -61,6 +71,8 @@ def catalog_constants(
       trained: `[V]` bool, the items the model is trained on.
       offset: added to the bias of all other items.
       first_day: `[V]` day of each item's first interaction, for a model that reads times, or None.
+      released: `[V]` day of each item's release, NaN if unknown, or None. The ages of items count
+        from it where it is known, else from the first interaction; an item without both has none.
     """
     constants: dict[str, Any] = {}
     if content is not None:
@@ -70,6 +82,9 @@ def catalog_constants(
             "offset": put(mesh, Along.NEITHER, np.float32(offset)),
         }
     if first_day is not None:
-        known = np.where(trained, first_day, 0).astype(np.float32)
-        constants["request_time"] = {"first_day": put(mesh, Along.ITEMS, known)}
+        days = np.where(trained, first_day, 0)
+        if released is not None:
+            days = np.where(np.isfinite(released), released, days)
+        first = put(mesh, Along.ITEMS, days.astype(np.float32))
+        constants["request_time"] = {"first_day": first}
     return constants

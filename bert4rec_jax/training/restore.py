@@ -23,7 +23,7 @@ def make_record(config: Config, data: TrainingData) -> RunRecord:
         to_json(config),
         data.store.catalog.fingerprint,
         data.store.fingerprint,
-        content=fingerprint(data.content),
+        content=fingerprint(data.known_of_items),
         users=fingerprint(data.users),
     )
 

@@ -26,6 +26,7 @@ from bert4rec_jax.experiment.inputs import open_content, open_data
 from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.features.build import build
 from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.sources import Sources
 
 
 def store_of(path, titles):
@@ -204,3 +205,38 @@ def test_an_earlier_run_without_its_data_is_named(tmp_path, said):
     )
     with pytest.raises(UserError, match=r"cannot begin from .*first: the catalog does not match"):
         protocol.run(more, console=said)
+
+
+def timed_store(path):
+    """Users who watch z, a, b and c on four days; the first of the log is day 100."""
+    rows = [(f"u{u}", item, (100 + u + t) * 86_400)
+            for u in range(4) for t, item in enumerate("zabc")]  # fmt: skip
+    return write_store(interactions(rows).in_time_order(), path, titles={}, source={})
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_releases_count_from_the_first_day_of_the_log(tmp_path, said, times):
+    store = timed_store(tmp_path / "store")
+    table = [{"item_id": "a", "release_date": "1950-06-01", "genres": "War"},
+             {"item_id": "c", "release_date": "1970-05-01"}]  # fmt: skip
+    (tmp_path / "films.jsonl").write_text("\n".join(map(json.dumps, table)))
+    build(store, tmp_path / "content", fitted=np.ones(4, bool), options=Options(min_count=1),
+          sources=Sources(metadata=tmp_path / "films.jsonl", id_column="item_id"))  # fmt: skip
+    config = Config(
+        data=DataConfig(path=str(store.path), content=str(tmp_path / "content"), max_length=4),
+        model=ModelConfig(dim=8, layers=1, ffn_dim=8, times=times),
+        workdir=str(tmp_path / "run"),
+    )
+    setting = open_setting(config, said)
+    tokens = [store.catalog.token(item) for item in "abc"]
+    if not times:
+        assert setting.first_day is setting.released is None
+        assert setting.with_all_events() is setting
+        return
+    np.testing.assert_array_equal(setting.released[tokens], [100, np.nan, 120])
+    # Of each user, z and a are for training, b for validation and c for the test.
+    assert setting.first_day[tokens].tolist() == [101, 0, 0]
+    assert setting.with_all_events().first_day[tokens].tolist() == [101, 102, 103]
+    trained = setting.trained(setting.split.train_stop)
+    known = setting.variables({"item_table": {}}, trained)["catalog"]["request_time"]["first_day"]
+    assert np.asarray(known)[tokens].tolist() == [100, 0, 120]

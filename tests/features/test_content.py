@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,13 @@ import pytest
 import shelf
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.features.content import MANIFEST, Content, content_rows, write_content
+from bert4rec_jax.features.content import (
+    MANIFEST,
+    Content,
+    content_rows,
+    release_days_of,
+    write_content,
+)
 from bert4rec_jax.features.encoder import fit
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
@@ -150,3 +157,15 @@ def test_other_folders_are_not_content(tmp_path):
     (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*manifest\.json"):
         Content.open(tmp_path, CATALOG)
+
+
+def test_release_days_stand_at_the_tokens_of_their_items(tmp_path):
+    assert release_days_of(CATALOG, MOVIES) is None  # titles have years alone
+    movies = [replace(movie, date=1970 + place) for place, movie in enumerate(MOVIES[:2])]
+    days = release_days_of(CATALOG, [*movies, *MOVIES[2:]])
+    path = tmp_path / "content"
+    written = write_content(path, CATALOG, MATRIX, ENCODER, {}, release_days=days)
+    expected = np.full(256, np.nan, np.float32)
+    expected[2:4] = 0, 365
+    np.testing.assert_array_equal(written.release_days, expected)
+    assert write(path).release_days is None

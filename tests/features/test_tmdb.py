@@ -150,3 +150,10 @@ def test_values_that_are_not_valid_are_named(field, value, message):
     with pytest.raises(UserError) as caught:
         movie_of({field: value}, "movies.csv, line 7")
     assert str(caught.value).startswith(f"movies.csv, line 7: {message}")
+
+
+@pytest.mark.parametrize("text", ["1970-01-01", "1969-12-31", "2012-12-31", "2013-03-01"])
+def test_the_day_of_release_is_that_of_the_date(text):
+    day = (datetime.date.fromisoformat(text) - datetime.date(1970, 1, 1)).days
+    assert movie_of({"release_date": text}, "").release_day == day
+    assert movie_of({"release_date": text[:4]}, "").release_day is None
