@@ -55,7 +55,7 @@ def require_whole(value: object, name: str) -> int:
     return number
 
 
-def seconds_of(date: str) -> int:
+def seconds_of(date: str, what: str = "the split point") -> int:
     """The seconds since 1970 of a date, with or without a time; UTC unless it names a time zone.
 
     Raises:
@@ -65,7 +65,7 @@ def seconds_of(date: str) -> int:
         moment = datetime.fromisoformat(date)
     except ValueError:
         raise ConfigError(
-            f"the split point is {date!r}; expected a date such as 2024-05-31 or 2024-05-31 18:00"
+            f"{what} is {date!r}; expected a date such as 2024-05-31 or 2024-05-31 18:00"
         ) from None
     return math.ceil((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 

@@ -18,6 +18,7 @@ def explain(
     masked: str | None = None,
     picture: Path | None = None,
     user: tuple[str, ...] = (),
+    request_time: str | None = None,
 ) -> None:
     """Show why a movie is recommended: the influence and attention of each movie in a history.
 
@@ -32,6 +33,8 @@ def explain(
         picture: SVG file to write.
         user: User features, for a model that reads them, such as gender=F age=35; repeat a name for
             a list: tags=a tags=b.
+        request_time: Date, with or without a time (UTC), for a model that reads times. None: when
+            its training data ends.
     """
     from bert4rec_jax.outputs import require_folder_of
     from bert4rec_jax.serving.explanation_display import show_explanation
@@ -39,4 +42,4 @@ def explain(
     known = facts(user) if user else None
     if picture:
         require_folder_of(picture)
-    show_explanation(bundle, history, item, masked, picture, known)
+    show_explanation(bundle, history, item, masked, picture, known, request_time)

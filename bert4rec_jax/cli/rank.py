@@ -28,6 +28,7 @@ def rank(
     only: Path | None = None,
     top: int | None = None,
     keep_seen: bool = False,
+    request_time: str | None = None,
     batch_size: int = 256,
     shard_rows: int = 16_384,
     engine: Literal["local", "ray"] = "local",
@@ -39,8 +40,9 @@ def rank(
     Args:
         bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.
         requests: Parquet file, or a folder of them, with the columns user_id and history (list of
-            item ids, oldest first); optional list columns: ratings, candidates, exclude. Or a
-            folder made by `bert4rec prepare`: all its users with their whole histories.
+            item ids, oldest first); optional list columns: ratings, candidates, exclude; for a
+            model that reads times also timestamps, and request_time (one per request). Or a folder
+            made by `bert4rec prepare`: all its users with their whole histories.
         output: Output folder of Parquet files with user_id, item_ids and scores.
         users: Table of user features, as for --data.users, for the users of a prepared folder.
         retriever: With --ranker, instead of BUNDLE: the bundle that finds candidates.
@@ -52,6 +54,8 @@ def rank(
         only: Only list items of this file: text, one item id per line.
         top: Maximum length of a list. None: all candidates, or the best 100 of the catalog.
         keep_seen: Also list items of the history; a model with data.repeats does so anyway.
+        request_time: Date, with or without a time (UTC), of requests that have none of their own,
+            for a model that reads times. None: when its training data ends.
         batch_size: Histories per device and batch.
         shard_rows: Requests per output file; also the number held in memory.
         engine: local: this process and all its devices. ray: actors of a Ray cluster.
@@ -62,6 +66,7 @@ def rank(
     from bert4rec_jax.data.store import is_store
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.features.known_users import read_user_columns
+    from bert4rec_jax.serving.bundle import Bundle
     from bert4rec_jax.serving.display import counts_table, job_progress
     from bert4rec_jax.serving.filters import Filters
     from bert4rec_jax.serving.job import local, rank_file
@@ -77,10 +82,14 @@ def rank(
         raise UserError("--engine ray needs a Parquet file of requests that every machine can read")
     filters = Filters(genres, years, only.resolve() if only else None)
     messages = Console(stderr=True)
-    options = Options(top, keep_seen or None, batch_size, shard_rows, filters)
+    options = Options(top, keep_seen or None, batch_size, shard_rows, filters, request_time)
     with (
         chosen_bundle(bundle, retriever, ranker, candidates, blend) as opened,
-        request_file(requests, partial(read_user_columns, users) if users else None) as asked,
+        request_file(
+            requests,
+            partial(read_user_columns, users) if users else None,
+            times=Bundle.open(opened).asks_times,
+        ) as asked,
         job_progress(messages) as progress,
     ):
         manifest = rank_file(

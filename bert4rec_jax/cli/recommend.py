@@ -23,6 +23,7 @@ def recommend(
     years: tuple[int, int] | None = None,
     only: Path | None = None,
     user: tuple[str, ...] = (),
+    request_time: str | None = None,
 ) -> None:
     """Show what a model recommends to someone who has seen these movies.
 
@@ -39,6 +40,8 @@ def recommend(
         only: Only list items of this file: text, one item id per line.
         user: User features, for a retriever that reads them, such as gender=F age=35; repeat a name
             for a list: tags=a tags=b.
+        request_time: Date, with or without a time (UTC), for a model that reads times. None: when
+            its training data ends.
     """
     from bert4rec_jax.serving.display import show_recommendations
     from bert4rec_jax.serving.filters import Filters
@@ -48,7 +51,8 @@ def recommend(
         given, titles = Path(bundle_and_titles[0]), bundle_and_titles[1:]
     with chosen_bundle(given, retriever, ranker, candidates, blend) as opened:
         filters = Filters(genres, years, only)
-        show_recommendations(opened, titles, k, filters, facts(user) if user else None)
+        known = facts(user) if user else None
+        show_recommendations(opened, titles, k, filters, known, request_time)
 
 
 def facts(given: tuple[str, ...]) -> dict[str, str | list[str]]:

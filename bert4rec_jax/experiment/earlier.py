@@ -99,7 +99,7 @@ class EarlierRun:
             return
         before = self._setting
         trained = before.trained(before.split.refit_stop)
-        tokens = earlier_tokens(store.catalog, before.store.catalog, trained)
+        tokens = earlier_tokens(store.catalog, before.store.catalog, trained.items)
         cold = store.catalog.is_item() & (train_counts(store, split.train_stop) == 0)
         known = int((tokens[cold] >= 0).sum())
         if known:

@@ -15,6 +15,7 @@ from bert4rec_jax.experiment.corrections import Corrections, read_corrections
 from bert4rec_jax.experiment.opening import reopen
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.training.checkpoints import Checkpoint, read_config
+from bert4rec_jax.training.inputs import Trained
 from bert4rec_jax.training.restore import load_best
 
 REFIT = "refit"  # folder in the workdir: the model that was retrained after selection
@@ -28,7 +29,7 @@ class FinishedRun:
     Attributes:
       setting: the run's config, devices, data and split.
       best: the checkpoint to use.
-      trained: `[V]`, the items that the checkpoint was trained on.
+      trained: what the checkpoint was trained on.
       validations: metrics of every validation during selection, in order.
       corrections: what calibration adds to the model's scores.
       all_events: whether the checkpoint was trained on the events of validation and test too.
@@ -36,7 +37,7 @@ class FinishedRun:
 
     setting: Setting
     best: Checkpoint
-    trained: npt.NDArray[np.bool_]
+    trained: Trained
     validations: list[dict[str, float]]
     corrections: Corrections
     all_events: bool = False
@@ -107,7 +108,6 @@ def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
     corrections = _corrections(setting, finished.best.state.params, stop)
     return replace(
         finished,
-        setting=setting.with_all_events(),
         best=best,
         trained=setting.trained(stop),
         corrections=corrections or Corrections(),

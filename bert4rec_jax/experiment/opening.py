@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from bert4rec_jax.config import (
@@ -16,15 +15,14 @@ from bert4rec_jax.config import (
     from_json,
     to_json,
 )
-from bert4rec_jax.data.batch import SECONDS_PER_DAY
-from bert4rec_jax.data.split import Split, first_days, train_counts
+from bert4rec_jax.data.split import Split, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.experiment.earlier import EarlierRun
-from bert4rec_jax.experiment.inputs import KnownContent, open_content, open_data
+from bert4rec_jax.experiment.inputs import open_content, open_data
 from bert4rec_jax.experiment.programs import keep_programs
 from bert4rec_jax.experiment.requirements import check_log, require_inputs
 from bert4rec_jax.experiment.setting import Setting
@@ -32,7 +30,6 @@ from bert4rec_jax.experiment.splits import open_split, require_validation
 from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform
 from bert4rec_jax.training.checkpoints import check_same_config, read_config
-from bert4rec_jax.training.inputs import Features
 from bert4rec_jax.training.wandb_run import require_wandb
 
 
@@ -89,13 +86,7 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
         users=None if users is None else users.matrix,
         repeats=config.data.repeats,
     )
-    days = released = None
-    if config.model.times:
-        days = first_days(store, split.refit_stop)
-        released = _released(content, store)
-    return Setting(
-        config, mesh, source, store, split, thumbs, content, evaluator, days, released, users, seen
-    )
+    return Setting(config, mesh, source, store, split, thumbs, content, evaluator, users, seen)
 
 
 def reopen(workdir: Path, console: Console) -> Setting:
@@ -117,14 +108,6 @@ def reopen(workdir: Path, console: Console) -> Setting:
         config = replace(config, mesh=MeshConfig())  # it was trained on other devices
     require_inputs(config, workdir)
     return open_setting(config, console, finished=True)
-
-
-def _released(content: KnownContent | None, store: SequenceStore) -> Features | None:
-    """The day of each item's release, but not before the log begins, as far as content has it."""
-    if content is None or content.release_days is None:
-        return None
-    begin = np.float32(store.timestamps.min() / SECONDS_PER_DAY)
-    return np.maximum(content.release_days, begin)  # unknown days stay NaN
 
 
 def _open_users(

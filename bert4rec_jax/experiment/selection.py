@@ -78,7 +78,7 @@ def train_on_all(setting: Setting, steps: int, console: Console) -> None:
     config = setting.config
     fit(
         config,
-        setting.with_all_events().training_data,
+        setting.training_data,
         mesh=setting.mesh,
         stop=np.asarray(setting.store.offsets[1:]),
         folder=Path(config.workdir) / FINAL,
@@ -187,7 +187,7 @@ def _grown(
             f"{with_or_without} --data.users to begin from it"
         )
     catalog = setting.store.catalog
-    tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained)
+    tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained.items)
     kept = int((tokens[catalog.is_item()] >= 0).sum())
     console.print(
         f"  beginning from step {earlier.best.step:,} of {escape(config.init_from)}, which knows "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.split import Cases, Split, first_days, train_counts
+from bert4rec_jax.data.split import Cases, Split, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
 from bert4rec_jax.evaluation.lift import COLLECTION
@@ -25,8 +25,14 @@ from bert4rec_jax.features.known_users import KnownUsers
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.sharding import Along, put
-from bert4rec_jax.training.coverage import make_plan, trained_items
-from bert4rec_jax.training.inputs import Features, TrainingData, catalog_constants
+from bert4rec_jax.training.coverage import make_plan
+from bert4rec_jax.training.inputs import (
+    Features,
+    Trained,
+    TrainingData,
+    catalog_constants,
+    trained_on,
+)
 from bert4rec_jax.training.parts import build_model
 
 NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # model kind -> name in results
@@ -45,10 +51,6 @@ class Setting:
       thumbs: rating thresholds.
       known_content: the items' content features, or None.
       evaluator: ranks the catalog for cases.
-      first_day: `[V]`, the day of each item's first training event, in days since 1970, for a model
-        that reads times; or None.
-      released: `[V]`, the day of each item's release as far as its content says, NaN elsewhere, for
-        such a model; or None. Items released before the log count as released on its first day.
       known_users: the features of users, or None.
       seen_before: held-out events that the run which this one begins from was trained on; None if
         it begins from none.
@@ -62,8 +64,6 @@ class Setting:
     thumbs: tuple[float, float]
     known_content: KnownContent | None
     evaluator: Evaluator
-    first_day: Features | None = None
-    released: Features | None = None
     known_users: KnownUsers | None = None
     seen_before: SeenBefore | None = None
 
@@ -101,8 +101,14 @@ class Setting:
     @property
     def training_data(self) -> TrainingData:
         """The histories, and the item and user features, to train the model on."""
+        times, content = self.config.model.times, self.known_content
         return TrainingData(
-            self.store, self.thumbs, self.content, self.first_day, self.released, self.users
+            self.store,
+            self.thumbs,
+            self.content,
+            times,
+            content.release_days if times and content is not None else None,
+            self.users,
         )
 
     @property
@@ -126,12 +132,6 @@ class Setting:
         covisitation = self.config.calibration.covisitation
         return self.offsets_cold or self.split.refits or covisitation
 
-    def with_all_events(self) -> Setting:
-        """The setting of a model that is trained on all events, those of the test included."""
-        if self.first_day is None:
-            return self
-        return replace(self, first_day=first_days(self.store, self.store.offsets[1:]))
-
     def model(self) -> SequenceModel:
         """The Flax module of the model."""
         return build_model(
@@ -141,17 +141,18 @@ class Setting:
             content_dim=0 if self.content is None else self.content.shape[1],
         )
 
-    def trained(self, stop: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """`[V]`: the items that are trained by training on the rows `offsets[u]:stop[u]`."""
-        return trained_items(make_plan(self.config, self.store, stop), self.store)
+    def trained(self, stop: npt.NDArray[np.int64]) -> Trained:
+        """What training on the rows `offsets[u]:stop[u]` is on."""
+        return trained_on(self.training_data, make_plan(self.config, self.store, stop), stop)
 
-    def scored(self, trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def scored(self, trained: Trained) -> npt.NDArray[np.bool_]:
         """`[V]`: the items that a model can score: trained ones, and those with content."""
-        known = trained if self.content is None else trained | (self.content != 0).any(1)
+        items = trained.items
+        known = items if self.content is None else items | (self.content != 0).any(1)
         return known & self.store.catalog.is_item()
 
     def variables(
-        self, params: Any, trained: npt.NDArray[np.bool_], corrections: Corrections | None = None
+        self, params: Any, trained: Trained, corrections: Corrections | None = None
     ) -> dict[str, Any]:
         """The model's variable collections, laid out over the mesh, with corrections applied.
 
@@ -164,8 +165,6 @@ class Setting:
             self.content,
             trained,
             corrections.offset,
-            first_day=self.first_day,
-            released=self.released,
         )
         if corrections.shift is not None:
             table = dict(params["item_table"])
@@ -182,7 +181,7 @@ class Setting:
     def ask(
         self,
         params: Any,
-        trained: npt.NDArray[np.bool_],
+        trained: Trained,
         cases: Cases,
         among: npt.NDArray[np.int32] | None = None,
         *,
@@ -192,8 +191,8 @@ class Setting:
     ) -> Ranking:
         """Rank the catalog for each case by a model with the given parameters.
 
-        `trained [V]` marks the items it was trained on. `among`, `hidden` (from `encode`) and
-        `poll` are as for `Evaluator.rank_model`.
+        `trained` says what it was trained on. `among`, `hidden` (from `encode`) and `poll` are as
+        for `Evaluator.rank_model`.
         """
         return self.evaluator.rank_model(
             self.model(),
@@ -207,7 +206,7 @@ class Setting:
             poll=poll,
         )
 
-    def encode(self, params: Any, trained: npt.NDArray[np.bool_], cases: Cases) -> Features:
+    def encode(self, params: Any, trained: Trained, cases: Cases) -> Features:
         """`[M, D]` user vectors: the model's encodings of the histories of cases."""
         return self.evaluator.encode(
             self.model(),

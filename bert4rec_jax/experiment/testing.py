@@ -27,6 +27,7 @@ from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.setting import NAMES, Setting
 from bert4rec_jax.outputs import write_arrays
 from bert4rec_jax.processes import is_first
+from bert4rec_jax.training.inputs import Trained
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class AskedModel:
 
     Attributes:
       params: the parameters.
-      trained: `[V]`, the items that they were trained on.
+      trained: what they were trained on.
       corrections: what calibration adds to the scores.
       validations: metrics of every validation during selection, in order.
       step: the one of `validations` at which the model was selected.
     """
 
     params: Any
-    trained: npt.NDArray[np.bool_]
+    trained: Trained
     corrections: Corrections
     validations: list[dict[str, float]]
     step: int

@@ -17,7 +17,7 @@ from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, Span
 from bert4rec_jax.features.encoding import Encoding
-from bert4rec_jax.features.movie import Movie
+from bert4rec_jax.features.movie import Movie, release_days
 from bert4rec_jax.outputs import refuse_other, whole_folder
 
 SCHEMA_VERSION = 1
@@ -152,9 +152,7 @@ def content_rows(catalog: Catalog, rows: npt.NDArray[np.float32]) -> npt.NDArray
 def release_days_of(catalog: Catalog, movies: Sequence[Movie]) -> npt.NDArray[np.float32] | None:
     """The release days of a catalog's movies, in its order, as in `Content.release_days`."""
     days = np.full(catalog.num_rows, np.nan, np.float32)
-    days[catalog.is_item()] = [
-        np.nan if movie.release_day is None else movie.release_day for movie in movies
-    ]
+    days[catalog.is_item()] = release_days(movies)
     return days if np.isfinite(days).any() else None
 
 

@@ -10,6 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from bert4rec_jax.data.catalog import Catalog, name_and_year
 
 # Name of a genre in IMDb and MovieLens -> name in TMDB, so that both share one column.
@@ -125,6 +128,12 @@ def movies_of(catalog: Catalog) -> list[Movie]:
         _movie(item_id, title, genres)
         for item_id, title, genres in zip(catalog.item_ids, catalog.titles, catalog.genres)
     ]
+
+
+def release_days(movies: Sequence[Movie]) -> npt.NDArray[np.float32]:
+    """`[n]`: the days of release of n movies, in days since 1970; NaN where it is not known."""
+    days = (movie.release_day for movie in movies)
+    return np.array([np.nan if day is None else day for day in days], np.float32)
 
 
 def named(catalog: Catalog, movies: Sequence[Movie]) -> Catalog:

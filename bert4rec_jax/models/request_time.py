@@ -2,13 +2,14 @@
 
 Two terms are added to the score of an item i at a time t (in days):
 
-    trend(t) . e_i                                         what everyone watches at that time
+    trend(min(t, T)) . e_i                                 what everyone watches at that time
     sum_k a_k cos(w_k (t - s_i)) + b_k sin(w_k (t - s_i))  how old the item is then
 
-where s_i is the day of the item's release, or of its first training interaction where that is not
-known, the frequencies w_k are fixed, and a and b are computed from the history's vector. The cosine
-of a difference is a dot product, so a score has the same form as in every other model: a vector of
-the history times a vector of the item, plus a bias.
+where T is the last day of training, as nobody knows the trend of later days, and s_i is the day of
+the item's release, or of its first training interaction where that is not known. The frequencies
+w_k are fixed, and a and b are computed from the history's vector. The cosine of a difference is a
+dot product, so a score has the same form as in every other model: a vector of the history times a
+vector of the item, plus a bias.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class RequestTime(nn.Module):
     """Appends `2 * len(PERIODS)` columns to the vectors of histories and of items.
 
     The collection `catalog` holds `first_day` `[V]` float32: the day s_i of each item; 0 where it
-    is not known, and then the score has no age term.
+    is not known, and then the score has no age term. `last_day` is T.
     """
 
     num_rows: int
@@ -39,6 +40,7 @@ class RequestTime(nn.Module):
         self.first_day = self.variable(
             "catalog", "first_day", jnp.zeros, (self.num_rows,), jnp.float32
         )
+        self.last_day = self.variable("catalog", "last_day", jnp.zeros, (), jnp.float32)
         self.trend_hidden = nn.Dense(2 * self.dim)
         self.trend = nn.Dense(self.dim, kernel_init=self.kernel_init)
         self.age = nn.Dense(2 * len(PERIODS), kernel_init=self.kernel_init)
@@ -48,9 +50,9 @@ class RequestTime(nn.Module):
 
         `days` is `[B, S]`, the time of each request in days.
         """
-        cosine, sine = _waves(days)
-        waves = jnp.concatenate([cosine, sine], axis=-1)
+        waves = jnp.concatenate(_waves(jnp.minimum(days, self.last_day.value)), axis=-1)
         hidden = hidden + self.trend(nn.gelu(self.trend_hidden(waves)))
+        cosine, sine = _waves(days)
         a, b = jnp.split(self.age(hidden), 2, axis=-1)
         return jnp.concatenate([hidden, a * cosine + b * sine, a * sine - b * cosine], axis=-1)
 

@@ -17,12 +17,14 @@ from rich.console import Console
 
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.download import Notify
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.encoding import Encoding
+from bert4rec_jax.features.movie import release_days
 from bert4rec_jax.features.releases import named_releases, read_releases
 from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.sequence_model import SequenceModel
@@ -37,6 +39,7 @@ _IDS = ("params/item_table/embedding", "params/item_table/bias")
 _FEATURES = "catalog/item_table/features"
 _TRAINED = "catalog/item_table/trained"
 _OFFSET = "catalog/item_table/offset"
+_FIRST_DAY = "catalog/request_time/first_day"
 _COUNTED = tuple(f"{COLLECTION}/{name}" for name in ("followers", "ratios", "covered"))
 _UNCOVERED = f"{COLLECTION}/uncovered"
 _UNCOUNTED = f"{COLLECTION}/uncounted"
@@ -124,28 +127,26 @@ def add_items(
         notify=notify,
     )
     rows = trained.encoding.rows(known)
+    days = release_days(known.movies)
     if skip_unknown:
-        new, rows = _described(new, rows, notify)
+        described = (rows != 0).any(axis=1)
+        new, rows, days = _described(new, described, notify), rows[described], days[described]
         if not len(new):
             notify(f"nothing to add: nothing is known about the items that {source} does not have")
             return write_bundle(_with_offset(trained, offset), output, dtype=dtype)
-    grown = _with_offset(grow(trained, new, rows), offset)
+    grown = _with_offset(grow(trained, new, rows, days), offset)
     return write_bundle(grown, output, dtype=dtype)
 
 
-def _described(
-    new: Catalog, rows: npt.NDArray[np.float32], notify: Notify
-) -> tuple[Catalog, npt.NDArray[np.float32]]:
-    """The items whose rows are not all zeros, and these rows."""
-    known = [bool(row.any()) for row in rows]
-    if all(known):
-        return new, rows
+def _described(new: Catalog, known: npt.NDArray[np.bool_], notify: Notify) -> Catalog:
+    """The items about which something is known."""
+    if known.all():
+        return new
     notify(
-        f"left out {known.count(False):,} of {len(new):,} items to add, about which nothing is "
-        f"known, such as {new.item_ids[known.index(False)]!r}"
+        f"left out {int((~known).sum()):,} of {len(new):,} items to add, about which nothing is "
+        f"known, such as {new.item_ids[int(known.argmin())]!r}"
     )
-    fields = (tuple(compress(getattr(new, x), known)) for x in _FIELDS)
-    return Catalog(*fields), rows[known]
+    return Catalog(*(tuple(compress(getattr(new, x), known)) for x in _FIELDS))
 
 
 def open_source(source: Path, *, console: Console) -> TrainedModel:
@@ -225,13 +226,20 @@ def _with_offset(trained: TrainedModel, offset: float | None) -> TrainedModel:
     return replace(trained, variables=unflatten_dict(flat, sep=SEPARATOR), origin=origin)
 
 
-def grow(trained: TrainedModel, new: Catalog, rows: npt.NDArray[np.float32]) -> TrainedModel:
+def grow(
+    trained: TrainedModel,
+    new: Catalog,
+    rows: npt.NDArray[np.float32],
+    days: npt.NDArray[np.float32] | None = None,
+) -> TrainedModel:
     """Append items to a model. The scores of trained items do not change.
 
     Args:
       trained: the model.
       new: the items to add.
       rows: `[len(new), F]`, the content of each; no row may be all zeros.
+      days: `[len(new)]`, the day of release of each, in days since 1970, NaN where it is not known;
+        for a model that reads times. None: of no item.
 
     Raises:
       UserError: an item has no content.
@@ -255,13 +263,16 @@ def grow(trained: TrainedModel, new: Catalog, rows: npt.NDArray[np.float32]) -> 
     flat = {name: np.asarray(value) for name, value in by_path(trained.variables).items()}
     flat |= {
         name: taller(flat[name])
-        for name in (*_IDS, _FEATURES, _TRAINED, *_COUNTED, _UNCOVERED, _UNCOUNTED)
+        for name in (*_IDS, _FEATURES, _TRAINED, _FIRST_DAY, *_COUNTED, _UNCOVERED, _UNCOUNTED)
         if name in flat
     }
     for name in (_UNCOVERED, _UNCOUNTED):
         if name in flat:  # bundles of earlier versions lack them
             flat[name][added] = 1
     flat[_FEATURES][added] = rows
+    if _FIRST_DAY in flat and days is not None:
+        begin = trained.origin["trained_from"] / SECONDS_PER_DAY
+        flat[_FIRST_DAY][added] = np.where(np.isfinite(days), np.maximum(days, begin), 0)
     known = taller(trained.known)
     known[added] = True
     return replace(

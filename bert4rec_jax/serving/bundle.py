@@ -189,6 +189,33 @@ class Bundle:
         up, two_up = self.manifest["thumbs"]
         return float(up), float(two_up)
 
+    @property
+    def reads_times(self) -> bool:
+        """Whether the model reads the times of histories and requests; see `model.times`."""
+        return bool(self.manifest["model"].get("times", False))
+
+    @property
+    def asks_times(self) -> bool:
+        """Whether this model reads times, or the retriever of a pipeline does."""
+        return self.reads_times or (self.retriever is not None and self.retriever.asks_times)
+
+    def require_times(self) -> None:
+        """Refuse times for a model that does not read them.
+
+        Raises:
+          UserError: neither this model nor the retriever of a pipeline reads times.
+        """
+        if not self.asks_times:
+            raise UserError(
+                f"the model in {self.path} reads no times (train.py with --model.times makes one "
+                "that does); leave out the times of requests and histories"
+            )
+
+    @property
+    def trained_until(self) -> int:
+        """Time of the last event the model was trained on, in seconds since 1970."""
+        return int(self.manifest["trained_until"])
+
     @cached_property
     def catalog(self) -> Catalog:
         """External ids, titles and genres."""

@@ -42,6 +42,7 @@ def show_recommendations(
     k: int,
     filters: Filters = EVERYTHING,
     user: Mapping[str, Any] | None = None,
+    request_time: str | None = None,
 ) -> None:
     """Print the recommendations for a history of movies, given by title or id.
 
@@ -52,7 +53,7 @@ def show_recommendations(
     catalog = scorer.catalog
     seen = [find_item(catalog, title) for title in titles]
     history = [catalog.item_id(token) for token in seen]
-    answer = scorer.recommend(history, k, user=user)
+    answer = scorer.recommend(history, k, user=user, request_time=request_time)
     after = ", ".join(catalog.title(token) for token in seen) or "nothing"
     _show(f"after {after}", answer, catalog, "score")
 

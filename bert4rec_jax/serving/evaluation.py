@@ -216,6 +216,7 @@ def _requests(store: SequenceStore, cases: Cases, users: KnownUsers | None) -> R
     starts = store.offsets[cases.users]
     histories = Ragged(store.tokens, store.offsets).slices(starts, cases.rows - starts)
     ratings = Ragged(store.ratings, store.offsets).slices(starts, cases.rows - starts)
+    times = Ragged(store.timestamps, store.offsets).slices(starts, cases.rows - starts)
     return Requests(
         histories=histories,
         ratings=ratings.values,
@@ -223,4 +224,6 @@ def _requests(store: SequenceStore, cases: Cases, users: KnownUsers | None) -> R
         excluded=Ragged.empty(len(cases)),
         counts=Counter(),
         users=users.of(cases.users) if users else {},
+        times=times.values,
+        at=store.timestamps[cases.rows],
     )

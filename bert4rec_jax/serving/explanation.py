@@ -22,7 +22,7 @@ from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
-from bert4rec_jax.serving.scorer import Answer, Facts, Scorer
+from bert4rec_jax.serving.scorer import Answer, Facts, RequestTime, Scorer, Times
 
 Floats = npt.NDArray[np.float64]
 
@@ -109,6 +109,8 @@ def explain(
     ratings: Sequence[float] | None = None,
     user: Facts | None = None,
     exclude: Sequence[str] = (),
+    timestamps: Times | None = None,
+    request_time: RequestTime | None = None,
 ) -> Explanation:
     """Explain the score and the rank of `item` after `history`.
 
@@ -121,14 +123,24 @@ def explain(
       ratings: one per movie of the history, NaN for none.
       user: the user's features, for a model that uses them.
       exclude: external ids that may not be listed, besides the history; unknown ones are ignored.
+      timestamps, request_time: as for `Scorer.rank`.
 
     Raises:
       UserError: the history is empty, an id is unknown, the model cannot score the item or any
         movie of the history, or the bundle was made before the function `attend` existed.
     """
-    tokens, rated = _read(scorer, history, ratings)
+    seen = _read(scorer, history, ratings, timestamps, request_time)
+    tokens = seen.tokens
     if item is None and scorer.bundle.retriever is not None:
-        found = scorer.recommend(history, 1, exclude, ratings=ratings, user=user).item_ids
+        found = scorer.recommend(
+            history,
+            1,
+            exclude,
+            ratings=ratings,
+            user=user,
+            timestamps=timestamps,
+            request_time=request_time,
+        ).item_ids
         item = found[0] if found else None
     count = scorer.bundle.max_length - 1
     known = np.flatnonzero(scorer.bundle.known[tokens])
@@ -139,7 +151,7 @@ def explain(
     places = known[-count:]
     near = known[-(count + 1) :]  # if one movie is left out, the one before the window moves up
     kept = [near, *(near[near != place] for place in places)]
-    requests = _requests([tokens[which] for which in kept], [rated[which] for which in kept])
+    requests = _requests([seen.at(which) for which in kept])
     if user is not None:
         requests = replace(requests, users=scorer.user_rows([user] * len(kept), len(kept)))
     hidden = scorer.ranker.user_vectors(requests)
@@ -163,12 +175,11 @@ def explain(
             )
         )
     causal = _causal(scorer)
-    read = tokens[places] if causal else np.append(tokens[places], MASK)
-    seen = rated[places] if causal else np.append(rated[places], np.float32(np.nan))
+    read = seen.at(places) if causal else seen.at(places).and_mask()
     encoding = scorer.bundle.user_encoding
     facts = None if encoding is None else requests.users.get(encoding)
     users = None if facts is None else facts[:1]
-    _, attention = _attend(scorer, read, seen, len(read) - 1, users)
+    _, attention = _attend(scorer, read, len(read.tokens) - 1, users)
     return Explanation(
         *_named(scorer, target),
         score=float(own[0]),
@@ -187,6 +198,8 @@ def both_sides(
     k: int = 5,
     *,
     ratings: Sequence[float] | None = None,
+    timestamps: Times | None = None,
+    request_time: RequestTime | None = None,
 ) -> BothSides:
     """Hide one movie of a history, and guess it without and with the movies after it.
 
@@ -200,12 +213,15 @@ def both_sides(
       place: index in the history of the movie to hide.
       k: how many of the likeliest movies to return.
       ratings: one per movie of the history, NaN for none.
+      timestamps, request_time: as for `Scorer.rank`. The hidden movie is asked for when it was
+        seen.
 
     Raises:
       UserError: as `explain`; the model is causal, so that movies after the hidden one change
         nothing; or the place is not among the last L movies.
     """
-    tokens, rated = _read(scorer, history, ratings)
+    seen = _read(scorer, history, ratings, timestamps, request_time)
+    tokens = seen.tokens
     length = scorer.bundle.max_length
     if _causal(scorer):
         raise UserError(
@@ -220,9 +236,10 @@ def both_sides(
         )
     hidden = np.arange(len(tokens)) == place
     places = np.flatnonzero(scorer.bundle.known[tokens] | hidden)[-length:]
-    rows = np.where(hidden, MASK, tokens)[places]
-    both, _ = _attend(scorer, rows, rated[places], int(np.flatnonzero(places == place)[0]))
-    before = scorer.ranker.user_vectors(_requests([tokens[:place]], [rated[:place]]))[0]
+    masked = replace(seen, tokens=np.where(hidden, MASK, tokens)).at(places)
+    both, _ = _attend(scorer, masked, int(np.flatnonzero(places == place)[0]))
+    then = replace(seen.at(np.arange(place)), asked=int(seen.times[place]))
+    before = scorer.ranker.user_vectors(_requests([then]))[0]
     scores, log_probabilities = _scores(scorer, np.stack([before, both]))
     barred = _barred(scorer, np.delete(tokens, place))
     target = _target(scorer, history[place], scores[0], barred)
@@ -236,52 +253,93 @@ def both_sides(
     return BothSides(*_named(scorer, target), *guesses)
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A history of n movies: `[n]` tokens, ratings, and times in seconds since 1970.
+
+    `asked` is the time of the request.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    ratings: npt.NDArray[np.float32]
+    times: npt.NDArray[np.int64]
+    asked: int
+
+    def at(self, places: npt.NDArray[np.integer[Any]]) -> _Seen:
+        """The movies at some places, of the same request."""
+        return _Seen(self.tokens[places], self.ratings[places], self.times[places], self.asked)
+
+    def and_mask(self) -> _Seen:
+        """The history with MASK after its last movie."""
+        return _Seen(
+            np.append(self.tokens, np.int32(MASK)),
+            np.append(self.ratings, np.float32(np.nan)),
+            np.append(self.times, self.asked),
+            self.asked,
+        )
+
+
 def _read(
-    scorer: Scorer, history: Sequence[str], ratings: Sequence[float] | None
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The tokens and ratings of a history."""
+    scorer: Scorer,
+    history: Sequence[str],
+    ratings: Sequence[float] | None,
+    timestamps: Times | None,
+    request_time: RequestTime | None,
+) -> _Seen:
+    """A history in tokens. A model that reads no times gets zeros for them."""
     if not history:
         raise UserError("the history is empty; name at least one movie that was seen")
-    if ratings is not None and len(ratings) != len(history):
-        raise UserError(f"{len(ratings)} ratings for {len(history)} movies; give one each")
+    for name, values in (("ratings", ratings), ("timestamps", timestamps)):
+        if values is not None and len(values) != len(history):
+            raise UserError(f"{len(values)} {name} for {len(history)} movies; give one each")
     tokens = np.array([scorer.catalog.token(item) for item in history], np.int32)
-    if ratings is None:
-        return tokens, np.full(len(tokens), np.nan, np.float32)
-    return tokens, np.array(ratings, np.float32)
+    given = scorer.requests(
+        [history],
+        ratings=None if ratings is None else [ratings],
+        timestamps=None if timestamps is None else [timestamps],
+        request_time=request_time,
+    )
+    bundle = scorer.bundle
+    asked, times = given.moments(bundle.trained_until if bundle.reads_times else 0)
+    return _Seen(tokens, given.ratings, times.astype(np.int64), int(asked[0]))
 
 
-def _requests(
-    histories: list[npt.NDArray[np.int32]], ratings: list[npt.NDArray[np.float32]]
-) -> Requests:
-    lengths = np.array([len(history) for history in histories])
+def _requests(histories: list[_Seen]) -> Requests:
+    lengths = np.array([len(history.tokens) for history in histories])
     return Requests(
-        histories=Ragged.from_lengths(np.concatenate(histories), lengths),
-        ratings=np.concatenate(ratings),
+        histories=Ragged.from_lengths(np.concatenate([x.tokens for x in histories]), lengths),
+        ratings=np.concatenate([x.ratings for x in histories]),
         candidates=None,
         excluded=Ragged.empty(len(histories)),
         counts=Counter(),
+        times=np.concatenate([x.times for x in histories]),
+        at=np.array([x.asked for x in histories]),
     )
 
 
 def _attend(
-    scorer: Scorer,
-    rows: npt.NDArray[Any],
-    ratings: npt.NDArray[np.float32],
-    slot: int,
-    users: npt.NDArray[np.float32] | None = None,
+    scorer: Scorer, seen: _Seen, slot: int, users: npt.NDArray[np.float32] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """User vector `[D]` and attention `[layers, H, n]` at one slot of a history of n columns."""
-    length = scorer.bundle.max_length
-    widths = [width + 1 for width in history_widths(length - 1)]
-    width = int(smallest(np.array([len(rows)]), widths)[0])
-    padded = np.full((1, width), PAD, np.int32)
-    padded[0, : len(rows)] = rows
-    thumbs = np.full((1, width), NONE, np.int8)
-    thumbs[0, : len(rows)] = to_thumbs(ratings, scorer.bundle.thumbs)
+    bundle, count = scorer.bundle, len(seen.tokens)
+    widths = [width + 1 for width in history_widths(bundle.max_length - 1)]
+    width = int(smallest(np.array([count]), widths)[0])
+
+    def padded(values: npt.NDArray[Any], filler: int, dtype: Any) -> npt.NDArray[Any]:
+        row = np.full((1, width), filler, dtype)
+        row[0, :count] = values
+        return row
+
+    more = () if users is None else (users,)
+    if bundle.reads_times:
+        more = (padded(seen.times, 0, np.uint32),)
     hidden, weights = scorer.ranker.functions.attend(
-        padded, thumbs, np.array([[slot]], np.int32), users
+        padded(seen.tokens, PAD, np.int32),
+        padded(to_thumbs(seen.ratings, bundle.thumbs), NONE, np.int8),
+        np.array([[slot]], np.int32),
+        more,
     )
-    return np.asarray(hidden)[0], np.asarray(weights)[0, :, :, : len(rows)]
+    return np.asarray(hidden)[0], np.asarray(weights)[0, :, :, :count]
 
 
 def _scores(

@@ -25,6 +25,7 @@ def show_explanation(
     masked: str | None,
     output: Path | None,
     user: Facts | None = None,
+    request_time: str | None = None,
 ) -> None:
     """Print why a movie is recommended, and guesses at a hidden movie of the history.
 
@@ -35,6 +36,7 @@ def show_explanation(
       masked: the movie of the history to hide; None for the middle one of those that are read.
       output: SVG file of the picture; None for none.
       user: the user's features, for a model that uses them.
+      request_time: as for `Scorer.rank`.
 
     Raises:
       UserError: see `Bundle.open`, `find_item`, `explain` and `both_sides`.
@@ -56,11 +58,12 @@ def show_explanation(
                 f"{masked!r} is not among the last {len(near)} movies of the history, which are "
                 "those that the model reads; --masked hides one of them"
             )
-    explanation = explain(scorer, seen, wanted, user=user)
+    explanation = explain(scorer, seen, wanted, user=user, request_time=request_time)
     console = Console()
     console.print(explanation_table(explanation))
     if explanation.reads_mask and (masked is not None or len(read) >= 3):
-        console.print(both_sides_table(both_sides(scorer, seen, place)))
+        guesses = both_sides(scorer, seen, place, request_time=request_time)
+        console.print(both_sides_table(guesses))
     elif masked is not None:
         both_sides(scorer, seen, place)  # raises an error that says why it cannot
     if output is not None:

@@ -43,11 +43,13 @@ from bert4rec_jax.serving.traced import Serving, by_path, signature, trace
 from bert4rec_jax.serving.weights import Dtype, require_dtype, stored
 from bert4rec_jax.sharding import to_host
 from bert4rec_jax.training.digests import digest
+from bert4rec_jax.training.inputs import Trained
 
 # JAX's promise: an export can be read by later versions for six months.
 _READABLE = timedelta(days=180)
 ORIGIN = (
     "step", "parameters_sha256", "corrections_sha256", "all_events", "data_fingerprint", "metrics",
+    "trained_from", "trained_until",
 )  # fmt: skip
 
 
@@ -97,9 +99,8 @@ def export(
       The manifest.
 
     Raises:
-      UserError: the run has no checkpoint that can be read, or uses `model.times`; its parameters
-        are not finite; `dtype` is unknown; or `bundle` exists and is no bundle, or cannot be
-        written.
+      UserError: the run has no checkpoint that can be read; its parameters are not finite; `dtype`
+        is unknown; or `bundle` exists and is no bundle, or cannot be written.
     """
     run, bundle = Path(run), Path(bundle)
     require_dtype(dtype)
@@ -112,16 +113,11 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
     """Read the model of a run to serve: that of its final fit if it has one, else the tested one.
 
     Raises:
-      UserError: the run has no checkpoint that can be read, or uses `model.times`.
+      UserError: the run has no checkpoint that can be read.
     """
     tested = open_finished(run, console)
     finished = as_served(tested, console)
     setting, best = finished.setting, finished.best
-    if setting.config.model.times:
-        raise UserError(
-            f"{run} was trained with --model.times: it needs the time of every request, which "
-            "bundles do not carry; train with --model.no-times to export"
-        )
     store = setting.store
     if finished.all_events:
         console.print("  the model is that of the final fit, trained on all events")
@@ -142,11 +138,18 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
             "corrections_sha256": finished.corrections.digest,
             "all_events": finished.all_events,
             "data_fingerprint": store.fingerprint,
+            **_period(finished.trained),
             "metrics": _metrics(run, setting.name, parameters, tested.corrections.digest),
         },
         encoding=setting.encoding,
         user_encoding=setting.user_encoding,
     )
+
+
+def _period(trained: Trained) -> dict[str, int]:
+    """When the log begins and the training events end, for a model that reads times."""
+    dates = trained.dates
+    return {} if dates is None else {"trained_from": dates.begin, "trained_until": dates.until}
 
 
 def _tell_what_is_missing(finished: FinishedRun, console: Console) -> None:
@@ -183,7 +186,8 @@ def write_bundle(
     params = stored(variables, dtype)
     users = trained.user_encoding
     user_dim = users.width if users else 0
-    functions = trace(Serving(trained.model, max_length, causal, dtype, user_dim), params)
+    serving = Serving(trained.model, max_length, causal, dtype, user_dim)
+    functions = trace(serving, params)
     now = datetime.now(UTC)
     manifest: dict[str, Any] = {
         "bundle_schema": SCHEMA_VERSION,
@@ -203,8 +207,7 @@ def write_bundle(
         "catalog_fingerprint": trained.catalog.fingerprint,
         **trained.origin,
         "functions": {
-            name: signature(name, function, with_users=users is not None)
-            for name, function in functions.items()
+            name: signature(name, function, serving.more) for name, function in functions.items()
         },
     }
     with whole_folder(bundle) as partial:

@@ -16,6 +16,7 @@ from bert4rec_jax.serving.bundle import FUNCTIONS, Bundle
 from bert4rec_jax.serving.weights import boosts_of_params, unpacked
 
 Array = npt.NDArray[Any]
+More = tuple[Array, ...]
 
 
 class Functions:
@@ -29,8 +30,11 @@ class Functions:
     Attributes:
       vectors: `[V, D]` float32 item vectors, with the precision at which the bundle stores weights.
       bias: `[V]` float32.
-      user_encoding: encodes the argument `users [n, G]`, the features of users. None for a model
-        without them, which ignores `users`.
+      user_encoding: encodes user features; None for a model without them.
+
+    The argument `more` holds what else the model reads, if it does: `(users [n, G],)`, or
+    `(times [n, l], at [n, 1])` (without `at` for `attend`); see `traced.Serving`. If it is empty,
+    features are unknown, and everything happens when the training data ends.
 
     Args:
       bundle: the bundle whose functions to run.
@@ -62,33 +66,31 @@ class Functions:
         known = jax.device_put(bundle.known if listed is None else listed, self.devices[0])
         self._copies = {self.devices[0]: (params, (vectors, bias, known))}
 
-    def encode(self, tokens: Array, thumbs: Array, users: Array | None = None) -> jax.Array:
-        """`[n.., D]` float32 user vectors of `[n, l]` histories and of `users`, if it is used."""
-        (params, _), rows = self._place(tokens, thumbs, *self._known(users, len(tokens)))
+    def encode(self, tokens: Array, thumbs: Array, more: More = ()) -> jax.Array:
+        """`[n.., D]` float32 user vectors of `[n, l]` histories."""
+        (params, _), rows = self._place(tokens, thumbs, *self._completed(more, tokens))
         return self._function("encode")(params, *rows)
 
-    def score(
-        self, tokens: Array, thumbs: Array, candidates: Array, users: Array | None = None
-    ) -> jax.Array:
+    def score(self, tokens: Array, thumbs: Array, candidates: Array, more: More = ()) -> jax.Array:
         """`[n.., c]` float32 scores of `[n, c]` candidates; -inf if one cannot be listed."""
-        known = self._known(users, len(tokens))
+        known = self._completed(more, tokens)
         (params, items), rows = self._place(tokens, thumbs, candidates, *known)
         return self._function("score")(params, items, *rows)
 
     def top_k(
-        self, tokens: Array, thumbs: Array, excluded: Array, k: int, users: Array | None = None
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int, more: More = ()
     ) -> tuple[jax.Array, jax.Array]:
         """`[n.., k]` float32 scores and int32 tokens of the best items; -inf and PAD at the end.
 
         `k` is at most the number of rows V of the item table.
         """
-        known = self._known(users, len(tokens))
+        known = self._completed(more, tokens)
         (params, items), rows = self._place(tokens, thumbs, excluded, *known)
         places = np.zeros(k, np.int8)
         return self._function("top_k")(params, items, *rows[:3], places, *rows[3:])
 
     def attend(
-        self, rows: Array, thumbs: Array, slots: Array, users: Array | None = None
+        self, rows: Array, thumbs: Array, slots: Array, more: More = ()
     ) -> tuple[jax.Array, jax.Array]:
         """Encode histories `[n, l]` that already contain MASK, and read them at `[n, 1]` slots.
 
@@ -98,7 +100,8 @@ class Functions:
         Raises:
           UserError: the bundle was made before this function existed.
         """
-        (params, _), placed = self._place(rows, thumbs, slots, *self._known(users, len(rows)))
+        known = self._completed(more, rows)[:1]
+        (params, _), placed = self._place(rows, thumbs, slots, *known)
         attended: tuple[jax.Array, jax.Array] = self._function("attend")(params, *placed)
         return attended
 
@@ -110,11 +113,16 @@ class Functions:
         self._bundle.require(name)
         return self._functions[name]
 
-    def _known(self, users: Array | None, count: int) -> tuple[Array, ...]:
-        """A tuple of the argument `users`; empty if the functions have no such argument."""
-        if self.user_encoding is None:
-            return ()
-        return (self.user_encoding.unknown(count) if users is None else users,)
+    def _completed(self, more: More, histories: Array) -> More:
+        """The arguments `more`, or what stands for them if they are empty."""
+        if more:
+            return more
+        if self.user_encoding is not None:
+            return (self.user_encoding.unknown(len(histories)),)
+        if self._bundle.reads_times:
+            moment = np.uint32(self._bundle.trained_until)
+            return np.full(histories.shape, moment), np.full((len(histories), 1), moment)
+        return ()
 
     def _place(self, *arrays: Array) -> tuple[tuple[Any, Any], tuple[Array, ...]]:
         """The model's copy on the device to use, and the arrays padded to a few batch sizes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
@@ -15,7 +15,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.pipeline import require_enough
 from bert4rec_jax.serving.request_file import RequestFile
-from bert4rec_jax.serving.requests import CANDIDATES, COLUMNS, HISTORY, RequestReader
+from bert4rec_jax.serving.requests import CANDIDATES, COLUMNS, HISTORY, TIMESTAMPS, RequestReader
 from bert4rec_jax.serving.shards import Shard, Shards
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
@@ -75,14 +75,16 @@ def rank_file(
     require_a(Options, options, "options", "RankOptions")
     require_a(Callable, engine, "engine", "a function such as `serving.job.local`")
     opened = Bundle.open(bundle)
-    reader = RequestReader(opened.catalog, opened.user_encodings)
-    asked = RequestFile.open(requests, reader.user_columns, name=name)
+    reader = RequestReader.of(opened)
+    if options.request_time is not None:
+        opened.require_times()
+    asked = RequestFile.open(requests, reader.more_columns, name=name)
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
     if opened.retriever is not None:
         require_enough(opened.candidates, options.top)
     options.filters.allowed(opened.catalog)
-    for sentence in _doubts(asked, reader.user_columns):
+    for sentence in _doubts(asked, reader):
         notify(sentence)
     unknown = options.filters.unknown(opened.catalog)
     if unknown:
@@ -98,6 +100,8 @@ def rank_file(
         **asdict(options),
         "filters": options.filters.described(),
     }
+    if options.request_time is None:
+        del job["request_time"]  # so that a job of an earlier version can be continued
     shards = Shards(output, job)
     finished = shards.finished()
     if finished is None:
@@ -166,7 +170,7 @@ def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
     Such ids belong to another system, or have lost their leading zeros. Usually a look at the first
     shard is enough.
     """
-    reader = RequestReader(bundle.catalog, bundle.user_encodings)
+    reader = RequestReader.of(bundle)
     items, example = 0, ""
     for number, table in asked.shards(size, 0):
         counts = reader.read(table, source=str(asked.path), first_row=number * size).counts
@@ -183,19 +187,25 @@ def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
         )
 
 
-def _doubts(asked: RequestFile, user_columns: Sequence[str]) -> Iterator[str]:
-    """What looks like a mistake in the columns of requests: missing features, misspelt names."""
-    missing = [name for name in user_columns if name not in asked.schema.names]
+def _doubts(asked: RequestFile, reader: RequestReader) -> Iterator[str]:
+    """What looks like a mistake in the columns of requests: missing ones, misspelt names."""
+    missing = [name for name in reader.user_columns if name not in asked.schema.names]
     if missing:
         yield (
             f"the requests have no column {', '.join(missing)}: the model reads these user "
             "features, and takes them as missing for all users"
         )
+    if reader.times and TIMESTAMPS not in asked.schema.names:
+        yield (
+            f"the requests have no column {TIMESTAMPS}: the model reads when each item was seen, "
+            "and takes all as seen at the time of the request"
+        )
     if asked.ignored:
+        names = (*COLUMNS, *reader.more_columns)
         close = [
             f"did you mean {known[0]}?"
             for name in asked.ignored
-            if (known := difflib.get_close_matches(name.lower(), (*COLUMNS, *user_columns), 1, 0.8))
+            if (known := difflib.get_close_matches(name.lower(), names, 1, 0.8))
         ]
         yield f"columns that are not read: {'; '.join([', '.join(asked.ignored), *close[:1]])}"
 

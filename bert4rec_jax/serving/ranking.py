@@ -21,7 +21,7 @@ from bert4rec_jax.serving.buckets import (
     smallest,
 )
 from bert4rec_jax.serving.bundle import Bundle
-from bert4rec_jax.serving.functions import Functions
+from bert4rec_jax.serving.functions import Functions, More
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 
@@ -88,24 +88,20 @@ class Ranker:
         Raises:
           UserError: a score is NaN.
         """
-        windows, thumbs = self._windows(requests)
+        read = self._read(requests)
         if requests.candidates is not None:
-            return self._among(requests.candidates, requests, windows, thumbs, top, keep_seen)
+            return self._among(requests.candidates, requests, read, top, keep_seen)
         every = len(self.listed)
-        return self._of_all(requests, windows, thumbs, min(top or every, every), keep_seen)
+        return self._of_all(requests, read, min(top or every, every), keep_seen)
 
     def user_vectors(self, requests: Requests) -> npt.NDArray[np.float32]:
         """`[N, D]`: the model's encoding of each history."""
-        windows, thumbs = self._windows(requests)
-        users = self._users(requests)
+        read = self._read(requests)
         vectors = np.zeros((len(requests), self.functions.vectors.shape[1]), np.float32)
         same = np.zeros(len(requests), np.int64)
         found = [
-            (
-                rows,
-                self.functions.encode(*_padded(windows, thumbs, rows, width), _taken(users, rows)),
-            )
-            for rows, width, _ in blocks((self._widths(windows), same), self._batch)
+            (rows, self.functions.encode(*read.history(rows, width), read.more(rows, width)))
+            for rows, width, _ in blocks((self._widths(read), same), self._batch)
         ]
         for rows, result in found:
             vectors[rows] = np.asarray(result)[: len(rows)]
@@ -113,25 +109,22 @@ class Ranker:
 
     def read(self, requests: Requests) -> Ragged:
         """The items that the model reads of each history: the last L - 1 that it knows."""
-        return self._windows(requests)[0]
+        return self._read(requests).items
 
-    def _of_all(
-        self, requests: Requests, windows: Ragged, thumbs: Ragged, top: int, keep_seen: bool
-    ) -> Lists:
+    def _of_all(self, requests: Requests, read: _Read, top: int, keep_seen: bool) -> Lists:
         excluded = _excluded(requests, keep_seen).distinct()
         widths = list_widths(int(excluded.lengths.max(initial=0)))
         scores = np.zeros((len(requests), top), np.float32)
         tokens = np.zeros((len(requests), top), np.int32)
-        shapes = (self._widths(windows), smallest(excluded.lengths, widths))
-        users = self._users(requests)
+        shapes = (self._widths(read), smallest(excluded.lengths, widths))
         found = [
             (
                 rows,
                 self.functions.top_k(
-                    *_padded(windows, thumbs, rows, width),
+                    *read.history(rows, width),
                     excluded.take(rows).padded(others),
                     top,
-                    _taken(users, rows),
+                    read.more(rows, width),
                 ),
             )
             for rows, width, others in blocks(shapes, self._batch)
@@ -149,21 +142,19 @@ class Ranker:
         self,
         given: Ragged,
         requests: Requests,
-        windows: Ragged,
-        thumbs: Ragged,
+        read: _Read,
         top: int | None,
         keep_seen: bool,
     ) -> Lists:
         candidates, counts = self._listable(given, _excluded(requests, keep_seen))
         pieces, owners = _pieces(candidates)
         widths = list_widths(int(pieces.lengths.max(initial=0)))
-        shapes = (self._widths(windows)[owners], smallest(pieces.lengths, widths))
-        users = self._users(requests)
+        shapes = (self._widths(read)[owners], smallest(pieces.lengths, widths))
         found = []
         for rows, width, wide in blocks(shapes, self._batch):
-            history = _padded(windows, thumbs, owners[rows], width)
             asked = pieces.take(rows).padded(wide)
-            scored = self.functions.score(*history, asked, _taken(users, owners[rows]))
+            history, more = read.history(owners[rows], width), read.more(owners[rows], width)
+            scored = self.functions.score(*history, asked, more)
             found.append((rows, scored))
         scores = np.zeros(len(candidates.values), np.float32)
         places = Ragged(np.arange(len(scores)), pieces.offsets)
@@ -188,21 +179,23 @@ class Ranker:
         )
         return distinct.where(~barred & ~unlisted), counts
 
-    def _windows(self, requests: Requests) -> tuple[Ragged, Ragged]:
-        """The items and thumbs that the model reads of each history."""
+    def _read(self, requests: Requests) -> _Read:
         histories = requests.histories
         kept = self.bundle.known[histories.values]
         items = histories.where(kept)
         thumbs = Ragged(to_thumbs(requests.ratings[kept], self.bundle.thumbs), items.offsets)
-        return items.last(self._longest), thumbs.last(self._longest)
-
-    def _users(self, requests: Requests) -> npt.NDArray[np.float32] | None:
-        """`[N, G]` user features, if the model uses them and the requests have them; else None."""
         encoding = self.functions.user_encoding
-        return None if encoding is None else requests.users.get(encoding)
+        users = None if encoding is None else requests.users.get(encoding)
+        times = at = None
+        if self.bundle.reads_times:
+            at, seconds = requests.moments(self.bundle.trained_until)
+            times = Ragged(seconds[kept], items.offsets).last(self._longest)
+        return _Read(
+            items.last(self._longest), thumbs.last(self._longest), users=users, times=times, at=at
+        )
 
-    def _widths(self, windows: Ragged) -> npt.NDArray[np.int64]:
-        return smallest(windows.lengths, history_widths(self._longest))
+    def _widths(self, read: _Read) -> npt.NDArray[np.int64]:
+        return smallest(read.items.lengths, history_widths(self._longest))
 
     @property
     def _longest(self) -> int:
@@ -211,6 +204,38 @@ class Ranker:
     @property
     def _batch(self) -> int:
         return self.functions.largest_batch
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What a model reads of N requests.
+
+    Attributes:
+      items, thumbs: of each history.
+      users: `[N, G]` user features, if the model uses them and the requests have them; else None.
+      times: uint32 seconds since 1970 of `items`, for a model that reads times; else None.
+      at: `[N]` uint32, those of each request; given together with `times`.
+    """
+
+    items: Ragged
+    thumbs: Ragged
+    users: npt.NDArray[np.float32] | None
+    times: Ragged | None
+    at: npt.NDArray[np.uint32] | None
+
+    def history(
+        self, rows: npt.NDArray[np.integer[Any]], width: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """`[n, width]` tokens and thumbs of the histories of n requests, padded."""
+        return self.items.take(rows).padded(width), self.thumbs.take(rows).padded(width)
+
+    def more(self, rows: npt.NDArray[np.integer[Any]], width: int) -> More:
+        """What else is read of n requests; see `Functions`."""
+        if self.users is not None:
+            return (self.users[rows],)
+        if self.times is not None and self.at is not None:
+            return self.times.take(rows).padded(width), self.at[rows][:, None]
+        return ()
 
 
 def _excluded(requests: Requests, keep_seen: bool) -> Ragged:
@@ -229,18 +254,6 @@ def _pieces(candidates: Ragged) -> tuple[Ragged, npt.NDArray[np.int64]]:
     before = Ragged.from_lengths(owners, counts).places * LONGEST_CANDIDATES
     lengths = np.minimum(candidates.lengths[owners] - before, LONGEST_CANDIDATES)
     return Ragged.from_lengths(candidates.values, lengths), owners
-
-
-def _padded(
-    windows: Ragged, thumbs: Ragged, rows: npt.NDArray[np.integer[Any]], width: int
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    return windows.take(rows).padded(width), thumbs.take(rows).padded(width)
-
-
-def _taken(
-    users: npt.NDArray[np.float32] | None, rows: npt.NDArray[np.integer[Any]]
-) -> npt.NDArray[np.float32] | None:
-    return None if users is None else users[rows]
 
 
 def _check(scores: npt.NDArray[np.float32]) -> None:

@@ -50,7 +50,7 @@ class RequestFile:
 
     @classmethod
     def open(
-        cls, path: Path, user_columns: Sequence[str] = (), *, name: Path | None = None
+        cls, path: Path, more_columns: Sequence[str] = (), *, name: Path | None = None
     ) -> RequestFile:
         """Check a file of requests: its columns, and that every row has a user.
 
@@ -58,7 +58,7 @@ class RequestFile:
 
         Args:
           path: the file or folder.
-          user_columns: more columns to read, those of user features, where they exist.
+          more_columns: columns to read besides `COLUMNS`, where they exist.
           name: what to call it in messages, if not by its path.
 
         Raises:
@@ -78,8 +78,8 @@ class RequestFile:
         for file in files:
             with _reading(file) as opened:
                 schema = opened.schema_arrow
-                check_columns(schema, str(file))
-                read = (*COLUMNS, *user_columns)
+                check_columns(schema, str(file), more_columns)
+                read = (*COLUMNS, *more_columns)
                 schemas.append(_of_columns(schema, read))
                 rows_of.append(opened.metadata.num_rows)
                 if file == files[0]:

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.data.catalog import FIRST_ITEM, PAD, Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.user_encoding import UserEncoding
+from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.ragged import Ragged
 
 USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE = (
     "user_id", "history", "ratings", "candidates", "exclude",
 )  # fmt: skip
+TIMESTAMPS, REQUEST_TIME = "timestamps", "request_time"
 REQUIRED = (USER, HISTORY)
 COLUMNS = (USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE)
+TIMES = (TIMESTAMPS, REQUEST_TIME)  # more columns, for a model that reads times
+LATEST = 2**32 - 1  # seconds since 1970, in 2106
+_UNKNOWN = -1  # in place of a time
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,9 @@ class Requests:
       counts: counts of requests and ids, by name; see `docs/serving.md`.
       users: user encoding -> `[N, G]` user features; features are unknown for an encoding that is
         not there.
+      times: `[M]` int64 seconds since 1970, one per value of `histories`, -1 where unknown; None if
+        all are.
+      at: `[N]` int64, those of the requests, in the same way.
     """
 
     histories: Ragged
@@ -44,6 +54,22 @@ class Requests:
     excluded: Ragged
     counts: Counter[str]
     users: Mapping[UserEncoding, npt.NDArray[np.float32]] = field(default_factory=dict)
+    times: npt.NDArray[np.int64] | None = None
+    at: npt.NDArray[np.int64] | None = None
+
+    def moments(self, default: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """The times of the requests, `[N]`, and of the values of `histories`, `[M]`.
+
+        A request of unknown time is made at `default`, and an event of unknown time happens at the
+        time of its request.
+        """
+        unknown = np.full(len(self), _UNKNOWN)
+        at = unknown if self.at is None else self.at
+        at = np.where(at == _UNKNOWN, default, at)
+        then = at[self.histories.rows]
+        if self.times is not None:
+            then = np.where(self.times == _UNKNOWN, then, self.times)
+        return at.astype(np.uint32), then.astype(np.uint32)
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -55,29 +81,55 @@ class RequestReader:
     Args:
       catalog: gives external ids their tokens.
       encodings: the user encodings of the models; their columns are read by name.
+      times: whether a model reads times.
     """
 
-    def __init__(self, catalog: Catalog, encodings: Sequence[UserEncoding] = ()) -> None:
+    def __init__(
+        self, catalog: Catalog, encodings: Sequence[UserEncoding] = (), *, times: bool = False
+    ) -> None:
         self._catalog = catalog
         self._ids = pa.array(catalog.item_ids, pa.string())
         self._encodings = encodings
         self.user_columns = tuple(dict.fromkeys(name for x in encodings for name in x.names))
+        self.times = times
 
-    def read(self, table: pa.Table, *, source: str, first_row: int = 0) -> Requests:
+    @classmethod
+    def of(cls, bundle: Bundle) -> RequestReader:
+        """The reader of a bundle's requests."""
+        return cls(bundle.catalog, bundle.user_encodings, times=bundle.asks_times)
+
+    @property
+    def more_columns(self) -> tuple[str, ...]:
+        """The columns that these models read besides `COLUMNS`."""
+        return (*self.user_columns, *(TIMES if self.times else ()))
+
+    def read(
+        self,
+        table: pa.Table,
+        *,
+        source: str,
+        first_row: int = 0,
+        request_time: int | None = None,
+    ) -> Requests:
         """The requests of a table whose columns `check_columns` has accepted.
 
         Args:
           table: columns of COLUMNS; the order of rows is kept.
           source: what to call the table in an error.
           first_row: number in `source` of the table's first row.
+          request_time: seconds since 1970, for requests that have no time of their own.
 
         Raises:
-          UserError: a history and its ratings differ in length; or a user feature has another type
-            than in training.
+          UserError: a history and its ratings or times differ in length, a time is out of range, or
+            a user feature has another type than in training.
         """
         counts: Counter[str] = Counter(requests=len(table))
         given, unknown = self._tokens(table, HISTORY, counts)
-        ratings = self._ratings(table, given, source, first_row)
+        place = _Place(source, first_row)
+        ratings = self._ratings(table, given, place)
+        times = at = None
+        if self.times:
+            times, at = self._times(table, given, place), self._asked(table, place, request_time)
         known = given.values != PAD
         histories = given.where(known)
         candidates = None
@@ -98,9 +150,10 @@ class RequestReader:
         users = self.users(
             {name: table[name].to_pylist() for name in named},
             len(table),
-            lambda row: f"{source}, row {first_row + row}",
+            place.row,
         )
-        return Requests(histories, ratings[known], candidates, excluded, counts, users)
+        times = None if times is None else times[known]
+        return Requests(histories, ratings[known], candidates, excluded, counts, users, times, at)
 
     def users(
         self, values: Mapping[str, Sequence[Any]], count: int, where: Callable[[int], str]
@@ -137,28 +190,49 @@ class RequestReader:
         return tokens.astype(np.int32)
 
     def _ratings(
-        self, table: pa.Table, histories: Ragged, source: str, first_row: int
+        self, table: pa.Table, histories: Ragged, place: _Place
     ) -> npt.NDArray[np.float32]:
         ratings = np.full(len(histories.values), np.nan, np.float32)
-        if RATINGS not in table.column_names or pa.types.is_null(table[RATINGS].type):
-            return ratings
-        values, lengths = _flat(table, RATINGS, Counter())
-        rated = table[RATINGS].is_valid().to_numpy(zero_copy_only=False)
-        wrong = np.flatnonzero(rated & (lengths != histories.lengths))
-        if len(wrong):
-            row = int(wrong[0])
-            raise UserError(
-                f"{source}, row {first_row + row}: {lengths[row]} {RATINGS} for "
-                f"{histories.lengths[row]} items in {HISTORY}; give one rating per item, null "
-                "where there is none"
-            )
-        numbers = values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-        ratings[rated[histories.rows]] = numbers
+        values, given = _beside(table, RATINGS, histories, place)
+        if values is not None:
+            numbers = values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+            ratings[given] = numbers
         return ratings
 
+    def _times(
+        self, table: pa.Table, histories: Ragged, place: _Place
+    ) -> npt.NDArray[np.int64] | None:
+        values, given = _beside(table, TIMESTAMPS, histories, place)
+        if values is None:
+            return None
+        times = np.full(len(histories.values), _UNKNOWN)
+        times[given] = _seconds(values)
+        _require_times(times, histories.rows, TIMESTAMPS, place)
+        return times
 
-def check_columns(schema: pa.Schema, source: str) -> None:
-    """Refuse a table whose columns are not those of requests.
+    def _asked(
+        self, table: pa.Table, place: _Place, request_time: int | None
+    ) -> npt.NDArray[np.int64] | None:
+        otherwise = _UNKNOWN if request_time is None else request_time
+        if REQUEST_TIME not in table.column_names:
+            return None if request_time is None else np.full(len(table), otherwise)
+        at = _seconds(table[REQUEST_TIME])
+        _require_times(at, np.arange(len(at)), REQUEST_TIME, place)
+        return np.where(at == _UNKNOWN, otherwise, at)
+
+
+class _Place(NamedTuple):
+    """Where a table of requests stands, for messages."""
+
+    source: str
+    first_row: int
+
+    def row(self, number: int) -> str:
+        return f"{self.source}, row {self.first_row + number}"
+
+
+def check_columns(schema: pa.Schema, source: str, more: Sequence[str] = ()) -> None:
+    """Refuse a table whose columns are not those of requests; `more` are read besides `COLUMNS`.
 
     Raises:
       UserError: a required column is missing, or a column has another type or occurs twice.
@@ -171,7 +245,7 @@ def check_columns(schema: pa.Schema, source: str) -> None:
                 f"{' and '.join(map(repr, REQUIRED))} and may have "
                 f"{', '.join(map(repr, COLUMNS[len(REQUIRED) :]))}"
             )
-    for name in COLUMNS:
+    for name in (*COLUMNS, *(name for name in TIMES if name in more)):
         if name not in schema.names:
             continue
         if schema.names.count(name) > 1:
@@ -185,6 +259,12 @@ def check_columns(schema: pa.Schema, source: str) -> None:
         elif name == RATINGS:
             valid = _is_list_of(found, _is_number) or pa.types.is_null(found)
             expected = "lists of numbers"
+        elif name == TIMESTAMPS:
+            valid = _is_list_of(found, _is_time) or pa.types.is_null(found)
+            expected = "lists of times (seconds since 1970, timestamps or dates)"
+        elif name == REQUEST_TIME:
+            valid = _is_time(found) or pa.types.is_null(found)
+            expected = "times (seconds since 1970, timestamps or dates)"
         else:
             valid = _is_list_of(found, _is_id)
             expected = "lists of item ids (text or whole numbers)"
@@ -192,10 +272,31 @@ def check_columns(schema: pa.Schema, source: str) -> None:
             raise UserError(f"{source}: column {name!r} is of type {found}; expected {expected}")
 
 
+def moment_of(time: int | str | datetime) -> int:
+    """A time as seconds since 1970, from such a number, a date as text, or a `datetime`.
+
+    Without a time zone it is UTC.
+
+    Raises:
+      UserError: it is none of these, or out of range.
+    """
+    if isinstance(time, datetime):
+        time = time.isoformat()
+    seconds = seconds_of(time, "the time of the request") if isinstance(time, str) else time
+    whole = isinstance(seconds, int | np.integer) and not isinstance(seconds, bool)
+    if not whole or not 0 <= seconds <= LATEST:
+        raise UserError(
+            f"the time of the request is {time!r}; expected seconds since 1970, or a date such as "
+            "2024-05-31 or 2024-05-31 18:00, before 2106"
+        )
+    return int(seconds)
+
+
 def table_of(
     histories: list[list[str]],
     *,
     ratings: list[list[float]] | None = None,
+    timestamps: list[list[int | None]] | None = None,
     candidates: list[list[str]] | None = None,
     exclude: list[list[str]] | None = None,
 ) -> pa.Table:
@@ -204,11 +305,65 @@ def table_of(
     columns: dict[str, Any] = {HISTORY: pa.array(histories, texts)}
     if ratings is not None:
         columns[RATINGS] = pa.array(ratings, numbers)
+    if timestamps is not None:
+        columns[TIMESTAMPS] = pa.array(timestamps, pa.list_(pa.int64()))
     if candidates is not None:
         columns[CANDIDATES] = pa.array(candidates, texts)
     if exclude is not None:
         columns[EXCLUDE] = pa.array(exclude, texts)
     return pa.table(columns)
+
+
+def _beside(
+    table: pa.Table, name: str, histories: Ragged, place: _Place
+) -> tuple[pa.ChunkedArray | None, npt.NDArray[np.bool_]]:
+    """The values of a column of lists, one list per history and as long; where it is null, none.
+
+    Returns:
+      The values, None if there is no such column, and a `[M]` mask of the items that have one.
+    """
+    if name not in table.column_names or pa.types.is_null(table[name].type):
+        return None, np.zeros(len(histories.values), bool)
+    values, lengths = _flat(table, name, Counter())
+    listed = table[name].is_valid().to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(listed & (lengths != histories.lengths))
+    if len(wrong):
+        row = int(wrong[0])
+        raise UserError(
+            f"{place.row(row)}: {lengths[row]} {name} for {histories.lengths[row]} items in "
+            f"{HISTORY}; give one per item, null where there is none"
+        )
+    return values, listed[histories.rows]
+
+
+def _seconds(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Times in whole seconds since 1970, `_UNKNOWN` for null and NaN."""
+    kind = values.type
+    if pa.types.is_null(kind):
+        return np.full(len(values), _UNKNOWN)
+    if pa.types.is_timestamp(kind):
+        values = values.cast(pa.timestamp("s", kind.tz), safe=False).cast(pa.int64())
+    elif pa.types.is_date(kind):
+        values = values.cast(pa.timestamp("s")).cast(pa.int64())
+    elif pa.types.is_floating(kind):
+        numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return np.where(np.isnan(numbers), _UNKNOWN, np.clip(numbers, -2, 2**40)).astype(np.int64)
+    filled = pc.fill_null(values.cast(pa.int64(), safe=False), _UNKNOWN)
+    seconds: npt.NDArray[np.int64] = filled.to_numpy(zero_copy_only=False)
+    return seconds
+
+
+def _require_times(
+    times: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], name: str, place: _Place
+) -> None:
+    wrong = np.flatnonzero((times < _UNKNOWN) | (times > LATEST))
+    if len(wrong):
+        first = int(wrong[0])
+        raise UserError(
+            f"{place.row(int(rows[first]))}: {name} holds {times[first]}; expected seconds since "
+            "1970 (whole numbers in milliseconds or finer have to be divided first), timestamps or "
+            "dates, before 2106"
+        )
 
 
 def _flat(
@@ -244,6 +399,11 @@ def _is_id(found: pa.DataType) -> bool:
         found = found.value_type
     text = types.is_string(found) or types.is_large_string(found)
     return bool(text or types.is_integer(found))
+
+
+def _is_time(found: pa.DataType) -> bool:
+    types = pa.types
+    return bool(_is_number(found) or types.is_timestamp(found) or types.is_date(found))
 
 
 def _is_number(found: pa.DataType) -> bool:

@@ -16,7 +16,7 @@ from bert4rec_jax.evaluation.lift import BOOSTS, Boosts
 from bert4rec_jax.evaluation.ranks import best_by_vectors
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.clusters import Clusters
-from bert4rec_jax.serving.functions import Array, Functions
+from bert4rec_jax.serving.functions import Array, Functions, More
 from bert4rec_jax.sharding import Along, items_mesh, place, put
 
 CHUNK = 65_536  # items scored at once, per device
@@ -80,11 +80,11 @@ class Scan(Functions):
         )
 
     def top_k(
-        self, tokens: Array, thumbs: Array, excluded: Array, k: int, users: Array | None = None
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int, more: More = ()
     ) -> tuple[jax.Array, jax.Array]:
         """As `Functions.top_k`."""
         rows = place(self._mesh, Along.ROWS)
-        hidden = jax.device_put(self.encode(tokens, thumbs, users), rows)
+        hidden = jax.device_put(self.encode(tokens, thumbs, more), rows)
         missing = ((0, hidden.shape[0] - len(excluded)), (0, 0))
         filled, boosts = np.pad(excluded, missing), self.boosts_of(np.pad(tokens, missing))
         with jax.set_mesh(self._mesh):
@@ -143,9 +143,9 @@ class Nearby(Functions):
         self._probes = probes
 
     def top_k(
-        self, tokens: Array, thumbs: Array, excluded: Array, k: int, users: Array | None = None
+        self, tokens: Array, thumbs: Array, excluded: Array, k: int, more: More = ()
     ) -> tuple[jax.Array, jax.Array]:
         """As `Functions.top_k`, but may miss items."""
-        hidden = self.encode(tokens, thumbs, users)
+        hidden = self.encode(tokens, thumbs, more)
         filled = np.pad(excluded, ((0, hidden.shape[0] - len(excluded)), (0, 0)))
         return self._clusters.best(hidden, jnp.asarray(filled), top=k, probes=self._probes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from os import PathLike
@@ -26,11 +27,19 @@ from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.functions import Functions
 from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ranking import Lists, Ranker
-from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
+from bert4rec_jax.serving.requests import (
+    LATEST,
+    RequestReader,
+    Requests,
+    moment_of,
+    table_of,
+)
 from bert4rec_jax.serving.retrieval import retrieval
 
 Ids = Sequence[str | int]
 Ratings = Sequence[float | None]  # None or NaN where there is no rating
+Times = Sequence[int | None]  # seconds since 1970; None where the time is not known
+RequestTime = int | str | datetime  # seconds since 1970 or a date, UTC if it has no time zone
 Facts = Mapping[str, Any]  # user features: name -> value; one that is not there is unknown
 
 
@@ -114,7 +123,7 @@ class Scorer:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
         require_a(Filters, filters, "filters")
         self.bundle = bundle
-        self.reader = RequestReader(bundle.catalog, bundle.user_encodings)
+        self.reader = RequestReader.of(bundle)
         allowed = filters.allowed(bundle.catalog)
         self._listed = bundle.known & allowed
         functions = Functions(bundle, batch_size, devices, self._listed)
@@ -146,6 +155,8 @@ class Scorer:
         k: int | None = None,
         keep_seen: bool | None = None,
         users: Sequence[Facts | None] | None = None,
+        timestamps: Sequence[Times] | None = None,
+        request_time: RequestTime | None = None,
     ) -> list[Answer]:
         """Rank each history's candidates.
 
@@ -160,8 +171,24 @@ class Scorer:
           k: the largest length of a list; None for all candidates.
           keep_seen: also list items of the history. None: if the model was trained to repeat items.
           users: the features of each user, for a model that uses them.
+          timestamps: when each item of each history was seen, in seconds since 1970, for a model
+            that reads times. None: when the request is made.
+          request_time: when the request is made, for such a model: seconds since 1970, or a date,
+            UTC if it has no time zone. None: when its training data ends.
         """
-        return self._answer(histories, candidates, exclude, ratings, k, keep_seen, users)
+        if k is not None:
+            _require_positive(k)
+        requests = self.requests(
+            histories,
+            candidates=candidates,
+            exclude=exclude,
+            ratings=ratings,
+            users=users,
+            timestamps=timestamps,
+            request_time=request_time,
+        )
+        lists = self.lists(requests, top=k, keep_seen=keep_seen)
+        return self._answers(lists, histories, candidates, exclude)
 
     def recommend(
         self,
@@ -172,8 +199,10 @@ class Scorer:
         ratings: Ratings | None = None,
         keep_seen: bool | None = None,
         user: Facts | None = None,
+        timestamps: Times | None = None,
+        request_time: RequestTime | None = None,
     ) -> Answer:
-        """The best items of the whole catalog for one history, which may be empty."""
+        """The best items of the whole catalog for one history, which may be empty; see `rank`."""
         return self.recommend_batch(
             [history],
             k,
@@ -181,6 +210,8 @@ class Scorer:
             ratings=None if ratings is None else [ratings],
             keep_seen=keep_seen,
             users=None if user is None else [user],
+            timestamps=None if timestamps is None else [timestamps],
+            request_time=request_time,
         )[0]
 
     def recommend_batch(
@@ -192,9 +223,20 @@ class Scorer:
         ratings: Sequence[Ratings] | None = None,
         keep_seen: bool | None = None,
         users: Sequence[Facts | None] | None = None,
+        timestamps: Sequence[Times] | None = None,
+        request_time: RequestTime | None = None,
     ) -> list[Answer]:
-        """The best items of the whole catalog for each history."""
-        return self._answer(histories, None, exclude, ratings, k, keep_seen, users)
+        """The best items of the whole catalog for each history; see `rank`."""
+        _require_positive(k)
+        requests = self.requests(
+            histories,
+            exclude=exclude,
+            ratings=ratings,
+            users=users,
+            timestamps=timestamps,
+            request_time=request_time,
+        )
+        return self._answers(self.lists(requests, top=k, keep_seen=keep_seen), histories, exclude)
 
     def item_vectors(self) -> ItemVectors:
         """The vectors and biases of all items that can be listed; for a pipeline, the ranker's.
@@ -216,10 +258,19 @@ class Scorer:
         *,
         ratings: Sequence[Ratings] | None = None,
         users: Sequence[Facts | None] | None = None,
+        timestamps: Sequence[Times] | None = None,
+        request_time: RequestTime | None = None,
     ) -> npt.NDArray[np.float32]:
-        """`[N, D]`: the model's encoding of each history; see `item_vectors`."""
-        requests, _ = self._requests(histories, None, None, ratings, users)
-        return self.ranker.user_vectors(requests)
+        """`[N, D]`: the model's encoding of each history; see `item_vectors` and `rank`."""
+        return self.ranker.user_vectors(
+            self.requests(
+                histories,
+                ratings=ratings,
+                users=users,
+                timestamps=timestamps,
+                request_time=request_time,
+            )
+        )
 
     def similar(self, item: str | int, k: int = 10) -> Answer:
         """The items whose vectors have the largest cosine with that of one item.
@@ -244,55 +295,44 @@ class Scorer:
     @cached_property
     def _directions(self) -> npt.NDArray[np.float32]:
         """`[V, D]` item vectors of length 1; a zero vector stays zero."""
-        vectors = np.asarray(self.ranker.functions.vectors)
+        width = self.bundle.manifest["model"]["dim"]  # without columns for the age of items
+        vectors = np.asarray(self.ranker.functions.vectors)[:, :width]
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
-    def _answer(
+    def requests(
         self,
         histories: Sequence[Ids],
-        candidates: Sequence[Ids] | None,
-        exclude: Sequence[Ids] | None,
-        ratings: Sequence[Ratings] | None,
-        k: int | None,
-        keep_seen: bool | None,
-        users: Sequence[Facts | None] | None,
-    ) -> list[Answer]:
-        if k is not None:
-            _require_positive(k)
-        requests, named = self._requests(histories, candidates, exclude, ratings, users)
-        return self._answers(self.lists(requests, top=k, keep_seen=keep_seen), named)
-
-    def _requests(
-        self,
-        histories: Sequence[Ids],
-        candidates: Sequence[Ids] | None,
-        exclude: Sequence[Ids] | None,
-        ratings: Sequence[Ratings] | None,
-        users: Sequence[Facts | None] | None,
-    ) -> tuple[Requests, list[list[str]]]:
-        """The requests in tokens, and all external ids in each of them."""
+        *,
+        candidates: Sequence[Ids] | None = None,
+        exclude: Sequence[Ids] | None = None,
+        ratings: Sequence[Ratings] | None = None,
+        users: Sequence[Facts | None] | None = None,
+        timestamps: Sequence[Times] | None = None,
+        request_time: RequestTime | None = None,
+    ) -> Requests:
+        """The requests in tokens; see `rank` for the arguments."""
         asked = _id_lists("histories", histories)
         others = {
             name: _id_lists(name, lists)
             for name, lists in (("candidates", candidates), ("exclude", exclude))
             if lists is not None
         }
-        for name, lists in others.items():
-            if len(lists) != len(asked):
-                raise UserError(
-                    f"{len(lists)} lists of {name} for {len(asked)} histories; give one list each"
-                )
         numbers = None if ratings is None else _rating_lists(ratings)
-        if numbers is not None and len(numbers) != len(asked):
-            raise UserError(
-                f"{len(numbers)} ratings for {len(asked)} histories; give one list each"
-            )
-        table = table_of(asked, ratings=numbers, **others)
-        requests = self.reader.read(table, source="the question")
+        times = None if timestamps is None else _time_lists(timestamps)
+        if times is not None or request_time is not None:
+            self.bundle.require_times()
+        for name, lists in others.items():
+            _require_one_each(f"lists of {name}", lists, asked)
+        for name, values in (("ratings", numbers), ("timestamps", times)):
+            if values is not None:
+                _require_one_each(name, values, asked)
+        table = table_of(asked, ratings=numbers, timestamps=times, **others)
+        at = None if request_time is None else moment_of(request_time)
+        requests = self.reader.read(table, source="the question", request_time=at)
         if users is not None:
             requests = replace(requests, users=self.user_rows(users, len(asked)))
-        return requests, [[*chain(*rows)] for rows in zip(asked, *others.values())]
+        return requests
 
     def user_rows(
         self, users: Sequence[Facts | None], count: int
@@ -315,16 +355,17 @@ class Scorer:
         values = {name: [facts.get(name) for facts in given] for name in columns}
         return self.reader.users(values, count, lambda row: f"users[{row}]")
 
-    def _answers(self, lists: Lists, questions: list[list[str]]) -> list[Answer]:
-        unknown = set(self.reader.unknown([name for ids in questions for name in ids]))
+    def _answers(self, lists: Lists, *asked: Sequence[Ids] | None) -> list[Answer]:
+        """The lists with the ids of those that were `asked`, of which some may be unknown."""
+        named = [
+            list(dict.fromkeys(map(str, chain(*ids))))
+            for ids in zip(*(given for given in asked if given is not None))
+        ]
+        unknown = set(self.reader.unknown([*chain(*named)]))
         scores = np.split(lists.scores, lists.items.offsets[1:-1])
         return [
-            self._named(
-                lists.items[row],
-                scores[row],
-                [name for name in dict.fromkeys(ids) if name in unknown],
-            )
-            for row, ids in enumerate(questions)
+            self._named(lists.items[row], scores[row], [name for name in ids if name in unknown])
+            for row, ids in enumerate(named)
         ]
 
     def _named(
@@ -355,6 +396,11 @@ def _id_lists(name: str, lists: Sequence[Ids]) -> list[list[str]]:
     return [[str(item) for item in ids] for ids in lists]
 
 
+def _require_one_each(name: str, given: Sized, histories: Sized) -> None:
+    if len(given) != len(histories):
+        raise UserError(f"{len(given)} {name} for {len(histories)} histories; give one list each")
+
+
 def _require_list(name: str, given: Any, expected: str) -> None:
     listed = isinstance(given, Sized) and isinstance(given, Iterable)
     if not listed or isinstance(given, str | bytes | Mapping):
@@ -373,6 +419,22 @@ def _rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
                 f"ratings[{row}] is {shorten(given)}; expected a list of numbers, None or NaN "
                 "where an item is not rated"
             ) from None
+    return lists
+
+
+def _time_lists(timestamps: Sequence[Times]) -> list[list[int | None]]:
+    _require_list("timestamps", timestamps, "one list of times per history")
+    lists: list[list[int | None]] = []
+    for row, given in enumerate(timestamps):
+        _require_list(f"timestamps[{row}]", given, "a list of times")
+        for value in given:
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and 0 <= value <= LATEST):
+                raise UserError(
+                    f"timestamps[{row}] holds {value!r}; expected seconds since 1970 as whole "
+                    "numbers, before 2106, or None where the time is not known"
+                )
+        lists.append([None if value is None else int(value) for value in given])
     return lists
 
 

@@ -18,7 +18,7 @@ from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_file
 from bert4rec_jax.serving.ragged import text_ranges
-from bert4rec_jax.serving.requests import HISTORY, RATINGS, USER
+from bert4rec_jax.serving.requests import HISTORY, RATINGS, TIMESTAMPS, USER
 
 _USERS = 65_536  # in memory at once, or fewer if their histories are long
 # From user ids to user features: name -> a value per user.
@@ -26,12 +26,15 @@ Columns = Callable[[Sequence[str]], Mapping[str, Sequence[Any]]]
 
 
 @contextmanager
-def request_file(path: Path, users: Columns | None = None) -> Iterator[Path]:
+def request_file(
+    path: Path, users: Columns | None = None, *, times: bool = False
+) -> Iterator[Path]:
     """A file of requests: `path` itself, or a temporary one if `path` is a store.
 
     Args:
       path: a store, or what `RequestFile.open` reads.
       users: user features to add to the requests of a store; or None.
+      times: whether these requests say when each item was seen.
 
     Raises:
       UserError: the store cannot be read or has changed, or there is no room for the file; or
@@ -50,7 +53,7 @@ def request_file(path: Path, users: Columns | None = None) -> Iterator[Path]:
         store = SequenceStore.open(path)
         store.verify()
         columns = {} if users is None else users(store.user_ids())
-        write_requests(store, file, columns)
+        write_requests(store, file, columns, times=times)
         yield file
 
 
@@ -58,10 +61,13 @@ def write_requests(
     store: SequenceStore,
     file: Path,
     features: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    *,
+    times: bool = False,
 ) -> None:
     """Write a request per user with the whole history, and with ratings if the log has any.
 
     Requests are in the order of the store. `features` are more columns: name -> a value per user.
+    With `times`, the times of the events are written too.
 
     Raises:
       TemporaryError: it cannot be written.
@@ -75,6 +81,7 @@ def write_requests(
     fields = [(USER, pa.string()), (HISTORY, pa.list_(pa.string()))]
     more = {name: _column(name, values) for name, values in features.items()}
     fields += [(RATINGS, pa.list_(pa.float32()))] if rated else []
+    fields += [(TIMESTAMPS, pa.list_(pa.int64()))] if times else []
     schema = pa.schema([*fields, *((name, values.type) for name, values in more.items())])
     with whole_file(file) as stream, pq.ParquetWriter(stream, schema) as writer:
         for first, stop in _ranges(store, item_ids):
@@ -85,6 +92,9 @@ def write_requests(
             columns = [users.slice(first, stop - first), pa.ListArray.from_arrays(lists, items)]
             if rated:
                 values = pa.array(np.asarray(store.ratings[rows]), pa.float32())
+                columns.append(pa.ListArray.from_arrays(lists, values))
+            if times:
+                values = pa.array(np.asarray(store.timestamps[rows]), pa.int64())
                 columns.append(pa.ListArray.from_arrays(lists, values))
             columns += [values.slice(first, stop - first) for values in more.values()]
             writer.write_table(pa.table(columns, schema=schema))

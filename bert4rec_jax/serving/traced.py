@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.catalog import MASK, PAD
 from bert4rec_jax.data.thumbs import NONE
 from bert4rec_jax.evaluation.lift import gains, gains_at
@@ -41,7 +42,9 @@ _REST = {
     "top_k": ("bias", "known", *_HISTORY, "excluded", "places"),
     "attend": (*_HISTORY, "slots"),
 }
-_USERS = "users"  # the last argument of all but `item_vectors`, if the model uses user features
+# Last arguments of all but `item_vectors`, for a model that uses user features or reads times; for
+# `attend`, MASK has its own time in `times`.
+_USERS, _TIMES = ("users",), ("times", "at")
 # By path, as in the safetensors file: parameters, the items' content and covisitation.
 Params = dict[str, jax.Array]
 Items = tuple[Vectors, jax.Array, jax.Array]  # vectors [V, D], bias [V], known [V] bool
@@ -111,8 +114,11 @@ class Serving:
       max_length: positions L of the model.
       causal: whether the output is read at the newest item (causal attention), not at a MASK.
       dtype: how weights are stored; see `serving.weights`.
-      user_dim: columns G of user features; 0 for a model without them, whose functions have no
-        argument `users [b, G]`.
+      user_dim: columns G of user features; 0 for a model without them.
+
+    The arguments `more` of the functions depend on the model. With user features they are
+    `users [b, G]`. If it reads times, they are `times [b, l]` uint32, the seconds since 1970 of the
+    items of a history, and `at [b, 1]`, those of the request. Otherwise there are none.
     """
 
     model: nn.Module
@@ -120,6 +126,16 @@ class Serving:
     causal: bool
     dtype: Dtype = "float32"
     user_dim: int = 0
+
+    @property
+    def times(self) -> bool:
+        """Whether the model reads times."""
+        return bool(self.model.times)
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """The names of the arguments `more`."""
+        return _USERS if self.user_dim else _TIMES if self.times else ()
 
     def item_vectors(self, params: Params) -> tuple[Vectors, jax.Array]:
         """`[V, D]` vectors and `[V]` biases."""
@@ -131,7 +147,7 @@ class Serving:
         params: Params,
         tokens: jax.Array,
         thumbs: jax.Array,
-        users: jax.Array | None = None,
+        *more: jax.Array,
     ) -> jax.Array:
         """User vectors `[b, D]` of histories.
 
@@ -144,7 +160,7 @@ class Serving:
         history, slots = model_inputs(
             tokens, thumbs, max_length=self.max_length, causal=self.causal
         )
-        history = _with_users(history, users)
+        history = self._completed(history, *more)
         hidden = self._apply(params, history, slots, deterministic=True, method="encode")[:, 0]
         if self.causal:
             hidden = jnp.where((tokens != PAD).any(axis=1, keepdims=True), hidden, 0)
@@ -157,11 +173,11 @@ class Serving:
         tokens: jax.Array,
         thumbs: jax.Array,
         candidates: jax.Array,
-        users: jax.Array | None = None,
+        *more: jax.Array,
     ) -> jax.Array:
         """`[b, c]` scores of `candidates [b, c]`; -inf where `known` is false, as for PAD."""
         vectors, bias, known = items
-        hidden = self.encode(params, tokens, thumbs, users)
+        hidden = self.encode(params, tokens, thumbs, *more)
         scores = products_at(hidden, vectors, candidates) + bias[candidates]
         boosts = boosts_of_params(params, tokens)
         if boosts is not None:
@@ -176,7 +192,7 @@ class Serving:
         thumbs: jax.Array,
         excluded: jax.Array,
         places: jax.Array,
-        users: jax.Array | None = None,
+        *more: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """The best items of the catalog: `[b, k]` scores and tokens, -inf and PAD after the last.
 
@@ -184,10 +200,10 @@ class Serving:
           params, items, tokens, thumbs: as above.
           excluded: `[b, e]` tokens that may not be listed, padded with PAD.
           places: `[k]` int8; its values are ignored, its length k is the length of lists.
-          users: `[b, G]` float32, see `Serving`.
+          more: see `Serving`.
         """
         vectors, bias, known = items
-        scores = products(self.encode(params, tokens, thumbs, users), vectors) + bias
+        scores = products(self.encode(params, tokens, thumbs, *more), vectors) + bias
         boosts = boosts_of_params(params, tokens)
         if boosts is not None:
             scores += gains(boosts, 0, bias.shape[0])
@@ -199,7 +215,7 @@ class Serving:
         rows: jax.Array,
         thumbs: jax.Array,
         slots: jax.Array,
-        users: jax.Array | None = None,
+        *more: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """Encode histories at any of their columns, with the attention weights from there.
 
@@ -208,14 +224,14 @@ class Serving:
           rows: `[b, l]` int32, l ≤ L, as for `as_read`.
           thumbs: `[b, l]` int8.
           slots: `[b, 1]` int32, the column to read; a MASK for a bidirectional model.
-          users: as above.
+          more: as above, but without `at`: MASK has its own time in `times`.
 
         Returns:
           `[b, D]` vectors like those of `encode`, and `[b, layers, H, l]` attention weights; each
           row sums to 1.
         """
         history = as_read(rows, thumbs, max_length=self.max_length, causal=self.causal)
-        history = _with_users(history, users)
+        history = self._completed(history, *more)
         hidden, sown = self._apply(
             params, history, slots, deterministic=True, method="encode", mutable=["intermediates"]
         )
@@ -228,13 +244,34 @@ class Serving:
             weights.append(found.swapaxes(1, 2))
         return hidden[:, 0], jnp.concatenate(weights, axis=1)
 
+    def _completed(self, history: History, *more: jax.Array) -> History:
+        """The history with its arguments `more`."""
+        if self.user_dim:
+            return history._replace(users=more[0][:, None])
+        return timed(history, *more) if self.times else history
+
     def _apply(self, params: Params, *arrays: Any, **options: Any) -> Any:
         variables = unflatten_dict(restored(params), sep=SEPARATOR)
         return self.model.apply(variables, *arrays, **options)
 
 
-def _with_users(history: History, users: jax.Array | None) -> History:
-    return history if users is None else history._replace(users=users[:, None])
+def timed(history: History, times: jax.Array, at: jax.Array | None = None) -> History:
+    """A history, one per row, with the times of its items; see `data.batch.Batch`.
+
+    Args:
+      history: B histories of L columns.
+      times: uint32 seconds since 1970 of the columns, `[B, L]`; or, with `at`, `[B, L - 1]`.
+      at: `[B, 1]`, the time of MASK; None if it is in `times`.
+    """
+    if at is not None:
+        times = jnp.where(history.tokens == MASK, at, jnp.pad(times, ((0, 0), (0, 1))))
+    used = history.segments != 0
+    day = jnp.uint32(SECONDS_PER_DAY)  # whole days and the rest, as float32 cannot hold the seconds
+    days = (times // day).astype(jnp.float32) + (times % day).astype(jnp.float32) / day
+    before = jnp.pad(times, ((0, 0), (1, 0)))[:, :-1]
+    follows = used & (jnp.arange(times.shape[1]) > 0) & (times > before)
+    since = jnp.where(follows, jnp.minimum(times - before, jnp.uint32(2**31 - 1)), 0)
+    return history._replace(days=jnp.where(used, days, 0), since=since.astype(jnp.int32))
 
 
 def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Exported]:
@@ -259,9 +296,13 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
         with jax.default_matmul_precision(precision):
             return export.export(jax.jit(function), platforms=PLATFORMS)(shapes, *arguments)
 
-    def arrays(sizes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDtypeStruct]:
+    def arrays(
+        sizes: str, *dtypes: Any, where: Sequence[str], asked: bool = True
+    ) -> list[jax.ShapeDtypeStruct]:
         if serving.user_dim:
             return _arrays(f"{sizes} b,{serving.user_dim}", *dtypes, jnp.float32, where=where)
+        if serving.times:
+            sizes, dtypes = f"{sizes} b,l" + " b,1" * asked, (*dtypes, *[jnp.uint32] * (1 + asked))
         return _arrays(sizes, *dtypes, where=where)
 
     return {
@@ -287,6 +328,7 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
                 jnp.int8,
                 jnp.int32,
                 where=["l >= 2", f"l <= {serving.max_length}"],
+                asked=False,
             ),
         ),
     }
@@ -301,13 +343,16 @@ def _arrays(shapes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDt
     ]
 
 
-def signature(name: str, exported: export.Exported, *, with_users: bool = False) -> dict[str, Any]:
-    """A function's arguments (after the parameters), results and platforms, as JSON values."""
+def signature(name: str, exported: export.Exported, more: Sequence[str] = ()) -> dict[str, Any]:
+    """A function's arguments (after the parameters), results and platforms, as JSON values.
+
+    `more` are the names of its arguments `more`; see `Serving`.
+    """
     arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
     avals = jax.tree.leaves(arguments[1:])
     rest = _REST[name]
-    if with_users and rest:
-        rest = (*rest, _USERS)
+    if rest:
+        rest += tuple(more[:1] if name == "attend" else more)
     vectors = ("vectors", "vectors_scale")[: len(avals) - len(rest)]
     return {
         "arguments": {

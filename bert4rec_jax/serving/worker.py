@@ -20,7 +20,7 @@ from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.ragged import text_ranges
 from bert4rec_jax.serving.ranking import Lists
 from bert4rec_jax.serving.request_file import RequestFile
-from bert4rec_jax.serving.requests import USER
+from bert4rec_jax.serving.requests import USER, moment_of
 from bert4rec_jax.serving.scorer import Scorer
 from bert4rec_jax.serving.shards import Shard, Shards
 
@@ -36,6 +36,8 @@ class Options:
       batch_size: histories computed at once by one device.
       shard_rows: requests per file of the output; so many are held in memory.
       filters: which items may be listed.
+      request_time: date and time of the requests that have none of their own, such as 2024-05-31
+        18:00 (UTC), for a model that reads times; None: when its training data ends.
     """
 
     top: int | None = None
@@ -43,12 +45,20 @@ class Options:
     batch_size: int = 256
     shard_rows: int = 16_384
     filters: Filters = EVERYTHING
+    request_time: str | None = None
 
     def __post_init__(self) -> None:
         fit_types(self)
         for name in ("top", "batch_size", "shard_rows"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "at least 1")
+        if self.request_time is not None:
+            moment_of(self.request_time)
+
+    @property
+    def asked_at(self) -> int | None:
+        """`request_time` in seconds since 1970."""
+        return None if self.request_time is None else moment_of(self.request_time)
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,10 @@ class Worker:
         by = f"JAX {jax.__version__}, {scorer.ranker.functions.devices[0].device_kind}"
         for number, table in plan.requests.shards(options.shard_rows, numbers.start):
             requests = scorer.reader.read(
-                table, source=source, first_row=number * options.shard_rows
+                table,
+                source=source,
+                first_row=number * options.shard_rows,
+                request_time=options.asked_at,
             )
             lists = scorer.lists(requests, top=options.top, keep_seen=options.keep_seen)
             made = Shard(number, len(table), Counter({**requests.counts, **lists.counts}), by)

@@ -21,9 +21,9 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import Along, platform, put, row_share
 from bert4rec_jax.training.checkpoints import Checkpoint
-from bert4rec_jax.training.coverage import make_plan, require_targets, target_share, trained_items
+from bert4rec_jax.training.coverage import make_plan, require_targets, target_share
 from bert4rec_jax.training.digests import digest
-from bert4rec_jax.training.inputs import TrainingData, catalog_constants
+from bert4rec_jax.training.inputs import TrainingData, catalog_constants, trained_on
 from bert4rec_jax.training.log import TrainingLog
 from bert4rec_jax.training.loop import Stopping, Validate, Validations, train
 from bert4rec_jax.training.parts import make_parts
@@ -132,13 +132,11 @@ def fit(
         over = stopping.ends(found.step, before) and not stopping.validates(found.step, before)
         if found.step and not over:
             console.print(f"  continuing from step {found.step:,} of {total:,}", highlight=False)
-        trained = trained_items(plan, store)
+        trained = trained_on(data, plan, stop)
         targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
         constants = Constants(
-            put(mesh, Along.ITEMS, trained),
-            catalog_constants(
-                mesh, data.content, trained, first_day=data.first_day, released=data.released
-            ),
+            put(mesh, Along.ITEMS, trained.items),
+            catalog_constants(mesh, data.content, trained),
             None if targets is None else put(mesh, Along.ITEMS, targets),
             None if users is None else put(mesh, Along.NEITHER, users),
         )

@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
+from bert4rec_jax.data.plan import Plan
+from bert4rec_jax.data.split import first_days, in_training
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.sharding import Along, put
+from bert4rec_jax.training.coverage import trained_items
 from bert4rec_jax.training.parts import Sizes
 
 Features = npt.NDArray[np.float32]
@@ -24,8 +28,9 @@ class TrainingData:
       store: the histories.
       thumbs: rating thresholds.
       content: `[V, F]` item features, or None.
-      first_day: `[V]` day of each item's first interaction, for a model that reads times, or None.
-      released: `[V]` day of each item's release, NaN if unknown, for such a model, or None.
+      times: whether the model reads times.
+      released: `[V]` day of each item's release, in days since 1970, NaN where it is not known; for
+        a model that reads times, or None.
       users: `[U + 1, G]` user features, those of user u in row u + 1; row 0 is for unknown users;
         or None.
     """
@@ -33,7 +38,7 @@ class TrainingData:
     store: SequenceStore
     thumbs: tuple[float, float]
     content: Features | None = None
-    first_day: Features | None = None
+    times: bool = False
     released: Features | None = None
     users: Features | None = None
 
@@ -54,37 +59,73 @@ class TrainingData:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Dates:
+    """What a model that reads times knows of the time it was trained on.
+
+    Attributes:
+      first_day: `[V]` float32, the day from which an item's age counts, in days since 1970: that of
+        its release, or of its first training event where that is not known. An item that was
+        released before the log counts as released when it begins. 0 where neither is known.
+      begin: when the log begins, in seconds since 1970.
+      until: when the training events end.
+    """
+
+    first_day: Features
+    begin: int
+    until: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a model was trained on.
+
+    Attributes:
+      items: `[V]` bool.
+      dates: for a model that reads times; or None.
+    """
+
+    items: npt.NDArray[np.bool_]
+    dates: Dates | None = None
+
+
+def trained_on(data: TrainingData, plan: Plan, stop: npt.NDArray[np.int64]) -> Trained:
+    """What training by a plan on the rows `offsets[u]:stop[u]` is on."""
+    store = data.store
+    items = trained_items(plan, store)
+    if not data.times:
+        return Trained(items)
+    begin = int(store.timestamps.min())
+    until = int(store.timestamps[in_training(store, stop)].max())
+    days = np.where(items, first_days(store, stop), 0)
+    if data.released is not None:
+        released = np.maximum(data.released, begin / SECONDS_PER_DAY)
+        days = np.where(np.isfinite(released), released, days)
+    return Trained(items, Dates(days.astype(np.float32), begin, until))
+
+
 def catalog_constants(
-    mesh: Mesh,
-    content: Features | None,
-    trained: npt.NDArray[np.bool_],
-    offset: float = 0.0,
-    *,
-    first_day: Features | None = None,
-    released: Features | None = None,
+    mesh: Mesh, content: Features | None, trained: Trained, offset: float = 0.0
 ) -> dict[str, Any]:
     """The model's variable collection `catalog`, sharded over the mesh; empty if not needed.
 
     Args:
       mesh: the devices.
       content: `[V, F]` item features, or None.
-      trained: `[V]` bool, the items the model is trained on.
-      offset: added to the bias of all other items.
-      first_day: `[V]` day of each item's first interaction, for a model that reads times, or None.
-      released: `[V]` day of each item's release, NaN if unknown, or None. The ages of items count
-        from it where it is known, else from the first interaction; an item without both has none.
+      trained: what the model is trained on.
+      offset: added to the bias of all items that it is not trained on.
     """
     constants: dict[str, Any] = {}
     if content is not None:
         constants["item_table"] = {
             "features": put(mesh, Along.ITEMS, content),
-            "trained": put(mesh, Along.ITEMS, trained),
+            "trained": put(mesh, Along.ITEMS, trained.items),
             "offset": put(mesh, Along.NEITHER, np.float32(offset)),
         }
-    if first_day is not None:
-        days = np.where(trained, first_day, 0)
-        if released is not None:
-            days = np.where(np.isfinite(released), released, days)
-        first = put(mesh, Along.ITEMS, days.astype(np.float32))
-        constants["request_time"] = {"first_day": first}
+    if trained.dates is not None:
+        last_day = np.float32(trained.dates.until / SECONDS_PER_DAY)
+        constants["request_time"] = {
+            "first_day": put(mesh, Along.ITEMS, trained.dates.first_day),
+            "last_day": put(mesh, Along.NEITHER, last_day),
+        }
     return constants

@@ -229,14 +229,15 @@ def test_releases_count_from_the_first_day_of_the_log(tmp_path, said, times):
     )
     setting = open_setting(config, said)
     tokens = [store.catalog.token(item) for item in "abc"]
-    if not times:
-        assert setting.first_day is setting.released is None
-        assert setting.with_all_events() is setting
-        return
-    np.testing.assert_array_equal(setting.released[tokens], [100, np.nan, 120])
     # Of each user, z and a are for training, b for validation and c for the test.
-    assert setting.first_day[tokens].tolist() == [101, 0, 0]
-    assert setting.with_all_events().first_day[tokens].tolist() == [101, 102, 103]
     trained = setting.trained(setting.split.train_stop)
-    known = setting.variables({"item_table": {}}, trained)["catalog"]["request_time"]["first_day"]
-    assert np.asarray(known)[tokens].tolist() == [100, 0, 120]
+    if not times:
+        assert trained.dates is None
+        return
+    assert trained.dates.first_day[tokens].tolist() == [100, 0, 120]
+    assert trained.dates.until == 104 * 86_400
+    on_all = setting.trained(store.offsets[1:])
+    assert on_all.dates.first_day[tokens].tolist() == [100, 102, 120]
+    assert on_all.dates.until == 106 * 86_400
+    constants = setting.variables({"item_table": {}}, trained)["catalog"]["request_time"]
+    np.testing.assert_array_equal(constants["first_day"], trained.dates.first_day)

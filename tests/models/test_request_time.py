@@ -13,6 +13,7 @@ from bert4rec_jax.models.request_time import PERIODS, RequestTime
 from bert4rec_jax.training.parts import build_model
 
 V, D = 6, 4
+LAST = 16_020.0
 FIRST = np.array([0, 0, 16_000, 16_010.5, 15_000, 0], np.float32)
 
 
@@ -21,8 +22,8 @@ def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
     generator = np.random.default_rng(0)
     hidden = generator.normal(size=(2, 1, D)).astype(np.float32)
     vectors = generator.normal(size=(V, D)).astype(np.float32)
-    days = np.array([[16_011.0], [15_900.0]], np.float32)
-    constants = {"first_day": FIRST}
+    days = np.array([[16_031.0], [15_900.0]], np.float32)
+    constants = {"first_day": FIRST, "last_day": np.float32(LAST)}
     params = module.init(jax.random.key(0), hidden, days, method="histories")["params"]
     variables = {"params": params, "catalog": constants}
     found = (
@@ -33,7 +34,8 @@ def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     dense = lambda x, name: x @ p[name]["kernel"] + p[name]["bias"]  # noqa: E731
     for case, (h, day) in enumerate(zip(hidden[:, 0], days[:, 0].astype(np.float64))):
-        waves = np.concatenate([f(2 * np.pi * day / PERIODS) for f in (np.cos, np.sin)])
+        known = min(day, LAST)  # the trend of later days is not known
+        waves = np.concatenate([f(2 * np.pi * known / PERIODS) for f in (np.cos, np.sin)])
         bent = np.asarray(jax.nn.gelu(dense(waves, "trend_hidden")))
         h = h + dense(bent, "trend")
         a, b = np.split(dense(h, "age"), 2)
@@ -80,7 +82,10 @@ def model_of(times):
     if times:
         first = np.zeros(256, np.float32)
         first[2:10] = 16_000 + np.arange(8)
-        variables = {**variables, "catalog": {"request_time": {"first_day": first}}}
+        variables = {
+            **variables,
+            "catalog": {"request_time": {"first_day": first, "last_day": np.float32(20_000)}},
+        }
     apply = jax.jit(functools.partial(model.apply, deterministic=True))
     return lambda history: apply(variables, history, np.array([[3]]))
 

@@ -43,7 +43,7 @@ def test_it_is_trained_on_all_events_for_as_many_steps(final, run):
     assert served.all_events and served.best.step == tested.best.step
     assert digest(served.best.state.params) != digest(tested.best.state.params)
     store = served.setting.store
-    np.testing.assert_array_equal(served.trained, train_counts(store, store.offsets[1:]) > 0)
+    np.testing.assert_array_equal(served.trained.items, train_counts(store, store.offsets[1:]) > 0)
     earlier = open_finished(run, QUIET)  # what was tested is what it was
     assert digest(tested.best.state.params) == digest(earlier.best.state.params)
 

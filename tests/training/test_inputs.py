@@ -1,30 +1,65 @@
-"""The constants of a model: what it knows of its items besides parameters."""
+"""What a model is trained on: which items, and for one that reads times, when."""
 
 import numpy as np
+from sample import interactions
 
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
+from bert4rec_jax.data.plan import Plan
+from bert4rec_jax.data.store import write_store
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.inputs import catalog_constants
+from bert4rec_jax.training.inputs import Trained, TrainingData, catalog_constants, trained_on
 
-NAN = np.nan
-V = 8
+BEGIN = 15_000
 
 
-def first_day(trained, first, released=None):
-    days = np.array(first, np.float32)
-    on = None if released is None else np.array(released, np.float32)
-    catalog = catalog_constants(
-        make_mesh(), None, np.array(trained, bool), first_day=days, released=on
+def told(tmp_path, stop, released=None, *, times=True):
+    """What three users who watch a, b, c, d from day 0, 1 and 2 on train, up to a row of each."""
+    rows = [(f"u{user}", item, (BEGIN + user + 2 * place) * SECONDS_PER_DAY + 7)
+            for user in range(3) for place, item in enumerate("abcd")]  # fmt: skip
+    store = write_store(
+        interactions(rows).in_time_order(), tmp_path / "store", titles={}, source={}
     )
-    return np.asarray(catalog["request_time"]["first_day"]).tolist()
+    stops = store.offsets[:-1] + stop
+    plan = Plan(store.offsets[:-1], stops, 4, 3, "recent", True, 1, seed=0)
+    days = None
+    if released is not None:
+        days = np.full(store.catalog.num_rows, np.nan, np.float32)
+        days[[store.catalog.token(item) for item in released]] = list(released.values())
+    found = trained_on(TrainingData(store, (6, 9), times=times, released=days), plan, stops)
+    tokens = [store.catalog.token(item) for item in "abcd"]
+    return found, tokens
 
 
-def test_ages_count_from_the_release_or_else_from_the_first_training_event():
-    trained = [0, 0, 1, 1, 0, 0, 0, 0]
-    first = [0, 0, 70, 80, 90, 0, 0, 0]  # that of an item which was not trained on is not read
-    assert first_day(trained, first) == [0, 0, 70, 80, 0, 0, 0, 0]
-    released = [NAN, NAN, 60, NAN, 95, 10, NAN, NAN]
-    assert first_day(trained, first, released) == [0, 0, 60, 80, 95, 10, 0, 0]
+def test_ages_count_from_the_first_training_event(tmp_path):
+    found, tokens = told(tmp_path, np.array([2, 2, 3]))
+    assert found.items[tokens].tolist() == [True, True, True, False]
+    days = found.dates.first_day[tokens] - BEGIN
+    np.testing.assert_allclose(days[:3], [0, 2, 6], atol=1e-3)  # c: of the third user alone
+    assert found.dates.first_day[tokens[3]] == 0
+    assert found.dates.begin == BEGIN * SECONDS_PER_DAY + 7
+    assert found.dates.until == (BEGIN + 6) * SECONDS_PER_DAY + 7
 
 
-def test_a_model_that_reads_no_times_has_no_days():
-    assert catalog_constants(make_mesh(), None, np.zeros(V, bool)) == {}
+def test_or_from_the_release_which_is_not_before_the_log(tmp_path):
+    released = {"a": -3.0, "c": BEGIN + 1, "d": BEGIN + 90}
+    found, tokens = told(tmp_path, np.array([3, 3, 3]), released)
+    days = found.dates.first_day[tokens] - BEGIN
+    np.testing.assert_allclose(days, [0, 2, 1, 90], atol=1e-3)
+
+
+def test_a_model_that_reads_no_times_has_no_dates(tmp_path):
+    found, _ = told(tmp_path, np.array([3, 3, 3]), times=False)
+    assert found.dates is None
+    assert catalog_constants(make_mesh(), None, found) == {}
+
+
+def test_the_constants_of_a_model(tmp_path):
+    found, _ = told(tmp_path, np.array([3, 3, 3]))
+    catalog = catalog_constants(make_mesh(), None, found)
+    assert catalog.keys() == {"request_time"}
+    np.testing.assert_array_equal(catalog["request_time"]["first_day"], found.dates.first_day)
+    assert catalog["request_time"]["last_day"] == np.float32(found.dates.until / SECONDS_PER_DAY)
+    content = np.ones((len(found.items), 2), np.float32)
+    both = catalog_constants(make_mesh(), content, Trained(found.items), 0.5)["item_table"]
+    np.testing.assert_array_equal(both["trained"], found.items)
+    assert both["offset"] == 0.5

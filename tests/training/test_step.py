@@ -11,9 +11,8 @@ import pytest
 from bert4rec_jax.config import MaskingConfig, ModelConfig
 from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
-from bert4rec_jax.data.split import first_days, train_counts
 from bert4rec_jax.sharding import Along, make_mesh, put
-from bert4rec_jax.training.inputs import catalog_constants
+from bert4rec_jax.training.inputs import TrainingData, catalog_constants, trained_on
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss
@@ -36,14 +35,13 @@ def setting_of(store, *, times=False):
     model = build_model(config, num_rows=store.catalog.num_rows, max_length=L, content_dim=F)
     plan = Plan(store.offsets[:-1], store.offsets[1:], L, B, "recent", True, 3, seed=0)
     batches = [StepToBatch(plan, store, (6, 9))(step) for step in range(3)]
-    trained = train_counts(store, store.offsets[1:]) > 0
     features = np.random.default_rng(0).normal(size=(store.catalog.num_rows, F))
     content = np.where(store.catalog.is_item()[:, None], features, 0).astype(np.float32)
-    days = first_days(store, store.offsets[1:]) if times else None
+    trained = trained_on(TrainingData(store, (6, 9), times=times), plan, store.offsets[1:])
 
     def constants(mesh):
-        catalog = catalog_constants(mesh, content, trained, first_day=days)
-        return Constants(put(mesh, Along.ITEMS, trained), catalog)
+        catalog = catalog_constants(mesh, content, trained)
+        return Constants(put(mesh, Along.ITEMS, trained.items), catalog)
 
     return model, plan, batches, constants
 

@@ -1,0 +1,415 @@
+"""Bundles of models that read times: the evaluator's scores, whichever way times are given."""
+
+import datetime
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import L
+from oracle import evaluated
+from rich.console import Console
+from sample import interactions
+
+from bert4rec_jax.cli.explain import explain as explain_command
+from bert4rec_jax.cli.rank import rank as rank_command
+from bert4rec_jax.cli.recommend import recommend as recommend_command
+from bert4rec_jax.config import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    MaskingConfig,
+    ModelConfig,
+    TrainingConfig,
+    from_json,
+)
+from bert4rec_jax.data.batch import SECONDS_PER_DAY, inference_rows
+from bert4rec_jax.data.split import leave_one_out
+from bert4rec_jax.data.store import SequenceStore, write_store
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.features.build import build, training_items
+from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.sources import Sources
+from bert4rec_jax.models.history import moments
+from bert4rec_jax.serving.add_items import add_items
+from bert4rec_jax.serving.evaluation import rank_cases
+from bert4rec_jax.serving.explanation import both_sides, explain
+from bert4rec_jax.serving.export import read_run, write_bundle
+from bert4rec_jax.serving.job import rank_file
+from bert4rec_jax.serving.pipeline import write_pipeline
+from bert4rec_jax.serving.requests import TIMES, check_columns, moment_of
+from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.serving.traced import model_inputs, timed
+from bert4rec_jax.serving.worker import Options as RankOptions
+from bert4rec_jax.training.checkpoints import read_config
+
+QUIET = Console(quiet=True)
+BEGIN = 15_000  # days since 1970
+TABLE = [
+    {"item_id": str(item), "genres": ["War", "Drama"][item % 2],
+     "release_date": str(datetime.date(1970, 1, 1) + datetime.timedelta(days=BEGIN + 3 * item - 9))}
+    for item in range(0, 40, 2)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def log(store, once):
+    """The walk of the other tests, with steps of some seconds to some days."""
+
+    def make(folder):
+        generator = np.random.default_rng(0)
+        rows = []
+        for user, (start, stop) in enumerate(zip(store.offsets, store.offsets[1:])):
+            steps = generator.choice([0, 20, 4_000, 90_000, 400_000], int(stop - start))
+            times = BEGIN * SECONDS_PER_DAY + 7_777 * user + np.cumsum(steps)
+            for row, time in zip(range(start, stop), times):
+                item = store.catalog.item_id(int(store.tokens[row]))
+                rows.append((str(user), item, int(time), float(store.ratings[row])))
+        write_store(interactions(rows).in_time_order(), folder / "store", titles={}, source={})
+
+    return SequenceStore.open(once("timed_log", make) / "store")
+
+
+@pytest.fixture(scope="module")
+def run(log, once):
+    """A run whose model reads times and knows when half of its items were released."""
+
+    def make(folder):
+        (folder / "films.jsonl").write_text("\n".join(map(json.dumps, TABLE)))
+        sources = Sources(metadata=folder / "films.jsonl", id_column="item_id")
+        build(log, folder / "content", fitted=training_items(log), sources=sources,
+              options=Options(min_count=1))  # fmt: skip
+
+    content = once("timed_content", make) / "content"
+    config = Config(
+        data=DataConfig(path=str(log.path), max_length=L, content=str(content)),
+        model=ModelConfig(
+            dim=8, heads=2, layers=2, ffn_dim=16, init_scale=0.5, dropout=0.0, thumbs=True,
+            times=True,
+        ),
+        masking=MaskingConfig(last_only=0.5),
+        training=TrainingConfig(epochs=2, batch_size=16, evaluate_every=1),
+        evaluation=EvaluationConfig(batch_size=64, bootstrap=100, baselines=False),
+    )  # fmt: skip
+
+    def train(folder):
+        protocol.run(replace(config, workdir=str(folder / "run")), recipe="times", console=QUIET)
+
+    return once("timed_run", train) / "run"
+
+
+@pytest.fixture(scope="module")
+def trained(run):
+    return read_run(run, console=QUIET)
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, once):
+    made = once("timed_bundle", lambda folder: write_bundle(trained, folder / "bundle"))
+    return made / "bundle"
+
+
+@pytest.fixture(scope="module")
+def scorer(bundle):
+    return load(bundle, batch_size=16, devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def cases(log):
+    return leave_one_out(log).test["test"]
+
+
+def asked(log, case, cases):
+    """The ids, ratings and times of a case's history, and the time of its target."""
+    rows = range(int(log.offsets[cases.users[case]]), int(cases.rows[case]))
+    return (
+        [log.catalog.item_id(int(log.tokens[row])) for row in rows],
+        [float(log.ratings[row]) for row in rows],
+        [int(log.timestamps[row]) for row in rows],
+        int(log.timestamps[cases.rows[case]]),
+    )
+
+
+def recommended(scorer, log, case, cases, **changes):
+    ids, ratings, times, at = asked(log, case, cases)
+    options = {"ratings": ratings, "timestamps": times, "request_time": at, **changes}
+    return scorer.recommend(ids, 5, **options)
+
+
+def test_times_are_read_as_in_training():
+    generator = np.random.default_rng(0)
+    lengths, width = generator.integers(0, L, 40), L
+    seconds = np.sort(generator.integers(0, 2**32 - 1, (40, width)), axis=1)
+    seconds[:, 3] = seconds[:, 2]
+    asked = seconds[:, -1]
+    columns = np.arange(width)
+    tokens = np.where(columns < lengths[:, None], 7, 0).astype(np.int32)
+    source = np.arange(40 * width).reshape(40, width)
+    batch, _ = inference_rows(
+        source, lengths, np.full(40 * width, 7, np.int32), lambda rows: np.zeros(rows.shape, int),
+        max_length=L + 1, timestamps=seconds.reshape(-1), moments=asked,
+    )  # fmt: skip
+    history, _ = model_inputs(
+        jnp.asarray(tokens), jnp.zeros(tokens.shape, jnp.int8), max_length=L + 1, causal=False
+    )
+    times = np.where(columns < lengths[:, None], seconds, 0).astype(np.uint32)
+    found = timed(history, jnp.asarray(times), jnp.asarray(asked[:, None], jnp.uint32))
+    np.testing.assert_array_equal(found.since[:, :width], batch.since)
+    np.testing.assert_allclose(found.days[:, :width], batch.days, rtol=1.2e-7)
+
+
+def test_a_request_before_the_last_event_has_no_gap():
+    history, _ = model_inputs(
+        jnp.array([[7, 8]]), jnp.zeros((1, 2), jnp.int8), max_length=4, causal=False
+    )
+    found = timed(history, jnp.array([[5, 9]], jnp.uint32), jnp.array([[3]], jnp.uint32))
+    assert found.since.tolist() == [[0, 4, 0]]
+    assert moments(found)[1].tolist() == [[0, 1, 0]]
+
+
+def test_ranks_and_lists_are_those_of_the_evaluator(trained, scorer, log, cases):
+    expected = evaluated(trained, log, cases)
+    np.testing.assert_array_equal(rank_cases(scorer, log, cases), expected.ranks)
+    for case in range(0, len(cases), 5):
+        best = [log.catalog.item_id(int(token)) for token in expected.top[case][:5]]
+        assert list(recommended(scorer, log, case, cases).item_ids) == best
+    kept = scorer.bundle.manifest
+    assert kept["trained_from"] == log.timestamps.min()
+    until = leave_one_out(log).train_stop - 1
+    assert kept["trained_until"] == log.timestamps[until].max()
+    assert kept["functions"]["top_k"]["arguments"]["times"] == "uint32[b,l]"
+    assert kept["functions"]["attend"]["arguments"].keys() == {"tokens", "thumbs", "slots", "times"}
+
+
+def test_times_matter(scorer, log, cases):
+    first = recommended(scorer, log, 0, cases)
+    later = recommended(scorer, log, 0, cases, request_time=asked(log, 0, cases)[3] + 10**6)
+    slower = recommended(scorer, log, 0, cases, timestamps=None)
+    assert first.scores != later.scores != slower.scores != first.scores
+
+
+def test_unknown_times_are_those_of_the_request_and_of_the_end_of_training(scorer, log, cases):
+    ids, _, _, at = asked(log, 3, cases)
+    until = scorer.bundle.trained_until
+    end = recommended(scorer, log, 3, cases, timestamps=None, request_time=None)
+    same = [until] * len(ids)
+    assert end == recommended(scorer, log, 3, cases, timestamps=same, request_time=until)
+    nothing = recommended(scorer, log, 3, cases, timestamps=[None] * len(ids))
+    assert nothing == recommended(scorer, log, 3, cases, timestamps=[at] * len(ids))
+    date = datetime.datetime.fromtimestamp(at, datetime.UTC)
+    for time in (date, date.replace(tzinfo=None), str(date), date.isoformat()):
+        assert recommended(scorer, log, 3, cases, request_time=time) == recommended(
+            scorer, log, 3, cases
+        )
+
+
+def requests_of(log, cases, count, **columns):
+    rows = [asked(log, case, cases) for case in range(count)]
+    ids, ratings, times, at = (list(part) for part in zip(*rows))
+    kind = columns.pop("kind", None)
+    table = {
+        "user_id": [str(case) for case in range(count)],
+        "history": ids,
+        "ratings": ratings,
+        "timestamps": pa.array(times, pa.list_(kind)) if kind else times,
+        "request_time": pa.array(at, kind) if kind else at,
+    }
+    return pa.table({**table, **columns})
+
+
+@pytest.mark.parametrize("kind", [None, pa.timestamp("s"), pa.timestamp("ms", "Asia/Tokyo")])
+def test_a_file_gets_the_lists_of_single_requests(bundle, scorer, log, cases, tmp_path, kind):
+    table = requests_of(log, cases, 12)
+    if kind is not None:  # the same moments
+        times = table["timestamps"].combine_chunks()
+        values = times.values.cast(pa.timestamp("s", kind.tz)).cast(kind)
+        table = table.set_column(3, "timestamps", pa.ListArray.from_arrays(times.offsets, values))
+        at = table["request_time"].cast(pa.timestamp("s", kind.tz)).cast(kind)
+        table = table.set_column(4, "request_time", at)
+    pq.write_table(table, tmp_path / "in.parquet")
+    options = RankOptions(top=5, batch_size=16, shard_rows=5)
+    rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", options)
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    for case, row in enumerate(rows):
+        expected = recommended(scorer, log, case, cases)
+        assert row["item_ids"] == list(expected.item_ids)
+        np.testing.assert_allclose(row["scores"], expected.scores, rtol=1e-5)
+
+
+def test_requests_without_times_are_of_the_time_of_the_job(bundle, scorer, log, cases, tmp_path):
+    table = requests_of(log, cases, 4).drop_columns(["timestamps"])
+    nulls = pa.array([None, int(log.timestamps.max()), None, None], pa.int64())
+    pq.write_table(table.set_column(3, "request_time", nulls), tmp_path / "in.parquet")
+    told = []
+    options = RankOptions(top=5, request_time="2011-02-03 04:05")
+    rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", options, notify=told.append)
+    assert told == [
+        "the requests have no column timestamps: the model reads when each item was seen, and "
+        "takes all as seen at the time of the request"
+    ]
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    for case, at in enumerate([options.asked_at, int(log.timestamps.max()), options.asked_at]):
+        expected = recommended(scorer, log, case, cases, timestamps=None, request_time=at)
+        assert rows[case]["item_ids"] == list(expected.item_ids)
+    again = RankOptions(top=5, request_time="2011-02-04")
+    with pytest.raises(UserError, match="request_time"):
+        rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", again)
+
+
+def test_a_prepared_log_gives_its_times(bundle, scorer, log, tmp_path, capsys):
+    rank_command(bundle, requests=log.path, output=tmp_path / "out", top=3,
+                 request_time="2011-03-01")  # fmt: skip
+    assert "no column timestamps" not in capsys.readouterr().err
+    row = pq.read_table(tmp_path / "out").to_pylist()[7]
+    start, stop = log.offsets[7:9]
+    expected = scorer.recommend(
+        [log.catalog.item_id(int(token)) for token in log.tokens[start:stop]], 3,
+        ratings=log.ratings[start:stop].tolist(), timestamps=log.timestamps[start:stop].tolist(),
+        request_time="2011-03-01",
+    )  # fmt: skip
+    assert row["item_ids"] == list(expected.item_ids)
+
+
+def test_explanations_are_of_the_request(scorer, log, cases):
+    ids, ratings, times, at = asked(log, 2, cases)
+    first = recommended(scorer, log, 2, cases)
+    found = explain(scorer, ids, ratings=ratings, timestamps=times, request_time=at)
+    assert (found.item_id, found.rank) == (first.item_ids[0], 1)
+    assert found.score == pytest.approx(first.scores[0], rel=1e-5)
+    later = explain(scorer, ids, ratings=ratings, timestamps=times, request_time=at + 10**6)
+    assert found.score != later.score
+    np.testing.assert_allclose(found.attention.sum(-1), 1, rtol=1e-5)
+    guesses = both_sides(
+        scorer, ids, len(ids) - 1, ratings=ratings, timestamps=times, request_time=at + 10**6
+    )
+    # Nothing comes after the last movie, and it is asked for when it was seen.
+    assert guesses.both == guesses.before
+
+
+def test_similar_movies_are_not_those_of_the_same_age(scorer):
+    functions = scorer.ranker.functions
+    vectors = np.asarray(functions.vectors)
+    assert vectors.shape[1] == 8 + 42
+    own = vectors[:, :8] / np.linalg.norm(vectors[:, :8], axis=1, keepdims=True).clip(1e-9)
+    answer = scorer.similar("0", 3)
+    token = scorer.catalog.token("0")
+    cosines = own @ own[token]
+    for item, cosine in zip(answer.item_ids, answer.scores):
+        assert cosine == pytest.approx(cosines[scorer.catalog.token(item)], abs=1e-5)
+
+
+def test_a_new_release_has_an_age(bundle, scorer, log, cases, tmp_path):
+    releases = [
+        {"item_id": "900", "genres": "War", "release_date": "2011-06-01"},
+        {"item_id": "901", "genres": "War", "release_date": "1950-01-01"},
+        {"item_id": "902", "genres": "War", "year": 2011},
+    ]
+    (tmp_path / "more.jsonl").write_text("\n".join(map(json.dumps, releases)))
+    sources = Sources(metadata=tmp_path / "more.jsonl")
+    add_items(bundle, tmp_path / "more", sources=sources)
+    more = load(tmp_path / "more", batch_size=16, devices=jax.devices()[:1])
+    days = more.bundle.parameters()["catalog/request_time/first_day"]
+    tokens = [more.catalog.token(item["item_id"]) for item in releases]
+    expected = [moment_of("2011-06-01") / SECONDS_PER_DAY, log.timestamps.min() / SECONDS_PER_DAY]
+    np.testing.assert_allclose(days[tokens], [*expected, 0])
+    ids, _, times, at = asked(log, 0, cases)
+    question = {"timestamps": [times], "request_time": at, "keep_seen": True}
+    everything = [list(log.catalog.item_ids)]
+    assert more.rank([ids], everything, **question) == scorer.rank([ids], everything, **question)
+    new = [["900", "901", "902"]]
+    soon, late = (
+        dict(zip(answer.item_ids, answer.scores))
+        for when in ("2011-06-02", "2012-06-02")
+        for answer in more.rank([ids], new, timestamps=[times], request_time=when)
+    )
+    assert len({round(score, 4) for score in soon.values()}) == 3
+    assert soon["900"] - soon["902"] != pytest.approx(late["900"] - late["902"], abs=1e-4)
+
+
+def test_a_pipeline_takes_the_times_of_its_ranker(bundle, scorer, log, cases, tmp_path):
+    write_pipeline(bundle, bundle, tmp_path / "both", candidates=40)
+    both = load(tmp_path / "both", batch_size=16, devices=jax.devices()[:1])
+    assert both.bundle.asks_times
+    found, expected = (recommended(one, log, 1, cases) for one in (both, scorer))
+    assert found.item_ids == expected.item_ids
+
+
+def test_commands(bundle, log, capsys):
+    recommend_command((str(bundle), "3", "4"), request_time="2011-03-01")
+    recommend_command((str(bundle), "3", "4"))
+    explain_command(bundle, history=("3", "4", "5"), request_time="2011-03-01 12:00")
+    assert capsys.readouterr().out.count("after 3, 4") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timestamps": [1, 2]}, "2 timestamps for .* items in history; give one per item"),
+        ({"timestamps": [1.5]}, r"timestamps\[0\] holds 1.5; expected seconds since 1970 as whole"),
+        ({"timestamps": [1_400_000_000_000]}, "holds 1400000000000; expected seconds since 1970"),
+        ({"timestamps": "12"}, "timestamps.0. is '12'; expected a list of times"),
+        ({"request_time": "soon"}, "the time of the request is 'soon'; expected a date such as"),
+        ({"request_time": -1}, "the time of the request is -1; expected seconds since 1970, or a"),
+        ({"request_time": True}, "the time of the request is True; expected"),
+        ({"request_time": 1_400_000_000_000}, "the time of the request is 14.* before 2106"),
+    ],
+)
+def test_wrong_times_are_refused(scorer, log, cases, changes, message):
+    with pytest.raises(UserError, match=message):
+        recommended(scorer, log, 0, cases, **changes)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("timestamps", [[1]], "in.parquet, row 0: 1 timestamps for .* items in history"),
+        ("request_time", [10**12], "in.parquet, row 0: request_time holds 1000000000000; expected"),
+        ("request_time", ["now"], "column 'request_time' is of type string; expected times"),
+        ("timestamps", [["now"]], "column 'timestamps' is of type list.*; expected lists of times"),
+    ],
+)
+def test_wrong_columns_are_refused(bundle, log, cases, tmp_path, column, values, message):
+    pq.write_table(requests_of(log, cases, 1, **{column: values}), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=message):
+        rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out")
+
+
+def test_times_may_be_dates_numbers_or_missing():
+    times = [1.0, float("nan"), None]
+    column = pa.table({"user_id": ["u"], "history": [["a"] * 3], "timestamps": [times],
+                       "request_time": [datetime.date(2011, 1, 1)]})  # fmt: skip
+    check_columns(column.schema, "in.parquet", TIMES)
+
+
+def test_a_model_without_times_takes_none(towers, tmp_path):
+    scorer = towers[1]
+    with pytest.raises(UserError, match=r"reads no times .*; leave out the times"):
+        scorer.recommend(["1"], request_time=5)
+    with pytest.raises(UserError, match="reads no times"):
+        scorer.recommend(["1"], timestamps=[5])
+    pq.write_table(pa.table({"user_id": ["u"], "history": [["1"]]}), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match="reads no times"):
+        rank_file(scorer.bundle.path, tmp_path / "in.parquet", tmp_path / "out",
+                  RankOptions(request_time="2011-01-01"))  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    assert "trained_until" not in scorer.bundle.manifest
+
+
+@pytest.mark.slow
+def test_the_model_of_all_events_is_served(run, log, tmp_path):
+    config = from_json(read_config(run / "checkpoints"))
+    workdir = shutil.copytree(run, tmp_path / "run")
+    protocol.run(replace(config, workdir=str(workdir), final_fit=True), recipe="t", console=QUIET)
+    served = read_run(workdir, console=QUIET)
+    assert served.origin["trained_until"] == log.timestamps.max()
+    days = served.variables["catalog"]["request_time"]["first_day"]
+    first = np.full(len(days), np.inf)
+    np.minimum.at(first, log.tokens, log.timestamps / SECONDS_PER_DAY)
+    undated = [log.catalog.token(str(item)) for item in range(1, 40, 2)]
+    np.testing.assert_allclose(days[undated], first[undated], rtol=1e-6)
