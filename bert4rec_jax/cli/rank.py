@@ -88,7 +88,7 @@ def rank(
         request_file(
             requests,
             partial(read_user_columns, users) if users else None,
-            times=Bundle.open(opened).asks_times,
+            times=is_store(requests) and Bundle.open(opened).asks_times,
         ) as asked,
         job_progress(messages) as progress,
     ):

@@ -16,12 +16,18 @@ def check_log(config: Config, store: SequenceStore) -> None:
     """Check that a log has what the settings read.
 
     Raises:
-      UserError: it has no times or no ratings, or items that can be repeated do not compete.
+      UserError: it has no times, times before 1970 or no ratings, or items that can be repeated do
+        not compete.
     """
     if config.model.times and not store.timed:
         raise UserError(
             f"model.times is on, but {store.path} has no timestamps; prepare the log with its "
             "column of times, or leave it off"
+        )
+    if config.model.times and store.timestamps.min() < 0:
+        raise UserError(
+            f"model.times is on, but {store.path} has times before 1970; leave it off, or prepare "
+            "the log without these events"
         )
     if config.data.repeats and not (
         config.masking.own_negatives or config.training.in_batch_negatives

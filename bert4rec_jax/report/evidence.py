@@ -67,9 +67,9 @@ class Evidence:
       baselines: the names of those that are baselines, which were tuned on validation.
       top: `[M, 10]` tokens that the model recommends.
       counts: `[V]` training interactions per token.
-      vectors: `[V, D]` item vectors.
+      vectors: `[V, D]` item vectors, without columns for the age of items.
       known: `[V]` items that the model can score.
-      gaze: attention weights; None for a model that reads times, whose attention is not shown.
+      gaze: attention weights.
       log: the lines of `log.jsonl`.
       results: the content of `metrics.json`; empty if it is missing or about other parameters.
       step: step of the checkpoint.
@@ -89,7 +89,7 @@ class Evidence:
     counts: npt.NDArray[np.int64]
     vectors: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
-    gaze: Gaze | None
+    gaze: Gaze
     log: list[dict[str, Any]]
     results: Mapping[str, Any]
     step: int
@@ -157,9 +157,9 @@ def gather(run: Path, console: Console) -> Evidence:
         baselines=tuple(name for name in ranks if name in tuned),
         top=ranking.top,
         counts=train_counts(store, stop),
-        vectors=to_host(vectors),
+        vectors=to_host(vectors)[:, : setting.config.model.dim],  # without those of ages
         known=setting.scored(finished.trained),
-        gaze=None if setting.config.model.times else look(finished, cases, ranking.top[:, 0]),
+        gaze=look(finished, cases, ranking.top[:, 0]),
         log=_lines(run / "log.jsonl"),
         results=results,
         step=finished.best.step,
@@ -175,16 +175,20 @@ def look(finished: FinishedRun, cases: Cases, recommended: npt.NDArray[np.int32]
     window = setting.evaluator.window(cases[which], setting.scored(finished.trained), length)
     rows = window.tokens(store)
     thumbs = np.where(rows != PAD, to_thumbs(store.ratings[window.source], setting.thumbs), NONE)
-    slots = window.lengths[:, None].astype(np.int32)
-    if causal:
-        slots = np.maximum(slots - 1, 0)
-    else:
-        np.put_along_axis(rows, slots, MASK, axis=1)
+    places = window.lengths[:, None].astype(np.int32)
+    read = rows.copy()
+    np.put_along_axis(read, places, MASK, axis=1)
+    slots = np.maximum(places - causal, 0)
     variables = by_path(jax.tree.map(to_host, finished.variables()))
+    more: tuple[npt.NDArray[Any], ...] = ()
+    if setting.config.model.times:
+        times = np.where(rows != PAD, store.timestamps[window.source], 0)
+        np.put_along_axis(times, places, store.timestamps[cases.rows[which]][:, None], axis=1)
+        more = (times.astype(np.uint32),)
     _, weights = jax.jit(Serving(setting.model(), length, causal).attend)(
-        variables, rows, thumbs.astype(np.int8), slots
+        variables, read, thumbs.astype(np.int8), slots, *more
     )
-    turned, tokens = backwards(np.asarray(weights), rows, slots + causal)
+    turned, tokens = backwards(np.asarray(weights), rows if causal else read, places)
     return Gaze(turned, tokens, recommended[which])
 
 

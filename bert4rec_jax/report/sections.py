@@ -201,10 +201,6 @@ def breadth(evidence: Evidence) -> Section:
 def heads(evidence: Evidence) -> Section:
     """Each head's attention by distance, and to movies that share a genre with the top movie."""
     gaze, title = evidence.gaze, "What the heads attend to"
-    if gaze is None:
-        return Section(
-            title, (paragraph("Not shown for models that read the times of a history."),)
-        )
     cases, layers, count, length = gaze.weights.shape
     if not layers:
         return Section(title, (paragraph("The model has no layers of attention."),))

@@ -175,18 +175,18 @@ def explain(
             )
         )
     causal = _causal(scorer)
-    read = seen.at(places) if causal else seen.at(places).and_mask()
+    read = seen.at(places).and_mask()
     encoding = scorer.bundle.user_encoding
     facts = None if encoding is None else requests.users.get(encoding)
     users = None if facts is None else facts[:1]
-    _, attention = _attend(scorer, read, len(read.tokens) - 1, users)
+    _, attention = _attend(scorer, read, len(places) - causal, users)
     return Explanation(
         *_named(scorer, target),
         score=float(own[0]),
         probability=float(np.exp(own_log[0])),
         rank=ranks[0],
         influences=tuple(influences),
-        attention=attention,
+        attention=attention[..., :-1] if causal else attention,
         reads_mask=not causal,
     )
 

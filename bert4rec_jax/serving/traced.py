@@ -223,7 +223,8 @@ class Serving:
           params: as above.
           rows: `[b, l]` int32, l ≤ L, as for `as_read`.
           thumbs: `[b, l]` int8.
-          slots: `[b, 1]` int32, the column to read; a MASK for a bidirectional model.
+          slots: `[b, 1]` int32, the column to read: a MASK, or for a causal model the newest item,
+            with MASK after it, which has the last position.
           more: as above, but without `at`: MASK has its own time in `times`.
 
         Returns:

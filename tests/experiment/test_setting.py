@@ -241,3 +241,13 @@ def test_releases_count_from_the_first_day_of_the_log(tmp_path, said, times):
     assert on_all.dates.until == 106 * 86_400
     constants = setting.variables({"item_table": {}}, trained)["catalog"]["request_time"]
     np.testing.assert_array_equal(constants["first_day"], trained.dates.first_day)
+
+
+def test_times_before_1970_are_refused(tmp_path, said):
+    rows = [("u", item, place - 1) for place, item in enumerate("abc")]
+    store = write_store(interactions(rows).in_time_order(), tmp_path / "s", titles={}, source={})
+    data = DataConfig(path=str(store.path), max_length=4)
+    model = ModelConfig(dim=8, layers=1, ffn_dim=8, times=True)
+    config = Config(data=data, model=model, workdir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"model\.times is on, but .* has times before 1970"):
+        open_setting(config, said)

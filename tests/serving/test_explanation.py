@@ -91,7 +91,8 @@ def test_attention_by_hand(reads, trained, scorer, causal, ids):
     tokens = [2, 3, 4] if reads == "causal" else [2, 3, 4, 1]
     params = trained.variables["params"]
     h = np.asarray(item_vectors(trained)[0])[tokens]
-    h = h + params["position_embedding"][L - len(tokens) :] + params["thumb_embedding"][0]
+    positions = slice(L - 4, L - 4 + len(tokens))  # the last one is that of the next movie
+    h = h + params["position_embedding"][positions] + params["thumb_embedding"][0]
     h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + 1e-12)
     h = h * params["input_norm"]["scale"] + params["input_norm"]["bias"]
     layer = params["transformer_0"]["attention"]
@@ -103,6 +104,18 @@ def test_attention_by_hand(reads, trained, scorer, causal, ids):
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert found.reads_mask == (reads == "masked")
     np.testing.assert_allclose(found.attention, expected[None], atol=1e-5)
+
+
+@pytest.mark.parametrize("reads", ["masked", "causal"])
+def test_what_attends_is_what_is_ranked_by(reads, scorer, causal, ids):
+    scorer = scorer if reads == "masked" else causal[1]
+    tokens = [scorer.catalog.token(item) for item in ids[:3]]
+    found, _ = scorer.ranker.functions.attend(
+        np.array([[*tokens, 1]], np.int32), np.zeros((1, 4), np.int8),
+        np.array([[3 - (reads == "causal")]], np.int32),
+    )  # fmt: skip
+    expected = scorer.user_vectors([ids[:3]])
+    np.testing.assert_allclose(np.asarray(found)[:1], expected, atol=1e-6)
 
 
 def test_attention_of_every_layer_sums_to_one_and_skips_padding(trained, ids):

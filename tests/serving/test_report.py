@@ -49,7 +49,7 @@ def evidence(run):
     return gather(run, QUIET)
 
 
-def test_a_model_that_reads_times_is_reported_without_its_heads(run, tmp_path):
+def test_a_model_that_reads_times_is_reported_like_others(run, tmp_path):
     config = from_json(read_config(run / "checkpoints"))
     short = replace(
         config,
@@ -62,7 +62,7 @@ def test_a_model_that_reads_times_is_reported_without_its_heads(run, tmp_path):
     protocol.run(short, recipe="times", console=said)
     assert "BERT4Rec knows the time of the request (model.times)" in said.file.getvalue()
     write_report(tmp_path / "run", tmp_path / "report.html", QUIET)
-    assert "Not shown for models that read the times" in (tmp_path / "report.html").read_text()
+    assert "attention from the place of the next movie" in (tmp_path / "report.html").read_text()
 
 
 def test_a_run_that_was_not_tested_is_reported_on_validation(run, tmp_path):

@@ -37,6 +37,7 @@ from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.models.history import moments
+from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.add_items import add_items
 from bert4rec_jax.serving.evaluation import rank_cases
 from bert4rec_jax.serving.explanation import both_sides, explain
@@ -290,6 +291,16 @@ def test_explanations_are_of_the_request(scorer, log, cases):
     )
     # Nothing comes after the last movie, and it is asked for when it was seen.
     assert guesses.both == guesses.before
+
+
+def test_the_report_shows_the_attention_of_explanations(run, scorer, log):
+    evidence = gather(run, QUIET)
+    assert evidence.vectors.shape[1] == 8
+    for case in (0, 31):
+        ids, ratings, times, at = asked(log, case, evidence.cases)
+        expected = explain(scorer, ids, ratings=ratings, timestamps=times, request_time=at)
+        found = evidence.gaze.weights[case, :, :, : expected.attention.shape[-1]]
+        np.testing.assert_allclose(found, expected.attention[..., ::-1], atol=1e-5)
 
 
 def test_similar_movies_are_not_those_of_the_same_age(scorer):
