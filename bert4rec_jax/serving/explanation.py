@@ -22,7 +22,8 @@ from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
-from bert4rec_jax.serving.scorer import Answer, Facts, RequestTime, Scorer, Times
+from bert4rec_jax.serving.scorer import Answer, Facts, Scorer
+from bert4rec_jax.serving.times import RequestTime, Times
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.data.catalog import FIRST_ITEM, PAD, Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.ragged import Ragged
+from bert4rec_jax.serving.times import UNKNOWN, column_of_times, is_time
 
 USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE = (
     "user_id", "history", "ratings", "candidates", "exclude",
@@ -27,8 +26,6 @@ TIMESTAMPS, REQUEST_TIME = "timestamps", "request_time"
 REQUIRED = (USER, HISTORY)
 COLUMNS = (USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE)
 TIMES = (TIMESTAMPS, REQUEST_TIME)  # more columns, for a model that reads times
-LATEST = 2**32 - 1  # seconds since 1970, in 2106
-_UNKNOWN = -1  # in place of a time
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class Requests:
       counts: counts of requests and ids, by name; see `docs/serving.md`.
       users: user encoding -> `[N, G]` user features; features are unknown for an encoding that is
         not there.
-      times: `[M]` int64 seconds since 1970, one per value of `histories`, -1 where unknown; None if
-        all are.
+      times: `[M]` int64 seconds since 1970, one per value of `histories`, or `times.UNKNOWN`; None
+        if all are unknown.
       at: `[N]` int64, those of the requests, in the same way.
     """
 
@@ -63,12 +60,12 @@ class Requests:
         A request of unknown time is made at `default`, and an event of unknown time happens at the
         time of its request.
         """
-        unknown = np.full(len(self), _UNKNOWN)
+        unknown = np.full(len(self), UNKNOWN)
         at = unknown if self.at is None else self.at
-        at = np.where(at == _UNKNOWN, default, at)
+        at = np.where(at == UNKNOWN, default, at)
         then = at[self.histories.rows]
         if self.times is not None:
-            then = np.where(self.times == _UNKNOWN, then, self.times)
+            then = np.where(self.times == UNKNOWN, then, self.times)
         return at.astype(np.uint32), then.astype(np.uint32)
 
     def __len__(self) -> int:
@@ -205,20 +202,19 @@ class RequestReader:
         values, given = _beside(table, TIMESTAMPS, histories, place)
         if values is None:
             return None
-        times = np.full(len(histories.values), _UNKNOWN)
-        times[given] = _seconds(values)
-        _require_times(times, histories.rows, TIMESTAMPS, place)
+        times = np.full(len(histories.values), UNKNOWN)
+        times[given] = column_of_times(values, histories.rows[given], TIMESTAMPS, place.row)
         return times
 
     def _asked(
         self, table: pa.Table, place: _Place, request_time: int | None
     ) -> npt.NDArray[np.int64] | None:
-        otherwise = _UNKNOWN if request_time is None else request_time
+        otherwise = UNKNOWN if request_time is None else request_time
         if REQUEST_TIME not in table.column_names:
             return None if request_time is None else np.full(len(table), otherwise)
-        at = _seconds(table[REQUEST_TIME])
-        _require_times(at, np.arange(len(at)), REQUEST_TIME, place)
-        return np.where(at == _UNKNOWN, otherwise, at)
+        rows = np.arange(len(table))
+        at = column_of_times(table[REQUEST_TIME], rows, REQUEST_TIME, place.row)
+        return np.where(at == UNKNOWN, otherwise, at)
 
 
 class _Place(NamedTuple):
@@ -260,36 +256,16 @@ def check_columns(schema: pa.Schema, source: str, more: Sequence[str] = ()) -> N
             valid = _is_list_of(found, _is_number) or pa.types.is_null(found)
             expected = "lists of numbers"
         elif name == TIMESTAMPS:
-            valid = _is_list_of(found, _is_time) or pa.types.is_null(found)
+            valid = _is_list_of(found, is_time) or pa.types.is_null(found)
             expected = "lists of times (seconds since 1970, timestamps or dates)"
         elif name == REQUEST_TIME:
-            valid = _is_time(found) or pa.types.is_null(found)
+            valid = is_time(found) or pa.types.is_null(found)
             expected = "times (seconds since 1970, timestamps or dates)"
         else:
             valid = _is_list_of(found, _is_id)
             expected = "lists of item ids (text or whole numbers)"
         if not valid:
             raise UserError(f"{source}: column {name!r} is of type {found}; expected {expected}")
-
-
-def moment_of(time: int | str | datetime) -> int:
-    """A time as seconds since 1970, from such a number, a date as text, or a `datetime`.
-
-    Without a time zone it is UTC.
-
-    Raises:
-      UserError: it is none of these, or out of range.
-    """
-    if isinstance(time, datetime):
-        time = time.isoformat()
-    seconds = seconds_of(time, "the time of the request") if isinstance(time, str) else time
-    whole = isinstance(seconds, int | np.integer) and not isinstance(seconds, bool)
-    if not whole or not 0 <= seconds <= LATEST:
-        raise UserError(
-            f"the time of the request is {time!r}; expected seconds since 1970, or a date such as "
-            "2024-05-31 or 2024-05-31 18:00, before 2106"
-        )
-    return int(seconds)
 
 
 def table_of(
@@ -336,36 +312,6 @@ def _beside(
     return values, listed[histories.rows]
 
 
-def _seconds(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Times in whole seconds since 1970, `_UNKNOWN` for null and NaN."""
-    kind = values.type
-    if pa.types.is_null(kind):
-        return np.full(len(values), _UNKNOWN)
-    if pa.types.is_timestamp(kind):
-        values = values.cast(pa.timestamp("s", kind.tz), safe=False).cast(pa.int64())
-    elif pa.types.is_date(kind):
-        values = values.cast(pa.timestamp("s")).cast(pa.int64())
-    elif pa.types.is_floating(kind):
-        numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return np.where(np.isnan(numbers), _UNKNOWN, np.clip(numbers, -2, 2**40)).astype(np.int64)
-    filled = pc.fill_null(values.cast(pa.int64(), safe=False), _UNKNOWN)
-    seconds: npt.NDArray[np.int64] = filled.to_numpy(zero_copy_only=False)
-    return seconds
-
-
-def _require_times(
-    times: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], name: str, place: _Place
-) -> None:
-    wrong = np.flatnonzero((times < _UNKNOWN) | (times > LATEST))
-    if len(wrong):
-        first = int(wrong[0])
-        raise UserError(
-            f"{place.row(int(rows[first]))}: {name} holds {times[first]}; expected seconds since "
-            "1970 (whole numbers in milliseconds or finer have to be divided first), timestamps or "
-            "dates, before 2106"
-        )
-
-
 def _flat(
     table: pa.Table, name: str, counts: Counter[str]
 ) -> tuple[pa.ChunkedArray, npt.NDArray[np.int64]]:
@@ -399,11 +345,6 @@ def _is_id(found: pa.DataType) -> bool:
         found = found.value_type
     text = types.is_string(found) or types.is_large_string(found)
     return bool(text or types.is_integer(found))
-
-
-def _is_time(found: pa.DataType) -> bool:
-    types = pa.types
-    return bool(_is_number(found) or types.is_timestamp(found) or types.is_date(found))
 
 
 def _is_number(found: pa.DataType) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from os import PathLike
@@ -27,19 +26,12 @@ from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.functions import Functions
 from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ranking import Lists, Ranker
-from bert4rec_jax.serving.requests import (
-    LATEST,
-    RequestReader,
-    Requests,
-    moment_of,
-    table_of,
-)
+from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
+from bert4rec_jax.serving.times import RequestTime, Times, moment_of, whole_seconds
 
 Ids = Sequence[str | int]
 Ratings = Sequence[float | None]  # None or NaN where there is no rating
-Times = Sequence[int | None]  # seconds since 1970; None where the time is not known
-RequestTime = int | str | datetime  # seconds since 1970 or a date, UTC if it has no time zone
 Facts = Mapping[str, Any]  # user features: name -> value; one that is not there is unknown
 
 
@@ -319,7 +311,13 @@ class Scorer:
             if lists is not None
         }
         numbers = None if ratings is None else _rating_lists(ratings)
-        times = None if timestamps is None else _time_lists(timestamps)
+        times: list[list[int | None]] | None = None
+        if timestamps is not None:
+            _require_list("timestamps", timestamps, "one list of times per history")
+            times = []
+            for row, given in enumerate(timestamps):
+                _require_list(f"timestamps[{row}]", given, "a list of times")
+                times.append(whole_seconds(given, f"timestamps[{row}]"))
         if times is not None or request_time is not None:
             self.bundle.require_times()
         for name, lists in others.items():
@@ -419,22 +417,6 @@ def _rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
                 f"ratings[{row}] is {shorten(given)}; expected a list of numbers, None or NaN "
                 "where an item is not rated"
             ) from None
-    return lists
-
-
-def _time_lists(timestamps: Sequence[Times]) -> list[list[int | None]]:
-    _require_list("timestamps", timestamps, "one list of times per history")
-    lists: list[list[int | None]] = []
-    for row, given in enumerate(timestamps):
-        _require_list(f"timestamps[{row}]", given, "a list of times")
-        for value in given:
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (whole and 0 <= value <= LATEST):
-                raise UserError(
-                    f"timestamps[{row}] holds {value!r}; expected seconds since 1970 as whole "
-                    "numbers, before 2106, or None where the time is not known"
-                )
-        lists.append([None if value is None else int(value) for value in given])
     return lists
 
 

@@ -20,9 +20,10 @@ from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.ragged import text_ranges
 from bert4rec_jax.serving.ranking import Lists
 from bert4rec_jax.serving.request_file import RequestFile
-from bert4rec_jax.serving.requests import USER, moment_of
+from bert4rec_jax.serving.requests import USER
 from bert4rec_jax.serving.scorer import Scorer
 from bert4rec_jax.serving.shards import Shard, Shards
+from bert4rec_jax.serving.times import moment_of
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ from bert4rec_jax.serving.explanation import both_sides, explain
 from bert4rec_jax.serving.export import read_run, write_bundle
 from bert4rec_jax.serving.job import rank_file
 from bert4rec_jax.serving.pipeline import write_pipeline
-from bert4rec_jax.serving.requests import TIMES, check_columns, moment_of
 from bert4rec_jax.serving.scorer import load
+from bert4rec_jax.serving.times import UNKNOWN, column_of_times, is_time, moment_of
 from bert4rec_jax.serving.traced import model_inputs, timed
 from bert4rec_jax.serving.worker import Options as RankOptions
 from bert4rec_jax.training.checkpoints import read_config
@@ -381,6 +381,8 @@ def test_wrong_times_are_refused(scorer, log, cases, changes, message):
     [
         ("timestamps", [[1]], "in.parquet, row 0: 1 timestamps for .* items in history"),
         ("request_time", [10**12], "in.parquet, row 0: request_time holds 1000000000000; expected"),
+        ("request_time", [-1], "in.parquet, row 0: request_time holds -1; expected seconds since"),
+        ("request_time", [-0.5], "in.parquet, row 0: request_time holds -1; expected seconds"),
         ("request_time", ["now"], "column 'request_time' is of type string; expected times"),
         ("timestamps", [["now"]], "column 'timestamps' is of type list.*; expected lists of times"),
     ],
@@ -391,11 +393,35 @@ def test_wrong_columns_are_refused(bundle, log, cases, tmp_path, column, values,
         rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out")
 
 
-def test_times_may_be_dates_numbers_or_missing():
-    times = [1.0, float("nan"), None]
-    column = pa.table({"user_id": ["u"], "history": [["a"] * 3], "timestamps": [times],
-                       "request_time": [datetime.date(2011, 1, 1)]})  # fmt: skip
-    check_columns(column.schema, "in.parquet", TIMES)
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1.0, float("nan"), None, 5.9], pa.float32(), [1, UNKNOWN, UNKNOWN, 5]),
+        ([0, None, 2**32 - 1], pa.int64(), [0, UNKNOWN, 2**32 - 1]),
+        ([datetime.date(1970, 1, 2), None], pa.date32(), [86_400, UNKNOWN]),
+        ([datetime.datetime(1970, 1, 1, 9), None], pa.timestamp("us"), [32_400, UNKNOWN]),
+        ([0, 1_999], pa.timestamp("ms", "Asia/Tokyo"), [0, 1]),
+        ([None, None], pa.null(), [UNKNOWN, UNKNOWN]),
+    ],
+)
+def test_columns_of_times(values, kind, expected):
+    column = pa.chunked_array([pa.array(values, kind)])
+    found = column_of_times(column, np.arange(len(values)), "when", str)
+    assert found.tolist() == expected
+    assert is_time(kind) or pa.types.is_null(kind)
+
+
+def test_a_file_may_have_columns_of_times_without_any(bundle, log, cases, tmp_path):
+    table = requests_of(log, cases, 2)
+    nothing = pa.nulls(2)
+    pq.write_table(
+        table.set_column(3, "timestamps", nothing).set_column(4, "request_time", nothing),
+        tmp_path / "in.parquet",
+    )
+    rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", RankOptions(top=5))
+    pq.write_table(table.drop_columns(["timestamps", "request_time"]), tmp_path / "other.parquet")
+    rank_file(bundle, tmp_path / "other.parquet", tmp_path / "other", RankOptions(top=5))
+    assert pq.read_table(tmp_path / "out").equals(pq.read_table(tmp_path / "other"))
 
 
 def test_a_model_without_times_takes_none(towers, tmp_path):
