@@ -65,6 +65,8 @@ def read_releases(
     for where, values in read_records(path, {column, "external_ids", *COLUMNS, *others}):
         columns |= dict.fromkeys(values)
         found = plain(id_of(values, column))
+        if found is None and wanted:
+            continue  # none of those
         if found is None:
             raise UserError(f"{where}: the {column} is missing; expected an id: correct the row")
         item_id = _in_form(found, digits)

@@ -215,6 +215,15 @@ def test_a_nightly_table_of_a_shop(trained, tmp_path, capsys):
     assert any("warning: lists are cut at '|', and were cut at ';'" in note for note in notes)
 
 
+def test_rows_without_an_id_are_none_of_the_named_ones(tmp_path):
+    table = tmp_path / "movies.csv"
+    table.write_text("imdb_id,title\n,A\ntt0000009,C\n")
+    old = Catalog(("0000001",), ("B",), ("",))
+    assert read_releases(table, old, ids=["tt0000009"])[1].item_ids == ("0000009",)
+    with pytest.raises(UserError, match="line 2: the imdb_id is missing"):
+        read_releases(table, old)
+
+
 def test_the_column_of_ids_is_the_one_that_the_catalog_knows(tmp_path):
     """As MovieLens' links: ids of their own beside those of IMDb."""
     old, table = Catalog(("1", "2"), ("A", "B"), ("", "")), tmp_path / "new.csv"

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +27,7 @@ from bert4rec_jax.config import (
     TrainingConfig,
     from_json,
 )
-from bert4rec_jax.data.batch import SECONDS_PER_DAY, inference_rows
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.split import leave_one_out
 from bert4rec_jax.data.store import SequenceStore, write_store
 from bert4rec_jax.errors import UserError
@@ -36,7 +35,6 @@ from bert4rec_jax.experiment import protocol
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.sources import Sources
-from bert4rec_jax.models.history import moments
 from bert4rec_jax.report.evidence import gather
 from bert4rec_jax.serving.add_items import add_items
 from bert4rec_jax.serving.evaluation import rank_cases
@@ -45,8 +43,7 @@ from bert4rec_jax.serving.export import read_run, write_bundle
 from bert4rec_jax.serving.job import rank_file
 from bert4rec_jax.serving.pipeline import write_pipeline
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.serving.times import UNKNOWN, column_of_times, is_time, moment_of
-from bert4rec_jax.serving.traced import model_inputs, timed
+from bert4rec_jax.serving.times import moment_of
 from bert4rec_jax.serving.worker import Options as RankOptions
 from bert4rec_jax.training.checkpoints import read_config
 
@@ -141,37 +138,6 @@ def recommended(scorer, log, case, cases, **changes):
     ids, ratings, times, at = asked(log, case, cases)
     options = {"ratings": ratings, "timestamps": times, "request_time": at, **changes}
     return scorer.recommend(ids, 5, **options)
-
-
-def test_times_are_read_as_in_training():
-    generator = np.random.default_rng(0)
-    lengths, width = generator.integers(0, L, 40), L
-    seconds = np.sort(generator.integers(0, 2**32 - 1, (40, width)), axis=1)
-    seconds[:, 3] = seconds[:, 2]
-    asked = seconds[:, -1]
-    columns = np.arange(width)
-    tokens = np.where(columns < lengths[:, None], 7, 0).astype(np.int32)
-    source = np.arange(40 * width).reshape(40, width)
-    batch, _ = inference_rows(
-        source, lengths, np.full(40 * width, 7, np.int32), lambda rows: np.zeros(rows.shape, int),
-        max_length=L + 1, timestamps=seconds.reshape(-1), moments=asked,
-    )  # fmt: skip
-    history, _ = model_inputs(
-        jnp.asarray(tokens), jnp.zeros(tokens.shape, jnp.int8), max_length=L + 1, causal=False
-    )
-    times = np.where(columns < lengths[:, None], seconds, 0).astype(np.uint32)
-    found = timed(history, jnp.asarray(times), jnp.asarray(asked[:, None], jnp.uint32))
-    np.testing.assert_array_equal(found.since[:, :width], batch.since)
-    np.testing.assert_allclose(found.days[:, :width], batch.days, rtol=1.2e-7)
-
-
-def test_a_request_before_the_last_event_has_no_gap():
-    history, _ = model_inputs(
-        jnp.array([[7, 8]]), jnp.zeros((1, 2), jnp.int8), max_length=4, causal=False
-    )
-    found = timed(history, jnp.array([[5, 9]], jnp.uint32), jnp.array([[3]], jnp.uint32))
-    assert found.since.tolist() == [[0, 4, 0]]
-    assert moments(found)[1].tolist() == [[0, 1, 0]]
 
 
 def test_ranks_and_lists_are_those_of_the_evaluator(trained, scorer, log, cases):
@@ -391,24 +357,6 @@ def test_wrong_columns_are_refused(bundle, log, cases, tmp_path, column, values,
     pq.write_table(requests_of(log, cases, 1, **{column: values}), tmp_path / "in.parquet")
     with pytest.raises(UserError, match=message):
         rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "expected"),
-    [
-        ([1.0, float("nan"), None, 5.9], pa.float32(), [1, UNKNOWN, UNKNOWN, 5]),
-        ([0, None, 2**32 - 1], pa.int64(), [0, UNKNOWN, 2**32 - 1]),
-        ([datetime.date(1970, 1, 2), None], pa.date32(), [86_400, UNKNOWN]),
-        ([datetime.datetime(1970, 1, 1, 9), None], pa.timestamp("us"), [32_400, UNKNOWN]),
-        ([0, 1_999], pa.timestamp("ms", "Asia/Tokyo"), [0, 1]),
-        ([None, None], pa.null(), [UNKNOWN, UNKNOWN]),
-    ],
-)
-def test_columns_of_times(values, kind, expected):
-    column = pa.chunked_array([pa.array(values, kind)])
-    found = column_of_times(column, np.arange(len(values)), "when", str)
-    assert found.tolist() == expected
-    assert is_time(kind) or pa.types.is_null(kind)
 
 
 def test_a_file_may_have_columns_of_times_without_any(bundle, log, cases, tmp_path):

@@ -1,0 +1,63 @@
+"""Times of histories and requests: read from columns, and as the model was trained to."""
+
+import datetime
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import L
+
+from bert4rec_jax.data.batch import inference_rows
+from bert4rec_jax.models.history import moments
+from bert4rec_jax.serving.times import UNKNOWN, column_of_times, is_time
+from bert4rec_jax.serving.traced import model_inputs, timed
+
+
+def test_times_are_read_as_in_training():
+    generator = np.random.default_rng(0)
+    lengths, width = generator.integers(0, L, 40), L
+    seconds = np.sort(generator.integers(0, 2**32 - 1, (40, width)), axis=1)
+    seconds[:, 3] = seconds[:, 2]
+    asked = seconds[:, -1]
+    columns = np.arange(width)
+    tokens = np.where(columns < lengths[:, None], 7, 0).astype(np.int32)
+    source = np.arange(40 * width).reshape(40, width)
+    batch, _ = inference_rows(
+        source, lengths, np.full(40 * width, 7, np.int32), lambda rows: np.zeros(rows.shape, int),
+        max_length=L + 1, timestamps=seconds.reshape(-1), moments=asked,
+    )  # fmt: skip
+    history, _ = model_inputs(
+        jnp.asarray(tokens), jnp.zeros(tokens.shape, jnp.int8), max_length=L + 1, causal=False
+    )
+    times = np.where(columns < lengths[:, None], seconds, 0).astype(np.uint32)
+    found = timed(history, jnp.asarray(times), jnp.asarray(asked[:, None], jnp.uint32))
+    np.testing.assert_array_equal(found.since[:, :width], batch.since)
+    np.testing.assert_allclose(found.days[:, :width], batch.days, rtol=1.2e-7)
+
+
+def test_a_request_before_the_last_event_has_no_gap():
+    history, _ = model_inputs(
+        jnp.array([[7, 8]]), jnp.zeros((1, 2), jnp.int8), max_length=4, causal=False
+    )
+    found = timed(history, jnp.array([[5, 9]], jnp.uint32), jnp.array([[3]], jnp.uint32))
+    assert found.since.tolist() == [[0, 4, 0]]
+    assert moments(found)[1].tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1.0, float("nan"), None, 5.9], pa.float32(), [1, UNKNOWN, UNKNOWN, 5]),
+        ([0, None, 2**32 - 1], pa.int64(), [0, UNKNOWN, 2**32 - 1]),
+        ([datetime.date(1970, 1, 2), None], pa.date32(), [86_400, UNKNOWN]),
+        ([datetime.datetime(1970, 1, 1, 9), None], pa.timestamp("us"), [32_400, UNKNOWN]),
+        ([0, 1_999], pa.timestamp("ms", "Asia/Tokyo"), [0, 1]),
+        ([None, None], pa.null(), [UNKNOWN, UNKNOWN]),
+    ],
+)
+def test_columns_of_times(values, kind, expected):
+    column = pa.chunked_array([pa.array(values, kind)])
+    found = column_of_times(column, np.arange(len(values)), "when", str)
+    assert found.tolist() == expected
+    assert is_time(kind) or pa.types.is_null(kind)
