@@ -18,8 +18,7 @@ from bert4rec_jax.features.user_columns import Where, to_number
 from bert4rec_jax.features.user_encoding import UserEncoding, UserRows, fit
 
 USER = "user_id"
-# other keys of a request
-RESERVED = ("history", "ratings", "candidates", "exclude", "timestamps", "request_time")
+RESERVED = ("history", "ratings", "candidates", "exclude")  # other keys of a request
 
 
 @dataclass(frozen=True, eq=False)

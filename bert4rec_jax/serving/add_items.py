@@ -17,7 +17,6 @@ from rich.console import Console
 
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
-from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.download import Notify
 from bert4rec_jax.errors import UserError
@@ -40,6 +39,7 @@ _FEATURES = "catalog/item_table/features"
 _TRAINED = "catalog/item_table/trained"
 _OFFSET = "catalog/item_table/offset"
 _FIRST_DAY = "catalog/request_time/first_day"
+_BEGIN_DAY = "catalog/request_time/begin_day"
 _COUNTED = tuple(f"{COLLECTION}/{name}" for name in ("followers", "ratios", "covered"))
 _UNCOVERED = f"{COLLECTION}/uncovered"
 _UNCOUNTED = f"{COLLECTION}/uncounted"
@@ -271,7 +271,7 @@ def grow(
             flat[name][added] = 1
     flat[_FEATURES][added] = rows
     if _FIRST_DAY in flat and days is not None:
-        begin = trained.origin["trained_from"] / SECONDS_PER_DAY
+        begin = flat[_BEGIN_DAY]
         flat[_FIRST_DAY][added] = np.where(np.isfinite(days), np.maximum(days, begin), 0)
     known = taller(trained.known)
     known[added] = True

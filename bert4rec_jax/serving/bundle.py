@@ -213,7 +213,12 @@ class Bundle:
 
     @property
     def trained_until(self) -> int:
-        """Time of the last event the model was trained on, in seconds since 1970."""
+        """Time of the last event trained on, in seconds since 1970.
+
+        Of a pipeline whose ranker reads no times, that of its retriever.
+        """
+        if not self.reads_times and self.retriever is not None:
+            return self.retriever.trained_until
         return int(self.manifest["trained_until"])
 
     @cached_property

@@ -100,8 +100,8 @@ def answer_cases(
       users: the features of the store's users, for a model that uses them.
 
     Raises:
-      UserError: the data has another catalog than the bundle, `users` is missing or has another
-        encoding than the bundle, or a score is not finite.
+      UserError: the data has another catalog than the bundle, or no times for a model that reads
+        them; `users` is missing or has another encoding than the bundle; or a score is not finite.
     """
     bundle, functions = scorer.bundle, scorer.ranker.functions
     _require_same_catalog(scorer, store)
@@ -111,6 +111,8 @@ def answer_cases(
             f"otherwise than {'here' if users else 'where nothing is known of users'}; use the "
             "table of users of the run that was exported"
         )
+    if bundle.reads_times and not store.timed:
+        raise UserError(f"{bundle.path} reads times, and the log of {store.path} has none")
     size = functions.largest_batch
     order = np.argsort(cases.rows - store.offsets[cases.users], kind="stable")
     ranks = np.zeros(len(cases), np.int64)

@@ -22,7 +22,7 @@ from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
-from bert4rec_jax.serving.scorer import Answer, Facts, Scorer
+from bert4rec_jax.serving.scorer import Answer, Facts, Scorer, require_list
 from bert4rec_jax.serving.times import RequestTime, Times
 
 Floats = npt.NDArray[np.float64]
@@ -291,7 +291,10 @@ def _read(
     if not history:
         raise UserError("the history is empty; name at least one movie that was seen")
     for name, values in (("ratings", ratings), ("timestamps", timestamps)):
-        if values is not None and len(values) != len(history):
+        if values is None:
+            continue
+        require_list(name, values, "one for each movie of the history")
+        if len(values) != len(history):
             raise UserError(f"{len(values)} {name} for {len(history)} movies; give one each")
     tokens = np.array([scorer.catalog.token(item) for item in history], np.int32)
     given = scorer.requests(

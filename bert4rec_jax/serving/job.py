@@ -78,7 +78,7 @@ def rank_file(
     reader = RequestReader.of(opened)
     if options.request_time is not None:
         opened.require_times()
-    asked = RequestFile.open(requests, reader.more_columns, name=name)
+    asked = RequestFile.open(requests, reader.more_columns, times=reader.times, name=name)
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
     if opened.retriever is not None:
@@ -100,7 +100,8 @@ def rank_file(
         **asdict(options),
         "filters": options.filters.described(),
     }
-    if options.request_time is None:
+    job["request_time"] = options.asked_at
+    if options.asked_at is None:
         del job["request_time"]  # so that a job of an earlier version can be continued
     shards = Shards(output, job)
     finished = shards.finished()

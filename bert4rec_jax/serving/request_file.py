@@ -50,7 +50,12 @@ class RequestFile:
 
     @classmethod
     def open(
-        cls, path: Path, more_columns: Sequence[str] = (), *, name: Path | None = None
+        cls,
+        path: Path,
+        more_columns: Sequence[str] = (),
+        *,
+        times: bool = False,
+        name: Path | None = None,
     ) -> RequestFile:
         """Check a file of requests: its columns, and that every row has a user.
 
@@ -59,6 +64,7 @@ class RequestFile:
         Args:
           path: the file or folder.
           more_columns: columns to read besides `COLUMNS`, where they exist.
+          times: whether these are columns of times too, `requests.TIMES`.
           name: what to call it in messages, if not by its path.
 
         Raises:
@@ -78,7 +84,7 @@ class RequestFile:
         for file in files:
             with _reading(file) as opened:
                 schema = opened.schema_arrow
-                check_columns(schema, str(file), more_columns)
+                check_columns(schema, str(file), times=times)
                 read = (*COLUMNS, *more_columns)
                 schemas.append(_of_columns(schema, read))
                 rows_of.append(opened.metadata.num_rows)

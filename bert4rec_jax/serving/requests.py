@@ -79,21 +79,31 @@ class RequestReader:
       catalog: gives external ids their tokens.
       encodings: the user encodings of the models; their columns are read by name.
       times: whether a model reads times.
+      ended: when the training data ended, in seconds since 1970: the time of requests that have
+        none.
     """
 
     def __init__(
-        self, catalog: Catalog, encodings: Sequence[UserEncoding] = (), *, times: bool = False
+        self,
+        catalog: Catalog,
+        encodings: Sequence[UserEncoding] = (),
+        *,
+        times: bool = False,
+        ended: int = 0,
     ) -> None:
         self._catalog = catalog
         self._ids = pa.array(catalog.item_ids, pa.string())
         self._encodings = encodings
         self.user_columns = tuple(dict.fromkeys(name for x in encodings for name in x.names))
         self.times = times
+        self._ended = ended
 
     @classmethod
     def of(cls, bundle: Bundle) -> RequestReader:
         """The reader of a bundle's requests."""
-        return cls(bundle.catalog, bundle.user_encodings, times=bundle.asks_times)
+        times = bundle.asks_times
+        ended = bundle.trained_until if times else 0
+        return cls(bundle.catalog, bundle.user_encodings, times=times, ended=ended)
 
     @property
     def more_columns(self) -> tuple[str, ...]:
@@ -208,10 +218,10 @@ class RequestReader:
 
     def _asked(
         self, table: pa.Table, place: _Place, request_time: int | None
-    ) -> npt.NDArray[np.int64] | None:
-        otherwise = UNKNOWN if request_time is None else request_time
+    ) -> npt.NDArray[np.int64]:
+        otherwise = self._ended if request_time is None else request_time
         if REQUEST_TIME not in table.column_names:
-            return None if request_time is None else np.full(len(table), otherwise)
+            return np.full(len(table), otherwise)
         rows = np.arange(len(table))
         at = column_of_times(table[REQUEST_TIME], rows, REQUEST_TIME, place.row)
         return np.where(at == UNKNOWN, otherwise, at)
@@ -227,8 +237,8 @@ class _Place(NamedTuple):
         return f"{self.source}, row {self.first_row + number}"
 
 
-def check_columns(schema: pa.Schema, source: str, more: Sequence[str] = ()) -> None:
-    """Refuse a table whose columns are not those of requests; `more` are read besides `COLUMNS`.
+def check_columns(schema: pa.Schema, source: str, *, times: bool = False) -> None:
+    """Refuse a table whose columns are not those of requests, with `times` also of those of times.
 
     Raises:
       UserError: a required column is missing, or a column has another type or occurs twice.
@@ -241,7 +251,7 @@ def check_columns(schema: pa.Schema, source: str, more: Sequence[str] = ()) -> N
                 f"{' and '.join(map(repr, REQUIRED))} and may have "
                 f"{', '.join(map(repr, COLUMNS[len(REQUIRED) :]))}"
             )
-    for name in (*COLUMNS, *(name for name in TIMES if name in more)):
+    for name in (*COLUMNS, *(TIMES if times else ())):
         if name not in schema.names:
             continue
         if schema.names.count(name) > 1:

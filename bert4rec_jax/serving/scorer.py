@@ -313,10 +313,10 @@ class Scorer:
         numbers = None if ratings is None else _rating_lists(ratings)
         times: list[list[int | None]] | None = None
         if timestamps is not None:
-            _require_list("timestamps", timestamps, "one list of times per history")
+            require_list("timestamps", timestamps, "one list of times per history")
             times = []
             for row, given in enumerate(timestamps):
-                _require_list(f"timestamps[{row}]", given, "a list of times")
+                require_list(f"timestamps[{row}]", given, "a list of times")
                 times.append(whole_seconds(given, f"timestamps[{row}]"))
         if times is not None or request_time is not None:
             self.bundle.require_times()
@@ -380,9 +380,9 @@ class Scorer:
 
 def _id_lists(name: str, lists: Sequence[Ids]) -> list[list[str]]:
     """Lists of ids as text; raises `UserError` if they are not valid."""
-    _require_list(name, lists, "one list of item ids per request")
+    require_list(name, lists, "one list of item ids per request")
     for row, ids in enumerate(lists):
-        _require_list(f"{name}[{row}]", ids, "a list of item ids")
+        require_list(f"{name}[{row}]", ids, "a list of item ids")
         for item in ids:
             if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
                 raise UserError(
@@ -399,7 +399,8 @@ def _require_one_each(name: str, given: Sized, histories: Sized) -> None:
         raise UserError(f"{len(given)} {name} for {len(histories)} histories; give one list each")
 
 
-def _require_list(name: str, given: Any, expected: str) -> None:
+def require_list(name: str, given: Any, expected: str) -> None:
+    """Refuse what is no list of values, such as text."""
     listed = isinstance(given, Sized) and isinstance(given, Iterable)
     if not listed or isinstance(given, str | bytes | Mapping):
         raise UserError(f"{name} is {shorten(given)}; expected {expected}")
@@ -407,7 +408,7 @@ def _require_list(name: str, given: Any, expected: str) -> None:
 
 def _rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
     """Ratings as numbers, NaN for none."""
-    _require_list("ratings", ratings, "one list of ratings per history")
+    require_list("ratings", ratings, "one list of ratings per history")
     lists = []
     for row, given in enumerate(ratings):
         try:

@@ -34,7 +34,7 @@ def request_file(
     Args:
       path: a store, or what `RequestFile.open` reads.
       users: user features to add to the requests of a store; or None.
-      times: whether these requests say when each item was seen.
+      times: whether these requests say when each item was seen, if the store does.
 
     Raises:
       UserError: the store cannot be read or has changed, or there is no room for the file; or
@@ -53,7 +53,7 @@ def request_file(
         store = SequenceStore.open(path)
         store.verify()
         columns = {} if users is None else users(store.user_ids())
-        write_requests(store, file, columns, times=times)
+        write_requests(store, file, columns, times=times and store.timed)
         yield file
 
 

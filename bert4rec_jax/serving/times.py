@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.errors import UserError
 
 Times = Sequence[int | None]  # seconds since 1970; None where the time is not known
-RequestTime = int | str | datetime  # seconds since 1970 or a date, UTC if it has no time zone
+# Seconds since 1970, or a date with or without a time: UTC if it has no time zone.
+RequestTime = int | str | date | datetime
 UNKNOWN = int(np.iinfo(np.int64).min)  # in place of a time, in arrays
 _LATEST = 2**32 - 1  # seconds since 1970, in 2106
 
@@ -25,7 +26,7 @@ def moment_of(time: RequestTime) -> int:
     Raises:
       UserError: it is no `RequestTime`, or out of range.
     """
-    if isinstance(time, datetime):
+    if isinstance(time, date):  # `datetime` is a subclass
         time = time.isoformat()
     seconds = seconds_of(time, "the time of the request") if isinstance(time, str) else time
     if not _is_moment(seconds):
@@ -95,7 +96,7 @@ def _seconds(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         values = values.cast(pa.timestamp("s"))
     elif pa.types.is_floating(kind):
         numbers = np.floor(values.cast(pa.float64()).to_numpy(zero_copy_only=False))
-        limited = np.clip(numbers, -1, _LATEST + 1)  # so that int64 can hold them
+        limited = np.clip(numbers, -1, 2**62)  # so that int64 can hold them
         return np.where(np.isnan(numbers), UNKNOWN, limited).astype(np.int64)
     filled = pc.fill_null(values.cast(pa.int64(), safe=False), UNKNOWN)
     seconds: npt.NDArray[np.int64] = filled.to_numpy(zero_copy_only=False)

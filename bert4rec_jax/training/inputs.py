@@ -123,9 +123,13 @@ def catalog_constants(
             "offset": put(mesh, Along.NEITHER, np.float32(offset)),
         }
     if trained.dates is not None:
-        last_day = np.float32(trained.dates.until / SECONDS_PER_DAY)
+        begin_day, last_day = (
+            put(mesh, Along.NEITHER, np.float32(seconds / SECONDS_PER_DAY))
+            for seconds in (trained.dates.begin, trained.dates.until)
+        )
         constants["request_time"] = {
             "first_day": put(mesh, Along.ITEMS, trained.dates.first_day),
-            "last_day": put(mesh, Along.NEITHER, last_day),
+            "begin_day": begin_day,
+            "last_day": last_day,
         }
     return constants

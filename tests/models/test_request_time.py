@@ -13,7 +13,7 @@ from bert4rec_jax.models.request_time import PERIODS, RequestTime
 from bert4rec_jax.training.parts import build_model
 
 V, D = 6, 4
-LAST = 16_020.0
+BEGIN, LAST = 15_000.0, 16_020.0
 FIRST = np.array([0, 0, 16_000, 16_010.5, 15_000, 0], np.float32)
 
 
@@ -23,7 +23,9 @@ def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
     hidden = generator.normal(size=(2, 1, D)).astype(np.float32)
     vectors = generator.normal(size=(V, D)).astype(np.float32)
     days = np.array([[16_031.0], [15_900.0]], np.float32)
-    constants = {"first_day": FIRST, "last_day": np.float32(LAST)}
+    constants = {
+        "first_day": FIRST, "begin_day": np.float32(BEGIN), "last_day": np.float32(LAST)
+    }  # fmt: skip
     params = module.init(jax.random.key(0), hidden, days, method="histories")["params"]
     variables = {"params": params, "catalog": constants}
     found = (
@@ -40,7 +42,8 @@ def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
         h = h + dense(bent, "trend")
         a, b = np.split(dense(h, "age"), 2)
         for item in range(V):
-            angle = 2 * np.pi * (day - FIRST[item].astype(np.float64)) / PERIODS
+            now = known if FIRST[item] == BEGIN else day  # what is older than the log is of its age
+            angle = 2 * np.pi * (now - FIRST[item].astype(np.float64)) / PERIODS
             age = (a * np.cos(angle) + b * np.sin(angle)).sum() if FIRST[item] else 0.0
             assert found[case, item] == pytest.approx(h @ vectors[item] + age, abs=0.02)
 
@@ -82,9 +85,10 @@ def model_of(times):
     if times:
         first = np.zeros(256, np.float32)
         first[2:10] = 16_000 + np.arange(8)
+        known = {"begin_day": np.float32(0), "last_day": np.float32(20_000)}
         variables = {
             **variables,
-            "catalog": {"request_time": {"first_day": first, "last_day": np.float32(20_000)}},
+            "catalog": {"request_time": {**known, "first_day": first}},
         }
     apply = jax.jit(functools.partial(model.apply, deterministic=True))
     return lambda history: apply(variables, history, np.array([[3]]))

@@ -147,7 +147,6 @@ def test_ranks_and_lists_are_those_of_the_evaluator(trained, scorer, log, cases)
         best = [log.catalog.item_id(int(token)) for token in expected.top[case][:5]]
         assert list(recommended(scorer, log, case, cases).item_ids) == best
     kept = scorer.bundle.manifest
-    assert kept["trained_from"] == log.timestamps.min()
     until = leave_one_out(log).train_stop - 1
     assert kept["trained_until"] == log.timestamps[until].max()
     assert kept["functions"]["top_k"]["arguments"]["times"] == "uint32[b,l]"
@@ -272,7 +271,7 @@ def test_the_report_shows_the_attention_of_explanations(run, scorer, log):
 def test_similar_movies_are_not_those_of_the_same_age(scorer):
     functions = scorer.ranker.functions
     vectors = np.asarray(functions.vectors)
-    assert vectors.shape[1] == 8 + 42
+    assert vectors.shape[1] == 8 + 43
     own = vectors[:, :8] / np.linalg.norm(vectors[:, :8], axis=1, keepdims=True).clip(1e-9)
     answer = scorer.similar("0", 3)
     token = scorer.catalog.token("0")
@@ -315,6 +314,25 @@ def test_a_pipeline_takes_the_times_of_its_ranker(bundle, scorer, log, cases, tm
     assert both.bundle.asks_times
     found, expected = (recommended(one, log, 1, cases) for one in (both, scorer))
     assert found.item_ids == expected.item_ids
+
+
+def test_late_requests_change_movies_that_are_older_than_the_log_alike(scorer, log, cases):
+    ids, _, times, _ = asked(log, 0, cases)
+    constants = scorer.bundle.parameters()
+    days = constants["catalog/request_time/first_day"]
+    is_old = days == constants["catalog/request_time/begin_day"]
+    old = [[log.catalog.item_id(int(token)) for token in np.flatnonzero(is_old)]]
+    assert len(old[0]) > 2
+    # The gap to the last event is in the last bucket for both requests, so nothing else changes.
+    one, other = (
+        scorer.rank(
+            [ids], old, timestamps=[times], keep_seen=True,
+            request_time=scorer.bundle.trained_until + after * SECONDS_PER_DAY,
+        )[0]
+        for after in (2_000, 4_321)
+    )  # fmt: skip
+    assert one.item_ids == other.item_ids
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
 
 
 def test_commands(bundle, log, capsys):
@@ -370,6 +388,16 @@ def test_a_file_may_have_columns_of_times_without_any(bundle, log, cases, tmp_pa
     pq.write_table(table.drop_columns(["timestamps", "request_time"]), tmp_path / "other.parquet")
     rank_file(bundle, tmp_path / "other.parquet", tmp_path / "other", RankOptions(top=5))
     assert pq.read_table(tmp_path / "out").equals(pq.read_table(tmp_path / "other"))
+
+
+def test_a_prepared_log_without_times_has_none_to_give(bundle, log, tmp_path, capsys):
+    manifest = json.loads((log.path / "manifest.json").read_text())
+    untimed = shutil.copytree(log.path, tmp_path / "log")
+    (untimed / "manifest.json").write_text(json.dumps({**manifest, "timed": False}))
+    rank_command(bundle, requests=untimed, output=tmp_path / "out", top=3)
+    assert "no column timestamps" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UserError, match=r"reads times, and the log of .* has none"):
+        rank_cases(load(bundle), SequenceStore.open(untimed), leave_one_out(log).test["test"])
 
 
 def test_a_model_without_times_takes_none(towers, tmp_path):

@@ -59,6 +59,7 @@ def test_the_constants_of_a_model(tmp_path):
     assert catalog.keys() == {"request_time"}
     np.testing.assert_array_equal(catalog["request_time"]["first_day"], found.dates.first_day)
     assert catalog["request_time"]["last_day"] == np.float32(found.dates.until / SECONDS_PER_DAY)
+    assert catalog["request_time"]["begin_day"] == np.float32(found.dates.begin / SECONDS_PER_DAY)
     content = np.ones((len(found.items), 2), np.float32)
     both = catalog_constants(make_mesh(), content, Trained(found.items), 0.5)["item_table"]
     np.testing.assert_array_equal(both["trained"], found.items)
