@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert4rec_jax.checks import require_a
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.pipeline import require_enough
@@ -21,6 +22,7 @@ from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SCHEMA_VERSION = 1
 CATALOG_TOP = 100
+_LATE = 60  # days
 DEFAULTS = Options()
 Progress = Callable[[int, int], None]  # requests done, requests in all
 # Makes the shards with the given numbers (ascending), in any order, and yields each one once it is
@@ -86,6 +88,13 @@ def rank_file(
     options.filters.allowed(opened.catalog)
     for sentence in _doubts(asked, reader):
         notify(sentence)
+    if options.asked_at is not None:
+        days = (options.asked_at - opened.trained_until) / SECONDS_PER_DAY
+        if days > _LATE:
+            notify(
+                f"the lists are for {days:,.0f} days after the training data of the model ends, "
+                "and it has learned nothing of what came since; train it again on newer data"
+            )
     unknown = options.filters.unknown(opened.catalog)
     if unknown:
         notify(

@@ -228,6 +228,18 @@ def test_requests_without_times_are_of_the_time_of_the_job(bundle, scorer, log, 
         rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", again)
 
 
+@pytest.mark.parametrize(("after", "told"), [(60, 0), (61, 1)])
+def test_late_lists_are_told(bundle, scorer, log, cases, tmp_path, after, told):
+    pq.write_table(requests_of(log, cases, 1), tmp_path / "in.parquet")
+    moment = scorer.bundle.trained_until + after * SECONDS_PER_DAY
+    time = datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat()
+    sentences = []
+    options = RankOptions(top=5, request_time=time)
+    rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", options, notify=sentences.append)
+    late = f"the lists are for {after} days after the training data of the model ends"
+    assert sum(sentence.startswith(late) for sentence in sentences) == told == len(sentences)
+
+
 def test_a_prepared_log_gives_its_times(bundle, scorer, log, tmp_path, capsys):
     rank_command(bundle, requests=log.path, output=tmp_path / "out", top=3,
                  request_time="2011-03-01")  # fmt: skip
