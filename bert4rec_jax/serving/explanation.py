@@ -6,7 +6,6 @@ change of the score. Attention says where the heads look, which does not explain
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +19,9 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import gains
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.serving.buckets import history_widths, smallest
-from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
-from bert4rec_jax.serving.scorer import Answer, Facts, Scorer, require_list
+from bert4rec_jax.serving.scorer import Answer, Facts, Scorer
+from bert4rec_jax.serving.seen import Seen, read_seen, requests_of
 from bert4rec_jax.serving.times import RequestTime, Times
 
 Floats = npt.NDArray[np.float64]
@@ -130,7 +129,7 @@ def explain(
       UserError: the history is empty, an id is unknown, the model cannot score the item or any
         movie of the history, or the bundle was made before the function `attend` existed.
     """
-    seen = _read(scorer, history, ratings, timestamps, request_time)
+    seen = read_seen(scorer, history, ratings, timestamps, request_time)
     tokens = seen.tokens
     if item is None and scorer.bundle.retriever is not None:
         found = scorer.recommend(
@@ -152,7 +151,7 @@ def explain(
     places = known[-count:]
     near = known[-(count + 1) :]  # if one movie is left out, the one before the window moves up
     kept = [near, *(near[near != place] for place in places)]
-    requests = _requests([seen.at(which) for which in kept])
+    requests = requests_of([seen.at(which) for which in kept])
     if user is not None:
         requests = replace(requests, users=scorer.user_rows([user] * len(kept), len(kept)))
     hidden = scorer.ranker.user_vectors(requests)
@@ -221,7 +220,7 @@ def both_sides(
       UserError: as `explain`; the model is causal, so that movies after the hidden one change
         nothing; or the place is not among the last L movies.
     """
-    seen = _read(scorer, history, ratings, timestamps, request_time)
+    seen = read_seen(scorer, history, ratings, timestamps, request_time)
     tokens = seen.tokens
     length = scorer.bundle.max_length
     if _causal(scorer):
@@ -240,7 +239,7 @@ def both_sides(
     masked = replace(seen, tokens=np.where(hidden, MASK, tokens)).at(places)
     both, _ = _attend(scorer, masked, int(np.flatnonzero(places == place)[0]))
     then = replace(seen.at(np.arange(place)), asked=int(seen.times[place]))
-    before = scorer.ranker.user_vectors(_requests([then]))[0]
+    before = scorer.ranker.user_vectors(requests_of([then]))[0]
     scores, log_probabilities = _scores(scorer, np.stack([before, both]))
     barred = _barred(scorer, np.delete(tokens, place))
     target = _target(scorer, history[place], scores[0], barred)
@@ -254,75 +253,8 @@ def both_sides(
     return BothSides(*_named(scorer, target), *guesses)
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A history of n movies: `[n]` tokens, ratings, and times in seconds since 1970.
-
-    `asked` is the time of the request.
-    """
-
-    tokens: npt.NDArray[np.int32]
-    ratings: npt.NDArray[np.float32]
-    times: npt.NDArray[np.int64]
-    asked: int
-
-    def at(self, places: npt.NDArray[np.integer[Any]]) -> _Seen:
-        """The movies at some places, of the same request."""
-        return _Seen(self.tokens[places], self.ratings[places], self.times[places], self.asked)
-
-    def and_mask(self) -> _Seen:
-        """The history with MASK after its last movie."""
-        return _Seen(
-            np.append(self.tokens, np.int32(MASK)),
-            np.append(self.ratings, np.float32(np.nan)),
-            np.append(self.times, self.asked),
-            self.asked,
-        )
-
-
-def _read(
-    scorer: Scorer,
-    history: Sequence[str],
-    ratings: Sequence[float] | None,
-    timestamps: Times | None,
-    request_time: RequestTime | None,
-) -> _Seen:
-    """A history in tokens. A model that reads no times gets zeros for them."""
-    if not history:
-        raise UserError("the history is empty; name at least one movie that was seen")
-    for name, values in (("ratings", ratings), ("timestamps", timestamps)):
-        if values is None:
-            continue
-        require_list(name, values, "one for each movie of the history")
-        if len(values) != len(history):
-            raise UserError(f"{len(values)} {name} for {len(history)} movies; give one each")
-    tokens = np.array([scorer.catalog.token(item) for item in history], np.int32)
-    given = scorer.requests(
-        [history],
-        ratings=None if ratings is None else [ratings],
-        timestamps=None if timestamps is None else [timestamps],
-        request_time=request_time,
-    )
-    bundle = scorer.bundle
-    asked, times = given.moments(bundle.trained_until if bundle.reads_times else 0)
-    return _Seen(tokens, given.ratings, times.astype(np.int64), int(asked[0]))
-
-
-def _requests(histories: list[_Seen]) -> Requests:
-    lengths = np.array([len(history.tokens) for history in histories])
-    return Requests(
-        histories=Ragged.from_lengths(np.concatenate([x.tokens for x in histories]), lengths),
-        ratings=np.concatenate([x.ratings for x in histories]),
-        candidates=None,
-        excluded=Ragged.empty(len(histories)),
-        counts=Counter(),
-        times=np.concatenate([x.times for x in histories]),
-        at=np.array([x.asked for x in histories]),
-    )
-
-
 def _attend(
-    scorer: Scorer, seen: _Seen, slot: int, users: npt.NDArray[np.float32] | None = None
+    scorer: Scorer, seen: Seen, slot: int, users: npt.NDArray[np.float32] | None = None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """User vector `[D]` and attention `[layers, H, n]` at one slot of a history of n columns."""
     bundle, count = scorer.bundle, len(seen.tokens)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -17,10 +16,18 @@ import numpy.typing as npt
 
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.delimited import is_utf8, shorten
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.features.user_encoding import UserEncoding
+from bert4rec_jax.serving.arguments import (
+    Ids,
+    Ratings,
+    id_lists,
+    rating_lists,
+    require_one_each,
+    require_positive,
+    time_lists,
+)
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.filters import EVERYTHING, Filters
 from bert4rec_jax.serving.functions import Functions
@@ -28,10 +35,8 @@ from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ranking import Lists, Ranker
 from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
-from bert4rec_jax.serving.times import RequestTime, Times, moment_of, whole_seconds
+from bert4rec_jax.serving.times import RequestTime, Times, moment_of
 
-Ids = Sequence[str | int]
-Ratings = Sequence[float | None]  # None or NaN where there is no rating
 Facts = Mapping[str, Any]  # user features: name -> value; one that is not there is unknown
 
 
@@ -168,9 +173,9 @@ class Scorer:
           request_time: when the request is made, for such a model: seconds since 1970, or a date,
             UTC if it has no time zone. None: when its training data ends.
         """
-        if k is not None:
-            _require_positive(k)
-        requests = self.requests(
+        return self._answers(
+            k,
+            keep_seen,
             histories,
             candidates=candidates,
             exclude=exclude,
@@ -179,8 +184,6 @@ class Scorer:
             timestamps=timestamps,
             request_time=request_time,
         )
-        lists = self.lists(requests, top=k, keep_seen=keep_seen)
-        return self._answers(lists, histories, candidates, exclude)
 
     def recommend(
         self,
@@ -219,8 +222,9 @@ class Scorer:
         request_time: RequestTime | None = None,
     ) -> list[Answer]:
         """The best items of the whole catalog for each history; see `rank`."""
-        _require_positive(k)
-        requests = self.requests(
+        return self._answers(
+            k,
+            keep_seen,
             histories,
             exclude=exclude,
             ratings=ratings,
@@ -228,7 +232,6 @@ class Scorer:
             timestamps=timestamps,
             request_time=request_time,
         )
-        return self._answers(self.lists(requests, top=k, keep_seen=keep_seen), histories, exclude)
 
     def item_vectors(self) -> ItemVectors:
         """The vectors and biases of all items that can be listed; for a pipeline, the ranker's.
@@ -270,7 +273,7 @@ class Scorer:
         Raises:
           UserError: the catalog does not have the item, or the model cannot score it.
         """
-        _require_positive(k)
+        require_positive(k)
         token = self.catalog.token(str(item))
         if not self.bundle.known[token]:
             raise UserError(
@@ -304,27 +307,21 @@ class Scorer:
         request_time: RequestTime | None = None,
     ) -> Requests:
         """The requests in tokens; see `rank` for the arguments."""
-        asked = _id_lists("histories", histories)
+        asked = id_lists("histories", histories)
         others = {
-            name: _id_lists(name, lists)
+            name: id_lists(name, lists)
             for name, lists in (("candidates", candidates), ("exclude", exclude))
             if lists is not None
         }
-        numbers = None if ratings is None else _rating_lists(ratings)
-        times: list[list[int | None]] | None = None
-        if timestamps is not None:
-            require_list("timestamps", timestamps, "one list of times per history")
-            times = []
-            for row, given in enumerate(timestamps):
-                require_list(f"timestamps[{row}]", given, "a list of times")
-                times.append(whole_seconds(given, f"timestamps[{row}]"))
+        numbers = None if ratings is None else rating_lists(ratings)
+        times = None if timestamps is None else time_lists(timestamps)
         if times is not None or request_time is not None:
             self.bundle.require_times()
         for name, lists in others.items():
-            _require_one_each(f"lists of {name}", lists, asked)
+            require_one_each(f"lists of {name}", lists, asked)
         for name, values in (("ratings", numbers), ("timestamps", times)):
             if values is not None:
-                _require_one_each(name, values, asked)
+                require_one_each(name, values, asked)
         table = table_of(asked, ratings=numbers, timestamps=times, **others)
         at = None if request_time is None else moment_of(request_time)
         requests = self.reader.read(table, source="the question", request_time=at)
@@ -353,8 +350,15 @@ class Scorer:
         values = {name: [facts.get(name) for facts in given] for name in columns}
         return self.reader.users(values, count, lambda row: f"users[{row}]")
 
-    def _answers(self, lists: Lists, *asked: Sequence[Ids] | None) -> list[Answer]:
-        """The lists with the ids of those that were `asked`, of which some may be unknown."""
+    def _answers(
+        self, k: int | None, keep_seen: bool | None, histories: Sequence[Ids], **others: Any
+    ) -> list[Answer]:
+        """A list for each history; `others` are more arguments of `requests`."""
+        if k is not None:
+            require_positive(k)
+        requests = self.requests(histories, **others)
+        lists = self.lists(requests, top=k, keep_seen=keep_seen)
+        asked = (histories, others.get("candidates"), others.get("exclude"))
         named = [
             list(dict.fromkeys(map(str, chain(*ids))))
             for ids in zip(*(given for given in asked if given is not None))
@@ -376,51 +380,3 @@ class Scorer:
             scores=tuple(float(score) for score in scores),
             unknown=tuple(unknown),
         )
-
-
-def _id_lists(name: str, lists: Sequence[Ids]) -> list[list[str]]:
-    """Lists of ids as text; raises `UserError` if they are not valid."""
-    require_list(name, lists, "one list of item ids per request")
-    for row, ids in enumerate(lists):
-        require_list(f"{name}[{row}]", ids, "a list of item ids")
-        for item in ids:
-            if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
-                raise UserError(
-                    f"{name}[{row}] holds {item!r} of type {type(item).__name__}; item ids are "
-                    "texts, as in the catalog, or whole numbers"
-                )
-            if isinstance(item, str) and not item.isascii() and not is_utf8(item):
-                raise UserError(f"{name}[{row}] holds {item!r}, which is not valid Unicode text")
-    return [[str(item) for item in ids] for ids in lists]
-
-
-def _require_one_each(name: str, given: Sized, histories: Sized) -> None:
-    if len(given) != len(histories):
-        raise UserError(f"{len(given)} {name} for {len(histories)} histories; give one list each")
-
-
-def require_list(name: str, given: Any, expected: str) -> None:
-    """Refuse what is no list of values, such as text."""
-    listed = isinstance(given, Sized) and isinstance(given, Iterable)
-    if not listed or isinstance(given, str | bytes | Mapping):
-        raise UserError(f"{name} is {shorten(given)}; expected {expected}")
-
-
-def _rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
-    """Ratings as numbers, NaN for none."""
-    require_list("ratings", ratings, "one list of ratings per history")
-    lists = []
-    for row, given in enumerate(ratings):
-        try:
-            lists.append([math.nan if value is None else float(value) for value in given])
-        except (TypeError, ValueError):
-            raise UserError(
-                f"ratings[{row}] is {shorten(given)}; expected a list of numbers, None or NaN "
-                "where an item is not rated"
-            ) from None
-    return lists
-
-
-def _require_positive(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise UserError(f"k is {k!r}; expected a whole number, at least 1")
