@@ -188,7 +188,7 @@ class Ranker:
         users = None if encoding is None else requests.users.get(encoding)
         times = at = None
         if self.bundle.reads_times:
-            at, seconds = requests.moments(self.bundle.trained_until)
+            at, seconds = requests.moments()
             times = Ragged(seconds[kept], items.offsets).last(self._longest)
         return _Read(
             items.last(self._longest), thumbs.last(self._longest), users=users, times=times, at=at

@@ -42,7 +42,7 @@ class Requests:
         not there.
       times: `[M]` int64 seconds since 1970, one per value of `histories`, or `times.UNKNOWN`; None
         if all are unknown.
-      at: `[N]` int64, those of the requests, in the same way.
+      at: `[N]` int64, those of the requests; None where no model reads times.
     """
 
     histories: Ragged
@@ -54,15 +54,13 @@ class Requests:
     times: npt.NDArray[np.int64] | None = None
     at: npt.NDArray[np.int64] | None = None
 
-    def moments(self, default: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    def moments(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """The times of the requests, `[N]`, and of the values of `histories`, `[M]`.
 
-        A request of unknown time is made at `default`, and an event of unknown time happens at the
-        time of its request.
+        An event of unknown time happens at the time of its request. All are 0 where no model reads
+        times.
         """
-        unknown = np.full(len(self), UNKNOWN)
-        at = unknown if self.at is None else self.at
-        at = np.where(at == UNKNOWN, default, at)
+        at = np.zeros(len(self), np.int64) if self.at is None else self.at
         then = at[self.histories.rows]
         if self.times is not None:
             then = np.where(self.times == UNKNOWN, then, self.times)

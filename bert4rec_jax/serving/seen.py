@@ -72,8 +72,7 @@ def read_seen(
         timestamps=None if timestamps is None else [timestamps],
         request_time=request_time,
     )
-    bundle = scorer.bundle
-    asked, times = given.moments(bundle.trained_until if bundle.reads_times else 0)
+    asked, times = given.moments()
     return Seen(tokens, given.ratings, times.astype(np.int64), int(asked[0]))
 
 
