@@ -139,7 +139,7 @@ class ModelConfig:
     times: bool = False
     """Also read times: the gaps between items, the time of the request, and the age of each item at
     that time. BERT4Rec only. Results are not comparable with models that do not know the time of
-    the request, and the model cannot be exported."""
+    the request."""
     unknown_rate: float = 0.1
     """With content: share of items that are represented by their content alone, drawn per step."""
     temperature: float = 0.0

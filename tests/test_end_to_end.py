@@ -17,10 +17,10 @@ from bert4rec_jax.data.split import leave_one_out, train_counts
 from bert4rec_jax.evaluation.baselines import Popular
 from bert4rec_jax.evaluation.evaluator import Evaluator
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.inputs import TrainingData
 from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.restore import load_best
+from bert4rec_jax.training.run_record import read_config
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")

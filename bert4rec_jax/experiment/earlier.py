@@ -21,8 +21,8 @@ from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first
-from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.growth import earlier_tokens
+from bert4rec_jax.training.run_record import read_config
 
 # Copies in the workdir.
 ENCODING = "encoding.json"  # of items' content

@@ -14,9 +14,10 @@ from rich.markup import escape
 from bert4rec_jax.experiment.corrections import Corrections, read_corrections
 from bert4rec_jax.experiment.opening import reopen
 from bert4rec_jax.experiment.setting import Setting
-from bert4rec_jax.training.checkpoints import Checkpoint, read_config
+from bert4rec_jax.training.checkpoints import Checkpoint
 from bert4rec_jax.training.inputs import Trained
 from bert4rec_jax.training.restore import load_best
+from bert4rec_jax.training.run_record import read_config
 
 REFIT = "refit"  # folder in the workdir: the model that was retrained after selection
 FINAL = "final"  # folder in the workdir: the model that was trained on all events, for serving

@@ -22,7 +22,7 @@ from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.sources import KnownMovies
 from bert4rec_jax.processes import barrier, is_first
-from bert4rec_jax.training.checkpoints import check_same_config, read_config
+from bert4rec_jax.training.run_record import check_same_config, read_config
 
 
 @dataclass(frozen=True, eq=False)

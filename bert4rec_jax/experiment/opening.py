@@ -29,7 +29,7 @@ from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.splits import open_split, require_validation
 from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform
-from bert4rec_jax.training.checkpoints import check_same_config, read_config
+from bert4rec_jax.training.run_record import check_same_config, read_config
 from bert4rec_jax.training.wandb_run import require_wandb
 
 

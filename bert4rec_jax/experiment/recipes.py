@@ -21,7 +21,7 @@ from bert4rec_jax.experiment.inputs import open_data
 from bert4rec_jax.experiment.start import start
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.processes import is_first
-from bert4rec_jax.training.checkpoints import read_config
+from bert4rec_jax.training.run_record import read_config
 
 DEFAULT = "movietweetings"
 _FOLDERS = ("init_from", "workdir")  # settings that name an earlier run

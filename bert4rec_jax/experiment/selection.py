@@ -25,11 +25,11 @@ from bert4rec_jax.experiment.finished import (
 )
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.processes import require_same
-from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.coverage import make_plan
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.fit import TrainResult, fit
 from bert4rec_jax.training.growth import earlier_tokens, grown_state
+from bert4rec_jax.training.run_record import read_config
 from bert4rec_jax.training.step import TrainState
 
 

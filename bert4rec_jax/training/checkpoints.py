@@ -10,12 +10,11 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import (
@@ -24,40 +23,15 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from bert4rec_jax.config import completed, differences
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
+from bert4rec_jax.training.digests import checksum
+from bert4rec_jax.training.run_record import RunRecord, cannot_open, check_same_run
 from bert4rec_jax.training.step import TrainState
 
 _CORRUPT = ".corrupt"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What a checkpoint stores about its run, as JSON values.
-
-    Attributes:
-      config: the run's config in JSON form.
-      catalog: fingerprint of the catalog, which maps rows of the item table to items.
-      data: fingerprint of the prepared data.
-      validations: one dict per validation so far: `step` and the metrics.
-      checksum: checksum of the state that is saved with the record.
-      content: fingerprint of the item features, empty without any.
-      users: fingerprint of the user features, empty without any.
-      seconds: time spent in training and validation so far, of all starts; steps that were lost are
-        not counted.
-    """
-
-    config: dict[str, Any]
-    catalog: str
-    data: str
-    validations: list[dict[str, float]] = field(default_factory=list)
-    checksum: int = 0
-    content: str = ""
-    users: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -212,7 +186,7 @@ class Checkpoints:
         record = self._read(step, lambda: self._read_record(step))
         if record is None:
             return None
-        _check_same_run(record, current, self._folder)
+        check_same_run(record, current, self._folder)
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             abstract,
@@ -304,39 +278,11 @@ class Checkpoints:
             ) from error
 
 
-def read_config(folder: Path) -> dict[str, Any] | None:
-    """The config, in JSON form, of the run whose checkpoints are in `folder`; None without any.
-
-    It is read without Orbax and JAX, whose devices may not be chosen yet.
-
-    Raises:
-      TemporaryError: the folder cannot be read.
-    """
-    if not folder.is_dir():
-        return None
-    try:
-        steps = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
-    except OSError as error:
-        raise _cannot_open(folder, error) from error
-    for step in sorted(steps, reverse=True):
-        with contextlib.suppress(OSError, ValueError, LookupError):
-            record = json.loads((folder / f"{step}" / "record" / "metadata").read_text("utf-8"))
-            return dict(record["config"])
-    return None
-
-
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     try:
         return ocp.CheckpointManager(folder, options=options)
     except OSError as error:
-        raise _cannot_open(folder, error) from error
-
-
-def _cannot_open(folder: Path, error: OSError) -> TemporaryError:
-    return TemporaryError(
-        f"cannot open the checkpoints in {folder}: {error.strerror or error}; change its "
-        "permissions or choose another workdir"
-    )
+        raise cannot_open(folder, error) from error
 
 
 def _without_metrics(folder: Path) -> list[int]:
@@ -360,77 +306,9 @@ def _reading() -> ocp.CheckpointManagerOptions:
     return ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
 
 
-def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
-    """Check that a run is continued with the same settings.
-
-    Raises:
-      UserError: it is not; the message names every field that differs.
-    """
-    changed = differences(completed(saved), completed(current))
-    if changed:
-        listed = "\n  ".join(changed)
-        raise UserError(
-            f"{folder} holds a run with another configuration:\n  {listed}\n"
-            "use the same settings to continue it, or another --workdir (with --init-from "
-            f"{folder} it begins from the parameters of this one)"
-        )
-
-
-def _check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
-    check_same_config(saved.config, current.config, folder)
-    if saved.catalog != current.catalog:
-        raise UserError(
-            f"the catalog does not match the checkpoints in {folder} (fingerprint "
-            f"{saved.catalog[:12]} there, {current.catalog[:12]} in the data): items would get "
-            "each other's vectors. Use the data of that run (prepare newer logs into folders of "
-            "their own), or another --workdir"
-        )
-    if saved.data != current.data:
-        raise UserError(
-            f"the data does not match the checkpoints in {folder} (fingerprint {saved.data[:12]} "
-            f"there, {current.data[:12]} now). Use the data of that run, or another --workdir"
-        )
-    if saved.content != current.content:
-        raise UserError(
-            f"the items' content does not match the checkpoints in {folder} (fingerprint "
-            f"{saved.content[:12] or 'none'} there, {current.content[:12] or 'none'} now). Use "
-            "the content of that run, or another --workdir"
-        )
-    if saved.users != current.users:
-        raise UserError(
-            f"what is known of users does not match the checkpoints in {folder} (fingerprint "
-            f"{saved.users[:12] or 'none'} there, {current.users[:12] or 'none'} now). Use the "
-            "table of users of that run, or another --workdir"
-        )
-
-
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
-
-
-def checksum(state: TrainState) -> int:
-    """Checksum of all bits of a state; a corrupted state keeps it with a chance of about 1 in 2^32.
-
-    `sum_i bits_i * odd_i mod 2^32` over all elements, with an odd factor per element: the same on
-    every mesh. It is needed because Orbax notices missing files, but not every change of their
-    bytes.
-    """
-    return int(_checksum(state))
-
-
-@jax.jit
-def _checksum(state: TrainState) -> jax.Array:
-    total = jnp.uint32(0)
-    for number, leaf in enumerate(jax.tree.leaves(state)):
-        width = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
-        bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
-        place = jnp.uint32(number)
-        for axis in range(leaf.ndim):
-            index = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-            place = place * jnp.uint32(0x9E3779B1) + index
-        total += (bits * (2 * place + 1)).sum(dtype=jnp.uint32)
-    return total
 
 
 @contextlib.contextmanager

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord
+from bert4rec_jax.training.checkpoints import Checkpoints
 from bert4rec_jax.training.interruption import Abandoned, Interrupted, Interruption
+from bert4rec_jax.training.run_record import RunRecord
 from bert4rec_jax.training.step import Metrics, TrainState
 
 Validations = list[dict[str, float]]

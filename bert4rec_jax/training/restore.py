@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.training.checkpoints import Checkpoint, Checkpoints, RunRecord
+from bert4rec_jax.training.checkpoints import Checkpoint, Checkpoints
 from bert4rec_jax.training.digests import fingerprint
 from bert4rec_jax.training.inputs import TrainingData
 from bert4rec_jax.training.parts import make_parts
+from bert4rec_jax.training.run_record import RunRecord
 from bert4rec_jax.training.step import TrainState
 
 

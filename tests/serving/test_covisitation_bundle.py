@@ -26,7 +26,7 @@ from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.retrieval import Nearby, Scan
 from bert4rec_jax.serving.scorer import load
-from bert4rec_jax.training.checkpoints import read_config
+from bert4rec_jax.training.run_record import read_config
 
 QUIET = Console(quiet=True)
 CHOSEN = {"decay": 0.6, "smoothing": 5.0, "weight": 0.75, "popularity": 0.25}

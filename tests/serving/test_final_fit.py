@@ -16,8 +16,8 @@ from bert4rec_jax.experiment.finished import as_served, open_finished
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.evaluation import exported
 from bert4rec_jax.serving.export import export
-from bert4rec_jax.training.checkpoints import read_config
 from bert4rec_jax.training.digests import digest
+from bert4rec_jax.training.run_record import read_config
 
 QUIET = Console(quiet=True)
 COUNTS = CalibrationConfig(covisitation=True)  # of all events, in the final fit

@@ -22,7 +22,7 @@ from bert4rec_jax.report.evidence import backwards, gather, look
 from bert4rec_jax.report.page import Section, page, paragraph, table
 from bert4rec_jax.report.report import write_report
 from bert4rec_jax.serving.explanation import explain
-from bert4rec_jax.training.checkpoints import read_config
+from bert4rec_jax.training.run_record import read_config
 
 QUIET = Console(quiet=True)
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)> & [bold]"

@@ -45,7 +45,7 @@ from bert4rec_jax.serving.pipeline import write_pipeline
 from bert4rec_jax.serving.scorer import load
 from bert4rec_jax.serving.times import moment_of
 from bert4rec_jax.serving.worker import Options as RankOptions
-from bert4rec_jax.training.checkpoints import read_config
+from bert4rec_jax.training.run_record import read_config
 
 QUIET = Console(quiet=True)
 BEGIN = 15_000  # days since 1970

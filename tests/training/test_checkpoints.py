@@ -15,7 +15,9 @@ from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.sharding import make_mesh, place_state
-from bert4rec_jax.training.checkpoints import Checkpoints, RunRecord, checksum, read_config
+from bert4rec_jax.training.checkpoints import Checkpoints
+from bert4rec_jax.training.digests import checksum
+from bert4rec_jax.training.run_record import RunRecord, read_config
 from bert4rec_jax.training.step import TrainState
 
 METRIC = "ndcg@10"

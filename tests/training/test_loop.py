@@ -12,9 +12,9 @@ from jax.experimental import multihost_utils
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.training import loop
-from bert4rec_jax.training.checkpoints import RunRecord
 from bert4rec_jax.training.interruption import Interrupted, Interruption
 from bert4rec_jax.training.loop import Stopping, train
+from bert4rec_jax.training.run_record import RunRecord
 
 
 class Recorder:

@@ -1,0 +1,109 @@
+"""RunRecord: what a checkpoint stores about its run, to tell whether it belongs to another."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bert4rec_jax.config import completed, differences
+from bert4rec_jax.errors import TemporaryError, UserError
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a checkpoint stores about its run, as JSON values.
+
+    Attributes:
+      config: the run's config in JSON form.
+      catalog: fingerprint of the catalog, which maps rows of the item table to items.
+      data: fingerprint of the prepared data.
+      validations: one dict per validation so far: `step` and the metrics.
+      checksum: checksum of the state that is saved with the record.
+      content: fingerprint of the item features, empty without any.
+      users: fingerprint of the user features, empty without any.
+      seconds: time spent in training and validation so far, of all starts; steps that were lost are
+        not counted.
+    """
+
+    config: dict[str, Any]
+    catalog: str
+    data: str
+    validations: list[dict[str, float]] = field(default_factory=list)
+    checksum: int = 0
+    content: str = ""
+    users: str = ""
+    seconds: float = 0.0
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The config, in JSON form, of the run whose checkpoints are in `folder`; None without any.
+
+    It is read without Orbax, as JAX may not be asked for its devices yet.
+
+    Raises:
+      TemporaryError: the folder cannot be read.
+    """
+    if not folder.is_dir():
+        return None
+    try:
+        steps = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    except OSError as error:
+        raise cannot_open(folder, error) from error
+    for step in sorted(steps, reverse=True):
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            record = json.loads((folder / f"{step}" / "record" / "metadata").read_text("utf-8"))
+            return dict(record["config"])
+    return None
+
+
+def cannot_open(folder: Path, error: OSError) -> TemporaryError:
+    """The error of a folder of checkpoints that cannot be read or made."""
+    return TemporaryError(
+        f"cannot open the checkpoints in {folder}: {error.strerror or error}; change its "
+        "permissions or choose another workdir"
+    )
+
+
+def check_same_config(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
+    """Check that a run is continued with the same settings.
+
+    Raises:
+      UserError: it is not; the message names every field that differs.
+    """
+    changed = differences(completed(saved), completed(current))
+    if changed:
+        listed = "\n  ".join(changed)
+        raise UserError(
+            f"{folder} holds a run with another configuration:\n  {listed}\n"
+            "use the same settings to continue it, or another --workdir (with --init-from "
+            f"{folder} it begins from the parameters of this one)"
+        )
+
+
+def check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
+    """Check that a checkpoint in `folder` was made with the same settings and inputs.
+
+    Raises:
+      UserError: it was not; the message says what differs.
+    """
+    check_same_config(saved.config, current.config, folder)
+    of_catalog = (
+        "Items would get each other's vectors: use the data of that run (prepare newer logs into "
+        "folders of their own)"
+    )
+    inputs = (
+        ("the catalog does", saved.catalog, current.catalog, of_catalog),
+        ("the data does", saved.data, current.data, "Use the data of that run"),
+        ("the items' content does", saved.content, current.content, "Use the content of that run"),
+        ("user features do", saved.users, current.users, "Use the table of users of that run"),
+    )
+    for what, before, now, remedy in inputs:
+        if before != now:
+            raise UserError(
+                f"{what} not match the checkpoints in {folder} (fingerprint "
+                f"{before[:12] or 'none'} there, {now[:12] or 'none'} now). {remedy}, or another "
+                "--workdir"
+            )
