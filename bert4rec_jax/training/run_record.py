@@ -94,11 +94,12 @@ def check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
         "Items would get each other's vectors: use the data of that run (prepare newer logs into "
         "folders of their own)"
     )
+    of_users = "Use the table of users of that run"
     inputs = (
         ("the catalog does", saved.catalog, current.catalog, of_catalog),
         ("the data does", saved.data, current.data, "Use the data of that run"),
         ("the items' content does", saved.content, current.content, "Use the content of that run"),
-        ("user features do", saved.users, current.users, "Use the table of users of that run"),
+        ("what is known of users does", saved.users, current.users, of_users),
     )
     for what, before, now, remedy in inputs:
         if before != now:
