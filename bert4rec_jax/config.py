@@ -51,7 +51,7 @@ class DataConfig:
     up; the history then ends before the target)."""
     repeats: bool = False
     """Items can be chosen again, as songs or groceries are: targets and lists may hold items of the
-    history. Requires masking.own-negatives."""
+    history, whose items therefore compete with each other in training."""
     window: Literal["recent", "tiles", "random-prefix"] = "recent"
     """How a training history becomes rows: its last L items; all of it, cut into windows of L; or
     the L items before a random point, drawn anew each epoch."""
@@ -216,7 +216,8 @@ class MaskingConfig:
     """Weight of unrated items in the loss."""
     own_negatives: bool = True
     """When predicting an item, let the other items of the same history compete with it in the
-    softmax. With training.in_batch_negatives they do with data.repeats only."""
+    softmax over the whole catalog. With data.repeats they always compete, and with
+    training.in_batch_negatives in no other case."""
 
     def __post_init__(self) -> None:
         fit_types(self, "masking")
@@ -441,6 +442,12 @@ class Config:
         masking = self.masking
         uneven = any(len(set(x)) > 1 for x in (masking.thumb_weights, masking.loss_weights))
         return self.model.thumbs or self.data.targets == "liked" or uneven
+
+    @property
+    def own_items_compete(self) -> bool:
+        """Whether a history's other items are negatives of its targets."""
+        sampled = self.training.in_batch_negatives > 0
+        return self.data.repeats or (self.masking.own_negatives and not sampled)
 
     def __post_init__(self) -> None:
         fit_types(self)

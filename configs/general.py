@@ -1,12 +1,11 @@
 """Your own data: the log decides on lengths, depth, dropout, batches, epochs and objective instead.
 
 Command: `python train.py general --data.path YOUR_LOG --workdir runs/mine`. `adapt` replaces the
-defaults of data.max-length, model.layers, model.dropout, masking.objective, masking.own-negatives,
-optimizer.weight-decay, training.batch-size, training.epochs, training.evaluate-every and, for
-sparse logs of many items, training.in-batch-negatives and training.uniform-negatives. Its rules
-were found on the validation splits of MovieTweetings, MovieLens-1M and thinned copies of them
-(docs/results.md); they look at nothing but counts and lengths. What you give on the command line
-goes before them.
+defaults of data.max-length, model.layers, model.dropout, masking.objective, optimizer.weight-decay,
+training.batch-size, training.epochs, training.evaluate-every and, for sparse logs of many items,
+training.in-batch-negatives and training.uniform-negatives. Its rules were found on the validation
+splits of MovieTweetings, MovieLens-1M and thinned copies of them (docs/results.md); they look at
+nothing but counts and lengths. What you give on the command line goes before them.
 """
 
 from dataclasses import replace
@@ -73,7 +72,7 @@ def adapt(config: Config, store: SequenceStore) -> Config:
         config,
         data=replace(config.data, max_length=max_length),
         model=replace(config.model, layers=2 if large else 1, dropout=dropout),
-        masking=replace(config.masking, objective=objective, own_negatives=config.data.repeats),
+        masking=replace(config.masking, objective=objective),
         optimizer=replace(config.optimizer, weight_decay=0.05 if large else 0.1),
         training=replace(
             config.training,

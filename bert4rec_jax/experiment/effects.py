@@ -38,8 +38,9 @@ _NEEDS = (
     ),
     _Need(
         ("masking.own_negatives",),
-        lambda c: not c.training.in_batch_negatives or c.data.repeats,
-        "the softmax over the whole catalog (training.in-batch-negatives 0) or data.repeats",
+        lambda c: not (c.training.in_batch_negatives or c.data.repeats),
+        "the softmax over the whole catalog (training.in-batch-negatives 0), without data.repeats, "
+        "with which items of a history always compete",
     ),
     _Need(
         ("optimizer.peak_lr",),

@@ -162,15 +162,20 @@ def _refuse_leak(content: Content, config: DataConfig, *, begins: bool) -> None:
         or (made.get("time_quantile"), _moment(made.get("test_from")))
         == (config.time_quantile, _moment(config.test_from))
     )
-    if same or split is None or config.split == "leave-one-out":
+    if same or config.split == "leave-one-out":
         return
     if begins and "like" in made:
         return
     quantile = f" --time-quantile {config.time_quantile}" if config.split == "global-time" else ""
     quantile += f" --test-from {config.test_from!r}" if config.test_from else ""
+    fitted = (
+        f"was fitted on the training part of the {split} split, which holds"
+        if split
+        else ("does not say for which split it was fitted, so it may have seen")
+    )
     raise UserError(
-        f"the content in {content.path} was fitted on the training part of the {split} split, "
-        f"which holds items of the test under {config.split}; make it for this split: "
+        f"the content in {content.path} {fitted} items of the test under {config.split}; make it "
+        "for this split: "
         f"`bert4rec features ... --split {config.split}{quantile}`"
     )
 

@@ -208,22 +208,17 @@ def _as_earlier(config: Config, earlier: Config | None) -> Config:
     """The config with those settings of an earlier run that its parameters depend on."""
     if earlier is None:
         return config
-    read, repeats = earlier.data, earlier.data.repeats
-    masking, towers = config.masking, earlier.model.kind == "two-tower"
+    read, towers = earlier.data, earlier.model.kind == "two-tower"
     return replace(
         config,
         data=replace(
             config.data,
             max_length=read.max_length,
             thumbs=read.thumbs or config.data.thumbs,
-            repeats=repeats,
+            repeats=read.repeats,
         ),
         model=earlier.model,
-        masking=replace(
-            masking,
-            objective=earlier.masking.objective,
-            own_negatives=masking.own_negatives or repeats,
-        ),
+        masking=replace(config.masking, objective=earlier.masking.objective),
         calibration=replace(
             config.calibration, covisitation=config.calibration.covisitation and not towers
         ),

@@ -16,8 +16,7 @@ def check_log(config: Config, store: SequenceStore) -> None:
     """Check that a log has what the settings read.
 
     Raises:
-      UserError: it has no times, times before 1970 or no ratings, or items that can be repeated do
-        not compete.
+      UserError: it has no times, times before 1970 or no ratings.
     """
     if config.model.times and not store.timed:
         raise UserError(
@@ -28,13 +27,6 @@ def check_log(config: Config, store: SequenceStore) -> None:
         raise UserError(
             f"model.times is on, but {store.path} has times before 1970; leave it off, or prepare "
             "the log without these events"
-        )
-    if config.data.repeats and not (
-        config.masking.own_negatives or config.training.in_batch_negatives
-    ):
-        raise UserError(
-            "masking.own_negatives is False; expected True with data.repeats: an item of the "
-            "history can be the answer, so it has to compete in training (--masking.own-negatives)"
         )
     if config.reads_thumbs and not np.isfinite(store.ratings).any():
         raise UserError(

@@ -96,7 +96,8 @@ def build(
       like: make the columns of this earlier content instead of fitting new ones, so that a model
         trained with it can continue.
       text, embedder, cache: see `sources.gather`.
-      about: more entries of the manifest, such as the split behind `fitted`.
+      about: more entries of the manifest: `split`, `time_quantile` and `test_from` behind `fitted`.
+        Without `split`, the content is refused under all splits but leave-one-out.
       progress: called with the number of texts that have an embedding, and of all texts.
       notify: called with a sentence the user should see.
 

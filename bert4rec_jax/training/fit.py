@@ -167,6 +167,7 @@ def fit(
             total=total,
             examples_per_step=plan.epoch(0).num_examples / plan.steps_per_epoch,
             every=training.log_every,
+            metric=training.metric,
             learning_rate=parts.schedule,
             active=is_first(),
             over=over,

@@ -44,6 +44,7 @@ class TrainingLog:
       total: updates of the whole run.
       examples_per_step: mean number of histories in a step.
       every: steps between written lines.
+      metric: the validation metric that selects the best model.
       learning_rate: maps the number of updates done to the learning rate of the next one.
       active: whether this process shows and writes anything; true for the first process only.
       over: whether training has come to its end before; then nothing is left to log.
@@ -61,6 +62,7 @@ class TrainingLog:
         total: int,
         examples_per_step: float,
         every: int,
+        metric: str,
         learning_rate: Callable[[int], Any],
         active: bool,
         over: bool = False,
@@ -73,6 +75,7 @@ class TrainingLog:
         self._start, self._total = start, total
         self._examples_per_step = examples_per_step
         self._every = every
+        self._metric = metric
         self._learning_rate = learning_rate
         self._active = active
         self._wandb, self._config, self._over = wandb, config or {}, over
@@ -190,14 +193,15 @@ class TrainingLog:
         if not self._active:
             return
         self._write({"step": step, "validation": {k: round(v, 6) for k, v in metrics.items()}})
-        values = "  ".join(f"{k} {metrics[k]:.4f}" for k in ("hr@10", "ndcg@10", "hr@200", "mrr"))
+        shown = dict.fromkeys(("hr@10", "ndcg@10", "hr@200", "mrr", self._metric))
+        values = "  ".join(f"{name} {metrics[name]:.4f}" for name in shown)
         self._console.print(
             f"  step {step:>7,}  validation  {values}{'  best so far' if better else ''}",
             highlight=False,
             soft_wrap=True,
         )
         if better:
-            self._best = f"  ndcg@10 {metrics['ndcg@10']:.4f}"
+            self._best = f"  {self._metric} {metrics[self._metric]:.4f}"
         # Time spent validating is not training time.
         self._window = (step, time.monotonic())
 

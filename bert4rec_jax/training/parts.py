@@ -82,7 +82,7 @@ class Parts:
             training.in_batch_negatives,
             training.uniform_negatives,
             self.config.data.segments_per_row,
-            own=self.config.data.repeats,
+            own=self.config.own_items_compete,
         )
 
     def new_state(self) -> TrainState:
@@ -110,6 +110,7 @@ class Parts:
             steps_per_epoch=steps_per_epoch,
             chunk=training.loss_chunk,
             max_segments=self.config.data.segments_per_row,
+            own_negatives=self.config.own_items_compete,
             in_batch=self.in_batch,
         )
 

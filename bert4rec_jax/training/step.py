@@ -184,6 +184,7 @@ def make_train_step(
     steps_per_epoch: int,
     chunk: int,
     max_segments: int = 1,
+    own_negatives: bool = True,
     in_batch: InBatch | None = None,
 ) -> TrainStep:
     """Build `(state, batch, constants) -> (state, metrics)`; the input state is donated.
@@ -218,7 +219,7 @@ def make_train_step(
                 chunk=chunk,
                 dropout_key=jax.random.fold_in(keys.dropout, state.step),
                 in_batch=in_batch,
-                own_negatives=masking.own_negatives,
+                own_negatives=own_negatives,
                 max_segments=max_segments,
                 blocks=blocks,
                 negatives_key=jax.random.fold_in(keys.negatives, state.step),

@@ -44,7 +44,7 @@ def run(store, tmp_path_factory):
     fitted = training_items(store, "cold-items")
     assert fitted.sum() == 32
     build(store, folder / "content", fitted=fitted,
-          sources=Sources(embeddings=folder / "places.npy"))  # fmt: skip
+          sources=Sources(embeddings=folder / "places.npy"), about={"split": "cold-items"})  # fmt: skip
     config = Config(
         data=DataConfig(path=str(store.path), max_length=12, split="cold-items",
                         content=str(folder / "content")),

@@ -42,6 +42,8 @@ IDLE = [
     (NEXT, {"masking.rate": 0.2, "masking.last_only": 0.1, "masking.weight_none": 2.0,
             "masking.weight_down": 3.0, "masking.weight_up": 4.0, "masking.weight_two_up": 5.0}),
     (IN_BATCH, {"masking.own_negatives": False, "training.loss_chunk": 7}),
+    ({"data.repeats": True}, {"masking.own_negatives": False}),
+    ({**IN_BATCH, "data.repeats": True}, {"masking.own_negatives": False}),
     ({"optimizer.schedule": "noam"}, {"optimizer.peak_lr": 3e-2}),
 ]  # fmt: skip
 

@@ -180,7 +180,7 @@ def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypa
     _, typed = recipes.parse([name, *words, "--data.users", str(users)], FOLDER)
     assert typed == config and config.data.users == str(users)
     assert (config.model, config.data.thumbs) == (then.model, (7.0, 9.0))
-    assert config.data.repeats and config.masking.own_negatives
+    assert config.data.repeats and config.own_items_compete
     assert config.masking.objective == "next" and not config.calibration.covisitation
 
 

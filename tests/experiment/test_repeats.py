@@ -127,24 +127,20 @@ def test_the_exported_model_lists_and_ranks_as_it_was_tested(run, bundle, config
     assert explain(scorer, history).item_id == listed[0]
 
 
-def test_own_items_have_to_compete_in_training(config):
-    masking = replace(config.masking, own_negatives=False)
-    wanted = replace(config, masking=masking, workdir=config.workdir + "-other")
-    with pytest.raises(UserError, match=r"expected True with data\.repeats"):
-        protocol.run(wanted, recipe="repeats", console=QUIET)
-
-
 def test_the_sampled_protocol_is_about_unseen_items(config):
     evaluation = replace(config.evaluation, sampled=True)
     with pytest.raises(ConfigError, match=r"evaluation\.sampled is True; expected False with"):
         replace(config, evaluation=evaluation)
 
 
-def test_the_general_recipe_adapts(songs):
-    recipe = load_recipe("general")
-    asked = replace(recipe.config, data=replace(recipe.config.data, repeats=True))
-    assert recipe.adapt(asked, songs).masking.own_negatives
-    assert not recipe.adapt(recipe.config, songs).masking.own_negatives
+def test_own_items_compete_in_training_where_they_can_be_chosen(config):
+    recipe = load_recipe("general").config
+    assert not recipe.own_items_compete
+    assert replace(recipe, data=replace(recipe.data, repeats=True)).own_items_compete
+    sampled = replace(config.training, in_batch_negatives=8)
+    assert replace(config, training=sampled).own_items_compete
+    unseen = replace(config.data, repeats=False)
+    assert not replace(config, training=sampled, data=unseen).own_items_compete
 
 
 def test_two_towers_and_pipelines(config, bundle, tmp_path):

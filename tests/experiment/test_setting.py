@@ -82,6 +82,11 @@ def test_content_that_has_seen_what_is_held_out_is_refused(tmp_path, said):
         config = DataConfig(content=str(tmp_path / "leave-one-out"), split=split)
         with pytest.raises(UserError, match=f"make it for this split: .*--split {split}"):
             open_content(config, store, counts, said)
+    build(store, tmp_path / "unsaid", fitted=fitted, options=Options(min_count=1))
+    unsaid = DataConfig(content=str(tmp_path / "unsaid"))
+    assert open_content(unsaid, store, counts, said) is not None
+    with pytest.raises(UserError, match="does not say for which split it was fitted"):
+        open_content(dataclasses.replace(unsaid, split="cold-items"), store, counts, said)
 
 
 def test_minima_that_a_store_does_not_have_are_refused(tmp_path, said):

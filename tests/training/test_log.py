@@ -20,7 +20,7 @@ COUNTS = {"items_by_thumb": np.array([4, 0, 0, 0]), "masked_by_thumb": np.array(
 def make_log(folder, start=0, **more):
     return TrainingLog(
         folder, Console(quiet=True), title="training", start=start, total=4, examples_per_step=8.0,
-        every=2, learning_rate=lambda done: 0.1 * (done + 1), active=True, **more,
+        every=2, metric="hr@200", learning_rate=lambda done: 0.1 * (done + 1), active=True, **more,
     )  # fmt: skip
 
 
@@ -105,6 +105,16 @@ def test_weights_and_biases_gets_the_same_scalars_in_one_run(tmp_path, monkeypat
     with make_log(tmp_path, wandb="mine"):
         pass
     assert fake.begun[2]["id"] != first["id"]  # from step 0 again: nothing of the first was saved
+
+
+def test_weights_and_biases_itself_takes_what_it_is_given(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for start in (0, 2):
+        with make_log(tmp_path, start=start, wandb="mine", config={"a": [1]}) as log:
+            log.stepped(start + 2, {"loss": 4.0, "grad_norm": 3.0, **COUNTS})
+    written = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(written) == 2 and len({file.name for file in written}) == 1
 
 
 def test_what_is_logged_can_be_watched_at_once(tmp_path):
