@@ -101,8 +101,10 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         return _chosen(name, value, get_args(kind))
     if get_origin(kind) in (Union, UnionType):
-        (kind,) = (part for part in get_args(kind) if part is not NoneType)
-        return None if value is None else _fitted(name, value, kind)
+        parts = [part for part in get_args(kind) if part is not NoneType]
+        if value is None or len(parts) > 1:  # of several types: the dataclass checks it by itself
+            return value
+        return _fitted(name, value, parts[0])
     if get_origin(kind) is tuple:
         return _pair(name, value, get_args(kind))
     if dataclasses.is_dataclass(kind):

@@ -97,6 +97,9 @@ class DataConfig:
         )
 
 
+MODEL_NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # kind -> name in results
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """BERT4Rec or two towers. The defaults are the paper's BERT4Rec for MovieLens-1M."""
@@ -322,8 +325,8 @@ class TrainingConfig:
     [slots, V] logits never exist."""
     in_batch_negatives: int = 0
     """0: softmax over the whole catalog. Above 0: sampled softmax over this many targets of the
-    batch, with logQ correction and without items of the same history; for catalogs too large for
-    the full softmax."""
+    batch, with logQ correction and (unless data.repeats) without items of the same history; for
+    catalogs too large for the full softmax."""
     uniform_negatives: int = 0
     """Additional negatives drawn uniformly from the catalog at each step; with
     in_batch_negatives."""
@@ -374,7 +377,8 @@ class EvaluationConfig:
     """Evaluate on the test split at the end. Switch this off while tuning, so that no choice
     depends on test figures; `bert4rec evaluate WORKDIR` tests later."""
     bootstrap: int = 1000
-    """Bootstrap resamples over users, for the 95 % intervals."""
+    """Bootstrap resamples for the 95 % intervals: of users, or of target items where no target has
+    a training event."""
     baselines: bool = True
     """Also tune and test the baselines."""
     sampled: bool = False

@@ -24,7 +24,8 @@ def evaluate(
         workdir: The folder of the run; it may be unfinished.
         bundles: Also evaluate these exports of the run, with the loss against it; those of a final
             fit are refused.
-        output: JSON file for the metrics. None: only show the tables.
+        output: Another JSON file for the metrics. The test is always recorded in WORKDIR: a line in
+            ledger.jsonl, ranks.npz and, if the run has ended with this model, metrics.json.
     """
     from bert4rec_jax.errors import UserError
     from bert4rec_jax.experiment import protocol

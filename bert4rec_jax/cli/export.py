@@ -16,7 +16,9 @@ def export(
     *,
     dtype: Literal["float32", "bfloat16", "int8"] = "float32",
 ) -> None:
-    """Export the best checkpoint of a training run as a bundle for ranking and recommending.
+    """Export the model of a training run as a bundle for ranking and recommending.
+
+    It is that of the final fit, if the run has one, and the best checkpoint otherwise.
 
     Args:
         run: The folder of the run (train.py's --workdir); it may be unfinished.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from bert4rec_jax.config import Config
+from bert4rec_jax.config import MODEL_NAMES, Config
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.split import Cases, Split, train_counts
 from bert4rec_jax.data.store import SequenceStore
@@ -34,8 +34,6 @@ from bert4rec_jax.training.inputs import (
     trained_on,
 )
 from bert4rec_jax.training.parts import build_model
-
-NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # model kind -> name in results
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +68,7 @@ class Setting:
     @property
     def name(self) -> str:
         """The model's name in tables and metrics.json."""
-        return NAMES[self.config.model.kind]
+        return MODEL_NAMES[self.config.model.kind]
 
     @property
     def content(self) -> Features | None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from bert4rec_jax.config import MODEL_NAMES
 from bert4rec_jax.data.catalog import PAD
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
@@ -24,7 +25,7 @@ from bert4rec_jax.evaluation.rank_file import check_names
 from bert4rec_jax.evaluation.search import choosing
 from bert4rec_jax.evaluation.tuning import GRIDS, SPECIAL, Grid, TunedBaseline, tune, tune_all
 from bert4rec_jax.experiment.corrections import Corrections
-from bert4rec_jax.experiment.setting import NAMES, Setting
+from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_arrays
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.training.inputs import Trained
@@ -208,7 +209,7 @@ def check_own(baselines: Mapping[str, Grid]) -> None:
     if not isinstance(baselines, Mapping):
         raise UserError(f"baselines is a {type(baselines).__name__}; expected a dict, name -> grid")
     check_names(baselines)
-    models = [name for kind in NAMES.values() for name in (kind, f"{kind} alone")]
+    models = [name for kind in MODEL_NAMES.values() for name in (kind, f"{kind} alone")]
     for name in baselines:
         if name in (*models, *GRIDS, *SPECIAL):
             raise UserError(f"baseline {name!r} is there already; give yours another name")

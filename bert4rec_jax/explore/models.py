@@ -221,7 +221,8 @@ class Models:
 
 
 def _kind(bundle: Bundle) -> str:
-    own = _KINDS[bundle.manifest["model"]["kind"]]
+    kind = bundle.manifest["model"]["kind"]
+    own = _KINDS.get(kind, kind)
     if bundle.retriever is None:
         return own
     return f"{_kind(bundle.retriever)} find {bundle.candidates:,} candidates, {own} orders them"

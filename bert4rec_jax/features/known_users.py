@@ -18,7 +18,8 @@ from bert4rec_jax.features.user_columns import Where, to_number
 from bert4rec_jax.features.user_encoding import UserEncoding, UserRows, fit
 
 USER = "user_id"
-RESERVED = ("history", "ratings", "candidates", "exclude")  # other keys of a request
+# Other columns of a request.
+RESERVED = ("history", "ratings", "candidates", "exclude", "timestamps", "request_time")
 
 
 @dataclass(frozen=True, eq=False)

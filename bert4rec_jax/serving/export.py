@@ -87,7 +87,9 @@ def export(
     dtype: Dtype = "float32",
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Write the best checkpoint of a run as a bundle; an earlier bundle there is replaced.
+    """Write the model of a run as a bundle; an earlier bundle there is replaced.
+
+    It is that of the final fit, if the run has one, and the best checkpoint otherwise.
 
     Args:
       run: the workdir of a run, finished or not.
@@ -157,8 +159,9 @@ def _tell_what_is_missing(finished: FinishedRun, console: Console) -> None:
     watched = np.bincount(store.tokens, minlength=len(scored)) > 0
     unlisted = int((watched & ~scored).sum())
     remedy = "; the training command with --final-fit trains it on all events"
+    held_out = "the test" if setting.split.refits else "validation and test"
     console.print(
-        "  the model was trained without the events held out for validation and test"
+        f"  the model was trained without the events held out for {held_out}"
         + (f", and {unlisted:,} items have no others: they are never listed" if unlisted else "")
         + ("" if setting.config.data.split == "cold-items" else remedy),
         highlight=False,

@@ -100,7 +100,7 @@ class ItemVectors:
 class Scorer:
     """Scores and lists items for histories of any length, oldest item first.
 
-    The model reads the last L - 1 items that are in the catalog. All items of a history count as
+    The model reads the last L - 1 items that it can score. All items of a history count as
     seen and are not listed, unless the model was trained to repeat items (`data.repeats`) or
     `keep_seen` is set.
     Ratings are on the scale of the training data, NaN for none. Every method raises `UserError` for

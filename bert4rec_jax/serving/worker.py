@@ -23,7 +23,7 @@ from bert4rec_jax.serving.request_file import RequestFile
 from bert4rec_jax.serving.requests import USER
 from bert4rec_jax.serving.scorer import Scorer
 from bert4rec_jax.serving.shards import Shard, Shards
-from bert4rec_jax.serving.times import moment_of
+from bert4rec_jax.serving.times import RequestTime, moment_of
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Options:
       batch_size: histories computed at once by one device.
       shard_rows: requests per file of the output; so many are held in memory.
       filters: which items may be listed.
-      request_time: date and time of the requests that have none of their own, such as 2024-05-31
-        18:00 (UTC), for a model that reads times; None: when its training data ends.
+      request_time: time of the requests that have none of their own, for a model that reads times;
+        None: when its training data ends.
     """
 
     top: int | None = None
@@ -46,7 +46,7 @@ class Options:
     batch_size: int = 256
     shard_rows: int = 16_384
     filters: Filters = EVERYTHING
-    request_time: str | None = None
+    request_time: RequestTime | None = None
 
     def __post_init__(self) -> None:
         fit_types(self)

@@ -94,17 +94,17 @@ def check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
         "Items would get each other's vectors: use the data of that run (prepare newer logs into "
         "folders of their own)"
     )
-    of_users = "Use the table of users of that run"
+    of_content, of_users = "Use the content of that run", "Use the table of users of that run"
     inputs = (
-        ("the catalog does", saved.catalog, current.catalog, of_catalog),
-        ("the data does", saved.data, current.data, "Use the data of that run"),
-        ("the items' content does", saved.content, current.content, "Use the content of that run"),
-        ("what is known of users does", saved.users, current.users, of_users),
+        ("the catalog does not match", saved.catalog, current.catalog, of_catalog),
+        ("the data does not match", saved.data, current.data, "Use the data of that run"),
+        ("the items' content does not match", saved.content, current.content, of_content),
+        ("what is known of users does not match", saved.users, current.users, of_users),
     )
     for what, before, now, remedy in inputs:
         if before != now:
             raise UserError(
-                f"{what} not match the checkpoints in {folder} (fingerprint "
+                f"{what} the checkpoints in {folder} (fingerprint "
                 f"{before[:12] or 'none'} there, {now[:12] or 'none'} now). {remedy}, or another "
                 "--workdir"
             )

@@ -43,8 +43,8 @@ def run(store, tmp_path_factory):
     np.save(folder / "places.npy", np.stack([np.sin(places), np.cos(places)], 1))
     fitted = training_items(store, "cold-items")
     assert fitted.sum() == 32
-    build(store, folder / "content", fitted=fitted,
-          sources=Sources(embeddings=folder / "places.npy"), about={"split": "cold-items"})  # fmt: skip
+    places = Sources(embeddings=folder / "places.npy")
+    build(store, folder / "content", fitted=fitted, sources=places, about={"split": "cold-items"})
     config = Config(
         data=DataConfig(path=str(store.path), max_length=12, split="cold-items",
                         content=str(folder / "content")),
