@@ -1,4 +1,4 @@
-"""Exceptions for errors that the user can fix."""
+"""Errors that the user can fix, and what other errors say."""
 
 
 class UserError(Exception):
@@ -20,3 +20,9 @@ class TemporaryError(UserError):
     """
 
     status = 75
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, at most 200 characters; its type if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -110,7 +110,7 @@ def line_chart(
     return svg(_WIDTH, _HEIGHT, title, parts)
 
 
-def bar_chart(title: str, bars: Sequence[Bar], *, places: int = 3) -> str:
+def bar_chart(title: str, bars: Sequence[Bar]) -> str:
     """Horizontal bars from 0, one below the other, with values, intervals and notes beside them."""
     names = 8 * max(len(bar.name) for bar in bars)
     left = min(max(names, 60), 240)
@@ -119,7 +119,7 @@ def bar_chart(title: str, bars: Sequence[Bar], *, places: int = 3) -> str:
     parts = [text(10, 20, title, size=15)]
     for number, (bar, end) in enumerate(zip(bars, ends)):
         y = _TOP + number * _ROW
-        shown = f"{bar.value:.{places}f}{f'  {bar.note}' if bar.note else ''}"
+        shown = f"{bar.value:.3f}{f'  {bar.note}' if bar.note else ''}"
         parts += [
             text(left - 8, y + 15, shortened(bar.name, left - 8), anchor="end"),
             f'<rect x="{left}" y="{y + 3}" width="{max(bar.value, 0) * scale:.1f}" '

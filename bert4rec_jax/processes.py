@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, first_line
 
 _ADDRESS, _COUNT, _ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
@@ -56,10 +56,10 @@ def _join(what: str, *arguments: Any) -> None:
     try:
         jax.distributed.initialize(*arguments)
     except (ValueError, RuntimeError, IndexError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"cannot join {what}: {reason}. Start {_COUNT} processes with the same {_ADDRESS}, "
-            f"whose port is free on the first one's host, and with {_ID} from 0 to {_COUNT} - 1"
+            f"cannot join {what}: {first_line(error)}. Start {_COUNT} processes with the same "
+            f"{_ADDRESS}, whose port is free on the first one's host, and with {_ID} from 0 to "
+            f"{_COUNT} - 1"
         ) from error
 
 

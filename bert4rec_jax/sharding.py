@@ -22,7 +22,7 @@ from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, first_line
 
 _DATA = "data"
 _MODEL = "model"
@@ -110,7 +110,7 @@ def _device_count() -> int:
         return jax.device_count()
     except (RuntimeError, AssertionError) as error:  # raised by JAX if a platform is missing
         wanted = os.environ.get("JAX_PLATFORMS") or "the default"
-        reason = str(error).splitlines()[0] if str(error) else "no such device was found"
+        reason = first_line(error) if str(error) else "no such device was found"
         raise UserError(
             f"JAX cannot use the platform {wanted}: {reason}; install the package for it "
             "(pip install '.[cuda]' or '.[tpu]'), or set JAX_PLATFORMS=cpu"

@@ -111,33 +111,33 @@ def _short(share: float, places: int = 3) -> str:
     return "1" if float(text) == 1 else text.replace("0.", ".", 1)
 
 
+_USERS, _TITLES = 3, 5  # rows, and movies in a cell, of the table of recommendations
+
+
 def recommendations_table(
     cases: Cases,
     ranking: Ranking,
     store: SequenceStore,
     catalog: Catalog,
-    *,
-    users: int = 3,
-    titles: int = 5,
 ) -> Table:
-    """The last movies of a few users, what the model recommends, and what they watched next.
+    """The last movies of three users, what the model recommends, and what they watched next.
 
-    The users are spaced evenly among those with at least `titles` movies. The choice does not
+    The users are spaced evenly among those with at least five movies. The choice does not
     depend on how well the model did.
     """
     table = Table(title="What some users watched, and what the model would have shown them")
-    for name in ("user", f"last {titles} movies", f"top {titles} recommended", "watched next"):
+    for name in ("user", f"last {_TITLES} movies", f"top {_TITLES} recommended", "watched next"):
         table.add_column(name, overflow="fold")
     lengths = cases.rows - store.offsets[cases.users]
-    long_enough = np.flatnonzero(lengths >= titles)
+    long_enough = np.flatnonzero(lengths >= _TITLES)
     if not len(long_enough):
         long_enough = np.arange(len(cases))
-    spread = np.linspace(0, len(long_enough) - 1, users + 2).astype(int)[1:-1]
+    spread = np.linspace(0, len(long_enough) - 1, _USERS + 2).astype(int)[1:-1]
     picks = long_enough[np.unique(spread)]
     ids = store.user_ids()
     for pick in picks:
         row = int(cases.rows[pick])
-        start = max(row - titles, int(store.offsets[cases.users[pick]]))
+        start = max(row - _TITLES, int(store.offsets[cases.users[pick]]))
         target = int(store.tokens[row])
         rank = int(ranking.ranks[pick])
         table.add_row(
@@ -147,7 +147,7 @@ def recommendations_table(
                 f"[green]{escape(catalog.title(int(t)))}[/]"
                 if t == target
                 else escape(catalog.title(int(t)))
-                for t in ranking.top[pick, :titles]
+                for t in ranking.top[pick, :_TITLES]
                 if t != PAD
             ),
             f"{escape(catalog.title(target))}\n[dim]rank {rank:,} of {len(catalog):,}[/]",

@@ -117,7 +117,7 @@ class EarlierRun:
         workdir = Path(self._config.workdir)
         if not self._config.init_from:
             return None
-        if read_config(workdir / "checkpoints") is not None:
+        if read_config(workdir) is not None:
             kept = workdir / name
             return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
         found = find()

@@ -137,7 +137,7 @@ def _corrections(setting: Setting, params: Any, stop: npt.NDArray[np.int64]) -> 
 def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Checkpoint | None:
     """The model retrained in the run's folder `name`; None unless it completed all `steps`."""
     folder = Path(setting.config.workdir) / name
-    if read_config(folder / "checkpoints") is None:
+    if read_config(folder) is None:
         return None
     found = _load(setting, folder, console)
     if found.step == steps:

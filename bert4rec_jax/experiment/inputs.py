@@ -68,7 +68,7 @@ def open_data(
 
 def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Console) -> None:
     """Prepare a log to the store `kept` in a workdir, unless that is made from it already."""
-    saved = read_config(workdir / "checkpoints")
+    saved = read_config(workdir)
     if saved is not None:  # check before the data of that run is replaced
         prepared = ("path", "min_user_interactions", "min_item_interactions")
         wanted = {name: getattr(config, name) for name in prepared}

@@ -50,7 +50,7 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
     mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)
     if platform(mesh) != "cpu":
         keep_programs()
-    saved = read_config(workdir / "checkpoints")
+    saved = read_config(workdir)
     if saved is not None:  # check before anything in the folder is changed
         check_same_config(saved, to_json(config), workdir)
     source = open_data(config.data, workdir, console, finished=finished)
@@ -95,7 +95,7 @@ def reopen(workdir: Path, console: Console) -> Setting:
     Raises:
       UserError: the folder holds no run; or see `open_setting`.
     """
-    values = read_config(workdir / "checkpoints")
+    values = read_config(workdir)
     if values is None and (workdir / "manifest.json").is_file():
         raise UserError(f"{workdir} is a bundle or a store; give the folder of a run (its workdir)")
     if values is None:

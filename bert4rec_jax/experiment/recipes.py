@@ -200,7 +200,7 @@ def _with_changes(
 def _earlier(init_from: str, workdir: str) -> Config | None:
     """The config of the run at `init_from`, if there is one."""
     folders = (init_from, workdir) if init_from else ()  # once that run is gone, this one's copy
-    saved = next(filter(None, (read_config(Path(f) / "checkpoints") for f in folders)), None)
+    saved = next(filter(None, (read_config(Path(f)) for f in folders)), None)
     return from_json(saved) if saved else None  # without: opening the run will report it
 
 

@@ -99,10 +99,8 @@ def _require_earlier(setting: Setting) -> None:
     """
     config = setting.config
     later = [REFIT] * setting.split.refits + [FINAL] * config.final_fit
-    missing = [
-        name for name in later if read_config(Path(config.workdir) / name / "checkpoints") is None
-    ]
-    if config.init_from and missing and read_config(Path(config.init_from) / "checkpoints") is None:
+    missing = [name for name in later if read_config(Path(config.workdir) / name) is None]
+    if config.init_from and missing and read_config(Path(config.init_from)) is None:
         raise UserError(
             f"{config.init_from} holds no run any more, and the {missing[0]} model of this run "
             "begins from that one too; put it back"

@@ -18,7 +18,6 @@ from bert4rec_jax.features.vectors import Vectors
 from bert4rec_jax.features.vocabulary import Vocabulary
 
 Rows = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 LOGARITHMIC = ("budget", "popularity", "vote_count", "revenue")
 MOST_KNOTS = 32

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from bert4rec_jax.data import parquet
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.delimited import shorten
+from bert4rec_jax.data.grouped import is_list
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import ID_COLUMNS, Match, best, candidate, plain
 from bert4rec_jax.features.vectors import Vectors
@@ -131,7 +132,7 @@ def _columns(path: Path) -> tuple[str, list[str]]:
     """The name of the column of vectors, and the names of those that may hold ids."""
     names = parquet.column_names(path)
     schema = pq.read_schema(path)
-    lists = [name for name in names if _is_list(schema.field(name).type)]
+    lists = [name for name in names if _is_vector(schema.field(name).type)]
     if len(lists) != 1:
         raise UserError(
             f"{path} has {len(lists)} columns of lists of numbers; its columns are "
@@ -210,10 +211,7 @@ def _refuse_nonfinite(rows: npt.NDArray[np.float32], where: Callable[[int], str]
         )
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    is_list = (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-    return is_list and (
+def _is_vector(kind: pa.DataType) -> bool:
+    return is_list(kind) and (
         pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert4rec_jax.data import delimited, parquet
-from bert4rec_jax.data.delimited import Form, open_bytes, shorten, suffix_of
+from bert4rec_jax.data.delimited import Form, is_utf8, open_bytes, shorten, suffix_of
 from bert4rec_jax.errors import UserError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -147,13 +147,11 @@ def _of_array(path: Path, text: str) -> Iterator[Record]:
 
 def _refuse_bytes(where: str, text: str) -> None:
     """Raise an error for bytes that are not UTF-8, which were decoded to lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+    if not is_utf8(text):
         raise UserError(
             f"{where}: {shorten(text.encode(errors='surrogateescape'))} is not UTF-8 text; convert "
             "the file to UTF-8"
-        ) from None
+        )
 
 
 def _object(where: str, values: object) -> dict[str, Any]:

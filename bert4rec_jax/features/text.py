@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.store import sha256
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, first_line
 from bert4rec_jax.features.movie import Movie
 
 DEFAULT_MODEL = "google/embeddinggemma-300m"
@@ -109,11 +109,10 @@ def load_model(name: str, *, revision: str | None = None, batch_size: int = 32) 
     try:
         model = SentenceTransformer(name, revision=revision)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        first = str(error).strip().split("\n")[0]
         raise UserError(
-            f"cannot load the text model {name!r} ({first}); give a name on the Hugging Face hub "
-            "or a folder; if the model's page asks for it, accept its licence there and log in "
-            "with `hf auth login`"
+            f"cannot load the text model {name!r} ({first_line(error)}); give a name on the "
+            "Hugging Face hub or a folder; if the model's page asks for it, accept its licence "
+            "there and log in with `hf auth login`"
         ) from error
     folder = Path(name)
     if folder.is_dir():

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from jax import export
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
-from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.errors import TemporaryError, UserError, first_line
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.outputs import refuse_other
@@ -282,7 +282,7 @@ class Bundle:
         except Exception as error:  # JAX may raise anything for bytes that it cannot read
             raise UserError(
                 f"{self.path / file} was exported by JAX {self.manifest['jax']} and cannot be read "
-                f"by JAX {jax.__version__} ({str(error).splitlines()[0][:200]}); {EXPORT_AGAIN}"
+                f"by JAX {jax.__version__} ({first_line(error)}); {EXPORT_AGAIN}"
             ) from error
 
 

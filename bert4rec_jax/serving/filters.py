@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -13,7 +14,6 @@ import numpy.typing as npt
 
 from bert4rec_jax.checks import require, require_a, require_whole
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog, name_and_year
-from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 
 
@@ -51,16 +51,10 @@ class Filters:
         Raises:
           UserError: the file does not exist or cannot be read.
         """
-        if self.only is not None and not self.only.is_file():
-            raise UserError(f"{self.only} does not exist; expected a file with an item id per line")
-        try:
-            digest = sha256(self.only) if self.only else None
-        except OSError as error:
-            raise UserError(f"cannot read {self.only}: {error.strerror or error}") from error
         return {
             "genres": list(self.genres),
             "years": list(self.years) if self.years else None,
-            "only": digest,
+            "only": hashlib.sha256(_content(self.only)).hexdigest() if self.only else None,
         }
 
     def allowed(self, catalog: Catalog) -> npt.NDArray[np.bool_]:
@@ -89,7 +83,7 @@ class Filters:
             found = [name_and_year(title)[1] for title in catalog.titles]
             passing &= [year is not None and first <= year <= last for year in found]
         if self.only is not None:
-            passing &= self._named(self.only, catalog)
+            passing &= _named(self.only, catalog)
         if not passing.any():
             raise UserError("no item of the catalog passes the filters; widen them")
         rows = np.zeros(catalog.num_rows, bool)
@@ -101,32 +95,43 @@ class Filters:
         if self.only is None:
             return ()
         ids = set(catalog.item_ids)
-        lines = {line for line in self._lines(self.only) if line.strip()}
+        lines = {line for line in _lines(self.only) if line.strip()}
         return tuple(sorted(line for line in lines if not ids & {line, line.strip()}))
-
-    def _named(self, file: Path, catalog: Catalog) -> npt.NDArray[np.bool_]:
-        lines = self._lines(file)
-        ids = set(lines) | {line.strip() for line in lines}
-        ids -= {""}
-        passing = np.array([item_id in ids for item_id in catalog.item_ids])
-        if ids and not passing.any():
-            raise UserError(
-                f"{file}: none of its {len(ids):,} lines (such as {min(ids)!r}) is an id of the "
-                f"catalog (such as {catalog.item_ids[0]!r})"
-            )
-        return passing
-
-    def _lines(self, file: Path) -> list[str]:
-        self.described()
-        try:
-            # Not splitlines: ids may contain other line breaks.
-            lines = file.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{file} is not UTF-8 text (byte {error.start:,}); expected an item id per line: "
-                "save it as UTF-8"
-            ) from None
-        return [line.rstrip("\r") for line in lines]
 
 
 EVERYTHING = Filters()
+
+
+def _named(file: Path, catalog: Catalog) -> npt.NDArray[np.bool_]:
+    """`[len(catalog)]`: mask of the items whose ids are lines of a file."""
+    lines = _lines(file)
+    ids = set(lines) | {line.strip() for line in lines}
+    ids -= {""}
+    passing = np.array([item_id in ids for item_id in catalog.item_ids])
+    if ids and not passing.any():
+        raise UserError(
+            f"{file}: none of its {len(ids):,} lines (such as {min(ids)!r}) is an id of the "
+            f"catalog (such as {catalog.item_ids[0]!r})"
+        )
+    return passing
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = _content(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file} is not UTF-8 text (byte {error.start:,}); expected an item id per line: "
+            "save it as UTF-8"
+        ) from None
+    # Not splitlines: ids may contain other line breaks.
+    return [line.rstrip("\r") for line in text.split("\n")]
+
+
+def _content(file: Path) -> bytes:
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; expected a file with an item id per line")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.errors import TemporaryError, UserError, first_line
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.job import spans
 from bert4rec_jax.serving.shards import Shard
@@ -68,7 +68,7 @@ class RayEngine:
                 raise  # a bug in an actor, with its traceback
             except ray.exceptions.RayError as error:
                 raise TemporaryError(
-                    f"Ray gave up ({_first_line(error)}); run the same command to continue: "
+                    f"Ray gave up ({first_line(error)}); run the same command to continue: "
                     "finished shards stay"
                 ) from error
         if left:
@@ -121,7 +121,7 @@ class RayEngine:
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"cannot reach the Ray cluster at {self.address!r} ({_first_line(error)})"
+                f"cannot reach the Ray cluster at {self.address!r} ({first_line(error)})"
             ) from error
         try:
             yield
@@ -166,7 +166,3 @@ def _ray() -> Any:
             f"the Ray engine needs Ray ({error}); install it with: pip install 'bert4rec-jax[ray]'"
         ) from None
     return ray
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

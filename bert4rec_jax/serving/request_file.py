@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bert4rec_jax.data.store import sha256
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, first_line
 from bert4rec_jax.serving.requests import COLUMNS, USER, check_columns
 
 _BATCH_ROWS = 8192  # read at once; with a buffer, so that memory does not grow with row groups
@@ -224,6 +224,6 @@ def _reading(file: Path) -> Iterator[pq.ParquetFile]:
                 "DuckDB or pandas convert it"
             ) from None
         raise UserError(
-            f"{file} is not a whole Parquet file ({str(error).splitlines()[0][:200]}); if a copy "
+            f"{file} is not a whole Parquet file ({first_line(error)}); if a copy "
             "was cut off, copy it again"
         ) from None

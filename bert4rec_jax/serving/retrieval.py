@@ -58,7 +58,6 @@ class Scan(Functions):
 
     Args:
       bundle, largest_batch, devices, listed: as for `Functions`.
-      recall: see `ranks.best_by_vectors`; 1 is exact.
     """
 
     def __init__(
@@ -67,12 +66,9 @@ class Scan(Functions):
         largest_batch: int,
         devices: Sequence[jax.Device] | None = None,
         listed: npt.NDArray[np.bool_] | None = None,
-        *,
-        recall: float = 1.0,
     ) -> None:
         every = tuple(devices or jax.local_devices())
         super().__init__(bundle, largest_batch, every[:1], listed)
-        self._recall = recall
         self._mesh = items_mesh(every, self.vectors.shape[0])
         known = bundle.known if listed is None else listed
         self._catalog = tuple(
@@ -107,8 +103,7 @@ class Scan(Functions):
 
     @cached_property
     def _best(self) -> Any:
-        best = partial(best_by_vectors, chunk=CHUNK, recall=self._recall)
-        return jax.jit(best, static_argnames="top")
+        return jax.jit(partial(best_by_vectors, chunk=CHUNK), static_argnames="top")
 
 
 class Nearby(Functions):

@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.errors import TemporaryError, UserError, first_line
 from bert4rec_jax.processes import barrier, everywhere
 from bert4rec_jax.sharding import place_state
 from bert4rec_jax.training.digests import checksum
@@ -207,7 +207,7 @@ class Checkpoints:
         try:
             found = read()
         except Exception as error:
-            reason = _first_line(error)
+            reason = first_line(error)
         if everywhere(found is not None):
             return found
         self._unreadable(step, reason)
@@ -273,7 +273,7 @@ class Checkpoints:
             good = self.steps()
             last = f"the last good one is step {good[-1]}" if good else "there is no earlier one"
             raise TemporaryError(
-                f"{what} could not be saved in {self._folder}: {_first_line(error)}; {last}. Make "
+                f"{what} could not be saved in {self._folder}: {first_line(error)}; {last}. Make "
                 "room or choose another workdir, then run the same command to continue"
             ) from error
 
@@ -304,11 +304,6 @@ def _without_metrics(folder: Path) -> list[int]:
 def _reading() -> ocp.CheckpointManagerOptions:
     """Options that create and remove nothing in the folder."""
     return ocp.CheckpointManagerOptions(create=False, lightweight_initialize=True)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
 
 
 @contextlib.contextmanager

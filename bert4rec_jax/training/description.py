@@ -44,32 +44,23 @@ class StepDescription:
         return self.step.compile(self.state, self.batch, self.constants)
 
 
-def describe(config: Config, mesh: Mesh, *, num_rows: int, content_dim: int = 0) -> StepDescription:
-    """The train step of a config, without user features; `model.times` is not supported.
+def describe(config: Config, mesh: Mesh, *, num_rows: int) -> StepDescription:
+    """The train step of a config without content, user features and times.
 
     Args:
       config: all settings.
       mesh: the devices, which need not be present.
       num_rows: rows V of the item table.
-      content_dim: content features F per item, 0 without content.
     """
     length, batch_size = config.data.max_length, config.training.batch_size
-    parts = make_parts(config, Sizes(num_rows, content_dim), total_steps=_STEPS)
+    parts = make_parts(config, Sizes(num_rows), total_steps=_STEPS)
     state: TrainState = jax.eval_shape(parts.new_state)
     shape: Any = jax.ShapeDtypeStruct
     dtypes = (jnp.int32, jnp.int8, jnp.int32, jnp.int32, jnp.uint32, jnp.float32, jnp.int32)
     batch: Any = Batch(*(shape((batch_size, length), dtype) for dtype in dtypes))
     in_softmax: Any = shape((num_rows,), bool)
-    content = {
-        "features": shape((num_rows, content_dim), jnp.float32),
-        "trained": in_softmax,
-        "offset": shape((), jnp.float32),
-    }
-    constants = Constants(
-        in_softmax,
-        {"item_table": content} if content_dim else {},
-        shape((num_rows,), jnp.float32) if parts.in_batch else None,
-    )
+    target_share = shape((num_rows,), jnp.float32) if parts.in_batch else None
+    constants = Constants(in_softmax, {}, target_share)
     step = parts.train_step(mesh, state, constants, steps_per_epoch=_STEPS)
     return StepDescription(
         step, state, batch, constants, parts.slots, partial(parts.create_state, mesh)

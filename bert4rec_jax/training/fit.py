@@ -17,6 +17,7 @@ from rich.markup import escape
 from bert4rec_jax.config import Config, to_json
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.data.pipeline import StepToBatch, batches
+from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import Along, platform, put, row_share
@@ -28,7 +29,7 @@ from bert4rec_jax.training.log import TrainingLog
 from bert4rec_jax.training.loop import Stopping, Validate, Validations, train
 from bert4rec_jax.training.parts import make_parts
 from bert4rec_jax.training.restore import best_checkpoint, make_record, open_checkpoints
-from bert4rec_jax.training.step import Constants, Metrics, TrainState
+from bert4rec_jax.training.step import Constants, TrainState, TrainStep
 
 _AT_ONCE = 8  # steps per dispatch on GPUs and TPUs: launching a small step outlasts computing it
 
@@ -91,9 +92,9 @@ def fit(
       UserError: see `require_targets`, `loop.train` and `Checkpoints.restore_latest`.
       Interrupted: the process received a signal to stop; the state is saved.
     """
-    training, store, users = config.training, data.store, data.users
-    plan = make_plan(config, store, stop)
-    require_targets(config, plan, store, data.thumbs)
+    training = config.training
+    plan = make_plan(config, data.store, stop)
+    require_targets(config, plan, data.store, data.thumbs)
     every_epoch = training.epochs * plan.steps_per_epoch
     total = every_epoch if steps is None else steps
     fused = config.model.attention == "fused" and platform(mesh) == "gpu"
@@ -107,8 +108,6 @@ def fit(
         patience=training.patience,
         at_once=training.steps_at_once or (1 if platform(mesh) == "cpu" else _AT_ONCE),
     )
-
-    record = make_record(config, data)
     checkpoints = open_checkpoints(
         config,
         folder,
@@ -116,49 +115,20 @@ def fit(
         warn=lambda text: console.print(f"[yellow]{escape(text)}; taking the one before it"),
     )
     try:
+        record = make_record(config, data)
         found = checkpoints.restore_latest(abstract, mesh, record)
         if found is None:
             state = parts.create_state(mesh)
             found = Checkpoint(0, initial(state) if initial else state, record)
         else:  # settings that may change between two starts are those of the last one
             found = replace(found, record=replace(found.record, config=record.config))
-        before = found.record.validations
-        if missed := stopping.missed(before):
-            raise UserError(
-                f"training.patience is {training.patience}; with it, training would have ended at "
-                f"step {missed[0]:,}, but the best validation of this run is that of step "
-                f"{missed[1]:,}. Give a larger one, or use another workdir"
-            )
-        over = stopping.ends(found.step, before) and not stopping.validates(found.step, before)
+        over = _is_over(found, stopping)
         if found.step and not over:
             console.print(f"  continuing from step {found.step:,} of {total:,}", highlight=False)
-        trained = trained_on(data, plan, stop)
-        targets = target_share(config, plan, store, data.thumbs) if parts.in_batch else None
-        constants = Constants(
-            put(mesh, Along.ITEMS, trained.items),
-            catalog_constants(mesh, data.content, trained),
-            None if targets is None else put(mesh, Along.ITEMS, targets),
-            None if users is None else put(mesh, Along.NEITHER, users),
-        )
+        constants = _constants(config, data, mesh, plan, stop)
         step_function = parts.train_step(
             mesh, abstract, constants, steps_per_epoch=plan.steps_per_epoch
         )
-        share = row_share(mesh, training.batch_size)
-        to_batch = StepToBatch(
-            plan,
-            store,
-            data.thumbs,
-            host=share.number,
-            hosts=share.total,
-            with_users=users is not None,
-        )
-
-        def on_devices(strides: npt.NDArray[np.int64]) -> Iterator[Batch]:
-            return (step_function.place(batch, share) for batch in batches(to_batch, strides))
-
-        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            return step_function(state, batch, constants)
-
         with TrainingLog(
             folder,
             console,
@@ -177,8 +147,8 @@ def fit(
             state, record = train(
                 state=found.state,
                 step=found.step,
-                train_step=train_step,
-                batches=on_devices,
+                train_step=lambda state, batch: step_function(state, batch, constants),
+                batches=_batches(data, plan, step_function),
                 validate=validate or (lambda params, poll: {}),
                 checkpoints=checkpoints,
                 record=found.record,
@@ -197,3 +167,56 @@ def fit(
         validations=record.validations,
         seconds=record.seconds,
     )
+
+
+def _is_over(found: Checkpoint, stopping: Stopping) -> bool:
+    """Whether a run that is opened at a checkpoint has come to its end before.
+
+    Raises:
+      UserError: with the patience given, it would have ended before its best validation.
+    """
+    validations = found.record.validations
+    if missed := stopping.missed(validations):
+        raise UserError(
+            f"training.patience is {stopping.patience}; with it, training would have ended at step "
+            f"{missed[0]:,}, but the best validation of this run is that of step {missed[1]:,}. "
+            "Give a larger one, or use another workdir"
+        )
+    ended = stopping.ends(found.step, validations)
+    return ended and not stopping.validates(found.step, validations)
+
+
+def _constants(
+    config: Config,
+    data: TrainingData,
+    mesh: Mesh,
+    plan: Plan,
+    stop: npt.NDArray[np.int64],
+) -> Constants:
+    """What the train step reads and never changes, on the devices."""
+    trained, targets = trained_on(data, plan, stop), None
+    if config.training.in_batch_negatives:
+        share = target_share(config, plan, data.store, data.thumbs)
+        targets = put(mesh, Along.ITEMS, share)
+    return Constants(
+        put(mesh, Along.ITEMS, trained.items),
+        catalog_constants(mesh, data.content, trained),
+        targets,
+        None if data.users is None else put(mesh, Along.NEITHER, data.users),
+    )
+
+
+def _batches(
+    data: TrainingData, plan: Plan, step: TrainStep
+) -> Callable[[npt.NDArray[np.int64]], Iterator[Batch]]:
+    """Maps strides to their batches on the devices; each process reads its share of the rows."""
+    share = row_share(step.mesh, plan.batch_size)
+    to_batch = StepToBatch(
+        plan,
+        data.store,
+        data.thumbs,
+        host=share.number,
+        hosts=share.total,
+        with_users=data.users is not None,
+    )
+    return lambda strides: (step.place(batch, share) for batch in batches(to_batch, strides))

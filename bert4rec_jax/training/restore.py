@@ -14,7 +14,7 @@ from bert4rec_jax.training.checkpoints import Checkpoint, Checkpoints
 from bert4rec_jax.training.digests import fingerprint
 from bert4rec_jax.training.inputs import TrainingData
 from bert4rec_jax.training.parts import make_parts
-from bert4rec_jax.training.run_record import RunRecord
+from bert4rec_jax.training.run_record import CHECKPOINTS, RunRecord
 from bert4rec_jax.training.step import TrainState
 
 
@@ -34,7 +34,7 @@ def open_checkpoints(
 ) -> Checkpoints:
     """Open the checkpoints in a run's folder; None as `keep` is read-only; see `Checkpoints`."""
     return Checkpoints(
-        folder / "checkpoints",
+        folder / CHECKPOINTS,
         metric=config.training.metric,
         keep=keep,
         warn=warn,

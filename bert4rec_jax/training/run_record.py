@@ -11,6 +11,8 @@ from typing import Any
 from bert4rec_jax.config import completed, differences
 from bert4rec_jax.errors import TemporaryError, UserError
 
+CHECKPOINTS = "checkpoints"  # folder of a run
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -38,14 +40,15 @@ class RunRecord:
     seconds: float = 0.0
 
 
-def read_config(folder: Path) -> dict[str, Any] | None:
-    """The config, in JSON form, of the run whose checkpoints are in `folder`; None without any.
+def read_config(workdir: Path) -> dict[str, Any] | None:
+    """The config, in JSON form, of the run in a folder; None if it has no checkpoint.
 
     It is read without Orbax, as JAX may not be asked for its devices yet.
 
     Raises:
       TemporaryError: the folder cannot be read.
     """
+    folder = workdir / CHECKPOINTS
     if not folder.is_dir():
         return None
     try:

@@ -238,6 +238,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(opened, tmp_path, monke
     error = r"cannot open .*: Permission denied; change its permissions"
     with pytest.raises(UserError, match=error):
         opened()
+    (tmp_path / "checkpoints").mkdir(exist_ok=True)
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UserError, match=error):
         read_config(tmp_path)
@@ -249,9 +250,9 @@ def test_the_config_is_that_of_the_newest_checkpoint_that_tells_it(opened, tmp_p
     for step in (1, 2):
         checkpoints.save(state_at(step), record())
     checkpoints.wait()
-    assert read_config(checkpoints._folder) == record().config
+    assert read_config(tmp_path) == record().config
     (checkpoints._folder / "2" / "record" / "metadata").write_text("{")
-    assert read_config(checkpoints._folder) == record().config
+    assert read_config(tmp_path) == record().config
 
 
 def test_only_damaged_checkpoints_are_an_error(opened, tmp_path):
