@@ -97,9 +97,7 @@ def test_the_model_learns_what_popularity_cannot_know(finished):
 def test_permuted_targets_leave_nothing_to_know(finished, store):
     """With the targets of other users a model is no better than popularity on the same targets."""
     workdir = finished[1]
-    config = dataclasses.replace(
-        from_json(read_config(workdir / "checkpoints")), workdir=str(workdir)
-    )
+    config = dataclasses.replace(from_json(read_config(workdir)), workdir=str(workdir))
     mesh = make_mesh()
     data = TrainingData(store, (6, 9))
     params = load_best(config, data, mesh=mesh, folder=workdir, warn=print).state.params

@@ -38,7 +38,7 @@ def counted(run, once):
 
     def calibrate(folder):
         shutil.copytree(run, folder / "run")
-        config = from_json(read_config(run / "checkpoints"))
+        config = from_json(read_config(run))
         config = replace(
             config, workdir=str(folder / "run"), calibration=CalibrationConfig(covisitation=True)
         )
@@ -93,7 +93,7 @@ def test_the_bundle_ranks_as_the_evaluator_does(counted, raising, scorer):
 
 def test_a_report_shows_the_lists_that_were_tested(counted, run, tmp_path):
     copy = shutil.copytree(counted / "run", tmp_path / "run")
-    config = from_json(read_config(copy / "checkpoints"))
+    config = from_json(read_config(copy))
     calibration = CalibrationConfig(covisitation=True)
     config = replace(config, workdir=str(copy), calibration=calibration)
     tested = protocol.run(config, recipe="counted", console=QUIET)["test"]["BERT4Rec"]
@@ -171,7 +171,7 @@ def test_scanning_a_large_catalog_lists_the_same(counted, raising, histories):
 
 def test_it_can_be_switched_off_again(counted, run, tmp_path):
     copy = shutil.copytree(counted / "run", tmp_path / "run")
-    config = from_json(read_config(copy / "checkpoints"))
+    config = from_json(read_config(copy))
     off = replace(config, workdir=str(copy), calibration=CalibrationConfig(covisitation=False))
     results = protocol.run(off, recipe="off", console=QUIET)
     assert "BERT4Rec alone" not in results["test"]
@@ -188,7 +188,7 @@ def test_a_run_that_was_stopped_before_it_says_so(counted, tmp_path):
     (copy / CALIBRATION).unlink()
     said = Console(file=io.StringIO(), width=300)
     config = replace(
-        from_json(read_config(copy / "checkpoints")),
+        from_json(read_config(copy)),
         calibration=CalibrationConfig(covisitation=True),
     )
     with pytest.MonkeyPatch.context() as patch:

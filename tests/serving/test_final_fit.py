@@ -29,7 +29,7 @@ def final(run, once):
 
     def make(folder):
         shutil.copytree(run, folder / "run")
-        config = from_json(read_config(run / "checkpoints"))
+        config = from_json(read_config(run))
         config = replace(config, workdir=str(folder / "run"), final_fit=True, calibration=COUNTS)
         protocol.run(config, recipe="final", console=QUIET)
         export(folder / "run", folder / "bundle", console=QUIET)

@@ -50,7 +50,7 @@ def evidence(run):
 
 
 def test_a_model_that_reads_times_is_reported_like_others(run, tmp_path):
-    config = from_json(read_config(run / "checkpoints"))
+    config = from_json(read_config(run))
     short = replace(
         config,
         model=replace(config.model, times=True),
@@ -67,7 +67,7 @@ def test_a_model_that_reads_times_is_reported_like_others(run, tmp_path):
 
 def test_a_run_that_was_not_tested_is_reported_on_validation(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
-    config = from_json(read_config(copy / "checkpoints"))
+    config = from_json(read_config(copy))
     untested = replace(config, workdir=str(copy), evaluation=replace(config.evaluation, test=False))
     protocol.run(untested, recipe="untested", console=QUIET)
     (copy / "ledger.jsonl").unlink()
@@ -96,7 +96,7 @@ def test_a_page_holds_the_figures_of_the_run_and_needs_no_network(run, tmp_path)
 def test_a_test_with_other_corrections_is_not_mixed_with_the_lists(run, tmp_path):
     """Counts that are switched on after the test, which is not read again."""
     copy = shutil.copytree(run, tmp_path / "run")
-    config = from_json(read_config(copy / "checkpoints"))
+    config = from_json(read_config(copy))
     assert gather(copy, QUIET).asked == "test"
     counted = replace(
         config,

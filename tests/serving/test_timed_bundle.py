@@ -428,7 +428,7 @@ def test_a_model_without_times_takes_none(towers, tmp_path):
 
 @pytest.mark.slow
 def test_the_model_of_all_events_is_served(run, log, tmp_path):
-    config = from_json(read_config(run / "checkpoints"))
+    config = from_json(read_config(run))
     workdir = shutil.copytree(run, tmp_path / "run")
     protocol.run(replace(config, workdir=str(workdir), final_fit=True), recipe="t", console=QUIET)
     served = read_run(workdir, console=QUIET)
