@@ -11,6 +11,7 @@ from bert4rec_jax.data.ranges import covered, joined, within
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.training.masking import number_masked
 
 
 def make_plan(config: Config, store: SequenceStore, stop: npt.NDArray[np.int64]) -> Plan:
@@ -86,7 +87,7 @@ def _expected(
 
     weight = np.asarray(masking.thumb_weights)[thumb]
     weights_of_history = np.repeat(np.add.reduceat(weight, ends - spans.lengths), spans.lengths)
-    count = np.clip(np.round(masking.rate * lengths), 1, lengths - 1)
+    count = number_masked(lengths, masking.rate, numpy=np)
     anywhere = np.minimum(count * weight / weights_of_history, 1)
     masked = masking.last_only * (place == lengths - 1) + (1 - masking.last_only) * anywhere
     asked = masking.next_item * (place > 0) + (1 - masking.next_item) * masked

@@ -49,6 +49,14 @@ class MaskedBatch(NamedTuple):
     weights: jax.Array
 
 
+def number_masked(lengths: Any, rate: float, *, numpy: Any = jnp) -> Any:
+    """How many items of histories of these lengths are masked, unless only the last one is.
+
+    `numpy` is the module to compute with, `jax.numpy` or `numpy`.
+    """
+    return numpy.clip(numpy.round(rate * lengths), 1, lengths - 1)
+
+
 def num_slots(*, rate: float, next_item: float, max_length: int, max_segments: int) -> int:
     """Number of slots S that suffices for all targets of a row with up to `max_segments` histories.
 
@@ -135,7 +143,7 @@ def _masked(
     noise = _per_key(jax.random.gumbel, _fold(example_keys, from_end.astype(jnp.uint32)))
     log_weights = jnp.log(jnp.asarray(thumb_weights, jnp.float32))[batch.thumbs]
     priority = jnp.where(only_last, -from_end.astype(jnp.float32), log_weights + noise)
-    wanted = jnp.clip(jnp.round(rate * length), 1, length - 1)
+    wanted = number_masked(length, rate)
     wanted = jnp.where(only_last, 1, wanted)
     ahead = (priority[:, None, :] > priority[:, :, None]) | (
         (priority[:, None, :] == priority[:, :, None])
