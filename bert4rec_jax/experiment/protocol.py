@@ -18,7 +18,7 @@ from rich.markup import escape
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.config import Config, shared
 from bert4rec_jax.evaluation import ledger
-from bert4rec_jax.evaluation.evaluator import Ranking
+from bert4rec_jax.evaluation.comparison import Ask
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, same_test
 from bert4rec_jax.evaluation.tuning import Grid, check_grids
 from bert4rec_jax.experiment.calibration import calibrate
@@ -81,7 +81,7 @@ def run(
 def evaluate(
     workdir: str | PathLike[str],
     *,
-    exported: Callable[[FinishedRun], Mapping[str, Callable[..., Ranking]]] | None = None,
+    exported: Callable[[FinishedRun], Mapping[str, Ask]] | None = None,
     console: Console | None = None,
     baselines: Mapping[str, Grid] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -91,8 +91,7 @@ def evaluate(
 
     Args:
       workdir: the run's folder.
-      exported: returns other forms of a run's model to test beside it, by name: functions that are
-        called with the store, then the arguments of `comparison.Ask`, and the keyword `users`.
+      exported: maps the run to other forms of its model to test beside it, by name.
       console: where tables go.
       baselines: as for `run`.
 

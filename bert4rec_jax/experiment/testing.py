@@ -69,7 +69,7 @@ def ask_all(
     *,
     test: bool,
     baselines: Mapping[str, Grid],
-    exported: Mapping[str, Callable[..., Ranking]] = MappingProxyType({}),
+    exported: Mapping[str, Ask] = MappingProxyType({}),
 ) -> Tested:
     """Tune the baselines, then evaluate them and the model on all test cases if `test` is set.
 
@@ -88,9 +88,7 @@ def ask_all(
     if not test:
         return Tested(Comparison({}, {}, {}), validation)
 
-    asks = _asks(setting, model) | {
-        name: partial(ask, store, users=setting.known_users) for name, ask in exported.items()
-    }
+    asks = {**_asks(setting, model), **exported}
     for name, choice in tuned.items():
         asks[name] = partial(setting.evaluator.rank_scorer, choice.baseline)
     check_names(asks)

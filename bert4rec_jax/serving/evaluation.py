@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.comparison import Ask
 from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
 from bert4rec_jax.experiment.finished import FinishedRun
@@ -46,7 +47,7 @@ def rank_cases(
 
 def exported(
     bundles: Iterable[Path],
-) -> Callable[[FinishedRun], dict[str, Callable[..., Ranking]]]:
+) -> Callable[[FinishedRun], dict[str, Ask]]:
     """Load bundles, to be tested beside the run that they were exported from.
 
     Returns:
@@ -72,14 +73,12 @@ def exported(
     return partial(_of_run, scorers)
 
 
-def _of_run(
-    scorers: Mapping[str, Scorer], finished: FinishedRun
-) -> dict[str, Callable[..., Ranking]]:
-    """Path -> function of the store and of the arguments of `comparison.Ask`."""
+def _of_run(scorers: Mapping[str, Scorer], finished: FinishedRun) -> dict[str, Ask]:
+    store, users = finished.setting.store, finished.setting.known_users
     for scorer in scorers.values():
-        _require_same_catalog(scorer, finished.setting.store)
+        _require_same_catalog(scorer, store)
         _require_exported_from(finished, scorer.bundle)
-    return {path: partial(answer_cases, scorer) for path, scorer in scorers.items()}
+    return {path: partial(answer_cases, each, store, users=users) for path, each in scorers.items()}
 
 
 def answer_cases(
