@@ -191,6 +191,19 @@ def explain(
     )
 
 
+def require_both_sides(scorer: Scorer) -> None:
+    """Refuse a causal model, for which the movies after a hidden one change nothing.
+
+    Raises:
+      UserError: the model is causal.
+    """
+    if _causal(scorer):
+        raise UserError(
+            f"{scorer.bundle.path} reads a history from the left only: what comes after a movie "
+            "does not change its guess; explain a model trained on masked items"
+        )
+
+
 def both_sides(
     scorer: Scorer,
     history: Sequence[str],
@@ -223,11 +236,7 @@ def both_sides(
     seen = read_seen(scorer, history, ratings, timestamps, request_time)
     tokens = seen.tokens
     length = scorer.bundle.max_length
-    if _causal(scorer):
-        raise UserError(
-            f"{scorer.bundle.path} reads a history from the left only: what comes after a movie "
-            "does not change its guess; explain a model trained on masked items"
-        )
+    require_both_sides(scorer)
     lowest = max(len(tokens) - length, 0)
     if not lowest <= place < len(tokens):
         raise UserError(

@@ -12,7 +12,13 @@ from rich.table import Table
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_file
-from bert4rec_jax.serving.explanation import BothSides, Explanation, both_sides, explain
+from bert4rec_jax.serving.explanation import (
+    BothSides,
+    Explanation,
+    both_sides,
+    explain,
+    require_both_sides,
+)
 from bert4rec_jax.serving.lookup import find_item
 from bert4rec_jax.serving.picture import picture
 from bert4rec_jax.serving.scorer import Facts, load
@@ -49,6 +55,7 @@ def show_explanation(
     read = [place for place in near if scorer.bundle.known[catalog.token(seen[place])]]
     place = read[len(read) // 2] if read else 0
     if masked is not None:
+        require_both_sides(scorer)
         hidden = _item_id(catalog, masked)
         if hidden not in seen:
             raise UserError(f"{masked!r} is not in the history; --masked hides one of its movies")
@@ -64,8 +71,6 @@ def show_explanation(
     if explanation.reads_mask and (masked is not None or len(read) >= 3):
         guesses = both_sides(scorer, seen, place, request_time=request_time)
         console.print(both_sides_table(guesses))
-    elif masked is not None:
-        both_sides(scorer, seen, place)  # raises an error that says why it cannot
     if output is not None:
         with whole_file(output) as file:
             file.write(picture(explanation).encode())
