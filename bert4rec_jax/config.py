@@ -488,14 +488,6 @@ class Config:
         )
 
 
-# These may change between two starts of the same run: sections, and single fields.
-_MAY_DIFFER = ("workdir", "mesh", "calibration", "evaluation", "log", "final_fit")
-_FIELDS_MAY_DIFFER = (
-    "training.patience", "training.save_every", "training.keep", "training.log_every",
-    "training.steps_at_once",
-)  # fmt: skip
-
-
 def to_json(config: Config) -> dict[str, Any]:
     """The config as plain JSON values (tuples become lists)."""
     return {
@@ -514,44 +506,6 @@ def from_json(values: dict[str, Any]) -> Config:
         return Config(**values)
     except (TypeError, ConfigError) as error:
         raise ConfigError(f"the saved configuration is of another version ({error})") from None
-
-
-def completed(values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a config in JSON form, with the defaults of fields that came since it was saved; as
-    it is where this version does not know it."""
-    try:
-        return to_json(from_json(values))
-    except ConfigError:
-        return {name: dict(v) if isinstance(v, dict) else v for name, v in values.items()}
-
-
-def shared(config: Config) -> dict[str, Any]:
-    """The settings that all processes of a run need to share, by `section.field`.
-
-    Paths may differ between hosts; what lies there is compared by its fingerprint.
-    """
-    sections = {n: v for n, v in to_json(config).items() if isinstance(v, dict) and n != "log"}
-    fields = {f"{name}.{field}": v for name, x in sections.items() for field, v in x.items()}
-    paths = ("data.path", "data.content", "data.users")
-    return {name: value for name, value in fields.items() if name not in paths}
-
-
-def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """The fields in which two configs in JSON form differ, as `name: saved -> current`.
-
-    What may change between two starts of a run is not compared.
-    """
-    found = []
-    for section in sorted((saved.keys() | current.keys()) - set(_MAY_DIFFER)):
-        old, new = saved.get(section, {}), current.get(section, {})
-        if not isinstance(new, dict):
-            old, new = ({section: value} for value in (old, new))
-        for name in sorted(old.keys() | new.keys()):
-            before, after = old.get(name, "absent"), new.get(name, "absent")
-            place = section if section == name else f"{section}.{name}"
-            if before != after and place not in _FIELDS_MAY_DIFFER:
-                found.append(f"{place}: {before!r} -> {after!r}")
-    return found
 
 
 def _listed(values: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from bert4rec_jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainingConfig,
-    differences,
     from_json,
     to_json,
 )
+from bert4rec_jax.config_roles import differences
 
 
 @pytest.mark.parametrize(

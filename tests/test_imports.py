@@ -17,6 +17,7 @@ ALLOWED = {
     "checks": {"errors"},
     "entry": set(),
     "config": set(),
+    "config_roles": {"config"},
     "sharding": set(),
     "figures": set(),
     "outputs": {"locks"},
@@ -25,12 +26,12 @@ ALLOWED = {
     "data": {"config", "outputs"},
     "features": {"config", "data", "outputs"},
     "models": {"sharding"},
-    "training": {"config", "data", "models", "outputs", "processes", "sharding"},
-    "evaluation": {"config", "data", "models", "outputs", "sharding"},
+    "training": {"config", "config_roles", "data", "models", "outputs", "processes", "sharding"},
+    "evaluation": {"config", "config_roles", "data", "models", "outputs", "sharding"},
     # What train.py runs: it composes the parts above.
     "experiment": {
-        "config", "data", "evaluation", "features", "locks", "models", "outputs", "processes",
-        "sharding", "training",
+        "config", "config_roles", "data", "evaluation", "features", "locks", "models", "outputs",
+        "processes", "sharding", "training",
     },
     # Its export half; tests/serving/test_import_wall.py narrows the half that answers.
     "serving": {

@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.config import completed
+from bert4rec_jax.config_roles import completed, of_recipe
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
-
-# Settings that change neither parameters nor ranks. The data is identified by its fingerprint.
-_OF_NO_EFFECT = ("workdir", "mesh", "evaluation", "log", "final_fit")
-# Nor do these; `patience` does, as it decides which checkpoint is tested.
-_FIELDS_OF_NO_EFFECT = (
-    "training.save_every", "training.keep", "training.log_every", "training.steps_at_once",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +21,8 @@ class RecordedRun:
     Attributes:
       path: the path as given.
       ranks: the ranks for all test sets.
-      settings: the config in JSON form, without the seed and settings that have no effect, and the
-        fingerprint of the data; None without a usable `metrics.json` next to the ranks.
+      settings: see `config_roles.of_recipe`, and the fingerprint of the data; None without a usable
+        `metrics.json` next to the ranks.
       seed: the training seed, or None like `settings`.
       features: hashes of the content and of the user features; None in files of earlier versions.
     """
@@ -69,8 +62,7 @@ class RecordedRun:
     @property
     def knows_time(self) -> bool | None:
         """Whether its model knows the time of the request (`model.times`); None if unknown."""
-        model = self.settings.get("model") if self.settings else None
-        return bool(model.get("times")) if isinstance(model, dict) else None
+        return bool(self.settings.get("model.times")) if self.settings else None
 
     def differs_in_seed(self, other: RecordedRun) -> bool:
         """Whether all that is recorded of the two runs is the same except for their seeds."""
@@ -118,13 +110,7 @@ def label(runs: Sequence[RecordedRun]) -> str:
 def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
     """The settings of a run without its seed, and the seed; None for both if not recorded."""
     try:
-        config = completed(metrics["config"])
-        seed = config["training"].pop("seed")
-        config["data"].pop("path")
-        for name in _FIELDS_OF_NO_EFFECT:
-            section, field = name.split(".")
-            config[section].pop(field, None)
-        config["fingerprint"] = metrics["data"]["fingerprint"]
+        config, fingerprint = completed(metrics["config"]), metrics["data"]["fingerprint"]
+        return {**of_recipe(config), "fingerprint": fingerprint}, config["training"]["seed"]
     except (KeyError, TypeError, AttributeError):
         return None, None
-    return {name: value for name, value in config.items() if name not in _OF_NO_EFFECT}, seed

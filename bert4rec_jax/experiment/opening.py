@@ -10,11 +10,10 @@ from rich.console import Console
 from bert4rec_jax.config import (
     Config,
     MeshConfig,
-    completed,
-    differences,
     from_json,
     to_json,
 )
+from bert4rec_jax.config_roles import completed, differences
 from bert4rec_jax.data.split import Split, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import default_thresholds

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from bert4rec_jax.checks import require_a
-from bert4rec_jax.config import Config, shared
+from bert4rec_jax.config import Config
+from bert4rec_jax.config_roles import shared
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.comparison import Ask
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, same_test
@@ -66,7 +67,7 @@ def run(
     require_a(Config, config, "config", "a Config, such as what `recipe` returns")
     check_own(baselines)
     start(config)
-    require_same("settings", {**shared(config), "final_fit": config.final_fit})
+    require_same("settings", shared(config))
     console = console or Console(quiet=not is_first())
     with training_in(Path(config.workdir)):  # data is prepared into it
         setting = open_setting(config, console)

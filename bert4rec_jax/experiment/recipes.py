@@ -13,7 +13,8 @@ import tyro
 from rich.console import Console
 
 from bert4rec_jax.checks import ConfigError
-from bert4rec_jax.config import Config, differences, from_json, to_json
+from bert4rec_jax.config import Config, from_json, to_json
+from bert4rec_jax.config_roles import differences
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment.effects import check_changes

@@ -12,7 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from bert4rec_jax.config import differences, to_json
+from bert4rec_jax.config import to_json
+from bert4rec_jax.config_roles import differences
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.experiment.finished import (

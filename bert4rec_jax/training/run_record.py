@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.config import completed, differences
+from bert4rec_jax.config_roles import completed, differences
 from bert4rec_jax.errors import TemporaryError, UserError
 
 CHECKPOINTS = "checkpoints"  # folder of a run
