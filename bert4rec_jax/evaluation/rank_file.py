@@ -218,7 +218,7 @@ def cases_sha256(
     within: npt.NDArray[np.int32] | None = None,
     repeats: bool = False,
 ) -> str:
-    """SHA-256 over everything that ranks depend on, except for the model.
+    """SHA-256 over what is asked of a model, except for the times and ratings of histories.
 
     It covers the users, histories and targets, in order, and the set of ranked items, all by their
     external ids. So equal cases in two different stores have the same hash.

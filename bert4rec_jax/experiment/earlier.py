@@ -80,7 +80,14 @@ class EarlierRun:
 
         def find() -> SeenBefore:
             before = self._setting
-            found = seen_before(store, split, before.store, before.split, before.seen_before)
+            found = seen_before(
+                store,
+                split,
+                before.store,
+                before.split,
+                before.seen_before,
+                repeats=self._config.data.repeats,
+            )
             self._refuse_warm(store, split)
             for what, count in (("validation", found.selected), ("test", found.tested)):
                 if len(count):

@@ -59,24 +59,31 @@ def seen_before(
     earlier: SequenceStore,
     earlier_split: Split,
     earlier_seen: SeenBefore | None,
+    *,
+    repeats: bool = False,
 ) -> SeenBefore:
     """Find the rows of a store outside training that an earlier run was trained on.
 
-    Events are the same if user, item and time are; without times in one of the logs, if both are
-    the user's first, second, ... event with the item.
+    Events are the same if user and item are. With `repeats`, the time has to be the same as well;
+    without times in one of the logs, both have to be the user's first, second, ... event with the
+    item.
 
     Args:
       store, split: of the run.
       earlier, earlier_split: of the run that it begins from: each of its models begins from the
         same one of that run, the selected from the selected and the refitted from the tested one.
       earlier_seen: what that run in turn had seen before.
+      repeats: whether users are asked for items of their history, see `data.repeats`.
     """
 
+    # Nobody is asked for an item of the history, unless items can be chosen again.
+    asked = repeats | (_occurrences(store) == 0)
+
     def seen(stop: Rows, earlier_stop: Rows, more: Rows) -> Rows:
-        held_out = np.flatnonzero(~in_training(store, stop))
+        held_out = np.flatnonzero(~in_training(store, stop) & asked)
         trained = in_training(earlier, earlier_stop)
         trained[more] = True
-        return held_out[_among(store, held_out, earlier, np.flatnonzero(trained))]
+        return held_out[_among(store, held_out, earlier, np.flatnonzero(trained), repeats)]
 
     none = SeenBefore(np.zeros(0, np.int64), np.zeros(0, np.int64))
     before = earlier_seen or none
@@ -88,7 +95,7 @@ def seen_before(
 
 
 def _among(
-    store: SequenceStore, rows: Rows, earlier: SequenceStore, earlier_rows: Rows
+    store: SequenceStore, rows: Rows, earlier: SequenceStore, earlier_rows: Rows, repeats: bool
 ) -> npt.NDArray[np.bool_]:
     """`[n]`: whether the events in the given rows of a store are among those of an earlier one."""
     users: dict[str, int] = {}
@@ -108,7 +115,7 @@ def _among(
 
     here, there = keys(store, rows), keys(earlier, earlier_rows)
     found = np.isin(here, there)
-    if not found.any():
+    if not repeats or not found.any():
         return found
     kept = np.isin(there, here[found])
     if store.timed and earlier.timed:

@@ -13,7 +13,8 @@ vector of the item, plus a bias.
 
 Items that are older than the log have the day s on which it begins as their s_i: they are of one
 age, which is that of the log. It stays as it was on day T as well, with min(t, T) for t: training
-has not seen what comes after.
+has not seen what comes after. Where no day of release is known at all, this holds for every item:
+what is first watched late may be old.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class RequestTime(nn.Module):
     """Appends `2 * len(PERIODS) + 1` columns to the vectors of histories and of items.
 
     The collection `catalog` holds `first_day` `[V]` float32: the day s_i of each item; 0 where it
-    is not known, and then the score has no age term. `begin_day` is s, and `last_day` is T.
+    is not known, and then the score has no age term. `begin_day` is s, and `last_day` is T. `dated`
+    is whether the day of release of any item is known.
     """
 
     num_rows: int
@@ -46,6 +48,7 @@ class RequestTime(nn.Module):
         )
         self.begin_day = self.variable("catalog", "begin_day", jnp.zeros, (), jnp.float32)
         self.last_day = self.variable("catalog", "last_day", jnp.zeros, (), jnp.float32)
+        self.dated = self.variable("catalog", "dated", jnp.zeros, (), bool)
         self.trend_hidden = nn.Dense(2 * self.dim)
         self.trend = nn.Dense(self.dim, kernel_init=self.kernel_init)
         self.age = nn.Dense(2 * len(PERIODS), kernel_init=self.kernel_init)
@@ -58,7 +61,7 @@ class RequestTime(nn.Module):
         known = jnp.minimum(days, self.last_day.value)
         waves = jnp.concatenate(_waves(known), axis=-1)
         hidden = hidden + self.trend(nn.gelu(self.trend_hidden(waves)))
-        cosine, sine = _waves(days)
+        cosine, sine = _waves(jnp.where(self.dated.value, days, known))
         a, b = jnp.split(self.age(hidden), 2, axis=-1)
         parts = [hidden, a * cosine + b * sine, a * sine - b * cosine]
         cosine, sine = _waves(known - self.begin_day.value)

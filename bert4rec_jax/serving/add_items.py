@@ -40,6 +40,7 @@ _TRAINED = "catalog/item_table/trained"
 _OFFSET = "catalog/item_table/offset"
 _FIRST_DAY = "catalog/request_time/first_day"
 _BEGIN_DAY = "catalog/request_time/begin_day"
+_DATED = "catalog/request_time/dated"
 _COUNTED = tuple(f"{COLLECTION}/{name}" for name in ("followers", "ratios", "covered"))
 _UNCOVERED = f"{COLLECTION}/uncovered"
 _UNCOUNTED = f"{COLLECTION}/uncounted"
@@ -239,7 +240,7 @@ def grow(
       new: the items to add.
       rows: `[len(new), F]`, the content of each; no row may be all zeros.
       days: `[len(new)]`, the day of release of each, in days since 1970, NaN where it is not known;
-        for a model that reads times. None: of no item.
+        for a model that reads times and knows such days. None: of no item.
 
     Raises:
       UserError: an item has no content.
@@ -270,7 +271,7 @@ def grow(
         if name in flat:  # bundles of earlier versions lack them
             flat[name][added] = 1
     flat[_FEATURES][added] = rows
-    if _FIRST_DAY in flat and days is not None:
+    if _FIRST_DAY in flat and days is not None and flat[_DATED]:
         begin = flat[_BEGIN_DAY]
         flat[_FIRST_DAY][added] = np.where(np.isfinite(days), np.maximum(days, begin), 0)
     known = taller(trained.known)

@@ -19,17 +19,21 @@ Ratings = Sequence[float | None]  # None or NaN where there is no rating
 def id_lists(name: str, lists: Sequence[Ids]) -> list[list[str]]:
     """Lists of ids as text; raises `UserError` if they are not valid."""
     require_list(name, lists, "one list of item ids per request")
-    for row, ids in enumerate(lists):
-        require_list(f"{name}[{row}]", ids, "a list of item ids")
-        for item in ids:
-            if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
-                raise UserError(
-                    f"{name}[{row}] holds {item!r} of type {type(item).__name__}; item ids are "
-                    "texts, as in the catalog, or whole numbers"
-                )
-            if isinstance(item, str) and not item.isascii() and not is_utf8(item):
-                raise UserError(f"{name}[{row}] holds {item!r}, which is not valid Unicode text")
-    return [[str(item) for item in ids] for ids in lists]
+    return [id_list(f"{name}[{row}]", ids) for row, ids in enumerate(lists)]
+
+
+def id_list(name: str, ids: Ids) -> list[str]:
+    """A list of ids as text; raises `UserError` if they are not valid."""
+    require_list(name, ids, "a list of item ids")
+    for item in ids:
+        if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
+            raise UserError(
+                f"{name} holds {item!r} of type {type(item).__name__}; item ids are texts, as in "
+                "the catalog, or whole numbers"
+            )
+        if isinstance(item, str) and not item.isascii() and not is_utf8(item):
+            raise UserError(f"{name} holds {item!r}, which is not valid Unicode text")
+    return [str(item) for item in ids]
 
 
 def require_one_each(name: str, given: Sized, histories: Sized) -> None:

@@ -46,6 +46,8 @@ USER_ENCODING = "user_encoding.json"
 STAGES = "stages"  # in the manifest of a pipeline
 STAGE_FOLDERS = ("retriever", "ranker")
 FUNCTIONS = ("item_vectors", "encode", "score", "top_k", "attend")
+# Entries of the manifest that answers depend on, besides the files.
+_ANSWERS_DEPEND_ON = ("repeats", "thumbs", "max_length", "reads", "trained_until")
 _ATTEMPTS, _PAUSE = 3, 0.2  # to open a bundle that is being replaced; seconds between attempts
 
 
@@ -153,10 +155,11 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the checksums of all files: equal fingerprints, equal answers."""
-        parts = self.manifest["checksums"]
+        """SHA-256 over all that answers depend on: equal fingerprints, equal answers."""
+        manifest = self.manifest
+        parts = [manifest["checksums"], *(manifest.get(name) for name in _ANSWERS_DEPEND_ON)]
         if self.retriever is not None:
-            parts = [parts, self.retriever.fingerprint, self.candidates, self.probes, self.blend]
+            parts += [self.retriever.fingerprint, self.candidates, self.probes, self.blend]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def require_vectors_alone(self) -> None:

@@ -18,6 +18,7 @@ from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import gains
 from bert4rec_jax.evaluation.ranks import list_order
+from bert4rec_jax.serving.arguments import Ids, id_list
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Answer, Facts, Scorer
@@ -103,12 +104,12 @@ class BothSides:
 
 def explain(
     scorer: Scorer,
-    history: Sequence[str],
-    item: str | None = None,
+    history: Ids,
+    item: str | int | None = None,
     *,
     ratings: Sequence[float] | None = None,
     user: Facts | None = None,
-    exclude: Sequence[str] = (),
+    exclude: Ids = (),
     timestamps: Times | None = None,
     request_time: RequestTime | None = None,
 ) -> Explanation:
@@ -130,8 +131,9 @@ def explain(
         movie of the history, or the bundle was made before the function `attend` existed.
     """
     seen = read_seen(scorer, history, ratings, timestamps, request_time)
-    tokens = seen.tokens
-    if item is None and scorer.bundle.retriever is not None:
+    tokens, excluded = seen.tokens, id_list("exclude", exclude)
+    asked = None if item is None else str(item)
+    if asked is None and scorer.bundle.retriever is not None:
         found = scorer.recommend(
             history,
             1,
@@ -141,7 +143,7 @@ def explain(
             timestamps=timestamps,
             request_time=request_time,
         ).item_ids
-        item = found[0] if found else None
+        asked = found[0] if found else None
     count = scorer.bundle.max_length - 1
     known = np.flatnonzero(scorer.bundle.known[tokens])
     if not len(known):
@@ -157,8 +159,8 @@ def explain(
     hidden = scorer.ranker.user_vectors(requests)
     scores, log_probabilities = _scores(scorer, hidden, requests)
     barred = _barred(scorer, tokens)
-    barred[[scorer.catalog.token(name) for name in exclude if name in scorer.catalog]] = True
-    target = _target(scorer, item, scores[0], barred)
+    barred[[scorer.catalog.token(name) for name in excluded if name in scorer.catalog]] = True
+    target = _target(scorer, asked, scores[0], barred)
     own, own_log = scores[:, target], log_probabilities[:, target]
     ranks = [_rank(row, target, barred) for row in scores]
     row_without = {place: row for row, place in enumerate(places.tolist(), start=1)}
@@ -206,7 +208,7 @@ def require_both_sides(scorer: Scorer) -> None:
 
 def both_sides(
     scorer: Scorer,
-    history: Sequence[str],
+    history: Ids,
     place: int,
     k: int = 5,
     *,
@@ -251,7 +253,7 @@ def both_sides(
     before = scorer.ranker.user_vectors(requests_of([then]))[0]
     scores, log_probabilities = _scores(scorer, np.stack([before, both]))
     barred = _barred(scorer, np.delete(tokens, place))
-    target = _target(scorer, history[place], scores[0], barred)
+    target = _target(scorer, str(history[place]), scores[0], barred)
     barred[target] = False  # where the history has it in other places too
     guesses = [
         Guess(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import MASK
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.serving.arguments import require_list
+from bert4rec_jax.serving.arguments import Ids, id_list, require_list
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Scorer
@@ -47,7 +47,7 @@ class Seen:
 
 def read_seen(
     scorer: Scorer,
-    history: Sequence[str],
+    history: Ids,
     ratings: Sequence[float] | None,
     timestamps: Times | None,
     request_time: RequestTime | None,
@@ -57,6 +57,7 @@ def read_seen(
     Raises:
       UserError: it is empty or has an unknown id, or ratings and times are not valid.
     """
+    history = id_list("history", history)
     if not history:
         raise UserError("the history is empty; name at least one movie that was seen")
     for name, values in (("ratings", ratings), ("timestamps", timestamps)):

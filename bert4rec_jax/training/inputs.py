@@ -69,11 +69,13 @@ class Dates:
         released before the log counts as released when it begins. 0 where neither is known.
       begin: when the log begins, in seconds since 1970.
       until: when the training events end.
+      dated: whether the day of release of any item is known.
     """
 
     first_day: Features
     begin: int
     until: int
+    dated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,8 @@ def trained_on(data: TrainingData, plan: Plan, stop: npt.NDArray[np.int64]) -> T
     if data.released is not None:
         released = np.maximum(data.released, begin / SECONDS_PER_DAY)
         days = np.where(np.isfinite(released), released, days)
-    return Trained(items, Dates(days.astype(np.float32), begin, until))
+    dated = data.released is not None and bool(np.isfinite(data.released).any())
+    return Trained(items, Dates(days.astype(np.float32), begin, until, dated))
 
 
 def catalog_constants(
@@ -131,5 +134,6 @@ def catalog_constants(
             "first_day": put(mesh, Along.ITEMS, trained.dates.first_day),
             "begin_day": begin_day,
             "last_day": last_day,
+            "dated": put(mesh, Along.NEITHER, np.bool_(trained.dates.dated)),
         }
     return constants

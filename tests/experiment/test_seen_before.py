@@ -84,6 +84,17 @@ def test_what_the_earlier_run_had_seen_before_counts_too(make):
     assert SeenBefore.from_json(found.to_json()).tested.tolist() == found.tested.tolist()
 
 
+def test_the_same_item_at_another_time_has_been_seen(make):
+    """A log may keep the last rating of a movie only, or have its times in another zone."""
+    earlier = make([("u", x, t) for t, x in enumerate("abcde")])
+    again = make([("u", x, t) for t, x in enumerate("acdefb")])
+    shifted = make([("u", x, t + 3600) for t, x in enumerate("abcdefg")][:4])
+    trained = leave_one_out(earlier)  # on a, b and c
+    for store, seen in ((again, {("u", "b")}), (shifted, {("u", "c")})):
+        found = seen_before(store, leave_one_out(store), earlier, trained, None)
+        assert events(store, found.tested) == seen
+
+
 def test_the_same_item_once_more_is_another_event(make):
     """Told by times, or without them by how often the user had the item before."""
     rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "b", 8), ("u", "d", 9)]
@@ -96,7 +107,8 @@ def test_the_same_item_once_more_is_another_event(make):
         ):
             earlier, store = make(then), make(now, timed=timed)
             trained = leave_one_out(earlier, repeats=True)
-            found = seen_before(store, leave_one_out(store, repeats=True), earlier, trained, None)
+            split = leave_one_out(store, repeats=True)
+            found = seen_before(store, split, earlier, trained, None, repeats=True)
             assert events(store, found.tested) == seen
 
 

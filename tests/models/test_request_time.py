@@ -17,14 +17,16 @@ BEGIN, LAST = 15_000.0, 16_020.0
 FIRST = np.array([0, 0, 16_000, 16_010.5, 15_000, 0], np.float32)
 
 
-def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age(dated):
     module = RequestTime(V, D, jax.nn.initializers.normal(0.5))
     generator = np.random.default_rng(0)
     hidden = generator.normal(size=(2, 1, D)).astype(np.float32)
     vectors = generator.normal(size=(V, D)).astype(np.float32)
     days = np.array([[16_031.0], [15_900.0]], np.float32)
     constants = {
-        "first_day": FIRST, "begin_day": np.float32(BEGIN), "last_day": np.float32(LAST)
+        "first_day": FIRST, "begin_day": np.float32(BEGIN), "last_day": np.float32(LAST),
+        "dated": np.bool_(dated),
     }  # fmt: skip
     params = module.init(jax.random.key(0), hidden, days, method="histories")["params"]
     variables = {"params": params, "catalog": constants}
@@ -42,7 +44,8 @@ def test_a_score_is_the_plain_one_of_the_trend_plus_a_function_of_age():
         h = h + dense(bent, "trend")
         a, b = np.split(dense(h, "age"), 2)
         for item in range(V):
-            now = known if FIRST[item] == BEGIN else day  # what is older than the log is of its age
+            # What is older than the log is of its age; so may be all that has no day of release.
+            now = day if dated and FIRST[item] != BEGIN else known
             angle = 2 * np.pi * (now - FIRST[item].astype(np.float64)) / PERIODS
             age = (a * np.cos(angle) + b * np.sin(angle)).sum() if FIRST[item] else 0.0
             assert found[case, item] == pytest.approx(h @ vectors[item] + age, abs=0.02)
@@ -85,7 +88,7 @@ def model_of(times):
     if times:
         first = np.zeros(256, np.float32)
         first[2:10] = 16_000 + np.arange(8)
-        known = {"begin_day": np.float32(0), "last_day": np.float32(20_000)}
+        known = {"begin_day": np.float32(0), "last_day": np.float32(20_000), "dated": np.bool_(1)}
         variables = {
             **variables,
             "catalog": {"request_time": {**known, "first_day": first}},

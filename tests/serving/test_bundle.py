@@ -60,6 +60,13 @@ def test_checksums_cover_every_file(bundle):
     assert set(Bundle.open(bundle).manifest["checksums"]) == files
 
 
+@pytest.mark.parametrize("changed", [{"repeats": True}, {"thumbs": [1, 2]}, {"created": "today"}])
+def test_what_answers_differently_has_another_fingerprint(bundle, copy, changed):
+    change(copy, **changed)
+    same = Bundle.open(copy).fingerprint == Bundle.open(bundle).fingerprint
+    assert same == ("created" in changed)
+
+
 def test_something_else_is_no_bundle(tmp_path, store):
     for path in (tmp_path / "nothing", tmp_path):
         with pytest.raises(UserError, match=f"{path} is no bundle .*`bert4rec export RUN BUNDLE`"):

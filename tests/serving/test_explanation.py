@@ -58,6 +58,18 @@ def test_the_first_recommendation_is_explained_unless_another_is_named(scorer, i
     assert explain(scorer, ids[:3], listed[4]).rank == 5
 
 
+def test_ids_may_be_whole_numbers_as_in_lists(scorer, ids):
+    """The ids of this catalog are digits."""
+    history, (first, second) = ids[:3], scorer.recommend(ids[:3], 2).item_ids
+    numbers = np.array([int(item) for item in history])
+    found, expected = explain(scorer, numbers, int(second)), explain(scorer, history, second)
+    assert (found.item_id, found.influences) == (second, expected.influences)
+    assert explain(scorer, history, exclude=[int(first)]).item_id == second
+    assert both_sides(scorer, numbers, 1).both == both_sides(scorer, history, 1).both
+    with pytest.raises(UserError, match="history is '0114709'; expected a list of item ids"):
+        explain(scorer, "0114709")
+
+
 def test_movies_that_the_model_does_not_know_are_not_read(rare, ids):
     mixed = [ids[10], ids[0], ids[11], ids[1]]
     found, plain = (explain(rare, history, ids[20]) for history in (mixed, [ids[10], ids[11]]))

@@ -38,6 +38,7 @@ def test_ages_count_from_the_first_training_event(tmp_path):
     assert found.dates.first_day[tokens[3]] == 0
     assert found.dates.begin == BEGIN * SECONDS_PER_DAY + 7
     assert found.dates.until == (BEGIN + 6) * SECONDS_PER_DAY + 7
+    assert not found.dates.dated
 
 
 def test_or_from_the_release_which_is_not_before_the_log(tmp_path):
@@ -45,6 +46,8 @@ def test_or_from_the_release_which_is_not_before_the_log(tmp_path):
     found, tokens = told(tmp_path, np.array([3, 3, 3]), released)
     days = found.dates.first_day[tokens] - BEGIN
     np.testing.assert_allclose(days, [0, 2, 1, 90], atol=1e-3)
+    assert found.dates.dated
+    assert not told(tmp_path / "none", np.array([3, 3, 3]), {})[0].dates.dated
 
 
 def test_a_model_that_reads_no_times_has_no_dates(tmp_path):
@@ -60,6 +63,7 @@ def test_the_constants_of_a_model(tmp_path):
     np.testing.assert_array_equal(catalog["request_time"]["first_day"], found.dates.first_day)
     assert catalog["request_time"]["last_day"] == np.float32(found.dates.until / SECONDS_PER_DAY)
     assert catalog["request_time"]["begin_day"] == np.float32(found.dates.begin / SECONDS_PER_DAY)
+    assert not catalog["request_time"]["dated"]
     content = np.ones((len(found.items), 2), np.float32)
     both = catalog_constants(make_mesh(), content, Trained(found.items), 0.5)["item_table"]
     np.testing.assert_array_equal(both["trained"], found.items)
