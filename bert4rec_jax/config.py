@@ -463,13 +463,13 @@ class Config:
             "False: with data.split cold-items there is no model to serve",
         )
         require(
-            self.model.kind == "bert4rec" or self.masking.objective == "next",
+            self.model.kind != "two-tower" or self.masking.objective == "next",
             "masking.objective",
             self.masking.objective,
             "next: two towers read a history from the left",
         )
         require(
-            self.model.kind == "bert4rec" or not self.calibration.covisitation,
+            self.model.kind != "two-tower" or not self.calibration.covisitation,
             "calibration.covisitation",
             True,
             "False: candidates of two towers are found by dot products alone",

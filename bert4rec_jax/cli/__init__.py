@@ -8,6 +8,7 @@ import sys
 
 import tyro
 
+import bert4rec_jax
 from bert4rec_jax.cli.add_items import add_items
 from bert4rec_jax.cli.compare import compare
 from bert4rec_jax.cli.evaluate import evaluate
@@ -46,6 +47,9 @@ for _command in (
 
 def main() -> None:
     """Run `bert4rec` with the arguments of the process; see `entry.run_command` for its status."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"bert4rec-jax {bert4rec_jax.__version__}")
+        return
     if sys.argv[1:2] == ["train"]:  # its options are those of a config, with a recipe's defaults
         run_command(lambda: train_command(sys.argv[2:]))
         return

@@ -70,7 +70,7 @@ def rank(
     from bert4rec_jax.serving.display import counts_table, job_progress
     from bert4rec_jax.serving.filters import Filters
     from bert4rec_jax.serving.job import local, rank_file
-    from bert4rec_jax.serving.ray_engine import RayEngine
+    from bert4rec_jax.serving.ray_engine import RayEngine, require_ray
     from bert4rec_jax.serving.store_requests import request_file
     from bert4rec_jax.serving.worker import Options
 
@@ -80,6 +80,8 @@ def rank(
         raise UserError("--engine ray needs one BUNDLE; join the two with `bert4rec pipeline`")
     if engine == "ray" and is_store(requests):
         raise UserError("--engine ray needs a Parquet file of requests that every machine can read")
+    if engine == "ray":
+        require_ray()
     filters = Filters(genres, years, only.resolve() if only else None)
     messages = Console(stderr=True)
     options = Options(top, keep_seen or None, batch_size, shard_rows, filters, request_time)

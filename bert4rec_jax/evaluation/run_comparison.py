@@ -37,16 +37,23 @@ class Figure:
       own: mean over cases and seeds, with its bootstrap interval.
       of_seeds: mean over cases of each run.
       lead: paired difference, first row minus this one; None for the first row.
+      leads_of_seeds: the difference for each seed; empty unless both rows have the same seeds.
     """
 
     own: Interval
     of_seeds: tuple[float, ...]
     lead: Interval | None
+    leads_of_seeds: tuple[float, ...] = ()
 
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation over seeds; None for a single run."""
-        return float(np.std(self.of_seeds, ddof=1)) if len(self.of_seeds) > 1 else None
+        return _deviation(self.of_seeds)
+
+    @property
+    def lead_deviation(self) -> float | None:
+        """Sample standard deviation of the lead over seeds; None unless seeds can be paired."""
+        return _deviation(self.leads_of_seeds)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded to 6 places."""
@@ -60,7 +67,14 @@ class Figure:
         if self.lead is not None:
             found["lead"] = round(self.lead.mean, 6)
             found["lead_interval_95"] = [round(self.lead.low, 6), round(self.lead.high, 6)]
+        if self.lead_deviation is not None:
+            found["lead_deviation"] = round(self.lead_deviation, 6)
+            found["leads_of_seeds"] = [round(lead, 6) for lead in self.leads_of_seeds]
         return found
+
+
+def _deviation(of_seeds: Sequence[float]) -> float | None:
+    return float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,10 +206,28 @@ def _rows(
             of_seeds.append({metric: tuple(found.mean(axis=1)) for metric, found in each.items()})
     rng = np.random.default_rng(SEED)
     compared = beside_first(values, rng=rng, resamples=resamples, users=units)
-    return [
-        Row(model, having, {m: Figure(own[m], means[m], lead.get(m)) for m in metrics})
-        for (model, having), means, (own, lead) in zip(answers, of_seeds, compared)
-    ]
+    rows: list[Row] = []
+    for (model, having), means, (own, lead) in zip(answers, of_seeds, compared):
+        first = answers[0][1], of_seeds[0]
+        leads = {m: _leads(*first, having, means, m) if rows else () for m in metrics}
+        figures = {m: Figure(own[m], means[m], lead.get(m), leads[m]) for m in metrics}
+        rows.append(Row(model, having, figures))
+    return rows
+
+
+def _leads(
+    first: Sequence[RecordedRun],
+    of_first: Mapping[str, tuple[float, ...]],
+    runs: Sequence[RecordedRun],
+    of_runs: Mapping[str, tuple[float, ...]],
+    metric: str,
+) -> tuple[float, ...]:
+    """What the first row is ahead by, seed by seed; empty if the seeds are not the same."""
+    seeds, others = ([run.seed for run in group] for group in (first, runs))
+    if None in seeds or sorted(map(str, seeds)) != sorted(map(str, others)):
+        return ()
+    theirs = dict(zip(others, of_runs[metric]))
+    return tuple(mine - theirs[seed] for seed, mine in zip(seeds, of_first[metric]))
 
 
 def _in_order_of(first: RecordedRun, run: RecordedRun) -> RecordedRun:
@@ -263,7 +295,12 @@ def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
             f"{other.path} says {', '.join(there.asked)} of its cases in {name!r}, {first.path} "
             f"says {', '.join(here.asked)}: nothing to compare them by; write {' and '.join(IDS)}"
         )
-    what = "users and targets were" if compared & _TARGETS else "users were"
+    if compared & _TARGETS:
+        what = "users and targets were"
+    elif "user_ids" in compared:
+        what = "users were"
+    else:
+        what = "order of cases and numbers of users, which say nothing about who they are, were"
     return f"{label([other])}: only its {what} compared with those of {label([first])}"
 
 

@@ -98,11 +98,12 @@ def _compared(figure: Figure) -> tuple[str, str]:
     spread = "" if figure.deviation is None else f" ±{_short(figure.deviation, 4)}"
     own, lead = figure.own, figure.lead
     value = f"{own.mean:.4f}{spread}\n[dim]{_short(own.low)}-{_short(own.high)}[/]"
-    return value, _lead(lead) if lead else ""
+    return value, _lead(lead, figure.lead_deviation) if lead else ""
 
 
-def _lead(lead: Interval) -> str:
-    return f"{lead.mean:+.4f}\n[dim]{_short(lead.low)} to {_short(lead.high)}[/]"
+def _lead(lead: Interval, deviation: float | None = None) -> str:
+    spread = "" if deviation is None else f" ±{_short(deviation, 4)}"
+    return f"{lead.mean:+.4f}{spread}\n[dim]{_short(lead.low)} to {_short(lead.high)}[/]"
 
 
 def _short(share: float, places: int = 3) -> str:

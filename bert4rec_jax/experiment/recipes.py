@@ -135,6 +135,9 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
         is_section = isinstance(fields, dict)
         if not is_section or field not in fields or isinstance(fields[field], dict):
             known = _names(values)
+            if isinstance(values.get(str(name)), dict):
+                first = next(x for x in known if x.startswith(f"{name}."))
+                raise ConfigError(f"{name} is a section of settings; give each, such as {first!r}")
             close = [x for x in known if x.endswith(f".{name}")]
             close += difflib.get_close_matches(str(name), known, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""

@@ -17,7 +17,8 @@ def find_item(catalog: Catalog, text: str) -> int:
     """The token of the item that a text means.
 
     It is the first of these that fits: an external id; a title; a title, ignoring case; a title
-    without its year, ignoring case; the closest title by `difflib`, if it is clearly closest.
+    without its year, ignoring case; the closest title by `difflib`, if it is clearly closest and of
+    no other year.
 
     Raises:
       UserError: no title fits, or several do; it lists the nearest ones with their ids.
@@ -43,7 +44,8 @@ def find_item(catalog: Catalog, text: str) -> int:
     nearest = sorted(range(len(plain)), key=lambda i: (-ratios[i], i))[:_SHOWN]
     best = ratios[nearest[0]]
     rival = ratios[nearest[1]] if len(nearest) > 1 else 0.0
-    if best >= _CLOSE and best - rival >= _CLEARLY:
+    clear = best >= _CLOSE and best - rival >= _CLEARLY
+    if clear and _of_one_year(wanted, plain[nearest[0]]):
         return FIRST_ITEM + nearest[0]
     raise UserError(
         f"no title is clearly {text!r}; the nearest are (give a title in full, or an id):"
@@ -52,15 +54,20 @@ def find_item(catalog: Catalog, text: str) -> int:
 
 
 def _ratios(wanted: str, titles: list[str]) -> list[float]:
-    """The `difflib` ratio of each title, in [0, 1]; the larger one of with and without its year."""
+    """The `difflib` ratio of each title to the wanted one, in [0, 1], both without their years."""
     matcher = difflib.SequenceMatcher(autojunk=False)
-    matcher.set_seq2(wanted)
+    matcher.set_seq2(name_and_year(wanted)[0])
 
     def ratio(title: str) -> float:
-        matcher.set_seq1(title)
+        matcher.set_seq1(name_and_year(title)[0])
         return matcher.ratio()
 
-    return [max(ratio(title), ratio(name_and_year(title)[0])) for title in titles]
+    return [ratio(title) for title in titles]
+
+
+def _of_one_year(title: str, other: str) -> bool:
+    years = {name_and_year(title)[1], name_and_year(other)[1]} - {None}
+    return len(years) < 2
 
 
 def _plain(text: str) -> str:

@@ -25,6 +25,8 @@ from bert4rec_jax.serving.functions import Functions, More
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 
+_SHORT = 64  # longest list that is computed at one of a few lengths
+
 
 @dataclass(frozen=True)
 class Lists:
@@ -114,6 +116,7 @@ class Ranker:
     def _of_all(self, requests: Requests, read: _Read, top: int, keep_seen: bool) -> Lists:
         excluded = _excluded(requests, keep_seen).distinct()
         widths = list_widths(int(excluded.lengths.max(initial=0)))
+        computed = _length_computed(top, len(self.functions.bias))
         scores = np.zeros((len(requests), top), np.float32)
         tokens = np.zeros((len(requests), top), np.int32)
         shapes = (self._widths(read), smallest(excluded.lengths, widths))
@@ -123,15 +126,15 @@ class Ranker:
                 self.functions.top_k(
                     *read.history(rows, width),
                     excluded.take(rows).padded(others),
-                    top,
+                    computed,
                     read.more(rows, width),
                 ),
             )
             for rows, width, others in blocks(shapes, self._batch)
         ]
         for rows, (best, where) in found:
-            scores[rows] = np.asarray(best)[: len(rows)]
-            tokens[rows] = np.asarray(where)[: len(rows)]
+            scores[rows] = np.asarray(best)[: len(rows), :top]
+            tokens[rows] = np.asarray(where)[: len(rows), :top]
         _check(scores)
         listed = tokens != PAD
         return Lists(
@@ -236,6 +239,12 @@ class _Read:
         if self.times is not None and self.at is not None:
             return self.times.take(rows).padded(width), self.at[rows][:, None]
         return ()
+
+
+def _length_computed(top: int, most: int) -> int:
+    """The length of lists to compute: short ones have few lengths, as each is compiled once."""
+    short = list_widths(top)[-1]
+    return min(short, most) if top <= _SHORT else top
 
 
 def _excluded(requests: Requests, keep_seen: bool) -> Ragged:

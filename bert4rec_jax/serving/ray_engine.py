@@ -54,7 +54,7 @@ class RayEngine:
           UserError: Ray is not installed, the cluster cannot be reached, is too small or lost an
             actor for good, or see `Worker.make`.
         """
-        ray = _ray()
+        ray = require_ray()
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         left = set(missing)
@@ -157,7 +157,8 @@ def _everywhere(plan: Plan) -> Plan:
     )
 
 
-def _ray() -> Any:
+def require_ray() -> Any:
+    """The module `ray`; raises `UserError` if it is not installed."""
     try:
         import ray
         import ray.data

@@ -351,7 +351,7 @@ def _is_id(found: pa.DataType) -> bool:
     types = pa.types
     if types.is_dictionary(found):
         found = found.value_type
-    text = types.is_string(found) or types.is_large_string(found)
+    text = types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)
     return bool(text or types.is_integer(found))
 
 

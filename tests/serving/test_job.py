@@ -362,10 +362,21 @@ def test_a_full_disk_is_one_clear_error_and_finished_shards_stay(tmp_path, full_
 
 
 def test_ids_of_another_system_are_refused(bundle, tmp_path):
-    asked = pa.table({"user_id": ["a"], "history": [["tt0133093"]]})
+    asked = pa.table({"user_id": ["a"], "history": [["tt0133093"] * 20]})
     pq.write_table(asked, tmp_path / "in.parquet")
-    with pytest.raises(UserError, match=r"none of the 1 ids in history .such as 'tt0133093'"):
+    with pytest.raises(UserError, match=r"none of the 20 ids in history .such as 'tt0133093'"):
         rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL)
+
+
+def test_a_few_users_may_have_seen_new_items_alone(bundle, tmp_path):
+    strings = pa.array([["new"], []], pa.list_(pa.string_view()))
+    asked = pa.table({"user_id": pa.array(["a", "b"], pa.string_view()), "history": strings})
+    said = []
+    pq.write_table(asked, tmp_path / "in.parquet")
+    rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL, notify=said.append)
+    answered = pq.read_table(tmp_path / "out" / "part-000000.parquet")["user_id"]
+    assert set(answered.to_pylist()) == {"a", "b"}
+    assert "1 of 1 items in histories are not in the catalog" in "".join(said)
 
 
 def test_the_first_shard_may_be_of_new_users_alone(bundle, scorer, tmp_path):
@@ -422,8 +433,8 @@ def test_every_shard_says_where_it_comes_from(bundle, requests, tmp_path):
 
 def test_requests_that_are_refused_leave_nothing_behind(bundle, requests, tmp_path):
     good = requests.read_bytes()
-    pq.write_table(pa.table({"user_id": ["u"], "history": [["nowhere"]]}), requests)
-    with pytest.raises(UserError, match="none of the 1 ids"):
+    pq.write_table(pa.table({"user_id": ["u"], "history": [["nowhere"] * 20]}), requests)
+    with pytest.raises(UserError, match="none of the 20 ids"):
         rank_file(bundle, requests, tmp_path / "out", SMALL)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.parquet"]
     requests.write_bytes(good)  # repaired: the same command works

@@ -30,6 +30,7 @@ CATALOG = Catalog(tuple(TITLES), tuple(TITLES.values()), ("",) * len(TITLES))
         ("Heat (1986)", "30"),
         ("teh matrix", "10"),
         ("Toy Stroy 2", "50"),
+        ("Teh Matrix (1999)", "10"),
     ],
 )
 def test_what_is_meant(text, item):
@@ -45,6 +46,7 @@ def test_what_is_meant(text, item):
         ),
         ("Solaris", ["is the title of 2 items", "(id 70)", "(id 80)"]),
         ("Casablanca", ["no title is clearly 'Casablanca'; the nearest are"]),
+        ("Teh Matrix (2003)", ["no title is clearly", "The Matrix (1999)  (id 10)"]),
         ("Heat (19)", ["no title is clearly", "Heat (1995)  (id 20)", "(id 30)"]),
     ],
 )
