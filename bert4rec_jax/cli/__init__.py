@@ -53,7 +53,9 @@ def main() -> None:
     if sys.argv[1:2] == ["train"]:  # its options are those of a config, with a recipe's defaults
         run_command(lambda: train_command(sys.argv[2:]))
         return
-    run_command(lambda: _app.cli(prog="bert4rec", description="BERT4Rec for movies."))
+    run_command(
+        lambda: _app.cli(prog="bert4rec", description="BERT4Rec: what users watch or choose next.")
+    )
 
 
 def program() -> None:

@@ -117,7 +117,7 @@ def records(path: Path, form: Form) -> Iterator[tuple[int, list[str]]]:
         for line, content in enumerate(text, start=1):
             content = content.rstrip("\r\n")
             if content:
-                yield line, content.split(form.separator or None)
+                yield line, [content] if form is LINES else content.split(form.separator or None)
 
 
 def first_line(path: Path) -> str:

@@ -54,7 +54,7 @@ def _batch_rows(group: pq.RowGroupMetaData, names: list[str]) -> int:
     leaves = [group.column(i) for i in range(group.num_columns)]
     prefixes = tuple(f"{name}." for name in names)
     values = [x.num_values for x in leaves if f"{x.path_in_schema}.".startswith(prefixes)]
-    return max(1, _BATCH_ROWS * group.num_rows // max(1, max(values)))
+    return max(1, _BATCH_ROWS * group.num_rows // max([1, *values]))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -161,12 +161,24 @@ class SequenceStore:
         except ValueError as error:
             raise UserError(f"cannot read {manifest_path} ({error}); prepare again") from None
         found = manifest.get("schema_version") if isinstance(manifest, dict) else None
+        if isinstance(manifest, dict) and (kind := _other_kind(manifest)):
+            raise UserError(
+                f"{path} holds no prepared data, but {kind}; give a folder that `bert4rec prepare` "
+                "made"
+            )
         if found != SCHEMA_VERSION:
             raise UserError(
                 f"{path} was prepared with schema {found}, this version reads {SCHEMA_VERSION}; "
                 "prepare the data again"
             )
         return cls(path, manifest)
+
+
+def _other_kind(manifest: Mapping[str, Any]) -> str:
+    """What a folder with another manifest is; empty if that is not known."""
+    if "bundle_schema" in manifest:
+        return "a bundle"
+    return "the content of items" if "blocks" in manifest else ""
 
 
 def is_store(path: Path) -> bool:

@@ -38,9 +38,9 @@ def read_embeddings(
       UserError: the file cannot be read, has the wrong shape, values that are not finite, two
         vectors for one item, or was made for another catalog.
     """
-    _check_fingerprint(path, catalog)
     suffix = path.suffix.lower()
     if suffix == ".npy":
+        _check_fingerprint(path, catalog)
         return _of_npy(path, catalog)
     if suffix == ".parquet":
         return _of_parquet(path, catalog, id_map)

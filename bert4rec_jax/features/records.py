@@ -96,6 +96,11 @@ def _of_text(path: Path, form: Form) -> Iterator[Record]:
                 f"{path}, line {line}: two columns are called {twice!r}; expected one of each "
                 "name: rename one of them"
             )
+        if len(names) == 1 and ";" in names[0] and form.separator != ";":
+            raise UserError(
+                f"{path} is cut by semicolons ({shorten(names[0])}); save it with commas, or with "
+                "tabs as .tsv"
+            )
         for line, fields in lines:
             if len(fields) != len(names):
                 raise UserError(

@@ -18,7 +18,7 @@ def find_item(catalog: Catalog, text: str) -> int:
 
     It is the first of these that fits: an external id; a title; a title, ignoring case; a title
     without its year, ignoring case; the closest title by `difflib`, if it is clearly closest and of
-    no other year.
+    no other year. An item without a title is called by its id, and is never taken for another one.
 
     Raises:
       UserError: no title fits, or several do; it lists the nearest ones with their ids.
@@ -40,7 +40,8 @@ def find_item(catalog: Catalog, text: str) -> int:
                 f"{text!r} is the title of {len(equal)} items; say which by its id:"
                 f"{_listed(catalog, equal)}"
             )
-    ratios = _ratios(wanted, plain)
+    ids = [item_id == title for item_id, title in zip(catalog.item_ids, catalog.titles)]
+    ratios = [0.0 if is_id else ratio for is_id, ratio in zip(ids, _ratios(wanted, plain))]
     nearest = sorted(range(len(plain)), key=lambda i: (-ratios[i], i))[:_SHOWN]
     best = ratios[nearest[0]]
     rival = ratios[nearest[1]] if len(nearest) > 1 else 0.0

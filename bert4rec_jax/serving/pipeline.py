@@ -105,6 +105,8 @@ def write_pipeline(
     """
     retriever, ranker, pipeline = Path(retriever), Path(ranker), Path(pipeline)
     require_replaceable(pipeline)
+    if pipeline.resolve() in (retriever.resolve(), ranker.resolve()):
+        raise UserError(f"{pipeline} is one of the two stages; choose another folder")
     both = Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
     _tell_what_is_never_listed(both, notify)
     with whole_folder(pipeline) as partial:

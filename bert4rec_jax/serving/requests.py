@@ -242,14 +242,15 @@ def check_columns(schema: pa.Schema, source: str, *, times: bool = False) -> Non
       UserError: a required column is missing, or a column has another type or occurs twice.
     """
     names = ", ".join(map(repr, schema.names))
+    known = (*COLUMNS, *TIMES) if times else COLUMNS
     for name in REQUIRED:
         if name not in schema.names:
             raise UserError(
                 f"{source} has no column {name!r}; its columns are {names}. Requests need "
                 f"{' and '.join(map(repr, REQUIRED))} and may have "
-                f"{', '.join(map(repr, COLUMNS[len(REQUIRED) :]))}"
+                f"{', '.join(map(repr, known[len(REQUIRED) :]))}"
             )
-    for name in (*COLUMNS, *(TIMES if times else ())):
+    for name in known:
         if name not in schema.names:
             continue
         if schema.names.count(name) > 1:

@@ -335,3 +335,8 @@ def test_a_table_without_a_line_of_names(tmp_path):
     path = put(tmp_path / "log.csv", "17,42,1714500000\n17,43,1714500001\n")
     with pytest.raises(UserError, match="put a line with names before the first row, if that is"):
         read_log(path)
+
+
+def test_a_control_character_in_a_field_is_a_character(tmp_path):
+    path = put(tmp_path / "log.csv", "user_id,item_id,timestamp,q\n7,x,3,shoes\x01red\n8,y,4,\n")
+    assert rows(whole(path)) == [("7", "x", 3, None), ("8", "y", 4, None)]

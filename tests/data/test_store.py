@@ -146,6 +146,15 @@ def test_open_refuses_another_schema(tmp_path, manifest):
         SequenceStore.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("entry", "kind"), [("bundle_schema", "a bundle"), ("blocks", "the content of items")]
+)
+def test_open_says_what_another_folder_is(tmp_path, entry, kind):
+    (tmp_path / "manifest.json").write_text(json.dumps({entry: 1}))
+    with pytest.raises(UserError, match=f"holds no prepared data, but {kind}; give a folder"):
+        SequenceStore.open(tmp_path)
+
+
 def test_verify_finds_changed_and_missing_files(tmp_path):
     store = write(tmp_path / "store")
     store.verify()

@@ -1,6 +1,7 @@
 """Two stages: what they list, what they refuse, and that one bundle of both is the same."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -232,7 +233,7 @@ def test_a_list_that_may_not_be_read_is_one_error(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "now.txt").write_text("1\n")
-    monkeypatch.setattr("bert4rec_jax.serving.filters.sha256", refuse)
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     with pytest.raises(UserError, match=r"cannot read .*now\.txt: Permission denied"):
         Filters(only=tmp_path / "now.txt").described()
 
@@ -312,7 +313,7 @@ def test_a_pipeline_is_tested_and_grown_by_its_parts(retriever, bundle, run, sto
     part = tmp_path / "both" / "ranker"
     parts = exported([part])(open_finished(run, Console(quiet=True)))
     assert [*parts] == [str(part)]
-    ranks = parts[str(part)](store, cases).ranks
+    ranks = parts[str(part)](cases).ranks
     np.testing.assert_array_equal(ranks, rank_cases(load(bundle), store, cases))
 
 
@@ -339,6 +340,13 @@ def test_towers_without_layers_are_a_bundle(trained, histories, tmp_path):
     found = explain(scorer, histories[0])
     assert found.attention.shape[:2] == (0, 2)
     assert found.score == pytest.approx(scorer.recommend(histories[0], k=1).scores[0], abs=1e-5)
+
+
+def test_a_pipeline_does_not_replace_its_stages(retriever, bundle, tmp_path):
+    ranker = shutil.copytree(bundle, tmp_path / "ranker")
+    with pytest.raises(UserError, match="is one of the two stages; choose another folder"):
+        write_pipeline(retriever, ranker, tmp_path / "." / "ranker", candidates=4)
+    assert Bundle.open(ranker).retriever is None
 
 
 def test_towers_of_another_catalog_are_refused(trained, bundle, tmp_path):
