@@ -198,6 +198,7 @@ def test_the_commands_of_the_page_are_understood(monkeypatch, bert4rec):
         monkeypatch.setattr(f"bert4rec_jax.{place}", stands_in)
     monkeypatch.setattr("bert4rec_jax.serving.scorer.load", Path)
     monkeypatch.setattr("bert4rec_jax.serving.evaluation.exported", list)
+    monkeypatch.setattr("bert4rec_jax.serving.ray_engine.require_ray", lambda: None)
     found = list(commands_of(page))
     for words in found:
         status, _, errors = bert4rec(*words[1:])
