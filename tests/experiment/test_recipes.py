@@ -242,7 +242,7 @@ def test_a_recipe_from_python_is_that_of_the_command_line(store, tmp_path):
     ("changes", "message"),
     [
         ({"training.epoch": 3}, r"no field 'training\.epoch' \(did you mean training\.epochs\?\)"),
-        ({"data": {}}, "no field 'data'"),
+        ({"data": {}}, "data is a section of settings; give each, such as 'data.path'"),
         ({"workdir.work": 1}, r"no field 'workdir\.work'"),
         ({"final_fit.x": 1}, r"no field 'final_fit\.x'"),
         ({"dim": 32}, r"no field 'dim' \(did you mean model\.dim\?\)"),
