@@ -40,14 +40,15 @@ def find_item(catalog: Catalog, text: str) -> int:
                 f"{text!r} is the title of {len(equal)} items; say which by its id:"
                 f"{_listed(catalog, equal)}"
             )
-    ids = [item_id == title for item_id, title in zip(catalog.item_ids, catalog.titles)]
-    ratios = [0.0 if is_id else ratio for is_id, ratio in zip(ids, _ratios(wanted, plain))]
+    ratios = _ratios(wanted, plain)
     nearest = sorted(range(len(plain)), key=lambda i: (-ratios[i], i))[:_SHOWN]
     best = ratios[nearest[0]]
     rival = ratios[nearest[1]] if len(nearest) > 1 else 0.0
+    found = nearest[0]
+    titled = catalog.titles[found] != catalog.item_ids[found]
     clear = best >= _CLOSE and best - rival >= _CLEARLY
-    if clear and _of_one_year(wanted, plain[nearest[0]]):
-        return FIRST_ITEM + nearest[0]
+    if clear and titled and _of_one_year(wanted, plain[found]):
+        return FIRST_ITEM + found
     raise UserError(
         f"no title is clearly {text!r}; the nearest are (give a title in full, or an id):"
         f"{_listed(catalog, nearest)}"

@@ -41,7 +41,7 @@ def test_items_without_titles_are_not_taken_for_each_other():
     ids = ("A-0012/l", "A-0132/l", "B-7")
     catalog = Catalog(ids, ids, ("",) * 3)
     assert find_item(catalog, "a-0012/L") == catalog.token("A-0012/l")
-    with pytest.raises(UserError, match="no title is clearly 'A-0072/l'"):
+    with pytest.raises(UserError, match=r"no title is clearly 'A-0072/l'.*\n  A-0012/l"):
         find_item(catalog, "A-0072/l")
 
 
