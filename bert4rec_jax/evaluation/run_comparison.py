@@ -284,8 +284,8 @@ def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
     difference = _difference(here, there)
     if difference:
         raise UserError(
-            f"{other.path} was asked other questions than {first.path} in {name!r}: {difference}. "
-            "Compare runs on the same data and split"
+            f"{other.path} was asked other questions than {first.path} in {name!r}: {difference}"
+            f"{_other_data(first, other)}. Compare runs on the same data and split"
         )
     if here.sha256 and there.sha256:
         return ""
@@ -302,6 +302,14 @@ def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
     else:
         what = "order of cases and numbers of users, which say nothing about who they are, were"
     return f"{label([other])}: only its {what} compared with those of {label([first])}"
+
+
+def _other_data(first: RecordedRun, other: RecordedRun) -> str:
+    """The settings of data in which two runs differ, in brackets; empty where none is known."""
+    here, there = first.settings or {}, other.settings or {}
+    names = [name for name in here if name.startswith("data.") and name in there]
+    told = [f"{x} {here[x]} there, {there[x]} here" for x in names if here[x] != there[x]]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _note_on_times(runs: Sequence[RecordedRun]) -> str:

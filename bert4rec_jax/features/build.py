@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,6 +126,7 @@ def build(
                 f"the columns of earlier content have no block {unused[0]!r}; leave out where it "
                 "comes from, or make content of its own"
             )
+    continued = like is not None
     if like is None:
         if known.metadata and (sentence := known.metadata.unread_sentence()):
             notify(sentence)
@@ -135,6 +136,8 @@ def build(
     counts = np.bincount(store.tokens, minlength=catalog.num_rows)[catalog.is_item()]
     coverage = coverage_of(encoder.spans(), rows, counts)
     report = [entry for block in coverage.values() for entry in block]
+    if continued:
+        _tell_what_is_lost(coverage, notify)
     if known.metadata:
         name = f"rows by {known.metadata.id_column}"
         report.insert(0, share(name, encoder.width, known.metadata.matched, counts))
@@ -165,3 +168,13 @@ def build(
         release_days_of(catalog, known.movies),
     )
     return BuiltContent(content, tuple(report))
+
+
+def _tell_what_is_lost(coverage: Mapping[str, Sequence[Coverage]], notify: Notify) -> None:
+    """Name the blocks of earlier content of which nothing is known any more."""
+    lost = [name for name, parts in coverage.items() if not any(part.items for part in parts)]
+    if lost:
+        notify(
+            f"nothing is known of {', '.join(lost)} here, which the earlier content has: a model "
+            "that was trained with it reads them as missing for every item"
+        )

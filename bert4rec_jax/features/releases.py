@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bert4rec_jax.data.catalog import Catalog
@@ -58,7 +58,8 @@ def read_releases(
     column = id_column or _column(path, catalog, usual_column)
     digits = _digits(catalog)
     wanted = {_in_form(item_id, digits) for item_id in ids}
-    own = {imdb_number(item_id) for item_id in catalog.item_ids} if skip_known else set()
+    same = _same_ids(column)
+    own = {same(item_id) for item_id in catalog.item_ids} if skip_known else set()
     places: dict[str, str] = {}
     columns: dict[str, None] = {}
     movies: list[Movie] = []
@@ -70,7 +71,7 @@ def read_releases(
         if found is None:
             raise UserError(f"{where}: the {column} is missing; expected an id: correct the row")
         item_id = _in_form(found, digits)
-        if (wanted and item_id not in wanted) or imdb_number(item_id) in own:
+        if (wanted and item_id not in wanted) or same(item_id) in own:
             continue
         if item_id in places:
             raise UserError(
@@ -95,9 +96,7 @@ def read_releases(
             )
         )
     require_columns(path, others, columns)
-    missing = sorted(
-        item_id for item_id in wanted - places.keys() if imdb_number(item_id) not in own
-    )
+    missing = sorted(item_id for item_id in wanted - places.keys() if same(item_id) not in own)
     if missing:
         raise UserError(f"{path} has no {column} {_some(missing)}; check the spelling")
     new = Catalog(
@@ -105,7 +104,7 @@ def read_releases(
         tuple(title_of(item_id, movie) for item_id, movie in zip(places, movies)),
         tuple("|".join(movie.genres) for movie in movies),
     )
-    refuse_known(new.item_ids, catalog)
+    _refuse_known(new.item_ids, catalog, same)
     return column, new
 
 
@@ -124,18 +123,19 @@ def named_releases(item_ids: Sequence[str], catalog: Catalog) -> Catalog:
             f"{_some(repeated)} is named {ids.count(repeated[0])} times in --ids; expected every "
             "movie once"
         )
-    refuse_known(ids, catalog)
+    _refuse_known(ids, catalog, imdb_number)
     return Catalog(tuple(ids), tuple(ids), ("",) * len(ids))
 
 
-def refuse_known(item_ids: Sequence[str], catalog: Catalog) -> None:
-    """Raise an error for ids that a catalog has already, also in another form of an IMDb id.
+def _same_ids(column: str) -> Callable[[str], str]:
+    """What ids of a column are compared by: all forms of an IMDb id are one, others are text."""
+    return imdb_number if "imdb" in column.lower() else str
 
-    Raises:
-      UserError: names them.
-    """
-    own = {imdb_number(item_id): item_id for item_id in catalog.item_ids}
-    known = [item_id for item_id in item_ids if imdb_number(item_id) in own]
+
+def _refuse_known(item_ids: Sequence[str], catalog: Catalog, same: Callable[[str], str]) -> None:
+    """Raise an error that names ids which a catalog has already, compared by `same`."""
+    own = {same(item_id): item_id for item_id in catalog.item_ids}
+    known = [item_id for item_id in item_ids if same(item_id) in own]
     if known:
         raise UserError(
             f"{len(known):,} of {len(item_ids):,} items to add are in the catalog already "

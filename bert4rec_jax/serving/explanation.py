@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.catalog import MASK, PAD
 from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
@@ -130,6 +131,7 @@ def explain(
       UserError: the history is empty, an id is unknown, the model cannot score the item or any
         movie of the history, or the bundle was made before the function `attend` existed.
     """
+    require_a(Scorer, scorer, "scorer", "a Scorer, which `bert4rec_jax.load` makes of a bundle")
     seen = read_seen(scorer, history, ratings, timestamps, request_time)
     tokens, excluded = seen.tokens, id_list("exclude", exclude)
     asked = None if item is None else str(item)

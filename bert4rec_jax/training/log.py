@@ -202,7 +202,10 @@ class TrainingLog:
         )
         if better:
             self._best = f"  {self._metric} {metrics[self._metric]:.4f}"
-        # Time spent validating is not training time.
+        self.checkpointed(step)
+
+    def checkpointed(self, step: int) -> None:
+        """Begin to measure the rate anew: validating and saving is not training."""
         self._window = (step, time.monotonic())
 
     def _write(self, line: dict[str, Any]) -> None:

@@ -42,6 +42,10 @@ class Reporter(Protocol):
         """Called after a validation at `step`; `better` tells whether it is the best so far."""
         ...
 
+    def checkpointed(self, step: int) -> None:
+        """Called when the saving of a checkpoint has begun, which goes on in the background."""
+        ...
+
 
 @dataclass(frozen=True)
 class Stopping:
@@ -172,6 +176,7 @@ def train(
             if saves:
                 record = timed(record)
                 checkpoints.save(state, record)
+                reporter.checkpointed(step)
             if signal:
                 checkpoints.wait()
                 raise Interrupted(step, signal)

@@ -224,6 +224,17 @@ def test_other_histories_are_refused(make):
         compare_runs([first, second])
 
 
+def test_settings_that_make_other_cases_are_named(make):
+    first, second = (make(name, BERT4Rec=[1, 1, 1]) for name in ("first", "second"))
+    change(second, cases_sha256=np.array("other"))
+    file = second / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["config"]["data"]["repeats"] = True
+    file.write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match=r"catalog \(data\.repeats False there, True here\)\. Comp"):
+        compare_runs([first, second])
+
+
 def test_files_that_say_less_are_compared_by_what_they_say(make):
     first, second = (make(name, BERT4Rec=[1, 1, 1]) for name in ("first", "second"))
     gone = dict.fromkeys(("cases_sha256", "user_ids", "item_ids"))

@@ -251,3 +251,14 @@ def test_an_id_map_leads_to_the_table(store, tmp_path):
     assert [source["role"] for source in built.content.manifest["sources"]] == [
         "metadata", "id_map",
     ]  # fmt: skip
+
+
+def test_blocks_that_a_later_table_lacks_are_told(store, table, tmp_path):
+    first = made(store, tmp_path / "first", sources=Sources(table)).content
+    titles = pq.read_table(table).select(["imdb_id", "title", "genres"])
+    pq.write_table(titles, tmp_path / "less.parquet")
+    told = []
+    made(store, tmp_path / "more", sources=Sources(tmp_path / "less.parquet"),
+         like=first.encoding, notify=told.append)  # fmt: skip
+    (lost,) = [sentence for sentence in told if sentence.startswith("nothing is known of ")]
+    assert "language" in lost and "genres" not in lost

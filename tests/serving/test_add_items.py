@@ -224,6 +224,12 @@ def test_rows_without_an_id_are_none_of_the_named_ones(tmp_path):
         read_releases(table, old)
 
 
+def test_leading_zeros_count_in_ids_that_are_no_imdb_numbers(tmp_path):
+    old, table = Catalog(("21", "5"), ("A", "B"), ("", "")), tmp_path / "new.csv"
+    table.write_text("item_id,title\n21,A\n0021,C\n")
+    assert read_releases(table, old, skip_known=True)[1].item_ids == ("0021",)
+
+
 def test_the_column_of_ids_is_the_one_that_the_catalog_knows(tmp_path):
     """As MovieLens' links: ids of their own beside those of IMDb."""
     old, table = Catalog(("1", "2"), ("A", "B"), ("", "")), tmp_path / "new.csv"

@@ -53,6 +53,22 @@ def test_events_and_lines_hold_the_same_scalars(tmp_path):
     assert [line["loss"] for line in lines if "loss" in line] == [3.0, 0.75]
 
 
+def test_the_rate_does_not_count_checkpoints(tmp_path, monkeypatch):
+    """Eight histories and a second a step; the checkpoint takes a minute."""
+    now = SimpleNamespace(seconds=0.0)
+    clock = SimpleNamespace(monotonic=lambda: now.seconds)
+    monkeypatch.setattr("bert4rec_jax.training.log.time", clock)
+    with make_log(tmp_path) as log:
+        for step in (1, 2, 3, 4):
+            now.seconds += 1
+            log.stepped(step, {"loss": 1.0, "grad_norm": 1.0, **COUNTS})
+            if step == 2:
+                now.seconds += 60
+                log.checkpointed(step)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["examples_per_second"] for line in lines] == [8.0, 8.0]
+
+
 def test_a_full_disk_is_one_clear_error_and_hides_no_other(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -44,6 +44,9 @@ class Recorder:
     def validated(self, step, metrics, *, better):
         self.events.append(f"validate {step}{' better' if better else ''}")
 
+    def checkpointed(self, step):
+        pass
+
 
 class State(int):
     """A state that is its own step."""
