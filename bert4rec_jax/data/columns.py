@@ -80,11 +80,7 @@ class Columns:
         untold = set(present) - set(wanted.values())
         if self.timestamp and not (lenient and self.timestamp == Columns.timestamp and not untold):
             wanted["timestamp"] = self.timestamp
-        if len(present) == 1 and ";" in present[0]:
-            raise UserError(
-                f"{path} is cut by semicolons ({present[0]!r}); save it with commas, or with tabs "
-                "as .tsv"
-            )
+        refuse_semicolons(path, present)
         for role, name in wanted.items():
             if present.count(name) != 1:
                 count = "two columns" if name in present else "no column"
@@ -140,3 +136,11 @@ _REMEDIES = {
     "event": "name the right one with --event-column",
     "rating": "prepare it with `bert4rec prepare --rating-column NAME`, or None if there are none",
 }
+
+
+def refuse_semicolons(path: Path, names: Sequence[str]) -> None:
+    """Raise an error for a table whose only column has several names in one."""
+    if len(names) == 1 and ";" in names[0]:
+        raise UserError(
+            f"{path} is cut by semicolons ({names[0]!r}); save it with commas, or with tabs as .tsv"
+        )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bert4rec_jax.data import delimited, parquet
+from bert4rec_jax.data.columns import refuse_semicolons
 from bert4rec_jax.data.delimited import Form, is_utf8, open_bytes, shorten, suffix_of
 from bert4rec_jax.errors import UserError
 
@@ -96,11 +97,7 @@ def _of_text(path: Path, form: Form) -> Iterator[Record]:
                 f"{path}, line {line}: two columns are called {twice!r}; expected one of each "
                 "name: rename one of them"
             )
-        if len(names) == 1 and ";" in names[0] and form.separator != ";":
-            raise UserError(
-                f"{path} is cut by semicolons ({shorten(names[0])}); save it with commas, or with "
-                "tabs as .tsv"
-            )
+        refuse_semicolons(path, names)
         for line, fields in lines:
             if len(fields) != len(names):
                 raise UserError(

@@ -67,6 +67,7 @@ def test_parquet_reads_what_is_wanted(tmp_path):
         ("m.json", b'{"id": "caf\xe9"}\n', r""", line 1: b'{"id": "caf\xe9"}\n' is not UTF-8"""),
         ("m.json", b'[\n{"id": "caf\xe9"}]', r""", line 2: b'{"id": "caf\xe9"}]' is not UTF-8"""),
         ("m.csv", b"id,title\n1,a\n2,caf\xe9\n", r", line 3: b'2,caf\xe9' is not UTF-8 text; conv"),
+        ("m.csv", "id;title\n1;a\n", " is cut by semicolons ('id;title'); save it with commas"),
         ("m.csv", "id,title\n1,a\n2,b,c\n", ", line 3: '2,b,c' has 3 fields, expected 2 as in the"),
         ("m.csv", "id,id\n1,2\n", ", line 1: two columns are called 'id'; expected one of each"),
         ("m.csv", f'id,title\n1,"{"x" * 140_000}"\n', ": cannot cut the text after line 1 into f"),
