@@ -237,9 +237,10 @@ class Serving:
             params, history, slots, deterministic=True, method="encode", mutable=["intermediates"]
         )
         weights = [jnp.zeros((rows.shape[0], 0, self.model.heads, rows.shape[1]))]  # if no layers
-        layers = sown.get("intermediates", {})  # of a model without attention, there are none
-        for layer in range(len(layers)):
-            every = layers[f"transformer_{layer}"]["attention"]["weights"][0]
+        sown = sown.get("intermediates", {})
+        names = [f"transformer_{layer}" for layer in range(self.model.layers)]
+        for layer in filter(sown.__contains__, names):  # a model without attention has none
+            every = sown[layer]["attention"]["weights"][0]
             # The last layer of BERT4Rec has queries at the slots only.
             asked = slots if every.shape[2] == history.tokens.shape[1] else jnp.zeros_like(slots)
             found = jnp.take_along_axis(every, asked[:, None, :, None], axis=2)

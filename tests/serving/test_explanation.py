@@ -1,5 +1,6 @@
 """Influence is the change of what the scorer itself says; attention is softmax(QK') by hand."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -11,6 +12,7 @@ from oracle import item_vectors
 
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.history import History
+from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.serving.explanation import both_sides, explain
 from bert4rec_jax.serving.explanation_display import show_explanation
 from bert4rec_jax.serving.scorer import load
@@ -145,6 +147,31 @@ def test_attention_of_every_layer_sums_to_one_and_skips_padding(trained, ids):
     assert (np.asarray(weights)[..., 3:] == 0).all() and (np.asarray(weights)[..., :3] > 0).all()
     expected = jax.jit(serving.encode)(params, rows[:, :2], np.zeros((1, 2), np.int8))
     np.testing.assert_allclose(hidden, expected, atol=1e-6)
+
+
+class Mean(SequenceModel):
+    """The mean of a history's items: no attention, but something else that is kept on request."""
+
+    def setup(self):
+        self.item_table = self._new_table()
+
+    def __call__(self, history, slots, *, deterministic):
+        vectors, bias = self.item_table(deterministic=deterministic)
+        mean = vectors[history.tokens].mean(axis=1, keepdims=True)
+        self.sow("intermediates", "mean", mean)
+        return mean, vectors, bias
+
+
+def test_a_model_without_attention_has_none_to_show(trained):
+    fields = {f.name: getattr(trained.model, f.name) for f in dataclasses.fields(SequenceModel)
+              if f.name not in ("parent", "name")}  # fmt: skip
+    model = Mean(**fields)
+    rows, slots = np.array([[5, 6, 1]], np.int32), np.array([[2]], np.int32)
+    history = History(rows, 0 * rows, 0 * rows, (rows > 0).astype(np.int32), rows < 0)
+    variables = model.init(jax.random.key(0), history, slots, deterministic=True)
+    params = by_path(jax.device_get(variables))
+    hidden, weights = Serving(model, L, causal=False).attend(params, rows, 0 * rows, slots)
+    assert hidden.shape == (1, model.dim) and weights.shape == (1, 0, model.heads, 3)
 
 
 def test_a_guess_from_before_is_a_recommendation(scorer, ids):

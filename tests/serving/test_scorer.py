@@ -202,3 +202,13 @@ def test_ratings_become_thumbs(scorer, ids):
 def test_questions_that_cannot_be_meant(scorer, ask, message):
     with pytest.raises(UserError, match=message):
         ask(scorer)
+
+
+def test_short_lists_of_all_lengths_are_two_programs(bundle):
+    scorer = load(bundle, batch_size=16, devices=jax.devices()[:1])
+    ids = scorer.catalog.item_ids
+    programs = scorer.ranker.functions._functions["top_k"]
+    longest = scorer.recommend(ids[:2], k=30).item_ids
+    for k in (1, 5, 16, 17, 30):
+        assert scorer.recommend(ids[:2], k=k).item_ids == longest[:k]
+    assert programs._cache_size() == 2
