@@ -19,8 +19,10 @@ _WITHOUT_EFFECT = frozenset({
 })  # fmt: skip
 # What may change between two starts of a run.
 _MAY_CHANGE = _WITHOUT_EFFECT | {"calibration", "training.patience"}
-# What may differ between hosts; the content of files is compared by its fingerprint.
-_OF_HOST = frozenset({"workdir", "init_from", "log", "data.path", "data.content", "data.users"})
+# Where inputs lie. What they hold is compared by fingerprints.
+_PLACES = frozenset({"data.path", "data.content", "data.users"})
+# What may differ between hosts.
+_OF_HOST = _PLACES | {"workdir", "init_from", "log"}
 
 
 def completed(values: dict[str, Any]) -> dict[str, Any]:
@@ -45,12 +47,17 @@ def of_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """The fields in which two configs in JSON form differ, as `name: saved -> current`.
 
-    What may change between two starts of a run is not compared.
+    What may change between two starts of a run is not compared, nor where the inputs lie.
     """
     old, new = _without(saved, _MAY_CHANGE), _without(current, _MAY_CHANGE)
     pairs = ((name, old.get(name, "absent"), new.get(name, "absent")) for name in {**old, **new})
     return [f"{name}: {was!r} -> {now!r}" for name, was, now in sorted(pairs, key=lambda x: x[0])
-            if was != now]  # fmt: skip
+            if was != now and not _moved(name, was, now)]  # fmt: skip
+
+
+def _moved(name: str, was: str, now: str) -> bool:
+    """Whether both values say where an input lies; it may have been moved, or spelled otherwise."""
+    return name in _PLACES and not {was, now} & {"", "catalog", "absent"}
 
 
 def _without(values: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:

@@ -70,13 +70,19 @@ def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Consol
     """Prepare a log to the store `kept` in a workdir, unless that is made from it already."""
     saved = read_config(workdir)
     if saved is not None:  # check before the data of that run is replaced
-        prepared = ("path", "min_user_interactions", "min_item_interactions")
+        prepared = ("min_user_interactions", "min_item_interactions")
         wanted = {name: getattr(config, name) for name in prepared}
         check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
     users, items = config.min_user_interactions, config.min_item_interactions
     if is_first() and not is_prepared_from(
         kept, config.path, min_user_interactions=users, min_item_interactions=items
     ):
+        then = config.path if saved is None else saved["data"]["path"]
+        if then != config.path:
+            raise UserError(
+                f"{workdir} holds a run on the log {then}, and {config.path} does not hold the "
+                "same; give that log to continue it, or another --workdir"
+            )
         if saved is not None and is_store(kept):
             raise UserError(
                 f"{config.path} has changed since the run in {workdir} was trained on it; put the "

@@ -50,6 +50,6 @@ def require_inputs(config: Config, workdir: Path) -> None:
         if given and not (kept.get(name) or Path(given).exists()):
             raise UserError(
                 f"{workdir} was trained with data.{name} {given}, which does not exist as seen "
-                f"from {Path.cwd()}; run this in the folder that the training ran in, or put it "
-                "back"
+                f"from {Path.cwd()}; run this in the folder that the training ran in, put it back, "
+                f"or, if it was moved, run the training command with --data.{name} NEW_PLACE first"
             )

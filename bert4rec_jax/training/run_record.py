@@ -109,5 +109,15 @@ def check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
             raise UserError(
                 f"{what} the checkpoints in {folder} (fingerprint "
                 f"{before[:12] or 'none'} there, {now[:12] or 'none'} now). {remedy}, or another "
-                "--workdir"
+                f"--workdir{_places(saved.config, current.config)}"
             )
+
+
+def _places(saved: dict[str, Any], current: dict[str, Any]) -> str:
+    """Where the inputs lay and lie, if that differs: the likely reason why they do."""
+    moved = [
+        f"data.{name} was {saved['data'][name]!r} and is {current['data'][name]!r}"
+        for name in ("path", "content", "users")
+        if saved["data"].get(name) != current["data"].get(name)
+    ]
+    return f" ({'; '.join(moved)})" if moved else ""

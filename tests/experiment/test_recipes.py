@@ -111,7 +111,7 @@ def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch
     )
     log, workdir = tmp_path / "log.csv", tmp_path / "run"
     log.write_text("user_id,item_id,timestamp\na,x,1\na,y,2\n")
-    with pytest.raises(UserError, match=r"data.path: 'movietweetings' -> .*log\.csv"):
+    with pytest.raises(UserError, match=r"on the log movietweetings, and .*log\.csv does"):
         parsed(adapting, "--data.path", str(log), "--workdir", str(workdir))
     assert not (workdir / "data").exists()
 

@@ -199,6 +199,38 @@ def test_a_run_whose_inputs_are_elsewhere_says_where_it_looked(tmp_path, said, m
     assert open_finished(tmp_path / "run", said).best.step >= 1
 
 
+def test_a_run_goes_on_wherever_its_data_lies_now_but_not_on_other_data(tmp_path, said):
+    """The data is told by its fingerprint, not by its path."""
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    prepare(write_log(tmp_path / "log.csv"), tmp_path / "store", **minima)
+    prepare(write_log(tmp_path / "more.csv", "abcdefg"), tmp_path / "other", **minima)
+    run = tmp_path / "run"
+    protocol.run(tiny(tmp_path / "store", run), console=said)
+    (tmp_path / "store").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"if it was moved, run .* with --data\.path NEW_PLACE"):
+        open_finished(run, said)
+    protocol.run(tiny(tmp_path / "moved", run), console=said)
+    assert open_finished(run, said).setting.config.data.path == str(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"match the checkpoints .*data\.path was '.*/store' and is"):
+        protocol.run(tiny(tmp_path / "other", run), console=said)
+    with pytest.raises(UserError, match=r"on the log .*store, and .*more\.csv does not hold"):
+        protocol.run(tiny(tmp_path / "more.csv", run), console=said)
+    assert not (run / "data").exists()
+    with pytest.raises(UserError, match=r"data\.content: '' -> 'catalog'"):
+        config = tiny(tmp_path / "moved", run)
+        data = dataclasses.replace(config.data, content="catalog")
+        protocol.run(dataclasses.replace(config, data=data), console=said)
+
+
+def test_a_log_that_was_moved_is_the_same_log(tmp_path, said):
+    log, run = write_log(tmp_path / "log.csv"), tmp_path / "run"
+    protocol.run(tiny(log, run), console=said)
+    (tmp_path / "elsewhere").mkdir()
+    moved = log.rename(tmp_path / "elsewhere" / "log.csv")
+    protocol.run(tiny(moved, run), console=said)
+    assert open_finished(run, said).setting.config.data.path == str(moved)
+
+
 def test_an_earlier_run_without_its_data_is_named(tmp_path, said):
     first, store = tiny(tmp_path / "store", tmp_path / "first"), tmp_path / "store"
     minima = {"min_user_interactions": 1, "min_item_interactions": 1}
