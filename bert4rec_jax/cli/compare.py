@@ -1,4 +1,4 @@
-"""`bert4rec compare`: models of several runs on the same test cases."""
+"""`bert4rec compare`: models of several runs on the same cases."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def compare(
     *,
     metric: tuple[str, ...] = ("hr@10", "ndcg@10"),
     model: tuple[str, ...] = (),
+    validation: bool = False,
     output: Path | None = None,
 ) -> None:
-    """Compare tested runs and seeds: metrics with intervals, and paired differences from the first.
+    """Compare runs and seeds: metrics with intervals, and paired differences from the first.
 
     Runs that differ in their seed alone are shown as one, with the standard deviation over seeds.
 
@@ -26,6 +27,7 @@ def compare(
             all others.
         metric: Metrics to show: hr@K, ndcg@K or mrr.
         model: Models to show, by their names in results tables. Empty: all.
+        validation: Compare on validation cases, to choose between runs without reading the test.
         output: JSON file for the figures.
     """
     from bert4rec_jax.evaluation.run_comparison import compare_runs
@@ -34,7 +36,7 @@ def compare(
 
     if output:
         require_folder_of(output)
-    compared = compare_runs(runs, metrics=metric, models=model)
+    compared = compare_runs(runs, metrics=metric, models=model, validation=validation)
     console = Console()
     for name, found in compared.items():
         for first in range(0, len(metric), 2):  # two fit into a terminal of 80 columns

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bert4rec_jax.data.split import Cases
-from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.evaluation.comparison import Comparison
 from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
 
@@ -69,9 +68,7 @@ def record(
         for name, models in comparison.assessments.items()
     }
     append(folder, figures, sets, about=about)
-    with suppress(UserError):  # there is no earlier file, or it cannot be read
-        ranks = ranks.joined(RankFile.read(folder / RANKS))
-    ranks.write(folder / RANKS)
+    ranks.join(folder / RANKS)
 
 
 def append(

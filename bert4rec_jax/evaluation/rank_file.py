@@ -1,8 +1,9 @@
-"""Rank file: the rank of every test target by every model, and a description of the test cases.
+"""Rank file: the rank of every target by every model, and a description of the cases.
 
-`ranks.npz` holds plain arrays named SET/KEY. For each set of M cases, these are the description of
-the cases (`ASKED`) and, under each model's name, its ranks. Any metric can be computed from them,
-and two files show by themselves whether they are about the same cases.
+`ranks.npz`, of the test, and `validation_ranks.npz` hold plain arrays named SET/KEY. For each set
+of M cases, these are the description of the cases (`ASKED`) and, under each model's name, its
+ranks. Any metric can be computed from them, and two files show by themselves whether they are about
+the same cases.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import write_arrays
 
 RANKS = "ranks.npz"
+VALIDATION_RANKS = "validation_ranks.npz"
 IDS = ("user_ids", "item_ids")  # external ids of the user and the target
 ROWS = ("users", "rows", "targets")  # user and row in the store, and the target's token
 DRAWN = "drawn_items"  # number of the target, where intervals draw target items instead of users
@@ -151,7 +154,8 @@ class RankFile:
           UserError: the file cannot be read, or has another format.
         """
         run = f"`bert4rec evaluate {path.parent}` makes the file of a run again"
-        again = run if path.name == RANKS else "save its arrays with numpy.savez, texts as text"
+        made = path.name in {RANKS, VALIDATION_RANKS}
+        again = run if made else "save its arrays with numpy.savez, texts as text"
         if path.exists() and not is_zipfile(path):
             raise UserError(f"{path} is no .npz file; {again}")
         try:
@@ -182,6 +186,19 @@ class RankFile:
         }
         tested = zip(_TESTED, (self.parameters, self.corrections))
         write_arrays(path, {**arrays, **{name: np.array(value) for name, value in tested}})
+
+    def join(self, path: Path) -> None:
+        """Write the file, with the other models of the file that is there if they belong to it.
+
+        Only one process may do so at a time.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        found = self
+        with suppress(UserError):  # there is no earlier file, or it cannot be read
+            found = self.joined(RankFile.read(path))
+        found.write(path)
 
     def joined(self, earlier: RankFile) -> RankFile:
         """Add the other models of an earlier file, if parameters, corrections and cases match."""

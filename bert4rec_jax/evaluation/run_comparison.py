@@ -137,8 +137,9 @@ def compare_runs(
     metrics: str | Sequence[str] = ("hr@10", "ndcg@10"),
     models: str | Sequence[str] = (),
     resamples: int = 1000,
+    validation: bool = False,
 ) -> dict[str, ComparedSet]:
-    """Compare the models of several runs on the test sets that all runs have.
+    """Compare the models of several runs on the sets of cases that all runs have.
 
     Runs that differ only in their seed form a group. Each of its models is one row, with metrics
     averaged over seeds case by case.
@@ -149,6 +150,7 @@ def compare_runs(
       metrics: one or several of `hr@K`, `ndcg@K` and `mrr`.
       models: model names as in results tables; empty for all.
       resamples: number of bootstrap resamples.
+      validation: compare on the validation cases of the runs instead of the test.
 
     Raises:
       UserError: ranks cannot be read or are about different cases; no set is in all files; a model
@@ -162,8 +164,8 @@ def compare_runs(
         contribution(name, np.ones(1, np.int64))
     if isinstance(paths, str | PathLike):
         paths = [paths]
-    runs = [RecordedRun.open(Path(path)) for path in paths]
-    _check_paths(runs)
+    runs = [RecordedRun.open(Path(path), validation=validation) for path in paths]
+    _check_paths(runs, validation=validation)
     runs = [_in_order_of(runs[0], run) for run in runs]
     _check_models(runs, models)
     sets = {}
@@ -238,10 +240,10 @@ def _in_order_of(first: RecordedRun, run: RecordedRun) -> RecordedRun:
     return replace(run, ranks=replace(run.ranks, sets=sets))
 
 
-def _check_paths(runs: Sequence[RecordedRun]) -> None:
+def _check_paths(runs: Sequence[RecordedRun], *, validation: bool) -> None:
     if not runs:
         raise UserError("no run to compare; give folders of runs, or ranks.npz files")
-    places = [ranks_in(run.path).resolve() for run in runs]
+    places = [ranks_in(run.path, validation=validation).resolve() for run in runs]
     for number, place in enumerate(places):
         if place in places[:number]:
             raise UserError(f"{runs[number].path} is given twice; leave one out")

@@ -11,7 +11,7 @@ from typing import Any
 from bert4rec_jax.config_roles import completed, of_recipe
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
-from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
+from bert4rec_jax.evaluation.rank_file import RANKS, VALIDATION_RANKS, RankFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,24 +34,33 @@ class RecordedRun:
     features: tuple[str, str] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> RecordedRun:
+    def open(cls, path: Path, *, validation: bool = False) -> RecordedRun:
         """Open the folder of a run, or a rank file.
 
-        Settings are read from `metrics.json` next to `ranks.npz`, or from FILE.json next to a rank
-        file FILE.npz.
+        Settings are read from `metrics.json` next to the ranks of a run, or from FILE.json next to
+        a rank file FILE.npz.
+
+        Args:
+          path: the folder of a run or a rank file.
+          validation: whether to take the ranks of validation from a folder, not of the test.
 
         Raises:
           UserError: there are no ranks, or they cannot be read.
         """
         if not path.exists():
             raise UserError(f"{path} is not there; give folders of runs, or {RANKS} files")
-        file = ranks_in(path)
+        file = ranks_in(path, validation=validation)
         if not file.is_file():
-            raise UserError(
-                f"{path} holds no {RANKS}; expected the folder of a run that was tested: "
-                f"`bert4rec evaluate {path}` tests it"
+            way_out = (
+                "expected the folder of a run that ended; its training command with "
+                "--evaluation.no-test makes the file, also of one that an earlier version ended"
+                if validation
+                else "expected the folder of a run that was tested: "
+                f"`bert4rec evaluate {path}` tests it, and --validation compares without a test"
             )
-        beside = file.with_name(METRICS) if file.name == RANKS else file.with_suffix(".json")
+            raise UserError(f"{path} holds no {file.name}; {way_out}")
+        of_run = file.name in {RANKS, VALIDATION_RANKS}
+        beside = file.with_name(METRICS) if of_run else file.with_suffix(".json")
         metrics = read_metrics(beside)
         settings, seed = _settings(metrics)
         data = metrics.get("data") or {}
@@ -75,9 +84,9 @@ class RecordedRun:
         )
 
 
-def ranks_in(path: Path) -> Path:
+def ranks_in(path: Path, *, validation: bool = False) -> Path:
     """The rank file in a run's folder; a path that is no folder is returned as it is."""
-    return path / RANKS if path.is_dir() else path
+    return path / (VALIDATION_RANKS if validation else RANKS) if path.is_dir() else path
 
 
 def groups(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:

@@ -58,11 +58,13 @@ class TunedBaseline:
     Attributes:
       baseline: fitted on `Split.refit_stop`.
       chosen: its hyper-parameters and NDCG@10 over all validation cases.
+      ranks: `[M]`, those of all validation cases by the chosen baseline, before it was refitted.
       trials: all points of the grid, in order; their NDCG@10 is over the cases of `choosing`.
     """
 
     baseline: Baseline
     chosen: Trial
+    ranks: npt.NDArray[np.integer]
     trials: tuple[Trial, ...]
 
 
@@ -80,28 +82,28 @@ def tune(
     Raises:
       ValueError: there are no candidates.
     """
-    best: tuple[Trial, Baseline] | None = None
+    best: tuple[Trial, Baseline, npt.NDArray[np.integer]] | None = None
     trials = []
     cases = choosing(split.validation, len(store.catalog))
     for candidate in candidates:
-        gain = ndcg(rank(candidate, cases), SELECTED_AT)
+        ranks = rank(candidate, cases)
         settings = {
             name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
             for name, value in candidate.settings.items()
         }
-        trial = Trial(settings, float(gain.mean()))
+        trial = Trial(settings, float(ndcg(ranks, SELECTED_AT).mean()))
         trials.append(trial)
         if best is None or trial.ndcg > best[0].ndcg:
-            best = trial, candidate
+            best = trial, candidate, ranks
     if best is None:
         raise ValueError("no candidate to choose from; a grid has at least one point")
-    chosen, baseline = best
+    chosen, baseline, ranks = best
     if cases is not split.validation:
-        gain = ndcg(rank(baseline, split.validation), SELECTED_AT)
-        chosen = replace(chosen, ndcg=float(gain.mean()))
+        ranks = rank(baseline, split.validation)
+        chosen = replace(chosen, ndcg=float(ndcg(ranks, SELECTED_AT).mean()))
     if split.refits:
         baseline = baseline.refit(store, split.refit_stop)
-    return TunedBaseline(baseline, chosen, tuple(trials))
+    return TunedBaseline(baseline, chosen, ranks, tuple(trials))
 
 
 def tune_all(

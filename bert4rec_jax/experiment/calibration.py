@@ -44,7 +44,7 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     kept = read_corrections(
         workdir, params, store=store, stop=split.refit_stop, length=setting.length
     )
-    if kept is not None and kept.asked == covisitation and kept.validation is not None:
+    if kept is not None and kept.asked == covisitation:
         return kept
     selected = load_selected(setting, console).state.params if split.refits else params
     asked = _Questions(setting, selected)
@@ -57,8 +57,7 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
         found["covisitation"] = _covisitation(asked, console)
     if setting.offsets_cold:
         found |= _offset(asked, console)
-    found |= {"validation": asked.all(split.validation), "parameters_sha256": parameters}
-    _keep(workdir, found)
+    _keep(workdir, {**found, "parameters_sha256": parameters})
     kept = read_corrections(
         workdir, params, store=store, stop=split.refit_stop, length=setting.length
     )
@@ -106,13 +105,6 @@ class _Questions:
     def cold(self, offset: float) -> float:
         """NDCG@10 of a sample of the validation cases whose targets are untrained items."""
         return self._ndcg(self._cold, None, None, offset)
-
-    def all(self, cases: Cases) -> dict[str, float]:
-        """The metrics of cases, with all corrections chosen so far."""
-        corrections = Corrections(self.offset, self.shift, self.covisitation)
-        return summary(
-            self.setting.ask(self._params, self._trained, cases, corrections=corrections).ranks
-        )
 
     def _ndcg(
         self,

@@ -34,7 +34,6 @@ class Corrections:
         each of them occurs in training. None for no shift.
       covisitation: the variable collection from which `evaluation.lift` raises scores; or None.
       asked: whether covisitation was tried in calibration, even if it did not help.
-      validation: metrics of the validation cases with all corrections; None where not known.
     """
 
     offset: float = 0.0
@@ -42,7 +41,6 @@ class Corrections:
     covisitation: Mapping[str, npt.NDArray[Any]] | None = None
     asked: bool = False
     offset_alone: float = 0.0
-    validation: Mapping[str, float] | None = None
 
     @property
     def moves(self) -> bool:
@@ -101,7 +99,6 @@ def read_corrections(
             collection,
             asked=weighed is not None,
             offset_alone=float(found.get("offset_alone", offset)),
-            validation=found.get("validation"),
         )
     except FileNotFoundError:
         return None

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from bert4rec_jax.experiment.corrections import Corrections, read_corrections
 from bert4rec_jax.experiment.opening import reopen
-from bert4rec_jax.experiment.setting import Setting
+from bert4rec_jax.experiment.setting import AskedModel, Setting
 from bert4rec_jax.training.checkpoints import Checkpoint
 from bert4rec_jax.training.inputs import Trained
 from bert4rec_jax.training.restore import load_best
@@ -31,7 +31,6 @@ class FinishedRun:
       setting: the run's config, devices, data and split.
       best: the checkpoint to use.
       trained: what the checkpoint was trained on.
-      validations: metrics of every validation during selection, in order.
       corrections: what calibration adds to the model's scores.
       all_events: whether the checkpoint was trained on the events of validation and test too.
     """
@@ -39,9 +38,13 @@ class FinishedRun:
     setting: Setting
     best: Checkpoint
     trained: Trained
-    validations: list[dict[str, float]]
     corrections: Corrections
     all_events: bool = False
+
+    @property
+    def asked(self) -> AskedModel:
+        """The model, to be asked."""
+        return AskedModel(self.best.state.params, self.trained, self.corrections)
 
     def variables(self) -> dict[str, Any]:
         """The model's variable collections; see `Setting.variables`."""
@@ -70,7 +73,6 @@ def open_finished(workdir: Path, console: Console) -> FinishedRun:
         setting,
         best,
         setting.trained(stop),
-        selected.record.validations,
         corrections or Corrections(),
     )
 
@@ -83,16 +85,23 @@ def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
     Raises:
       UserError: the folder holds no checkpoint that can be read.
     """
-    setting, stop = finished.setting, finished.setting.split.train_stop
+    setting = finished.setting
     if not setting.split.refits:
         return finished
-    corrections = _corrections(setting, finished.best.state.params, stop)
-    return replace(
-        finished,
-        best=load_selected(setting, console),
-        trained=setting.trained(stop),
-        corrections=corrections or Corrections(),
-    )
+    best = load_selected(setting, console)
+    asked = _as_selected(setting, best.state.params, finished.asked)
+    return replace(finished, best=best, trained=asked.trained, corrections=asked.corrections)
+
+
+def selected_model(setting: Setting, tested: AskedModel, console: Console) -> AskedModel:
+    """The model that validation selected; the tested one unless the split refits.
+
+    Raises:
+      UserError: the folder holds no checkpoint that can be read.
+    """
+    if not setting.split.refits:
+        return tested
+    return _as_selected(setting, load_selected(setting, console).state.params, tested)
 
 
 def as_served(finished: FinishedRun, console: Console) -> FinishedRun:
@@ -123,6 +132,13 @@ def load_selected(setting: Setting, console: Console) -> Checkpoint:
       UserError: the folder holds no checkpoint that can be read.
     """
     return _load(setting, Path(setting.config.workdir), console)
+
+
+def _as_selected(setting: Setting, params: Any, tested: AskedModel) -> AskedModel:
+    """The selected `params` with what they were trained on, and corrections that count as much."""
+    stop = setting.split.train_stop
+    corrections = _corrections(setting, tested.params, stop)
+    return AskedModel(params, setting.trained(stop), corrections or Corrections())
 
 
 def _corrections(setting: Setting, params: Any, stop: npt.NDArray[np.int64]) -> Corrections | None:

@@ -24,13 +24,13 @@ from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, 
 from bert4rec_jax.evaluation.tuning import Grid, check_grids
 from bert4rec_jax.experiment.calibration import calibrate
 from bert4rec_jax.experiment.display import introduce, show
-from bert4rec_jax.experiment.finished import FinishedRun, open_finished
+from bert4rec_jax.experiment.finished import FinishedRun, open_finished, selected_model
 from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.experiment.record import describe_data, describe_run, record
 from bert4rec_jax.experiment.selection import select, train_on_all
-from bert4rec_jax.experiment.setting import Setting
+from bert4rec_jax.experiment.setting import AskedModel, Setting
 from bert4rec_jax.experiment.start import start
-from bert4rec_jax.experiment.testing import AskedModel, ask_all, check_own
+from bert4rec_jax.experiment.testing import ask_all, check_own
 from bert4rec_jax.experiment.workdir import recording_in, training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
@@ -110,13 +110,8 @@ def evaluate(
     check_grids(baselines, setting.store, setting.split.train_stop)
     tested = ask_all(
         setting,
-        AskedModel(
-            best.state.params,
-            finished.trained,
-            finished.corrections,
-            finished.validations,
-            best.step,
-        ),
+        finished.asked,
+        selected_model(setting, finished.asked, console),
         console,
         test=True,
         exported=exported(finished) if exported else {},
@@ -149,15 +144,11 @@ def _results(
     fitted = select(setting, console)
     trained = time.monotonic()
     corrections = calibrate(setting, fitted.params, console)
+    model = AskedModel(fitted.params, setting.trained(setting.split.refit_stop), corrections)
     tested = ask_all(
         setting,
-        AskedModel(
-            fitted.params,
-            setting.trained(setting.split.refit_stop),
-            corrections,
-            fitted.validations,
-            fitted.step,
-        ),
+        model,
+        selected_model(setting, model, console),
         console,
         test=config.evaluation.test,
         baselines=baselines,

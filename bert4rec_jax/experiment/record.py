@@ -8,7 +8,7 @@ from typing import Any
 from bert4rec_jax.config import to_json
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.evaluation import ledger
-from bert4rec_jax.evaluation.rank_file import RankFile, cases_sha256
+from bert4rec_jax.evaluation.rank_file import VALIDATION_RANKS, RankFile, cases_sha256
 from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.setting import Setting
@@ -76,9 +76,20 @@ def describe_run(
 def record(
     setting: Setting, tested: Tested, command: str, parameters: str, corrections: Corrections
 ) -> None:
-    """Log a use of the test split in the run's ledger, with the rank of every case."""
+    """Write the rank of every case, and log a use of the test split in the run's ledger."""
+    workdir, sets = Path(setting.config.workdir), setting.tested()
+    of_model: dict[str, Any] = {
+        "repeats": setting.config.data.repeats,
+        "parameters": parameters,
+        "corrections": corrections.digest,
+    }
+    RankFile.of(
+        {"validation": tested.validation_ranks},
+        {"validation": setting.split.validation},
+        setting.store,
+        **of_model,
+    ).join(workdir / VALIDATION_RANKS)
     if tested.comparison.assessments:
-        sets = setting.tested()
         ranks = RankFile.of(
             {
                 name: {model: answer.ranks for model, answer in answers.items()}
@@ -87,10 +98,8 @@ def record(
             sets,
             setting.store,
             within=setting.split.within,
-            repeats=setting.config.data.repeats,
             drawn={name: found[0].drawn for name, found in tested.comparison.assessments.items()},
-            parameters=parameters,
-            corrections=corrections.digest,
+            **of_model,
         )
         about = {
             "command": command,
@@ -99,4 +108,4 @@ def record(
             "parameters_sha256": parameters,
             "device": environment.describe(setting.mesh),
         }
-        ledger.record(Path(setting.config.workdir), tested.comparison, sets, ranks, about=about)
+        ledger.record(workdir, tested.comparison, sets, ranks, about=about)

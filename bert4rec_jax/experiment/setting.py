@@ -37,6 +37,21 @@ from bert4rec_jax.training.parts import build_model
 
 
 @dataclass(frozen=True, eq=False)
+class AskedModel:
+    """A model of a run, to be asked.
+
+    Attributes:
+      params: the parameters.
+      trained: what they were trained on.
+      corrections: what calibration adds to the scores.
+    """
+
+    params: Any
+    trained: Trained
+    corrections: Corrections
+
+
+@dataclass(frozen=True, eq=False)
 class Setting:
     """The config, devices, data and split of a run.
 

@@ -1,4 +1,4 @@
-"""Testing: evaluates the model and tuned baselines on the same test cases."""
+"""Testing: evaluates the model and tuned baselines on the same cases, of validation and test."""
 
 from __future__ import annotations
 
@@ -21,50 +21,39 @@ from bert4rec_jax.evaluation import sampled
 from bert4rec_jax.evaluation.baselines import Baseline
 from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
+from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.rank_file import check_names
 from bert4rec_jax.evaluation.search import choosing
 from bert4rec_jax.evaluation.tuning import GRIDS, SPECIAL, Grid, TunedBaseline, tune, tune_all
 from bert4rec_jax.experiment.corrections import Corrections
-from bert4rec_jax.experiment.setting import Setting
+from bert4rec_jax.experiment.setting import AskedModel, Setting
 from bert4rec_jax.outputs import write_arrays
 from bert4rec_jax.processes import is_first
-from bert4rec_jax.training.inputs import Trained
 
 
 @dataclass(frozen=True)
 class Tested:
-    """Test results of all models, and the validation metrics by which each was chosen."""
+    """Results of all models.
+
+    Attributes:
+      comparison: of the test; empty where it was not read.
+      validation: model -> the validation metrics by which it was chosen.
+      validation_ranks: model -> `[M]`, the rank of every validation target; 1 is best.
+    """
 
     comparison: Comparison
     validation: Mapping[str, Mapping[str, Any]]
+    validation_ranks: Mapping[str, npt.NDArray[np.integer]]
 
     def to_json(self) -> dict[str, Any]:
         """`validation` and each test set: model -> metrics."""
         return {"validation": self.validation, **self.comparison.to_json()}
 
 
-@dataclass(frozen=True, eq=False)
-class AskedModel:
-    """What is tested of a run.
-
-    Attributes:
-      params: the parameters.
-      trained: what they were trained on.
-      corrections: what calibration adds to the scores.
-      validations: metrics of every validation during selection, in order.
-      step: the one of `validations` at which the model was selected.
-    """
-
-    params: Any
-    trained: Trained
-    corrections: Corrections
-    validations: list[dict[str, float]]
-    step: int
-
-
 def ask_all(
     setting: Setting,
     model: AskedModel,
+    selected: AskedModel,
     console: Console,
     *,
     test: bool,
@@ -73,7 +62,8 @@ def ask_all(
 ) -> Tested:
     """Tune the baselines, then evaluate them and the model on all test cases if `test` is set.
 
-    Without `test`, no test case is read.
+    Without `test`, no test case is read. `selected` is the model as validation selected it, for the
+    validation cases; where the split refits, `model` was trained on these.
     """
     config, store = setting.config, setting.store
     if test:
@@ -82,11 +72,16 @@ def ask_all(
         )
     tell = _teller(setting, console)
     tuned = _tuned(setting, baselines, tell)
-    validation = _validated(setting, model) | {
-        name: _chosen(setting, name, choice) for name, choice in tuned.items()
+    validated: dict[str, npt.NDArray[np.integer]] = {
+        name: ask(setting.split.validation).ranks for name, ask in _asks(setting, selected).items()
     }
+    validation = {
+        name: {metric: round(value, 6) for metric, value in summary(ranks).items()}
+        for name, ranks in validated.items()
+    } | {name: _chosen(setting, name, choice) for name, choice in tuned.items()}
+    validated |= {n: choice.ranks for n, choice in tuned.items() if "cases" not in validation[n]}
     if not test:
-        return Tested(Comparison({}, {}, {}), validation)
+        return Tested(Comparison({}, {}, {}), validation, validated)
 
     asks = {**_asks(setting, model), **exported}
     for name, choice in tuned.items():
@@ -119,22 +114,7 @@ def ask_all(
         sampled_lists=lists,
         within=setting.split.within,
     )
-    return Tested(comparison, validation)
-
-
-def _validated(setting: Setting, model: AskedModel) -> dict[str, Mapping[str, Any]]:
-    """Validation metrics of the model, with corrections and, if they move items, alone."""
-    if not model.validations:
-        return {}
-    metric, corrections = setting.config.training.metric, model.corrections
-    best = max(model.validations, key=lambda v: (v["step"] == model.step, v[metric], v["step"]))
-    alone = {name: round(v, 6) for name, v in best.items() if name != "step"}
-    if corrections.validation is None:
-        return {setting.name: alone}
-    corrected = {name: round(v, 6) for name, v in corrections.validation.items()}
-    if not corrections.moves:
-        return {setting.name: corrected}
-    return {setting.name: corrected, f"{setting.name} alone": alone}
+    return Tested(comparison, validation, validated)
 
 
 def _chosen(setting: Setting, name: str, found: TunedBaseline) -> dict[str, Any]:

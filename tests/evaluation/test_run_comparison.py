@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,28 @@ def test_only_shared_sets_are_compared(make):
     third = make("third", BERT4Rec=[1, 1, 1])
     with pytest.raises(UserError, match=r"no test set is in all files \(.*second: test_first; "):
         compare_runs([second, third])
+
+
+def test_runs_are_compared_on_validation_without_a_test(make, monkeypatch, capsys):
+    first, other = make("first", BERT4Rec=[1, 2, 3]), make("other", dim=16, BERT4Rec=[1, 3, 3])
+    for folder, ranks in ((first, [2, 2, 2]), (other, [1, 1, 1])):
+        asked = RankFile.read(folder / "ranks.npz").sets["test"]
+        found = RankFile({"validation": replace(asked, ranks={"BERT4Rec": np.array(ranks)})})
+        found.write(folder / "validation_ranks.npz")
+        (folder / "ranks.npz").unlink()
+    compared = compare_runs([first, other], metrics="mrr", validation=True)
+    assert list(compared) == ["validation"]
+    figures = [row.figures["mrr"] for row in compared["validation"].rows]
+    assert (figures[0].own.mean, figures[1].own.mean, figures[1].lead.mean) == (0.5, 1, -0.5)
+    command = ["bert4rec", "compare", str(first), str(other), "--validation"]
+    monkeypatch.setattr(sys, "argv", command)
+    cli.main()
+    assert "validation" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"first holds no ranks\.npz; .* --validation compares"):
+        compare_runs([first, other])
+    (other / "validation_ranks.npz").unlink()
+    with pytest.raises(UserError, match=r"other holds no validation_ranks\.npz; .*evaluation\.no-"):
+        compare_runs([first, other], validation=True)
 
 
 def test_what_is_asked_for_has_to_be_there(make, tmp_path):

@@ -19,10 +19,10 @@ from bert4rec_jax.config import (
     TrainingConfig,
 )
 from bert4rec_jax.errors import TemporaryError
+from bert4rec_jax.evaluation.metrics import ndcg
+from bert4rec_jax.evaluation.rank_file import VALIDATION_RANKS, RankFile
 from bert4rec_jax.experiment import protocol
-from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.finished import open_finished
-from bert4rec_jax.experiment.testing import AskedModel, ask_all
 from bert4rec_jax.locks import locked
 
 QUIET = Console(quiet=True)
@@ -181,14 +181,17 @@ def test_it_is_opened_with_the_settings_of_its_last_start(config):
     assert open_finished(Path(config.workdir), QUIET).setting.config == config
 
 
-def test_the_metrics_of_validation_are_those_of_the_model_that_is_tested(config):
-    setting = open_finished(Path(config.workdir), QUIET).setting
-    quick = replace(
-        setting,
-        config=replace(config, evaluation=replace(config.evaluation, baselines=False)),
-    )
-    validations = [{"step": 2, "ndcg@10": 0.3}, {"step": 4, "ndcg@10": 0.5}]
-    for step, found in ((2, 0.3), (4, 0.5), (6, 0.5)):
-        model = AskedModel(None, None, Corrections(), validations, step)
-        tested = ask_all(quick, model, QUIET, test=False, baselines={})
-        assert tested.validation["BERT4Rec"]["ndcg@10"] == found
+def test_metrics_of_validation_are_of_the_model_that_is_tested_and_of_the_ranks(config):
+    metrics, _ = recorded(config)
+    found = RankFile.read(Path(config.workdir) / VALIDATION_RANKS).sets["validation"]
+    assert found.sha256 == metrics["data"]["validation"]["cases_sha256"]
+    assert found.ranks.keys() == metrics["validation"].keys() == metrics["test"].keys()
+    for name, ranks in found.ranks.items():
+        written = metrics["validation"][name]["ndcg@10"]
+        assert written == pytest.approx(ndcg(ranks, 10).mean(), abs=1e-6)
+    steps = [json.loads(line) for line in (Path(config.workdir) / "log.jsonl").open()]
+    by_step = {line["step"]: line["validation"] for line in steps if "validation" in line}
+    selected = by_step[metrics["steps"]["best"]]["ndcg@10"]
+    alone = [name for name in metrics["validation"] if name.endswith(" alone")] or ["BERT4Rec"]
+    assert metrics["validation"][alone[0]]["ndcg@10"] == pytest.approx(selected, abs=1e-5)
+    assert selected == max(line["ndcg@10"] for line in by_step.values())

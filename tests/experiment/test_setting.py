@@ -211,7 +211,9 @@ def test_a_run_goes_on_wherever_its_data_lies_now_but_not_on_other_data(tmp_path
         open_finished(run, said)
     protocol.run(tiny(tmp_path / "moved", run), console=said)
     assert open_finished(run, said).setting.config.data.path == str(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"match the checkpoints .*data\.path was '.*/store' and is"):
+    with pytest.raises(
+        UserError, match=r"match the checkpoints .*data\.path was '.*/store' and is"
+    ):
         protocol.run(tiny(tmp_path / "other", run), console=said)
     with pytest.raises(UserError, match=r"on the log .*store, and .*more\.csv does not hold"):
         protocol.run(tiny(tmp_path / "more.csv", run), console=said)
