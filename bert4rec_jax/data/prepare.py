@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bert4rec_jax.checks import require_a, require_whole
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.external_sort import Runs
-from bert4rec_jax.data.grouped import is_list
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.k_core import Marks, k_core
 from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
@@ -28,12 +24,12 @@ from bert4rec_jax.data.plausibility import doubt, require_fitting_unit
 from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
+from bert4rec_jax.data.tables import TABLE, ArrowTable, table_log
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.outputs import scratch_folder, whole_file, whole_folder
+from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
 NAMES = (MOVIETWEETINGS, *download.NAMES)
-_TABLE = "table"  # name of a source that is not a file
 
 
 @dataclass(frozen=True)
@@ -79,14 +75,6 @@ class PreparedStore:
 
     store: SequenceStore
     report: Report
-
-
-class ArrowTable(Protocol):
-    """A pandas or polars data frame, a pyarrow table, or any other object that Arrow can read."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """See the Arrow PyCapsule interface."""
-        ...
 
 
 def prepare(
@@ -149,8 +137,8 @@ def prepare(
     }
     opened: AbstractContextManager[RawLog]
     if not isinstance(source, str | Path):
-        opened = _of_table(source, output, format, columns, titles)
-        source = _TABLE
+        opened = table_log(source, output, format, columns, titles)
+        source = TABLE
     elif source in NAMES:
         if format or columns:
             raise UserError(
@@ -205,62 +193,6 @@ def prepare(
         items_left_out=items - len(store.catalog),
     )
     return PreparedStore(store, report)
-
-
-@contextmanager
-def _of_table(
-    table: ArrowTable,
-    output: Path,
-    format: Format | None,
-    columns: Columns | None,
-    titles: Path | None,
-) -> Iterator[RawLog]:
-    """Open a table as a log; it is stored in a temporary file while the context is open."""
-    if not hasattr(table, "__arrow_c_stream__"):
-        raise UserError(
-            f"the log is of type {type(table).__name__}; expected a path, the name of a data set, "
-            "or a table that Arrow can read, such as a data frame of pandas (from 2.2) or polars"
-        )
-    if format is not None:
-        raise UserError(f"the log is a table, and the format {format!r} is one of files; leave it")
-    with scratch_folder(output) as folder:
-        file = folder / f"{_TABLE}.parquet"
-        try:
-            with whole_file(file) as stream:
-                pq.write_table(_with_plain_text(pa.table(table)), stream)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise UserError(
-                f"the table cannot be read as one ({error}); expected columns of one type each"
-            ) from None
-        try:
-            yield read_log(file, columns=columns, titles=titles)
-        except UserError as error:  # the caller does not know the temporary file
-            text = str(error).replace(str(file), "the table")
-            named = re.sub(r"`bert4rec prepare --(\w+)-column NAME`", r"columns={'\1': NAME}", text)
-            raise type(error)(named) from None
-
-
-def _with_plain_text(table: pa.Table) -> pa.Table:
-    """A table whose text has a type that all pyarrow kernels support: polars has string views."""
-    columns = [
-        pa.chunked_array(map(_plain, column.chunks)) if len(column) else pa.nulls(0)
-        for column in table.columns
-    ]
-    return pa.table(columns, names=table.column_names)  # two of one name are refused when read
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Cast string views to text, also inside lists, and decode dictionaries."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _plain(column.dictionary).take(column.indices)
-    if is_list(kind) and not pa.types.is_fixed_size_list(kind):
-        made = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
-        lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        # Offsets anew, because those of a slice do not begin at 0.
-        offsets = pa.array(np.cumsum([0, *lengths]), made.from_arrays([0], []).offsets.type)
-        return made.from_arrays(offsets, _plain(column.flatten()), mask=column.is_null())
-    return column.cast(pa.large_string()) if pa.types.is_string_view(kind) else column
 
 
 class _Range:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.download import Notify
+from bert4rec_jax.data.records import column_names, read_records
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import (
     ID_COLUMNS,
@@ -24,7 +25,6 @@ from bert4rec_jax.features.match import (
 )
 from bert4rec_jax.features.movie import Movie, movies_of
 from bert4rec_jax.features.options import NO_OTHERS, OtherColumns
-from bert4rec_jax.features.records import column_names, read_records
 from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
 
 _ENOUGH_YEARS = 10  # fewer cannot show whether ids match by accident

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.records import column_names, read_records
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.match import id_columns, imdb_number, plain, preferred
 from bert4rec_jax.features.metadata import require_columns
 from bert4rec_jax.features.movie import Movie, title_of
 from bert4rec_jax.features.options import NO_OTHERS, OtherColumns
-from bert4rec_jax.features.records import column_names, read_records
 from bert4rec_jax.features.tmdb import COLUMNS, id_of, movie_of
 
 _IMDB = re.compile(r"tt(\d+)")
