@@ -32,6 +32,7 @@ def prepare(
     events: tuple[str, ...] = (),
     timestamp_unit: TimeUnit = "s",
     titles: Path | None = None,
+    skip_incomplete: bool = False,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
     rows_in_memory: int = ROWS_IN_MEMORY,
@@ -58,6 +59,8 @@ def prepare(
         timestamp_unit: Unit of times that are numbers.
         titles: File with the titles of the items: CSV or TSV with the columns item_id (or movieId,
             id), title and optionally genres (separated by |); or movies.dat, u.item.
+        skip_incomplete: Leave out rows without a user, an item or a time (null or empty), and count
+            them. Otherwise such a row is an error.
         min_user_interactions: Drop users with fewer interactions.
         min_item_interactions: Drop items with fewer interactions.
         rows_in_memory: Interactions held in memory at once, about 110 bytes each, in addition to
@@ -91,6 +94,7 @@ def prepare(
             format=format,
             columns=None if columns == Columns() else columns,
             titles=titles,
+            skip_incomplete=skip_incomplete,
             cache=cache,
             mirror=mirror,
             rows_in_memory=rows_in_memory,
@@ -116,6 +120,8 @@ def _table(report: Report, output: Path) -> Table:
         ("longest history", report.longest),
     ):
         table.add_row(what, f"{count:,}")
+    if report.incomplete is not None:
+        table.add_row("incomplete rows, left out", f"{report.incomplete:,}")
     if report.other_events:
         table.add_row("rows of other events, left out", f"{report.other_events:,}")
     if report.empty_histories:

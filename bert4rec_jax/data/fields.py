@@ -59,14 +59,9 @@ def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
         raise _wrong_type(column, f"{role} id", "text or whole numbers", where)
     encoded = column.dictionary_encode()
     names = encoded.dictionary.cast(pa.string())
-    empty = pc.index(names, pa.scalar("")).as_py()
-    missing = column.is_null() if column.null_count else pc.equal(encoded.indices, empty)
-    if column.null_count or empty >= 0:
-        row = pc.index(missing, pa.scalar(True)).as_py()
-        raise UserError(
-            f"{where(row)}: the {role} id is empty; every row needs a user and an item: give it "
-            "one, or remove the row"
-        )
+    if column.null_count or pc.index(names, pa.scalar("")).as_py() >= 0:
+        place = where(_first(missing(column)))
+        raise _missing(place, f"{role} id", "every row needs a user and an item")
     return pa.DictionaryArray.from_arrays(encoded.indices, names)
 
 
@@ -80,8 +75,9 @@ def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> Times:
     column = _decoded(column)
     kind = column.type
     expected = f"{NAMES_OF_UNITS[unit]} since 1970, or a date such as 2024-05-31 18:00:00"
-    if column.null_count:
-        raise _invalid(column, _first(column.is_null()), "timestamp", expected, where)
+    absent = missing(column)
+    if pc.any(absent).as_py():
+        raise _missing(where(_first(absent)), "timestamp", f"expected {expected}")
     if _is_text(kind):
         parse: Parse = partial(_moments_of_text, parts)
     elif pa.types.is_integer(kind):
@@ -130,6 +126,14 @@ def ratings(column: pa.Array, where: Where, *, may_be_empty: bool) -> npt.NDArra
     return values
 
 
+def missing(column: pa.Array) -> pa.BooleanArray:
+    """Mask of the values that are null or empty text; no value is read for what it means."""
+    column = _decoded(column)
+    if _is_text(column.type):
+        return pc.fill_null(pc.equal(column, pa.scalar("", column.type)), True)
+    return column.is_null()
+
+
 def _decoded(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -166,6 +170,13 @@ def _wrong_type(column: pa.Array, what: str, expected: str, where: Where) -> Use
     return UserError(
         f"{where(0)}: the {what} {shorten(_value(column, 0))} is of type {column.type}; expected "
         f"{expected}: convert the column"
+    )
+
+
+def _missing(place: str, what: str, expected: str) -> UserError:
+    return UserError(
+        f"{place}: the {what} is empty; {expected}: fix or remove the row, or prepare the "
+        "log with --skip-incomplete, which leaves out such rows"
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bert4rec_jax.data import delimited, fields, jsonlines, parquet
 from bert4rec_jax.data.columns import MOVIELENS, Columns
@@ -19,6 +20,7 @@ from bert4rec_jax.data.options import Format
 from bert4rec_jax.errors import UserError
 
 TABLES: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
+_NEEDED = ("user", "item", "timestamp")  # of an interaction, if the log has the column
 _ROLES = ("user", "item", "timestamp", "rating", "event")
 
 
@@ -32,6 +34,7 @@ class Chunk:
     ratings: npt.NDArray[np.float32] | None
     empty_histories: int
     events: dict[str, int]
+    incomplete: int
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,27 @@ class Part:
     grouped: bool | None
     columns: Columns
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Read the file in pieces, with all values validated."""
+    def chunks(self, *, skip_incomplete: bool = False) -> Iterator[Chunk]:
+        """Read the file in pieces, with all values validated.
+
+        Args:
+          skip_incomplete: whether interactions without a user, an item or, where there are times, a
+            time are left out instead of refused; they are counted.
+        """
         first = 0
         for batch in self._batches():
             count, empty = len(batch["user"]), 0
             if not count:
                 continue
-            where: fields.Where = partial(self._place, first)
+            where: fields.Where = functools.partial(self._place, first)
             if self.grouped:
                 batch, where, empty = exploded(_as_lists(batch), where)
             events: dict[str, int] = {}
             if "event" in batch:
                 batch, where, events = _of_events(batch, self.columns.events, where)
+            incomplete = 0
+            if skip_incomplete:
+                batch, where, incomplete = _complete(batch, where)
             if not len(batch["user"]):  # nothing whose type could be wrong
                 batch = dict.fromkeys(batch, pa.nulls(0))
             times = batch.get("timestamp")
@@ -78,6 +89,7 @@ class Part:
                 else None,
                 empty,
                 events,
+                incomplete,
             )
             first += count
 
@@ -198,6 +210,22 @@ def _of_events(
 ) -> tuple[dict[str, pa.Array], fields.Where, dict[str, int]]:
     """The rows with a wanted event, a `where` for them, and the number of rows of each event."""
     kept, counts = fields.chosen(batch["event"], wanted, where)
+    return *_filtered(batch, kept, where), counts
+
+
+def _complete(
+    batch: dict[str, pa.Array], where: fields.Where
+) -> tuple[dict[str, pa.Array], fields.Where, int]:
+    """The rows that lack none of user, item and time, a `where` for them, and how many others."""
+    needed = [batch[role] for role in _NEEDED if role in batch]
+    absent = functools.reduce(pc.or_, map(fields.missing, needed))
+    return *_filtered(batch, pc.invert(absent), where), absent.true_count
+
+
+def _filtered(
+    batch: Mapping[str, pa.Array], kept: pa.BooleanArray, where: fields.Where
+) -> tuple[dict[str, pa.Array], fields.Where]:
+    """The rows of a mask, and a `where` for them."""
     rows = np.flatnonzero(kept.to_numpy(zero_copy_only=False))
     chosen = {role: column.filter(kept) for role, column in batch.items()}
-    return chosen, lambda row: where(int(rows[row])), counts
+    return chosen, lambda row: where(int(rows[row]))

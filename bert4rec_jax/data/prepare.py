@@ -29,6 +29,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
+_CHOICES = ("events", "incomplete")  # of rows; a manifest has only those that were made
 NAMES = (MOVIETWEETINGS, *download.NAMES)
 
 
@@ -37,7 +38,7 @@ class Report:
     """Statistics of a log and of the store made from it.
 
     Attributes:
-      read: interactions in the log.
+      read: interactions in the log; those that were left out as incomplete do not count.
       duplicates: repeated (user, item, second) rows among them, which were dropped.
       users: users in the store.
       items: items in the store.
@@ -51,6 +52,8 @@ class Report:
       other_events: rows that were left out because of their event type.
       users_left_out: users of the log with too few interactions.
       items_left_out: items of the log with too few interactions.
+      incomplete: interactions that were left out because they lack a user, an item or a time; None
+        if they were to be refused.
     """
 
     read: int
@@ -67,6 +70,7 @@ class Report:
     other_events: int = 0
     users_left_out: int = 0
     items_left_out: int = 0
+    incomplete: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def prepare(
     format: Format | None = None,
     columns: Columns | Mapping[str, Any] | None = None,
     titles: str | Path | None = None,
+    skip_incomplete: bool = False,
     cache: str | Path | None = None,
     mirror: str | None = None,
     rows_in_memory: int = ROWS_IN_MEMORY,
@@ -112,6 +117,9 @@ def prepare(
       format: see `readers.read_log`; for paths only.
       columns: see `readers.read_log`, or a dict of its fields; for paths and tables only.
       titles: a file of titles, see `titles.read_titles`; None takes the one of the data set.
+      skip_incomplete: leave out, and count, rows without a user id, an item id or (where there is a
+        column of times) a time: null or empty text. Otherwise the first such row is an error. In a
+        log with a row per user, it holds for the entries of the lists.
       cache: folder for downloads, see `download.fetch`.
       mirror: URL to download from, see `base_url` of `download.fetch`.
       rows_in_memory: interactions read, sorted or filtered at once, at about 110 bytes each; the
@@ -131,6 +139,7 @@ def prepare(
     require_replaceable(output)
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
+    require_a(bool, skip_incomplete, "skip_incomplete", "True or False")
     minima = {
         "min_user_interactions": require_whole(min_user_interactions, "min_user_interactions"),
         "min_item_interactions": require_whole(min_item_interactions, "min_item_interactions"),
@@ -155,7 +164,9 @@ def prepare(
         opened = nullcontext(read_log(path, format=format, columns=columns, titles=titles))
     times = _Range()
     with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
-        found = _in_time_order(log, folder / "read", ordered, rows_in_memory)
+        found = _in_time_order(
+            log, folder / "read", ordered, rows_in_memory, skip_incomplete=skip_incomplete
+        )
         log.require_unchanged()
         if found.doubt:
             notify(f"{_name(source)}: {found.doubt}")
@@ -172,6 +183,8 @@ def prepare(
         }
         if columns is not None and columns.events:
             about["events"] = list(columns.events)
+        if skip_incomplete:
+            about["incomplete"] = found.incomplete
         pieces = _kept(ordered.pieces(rows_in_memory), keep, times)
         fill_store(folder, pieces, titles=log.titles, source=about)
     store = SequenceStore.open(output.resolve())
@@ -191,6 +204,7 @@ def prepare(
         other_events=found.other_events,
         users_left_out=users - store.num_users,
         items_left_out=items - len(store.catalog),
+        incomplete=found.incomplete if skip_incomplete else None,
     )
     return PreparedStore(store, report)
 
@@ -217,32 +231,38 @@ class _Read:
     read: int
     empty_histories: int
     other_events: int
+    incomplete: int
     ratings: _Range
     doubt: str | None
 
 
-def _in_time_order(log: RawLog, scratch: Path, ordered: Rows, rows: int) -> _Read:
+def _in_time_order(
+    log: RawLog, scratch: Path, ordered: Rows, rows: int, *, skip_incomplete: bool
+) -> _Read:
     """Sort a log into `ordered`, with a temporary folder `scratch`, and return its statistics.
 
     Raises:
       UserError: a value is invalid, or the times have another unit.
     """
-    empty, others, ratings, times = 0, 0, _Range(), _Range()
+    empty, others, incomplete, ratings, times = 0, 0, 0, _Range(), _Range()
     with Rows(scratch) as read:
         runs = Runs(read)
-        for block in log.blocks(rows):
+        for block in log.blocks(rows, skip_incomplete=skip_incomplete):
             runs.append(block.interactions)
             ratings.widen(block.interactions.ratings)
             if block.interactions.timed:
                 times.widen(block.interactions.timestamps)
             empty += block.empty_histories
-            others += sum(block.events.values()) - len(block.interactions) if block.events else 0
+            incomplete += block.incomplete
+            if block.events:
+                wanted = len(block.interactions) + block.incomplete
+                others += sum(block.events.values()) - wanted
         if times.found:
             require_fitting_unit(log.path, times.found, log.unit)
         for piece in runs.in_time_order(rows):
             ordered.append(piece)
         doubted = times.found and len(read) > 1 and doubt(times.found, log.unit)
-        return _Read(len(read), empty, others, ratings, doubted or None)
+        return _Read(len(read), empty, others, incomplete, ratings, doubted or None)
 
 
 def _kept(
@@ -259,7 +279,7 @@ def _kept(
 def is_prepared_from(
     path: Path, source: str | Path, *, min_user_interactions: int, min_item_interactions: int
 ) -> bool:
-    """Whether a folder holds the store that `prepare` makes of a source with these filters.
+    """Whether a folder holds the store that `prepare` makes of a source with these filters alone.
 
     Files are compared by checksum, unless they no longer exist. Named data sets never change.
 
@@ -270,6 +290,7 @@ def is_prepared_from(
         return False
     made = SequenceStore.open(path).manifest["source"]
     wanted: dict[str, Any] = {
+        **dict.fromkeys(_CHOICES),
         "name": _name(source),
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,21 @@ class Block:
         no item.
       events: number of rows of each event, among those read for this block; empty if the log is not
         filtered by event.
+      incomplete: number of interactions, among those read for this block, that lack a user, an item
+        or a time and were left out.
     """
 
     interactions: Interactions
     empty_histories: int
     events: dict[str, int]
+    incomplete: int
 
 
 @dataclass(frozen=True)
 class RawLog:
-    """A log in file order, before sorting and filtering; only rows of unwanted events are dropped.
+    """A log in file order, before sorting and filtering by counts.
+
+    Only rows of unwanted events are dropped, and incomplete ones if that is asked for.
 
     Attributes:
       path: the file or folder.
@@ -68,11 +74,12 @@ class RawLog:
         """Unit of times that are numbers."""
         return self.parts[0].columns.unit
 
-    def blocks(self, rows: int) -> Iterator[Block]:
+    def blocks(self, rows: int, *, skip_incomplete: bool = False) -> Iterator[Block]:
         """Read the log block by block; memory grows with `rows` and the ids, not with the log.
 
         Args:
           rows: size of a block, which may have up to one batch of the reader more.
+          skip_incomplete: see `Part.chunks`.
 
         Raises:
           UserError: a line or value is invalid, a wanted event does not occur, or there is no
@@ -80,15 +87,23 @@ class RawLog:
         """
         users = items = pa.array([], pa.string())
         events: Counter[str] = Counter()
-        first = 0
-        for chunks in _together((c for part in self.parts for c in part.chunks()), rows):
+        first = incomplete = 0
+        read = (part.chunks(skip_incomplete=skip_incomplete) for part in self.parts)
+        for chunks in _together(chain.from_iterable(read), rows):
             block = _block(chunks, users, items, first)
             users, items = block.interactions.user_ids, block.interactions.item_ids
             first += len(block.interactions)
+            incomplete += block.incomplete
             events.update(block.events)
             yield block
         for part in self.parts[:1]:
             part.require_events(events)
+        if incomplete and not first:
+            raise UserError(
+                f"{self.path} has no row with a user, an item and a time: {incomplete:,} rows are "
+                "incomplete; name the right columns with --user-column, --item-column and "
+                "--timestamp-column"
+            )
         if not first:
             raise UserError(f"{self.parts[0].path} is empty: it holds no interaction")
 
@@ -190,7 +205,12 @@ def _block(
     events: Counter[str] = Counter()
     for chunk in chunks:
         events.update(chunk.events)
-    return Block(interactions, sum(chunk.empty_histories for chunk in chunks), events)
+    return Block(
+        interactions,
+        sum(chunk.empty_histories for chunk in chunks),
+        events,
+        sum(chunk.incomplete for chunk in chunks),
+    )
 
 
 def _fractions(times: list[fields.Times]) -> npt.NDArray[np.int32] | None:

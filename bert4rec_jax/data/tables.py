@@ -61,6 +61,7 @@ def table_log(
         except UserError as error:  # the caller does not know the temporary file
             text = str(error).replace(str(file), "the table")
             named = re.sub(r"`bert4rec prepare --(\w+)-column NAME`", r"columns={'\1': NAME}", text)
+            named = named.replace("--skip-incomplete", "skip_incomplete=True")
             raise type(error)(named) from None
 
 

@@ -326,10 +326,10 @@ def test_a_log_that_changes_while_it_is_read(tmp_path, monkeypatch):
     path.write_text("user_id,item_id\na,x\n")
     original = sys.modules[prepare.__module__]._in_time_order
 
-    def appended(*arguments):
+    def appended(*arguments, **options):
         with path.open("a") as file:
             file.write("a,y\n")
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(sys.modules[prepare.__module__], "_in_time_order", appended)
     with pytest.raises(UserError, match=r"log.csv changed while it was read; start again"):
