@@ -52,6 +52,22 @@ def test_prepare_writes_a_store_and_shows_its_counts(log, tmp_path, monkeypatch,
     assert ["time", "2024-04-30 to 2024-05-01"] in rows
 
 
+def test_rows_that_are_left_out_are_counted(tmp_path, monkeypatch, capsys):
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id,timestamp\nu,x,5\n,x,6\nu,x,7\nu,y,\nu,y,8\nv,,9\n")
+    command = ("prepare", log, "--output", tmp_path / "out", "--min-user-interactions", 1,
+               "--min-item-interactions", 1)  # fmt: skip
+    assert run(monkeypatch, *command) == 2
+    assert "line 3: the user id is empty" in capsys.readouterr().err
+    assert run(monkeypatch, *command, "--skip-incomplete", "--collapse-repeats") == 0
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    assert ["interactions read", "3"] in rows
+    assert ["incomplete rows, left out", "3"] in rows
+    assert ["repeats in a row, left out", "1"] in rows
+    assert SequenceStore.open(tmp_path / "out").timestamps.tolist() == [5, 8]
+
+
 def test_no_times_and_no_ratings(log, tmp_path, monkeypatch, capsys):
     status = run(
         monkeypatch, "prepare", log, "--output", tmp_path / "out", "--user-column", "who",

@@ -33,6 +33,7 @@ def prepare(
     timestamp_unit: TimeUnit = "s",
     titles: Path | None = None,
     skip_incomplete: bool = False,
+    collapse_repeats: bool = False,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
     rows_in_memory: int = ROWS_IN_MEMORY,
@@ -61,6 +62,9 @@ def prepare(
             id), title and optionally genres (separated by |); or movies.dat, u.item.
         skip_incomplete: Leave out rows without a user, an item or a time (null or empty), and count
             them. Otherwise such a row is an error.
+        collapse_repeats: Of a user's consecutive interactions with the same item, keep only the
+            first, with its time and rating. For logs in which one visit is several rows, such as
+            view, add to cart and purchase.
         min_user_interactions: Drop users with fewer interactions.
         min_item_interactions: Drop items with fewer interactions.
         rows_in_memory: Interactions held in memory at once, about 110 bytes each, in addition to
@@ -95,6 +99,7 @@ def prepare(
             columns=None if columns == Columns() else columns,
             titles=titles,
             skip_incomplete=skip_incomplete,
+            collapse_repeats=collapse_repeats,
             cache=cache,
             mirror=mirror,
             rows_in_memory=rows_in_memory,
@@ -122,6 +127,8 @@ def _table(report: Report, output: Path) -> Table:
         table.add_row(what, f"{count:,}")
     if report.incomplete is not None:
         table.add_row("incomplete rows, left out", f"{report.incomplete:,}")
+    if report.collapsed is not None:
+        table.add_row("repeats in a row, left out", f"{report.collapsed:,}")
     if report.other_events:
         table.add_row("rows of other events, left out", f"{report.other_events:,}")
     if report.empty_histories:

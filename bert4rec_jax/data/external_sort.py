@@ -37,6 +37,8 @@ class Runs:
     def in_time_order(self, rows: int) -> Iterator[Interactions]:
         """The whole log, sorted by `Interactions.in_time_order`, one range of users at a time.
 
+        All rows of a user are in one piece.
+
         Args:
           rows: maximum number of rows to sort at once; a user with more rows is sorted alone.
         """

@@ -67,6 +67,15 @@ class Interactions:
         repeated = _repeated(ordered)
         return ordered.take(~repeated) if repeated.any() else ordered
 
+    def without_repeats(self) -> Interactions:
+        """Of consecutive rows of one user with the same item, only the first; rows in time order.
+
+        Example: the items x x y x of a user become x y x. A row is kept whole, with its own time
+        and rating: what is kept does not depend on what came later.
+        """
+        goes_on = (self.users[1:] == self.users[:-1]) & (self.items[1:] == self.items[:-1])
+        return self.take(~np.concatenate([np.zeros(min(len(self), 1), bool), goes_on]))
+
 
 def _repeated(ordered: Interactions) -> npt.NDArray[np.bool_]:
     """Mask of rows whose (user, item, timestamp) came before; rows sorted by (user, timestamp)."""

@@ -29,7 +29,7 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
-_CHOICES = ("events", "incomplete")  # of rows; a manifest has only those that were made
+_CHOICES = ("events", "incomplete", "collapsed")  # of rows: in a manifest only if they were made
 NAMES = (MOVIETWEETINGS, *download.NAMES)
 
 
@@ -54,6 +54,8 @@ class Report:
       items_left_out: items of the log with too few interactions.
       incomplete: interactions that were left out because they lack a user, an item or a time; None
         if they were to be refused.
+      collapsed: interactions with the same item as the user's last one that were left out; None if
+        they were to be kept.
     """
 
     read: int
@@ -71,6 +73,7 @@ class Report:
     users_left_out: int = 0
     items_left_out: int = 0
     incomplete: int | None = None
+    collapsed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def prepare(
     columns: Columns | Mapping[str, Any] | None = None,
     titles: str | Path | None = None,
     skip_incomplete: bool = False,
+    collapse_repeats: bool = False,
     cache: str | Path | None = None,
     mirror: str | None = None,
     rows_in_memory: int = ROWS_IN_MEMORY,
@@ -120,6 +124,8 @@ def prepare(
       skip_incomplete: leave out, and count, rows without a user id, an item id or (where there is a
         column of times) a time: null or empty text. Otherwise the first such row is an error. In a
         log with a row per user, it holds for the entries of the lists.
+      collapse_repeats: of a user's consecutive interactions with the same item, keep only the
+        first, with its time and rating, before users and items are filtered.
       cache: folder for downloads, see `download.fetch`.
       mirror: URL to download from, see `base_url` of `download.fetch`.
       rows_in_memory: interactions read, sorted or filtered at once, at about 110 bytes each; the
@@ -140,6 +146,7 @@ def prepare(
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
     require_a(bool, skip_incomplete, "skip_incomplete", "True or False")
+    require_a(bool, collapse_repeats, "collapse_repeats", "True or False")
     minima = {
         "min_user_interactions": require_whole(min_user_interactions, "min_user_interactions"),
         "min_item_interactions": require_whole(min_item_interactions, "min_item_interactions"),
@@ -165,7 +172,12 @@ def prepare(
     times = _Range()
     with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
         found = _in_time_order(
-            log, folder / "read", ordered, rows_in_memory, skip_incomplete=skip_incomplete
+            log,
+            folder / "read",
+            ordered,
+            rows_in_memory,
+            skip_incomplete=skip_incomplete,
+            collapse_repeats=collapse_repeats,
         )
         log.require_unchanged()
         if found.doubt:
@@ -178,20 +190,19 @@ def prepare(
             "files": [{"name": name, "sha256": checksum} for name, checksum in log.checksums],
             **minima,
             "read": found.read,
-            "duplicates": found.read - len(ordered),
+            "duplicates": found.duplicates,
             "max_rating": found.ratings.found and found.ratings.found[1],
         }
-        if columns is not None and columns.events:
-            about["events"] = list(columns.events)
-        if skip_incomplete:
-            about["incomplete"] = found.incomplete
+        events = list(columns.events) if columns and columns.events else None
+        chosen = zip(_CHOICES, (events, found.incomplete, found.collapsed))
+        about |= {name: value for name, value in chosen if value is not None}
         pieces = _kept(ordered.pieces(rows_in_memory), keep, times)
         fill_store(folder, pieces, titles=log.titles, source=about)
     store = SequenceStore.open(output.resolve())
     lengths = store.lengths
     report = Report(
         read=found.read,
-        duplicates=found.read - len(ordered),
+        duplicates=found.duplicates,
         users=store.num_users,
         items=len(store.catalog),
         interactions=store.num_interactions,
@@ -204,7 +215,8 @@ def prepare(
         other_events=found.other_events,
         users_left_out=users - store.num_users,
         items_left_out=items - len(store.catalog),
-        incomplete=found.incomplete if skip_incomplete else None,
+        incomplete=found.incomplete,
+        collapsed=found.collapsed,
     )
     return PreparedStore(store, report)
 
@@ -229,17 +241,27 @@ class _Read:
     """Statistics of a log, see `Report`."""
 
     read: int
+    duplicates: int
     empty_histories: int
     other_events: int
-    incomplete: int
+    incomplete: int | None
+    collapsed: int | None
     ratings: _Range
     doubt: str | None
 
 
 def _in_time_order(
-    log: RawLog, scratch: Path, ordered: Rows, rows: int, *, skip_incomplete: bool
+    log: RawLog,
+    scratch: Path,
+    ordered: Rows,
+    rows: int,
+    *,
+    skip_incomplete: bool,
+    collapse_repeats: bool,
 ) -> _Read:
     """Sort a log into `ordered`, with a temporary folder `scratch`, and return its statistics.
+
+    The other arguments are those of `prepare`.
 
     Raises:
       UserError: a value is invalid, or the times have another unit.
@@ -259,10 +281,21 @@ def _in_time_order(
                 others += sum(block.events.values()) - wanted
         if times.found:
             require_fitting_unit(log.path, times.found, log.unit)
+        different = 0
         for piece in runs.in_time_order(rows):
-            ordered.append(piece)
+            different += len(piece)
+            ordered.append(piece.without_repeats() if collapse_repeats else piece)
         doubted = times.found and len(read) > 1 and doubt(times.found, log.unit)
-        return _Read(len(read), empty, others, incomplete, ratings, doubted or None)
+        return _Read(
+            read=len(read),
+            duplicates=len(read) - different,
+            empty_histories=empty,
+            other_events=others,
+            incomplete=incomplete if skip_incomplete else None,
+            collapsed=different - len(ordered) if collapse_repeats else None,
+            ratings=ratings,
+            doubt=doubted or None,
+        )
 
 
 def _kept(
