@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Report:
       longest: interactions of the user with the most.
       rating_range: lowest and highest rating of the log; None without ratings.
       time_range: first and last timestamp in the store, in seconds since 1970; None without times.
-      titled: items in the store that have a title.
+      titled: items in the store that have a title, other than their id.
       empty_histories: rows of a grouped log without an item, which hold no interaction.
       other_events: rows that were left out because of their event type.
       users_left_out: users of the log with too few interactions.
@@ -210,7 +211,7 @@ def prepare(
         longest=int(lengths.max()),
         rating_range=found.ratings.found,
         time_range=times.found if store.timed else None,
-        titled=sum(item_id in log.titles for item_id in store.catalog.item_ids),
+        titled=sum(map(operator.ne, store.catalog.titles, store.catalog.item_ids)),
         empty_histories=found.empty_histories,
         other_events=found.other_events,
         users_left_out=users - store.num_users,

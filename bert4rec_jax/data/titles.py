@@ -1,20 +1,22 @@
-"""Titles: external item id -> (title, genres), from the movie files of the known data sets."""
+"""Titles: external item id -> (title, genres), from tables and the files of known data sets."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import StringIO
 from pathlib import Path
 
 from bert4rec_jax.data.delimited import Form, open_bytes, quoting, shorten, suffix_of
+from bert4rec_jax.data.records import Record, column_names, read_records
 from bert4rec_jax.errors import UserError
 
 Titles = dict[str, tuple[str, str]]
 
 _NO_GENRES = "(no genres listed)"  # MovieLens writes this for movies without genres
 _ID_COLUMNS = ("item_id", "movieId", "id")
+_TYPED = (".parquet", ".jsonl", ".ndjson", ".json")  # endings of tables whose values have types
 _ML_100K_GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
     "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
@@ -24,17 +26,27 @@ _ML_100K_FIELDS = 5 + len(_ML_100K_GENRES)  # id, title, two dates, IMDb address
 
 
 def read_titles(path: Path) -> Titles:
-    """Titles and genres (separated by `|`) by external item id.
+    """Titles and genres (separated by `|`) by external item id; no title is the id itself.
 
-    Reads `id::title::genres` (movies.dat), ml-100k's `u.item`, and CSV (or TSV, by its name) with
-    the columns `item_id`, `movieId` or `id`, `title` and optionally `genres`. Files that are not
-    UTF-8 are read as latin-1, the encoding of ml-100k and ml-1m.
+    Reads `id::title::genres` (movies.dat), ml-100k's `u.item`, and tables with the columns
+    `item_id`, `movieId` or `id`, `title` and optionally `genres`: CSV, or by their names TSV,
+    Parquet and JSON. Text that is not UTF-8 is read as latin-1, the encoding of ml-100k and ml-1m;
+    JSON has to be UTF-8.
 
     Raises:
-      UserError: the file is missing, empty, cut off, or in no known form.
+      UserError: the file is missing, empty, cut off, or in no known form, or a value is invalid.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the one file in which the titles are")
+    rows = _of_typed_table(path) if suffix_of(path) in _TYPED else _of_text(path)
+    return {item_id: (title or item_id, genres) for item_id, title, genres in rows}
+
+
+def _of_text(path: Path) -> Iterator[tuple[str, str, str]]:
     with open_bytes(path) as stream:
         content = stream.read()
+    if content.startswith(b"PAR1"):
+        raise UserError(f"{path} is a Parquet file; give it a name that ends in .parquet")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -44,13 +56,13 @@ def read_titles(path: Path) -> Titles:
     first = next(filter(None, lines), None)
     if first is None:
         raise UserError(f"{path} is empty")
+    if first.startswith("{"):
+        raise UserError(f"{path} holds JSON objects; give it a name that ends in .jsonl")
     if "::" in first:
-        rows = _of_dat(path, lines)
-    elif first.count("|") == _ML_100K_FIELDS - 1:
-        rows = _of_item_file(path, lines)
-    else:
-        rows = _of_table(path, text)
-    return {item_id: (title, genres) for item_id, title, genres in rows}
+        return _of_dat(path, lines)
+    if first.count("|") == _ML_100K_FIELDS - 1:
+        return _of_item_file(path, lines)
+    return _of_table(path, text)
 
 
 def _of_dat(path: Path, lines: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -83,18 +95,67 @@ def _of_table(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
     reader = csv.reader(StringIO(text, newline=""), delimiter=form.separator, quoting=quotes)
     rows = filter(None, reader)
     names = next(_whole(path, rows))
+    id_column = _id_column(path, names)
+    for row in _whole(path, rows):
+        if len(row) != len(names):
+            raise _bad_line(path, reader.line_num, ",".join(row), ",".join(names))
+        values = dict(zip(names, row))
+        yield values[id_column], values["title"], _names(values.get("genres", ""))
+
+
+def _id_column(path: Path, names: Collection[str]) -> str:
+    """The column of ids in a table of titles."""
     id_column = next((name for name in _ID_COLUMNS if name in names), None)
     if id_column is None or "title" not in names:
         raise UserError(
             f"{path} has the columns {', '.join(map(repr, names))}; titles need the columns "
             f"{' or '.join(map(repr, _ID_COLUMNS))} and 'title', or lines as in movies.dat, u.item"
         )
-    for row in _whole(path, rows):
-        if len(row) != len(names):
-            raise _bad_line(path, reader.line_num, ",".join(row), ",".join(names))
-        values = dict(zip(names, row))
-        genres = _names(values.get("genres", ""))
-        yield values[id_column], values["title"], "" if genres == _NO_GENRES else genres
+    return id_column
+
+
+def _of_typed_table(path: Path) -> Iterator[tuple[str, str, str]]:
+    """The rows of a Parquet or JSON table."""
+    names = column_names(path)
+    if names is None:  # JSON: an object may lack a field that others have
+        rows = read_records(path, what="title")
+        names = list(dict.fromkeys(name for row in rows for name in row.values))
+    id_column = _id_column(path, names)
+    for row in read_records(path, (id_column, "title", "genres"), what="title"):
+        yield _id_of(row, id_column), _title_of(row), _genres_of(row)
+
+
+def _id_of(row: Record, column: str) -> str:
+    """An id as logs have it: whole numbers are their digits, and text is as it stands."""
+    value = row.values.get(column)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise _invalid(row, column, "an id, which is text or a whole number")
+    return str(value)
+
+
+def _title_of(row: Record) -> str:
+    """The title; empty if there is none."""
+    value = row.values.get("title")
+    if not isinstance(value, str | None):
+        raise _invalid(row, "title", "text")
+    return value or ""
+
+
+def _genres_of(row: Record) -> str:
+    """Genres separated by `|`, from such text or from a list."""
+    value = row.values.get("genres")
+    if value is None or isinstance(value, str):
+        return _names(value or "")
+    names = _listed(value)
+    if names is None:
+        raise _invalid(row, "genres", "names separated by |, or a list of names")
+    return names
+
+
+def _invalid(row: Record, field: str, expected: str) -> UserError:
+    value = row.values.get(field)
+    came = "is empty" if value in (None, "") else f"{shorten(value)} is not valid"
+    return UserError(f"{row.where}: the {field} {came}; expected {expected}: fix or remove the row")
 
 
 def _whole(path: Path, rows: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -108,13 +169,26 @@ def _whole(path: Path, rows: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _names(text: str) -> str:
-    """Genres separated by `|`; converts JSON lists of objects with names, as in TMDB's CSV."""
+    """Genres separated by `|`, from such text or from a JSON list, as in TMDB's CSV."""
+    if text == _NO_GENRES:
+        return ""
     if not text.startswith("["):
         return text
     try:
-        return "|".join(str(entry["name"]) for entry in json.loads(text))
-    except (ValueError, TypeError, KeyError):
+        names = _listed(json.loads(text))
+    except ValueError:
         return text
+    return text if names is None else names
+
+
+def _listed(value: object) -> str | None:
+    """Names separated by `|` of a list of names, or of objects with names; None if it is none."""
+    if not isinstance(value, list):
+        return None
+    given = [entry for entry in value if entry is not None]
+    names = [entry.get("name") if isinstance(entry, dict) else entry for entry in given]
+    texts = [name for name in names if isinstance(name, str)]
+    return "|".join(texts) if len(texts) == len(names) else None
 
 
 def _bad_line(path: Path, number: int, line: str, expected: str) -> UserError:

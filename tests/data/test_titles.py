@@ -1,3 +1,8 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bert4rec_jax.data.titles import read_titles
@@ -65,6 +70,123 @@ def test_genres_of_tmdb_become_names(tmp_path):
 def test_a_table_without_genres_has_titles(tmp_path):
     (tmp_path / "t.csv").write_text("item_id,title\n07,Bond\n")
     assert read_titles(tmp_path / "t.csv") == {"07": ("Bond", "")}
+
+
+def typed(path, rows):
+    """Rows as a Parquet or JSON table."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        text = json.dumps(rows) if path.suffix == ".json" else "\n".join(map(json.dumps, rows))
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+TYPED = ("t.parquet", "t.jsonl", "t.ndjson", "t.json", "t.jsonl.gz")
+
+
+@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize("id_column", ["item_id", "movieId", "id"])
+def test_typed_tables(tmp_path, name, id_column):
+    rows = [
+        {id_column: 7, "title": "Bond", "genres": "Action|War", "year": 1962},
+        {id_column: 8, "title": "Untold", "genres": None, "year": None},
+        {id_column: 0, "title": "None", "genres": "(no genres listed)", "year": 1},
+    ]
+    expected = {"7": ("Bond", "Action|War"), "8": ("Untold", ""), "0": ("None", "")}
+    assert read_titles(typed(tmp_path / name, rows)) == expected
+    texts = [{**row, id_column: f"0{row[id_column]}"} for row in rows]
+    expected = {f"0{item}": names for item, names in expected.items()}
+    assert read_titles(typed(tmp_path / name, texts)) == expected
+
+
+@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize(
+    "genres",
+    [
+        ["Drama", None, "War"],
+        [{"id": 18, "name": "Drama"}, {"id": 10752, "name": "War"}],
+        "Drama|War",
+        '[{"id": 18, "name": "Drama"}, {"id": 10752, "name": "War"}]',
+    ],
+)
+def test_genres_in_any_form(tmp_path, name, genres):
+    rows = [
+        {"item_id": "a", "title": "A", "genres": genres},
+        {"item_id": "b", "title": "B", "genres": genres[:0]},
+    ]
+    assert read_titles(typed(tmp_path / name, rows)) == {"a": ("A", "Drama|War"), "b": ("B", "")}
+
+
+@pytest.mark.parametrize("name", [*TYPED, "t.csv"])
+def test_no_title_is_the_id(tmp_path, name):
+    """Else lists would show a blank line; genres may be known all the same."""
+    if name == "t.csv":
+        (tmp_path / name).write_text("item_id,title,genres\na,,War\nb,B,\n")
+    else:
+        rows = [
+            {"item_id": "a", "title": None, "genres": "War"},
+            {"item_id": "b", "title": "B", "genres": None},
+        ]
+        typed(tmp_path / name, rows)
+    assert read_titles(tmp_path / name) == {"a": ("a", "War"), "b": ("B", "")}
+
+
+def test_fields_that_only_some_objects_have(tmp_path):
+    rows = [{"item_id": "a"}, {"item_id": "b", "title": "B"}, {"item_id": "c", "genres": "War"}]
+    titles = read_titles(typed(tmp_path / "t.jsonl", rows))
+    assert titles == {"a": ("a", ""), "b": ("B", ""), "c": ("c", "War")}
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"item_id": None}, "the item_id is empty; expected an id, which is text or a"),
+        ({"item_id": ""}, "the item_id is empty; expected an id"),
+        ({"item_id": 7.0}, "the item_id 7.0 is not valid; expected an id, which is text or"),
+        ({"item_id": True}, "the item_id True is not valid"),
+        ({"title": 7}, "the title 7 is not valid; expected text: fix or remove the row"),
+        ({"genres": 7}, r"the genres 7 is not valid; expected names separated by \|, or a list of"),
+        ({"genres": [7]}, r"the genres \[7\] is not valid"),
+        ({"genres": {"name": "War"}}, "the genres {'name': 'War'} is not valid"),
+    ],
+)  # fmt: skip
+def test_values_that_are_no_titles_are_named(tmp_path, name, row, message):
+    path = typed(tmp_path / name, [{"item_id": "a", "title": "A", "genres": "War", **row}])
+    place = "row" if name == "t.parquet" else "line"
+    with pytest.raises(UserError, match=rf"{name}, {place} 1: {message}"):
+        read_titles(path)
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_typed_tables_with_other_columns(tmp_path, name):
+    path = typed(tmp_path / name, [{"asin": "a", "title": "A"}])
+    with pytest.raises(UserError, match="has the columns 'asin', 'title'; titles need the columns"):
+        read_titles(path)
+
+
+def test_tables_that_are_none(tmp_path):
+    for name, content, message in (
+        ("t.parquet", b"PAR1 and no more", "t.parquet is not a whole Parquet file"),
+        ("t.jsonl", b'{"item_id": 1,', r"t.jsonl, line 1: .* is broken JSON"),
+        ("t.jsonl", b"\n", "t.jsonl is empty: it holds no title"),
+        ("t.json", b'{"item_id": 1, "title": "caf\xe9"}', "t.json, line 1: .* is not UTF-8 text"),
+        ("t.csv", b'{"item_id": 1}', "holds JSON objects; give it a name that ends in .jsonl"),
+        ("titles", b"PAR1", "is a Parquet file; give it a name that ends in .parquet"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_titles(tmp_path / name)
+    with pytest.raises(UserError, match="is a folder; give the one file in which the titles are"):
+        read_titles(tmp_path)
+
+
+def test_a_parquet_table_without_a_row(tmp_path):
+    table = pa.table({"item_id": pa.array([], pa.string()), "title": pa.array([], pa.string())})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet is empty: it holds no title"):
+        read_titles(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize(
