@@ -110,7 +110,9 @@ def prepare(
 
     The same input gives the same store, byte for byte. The store's manifest holds, under `source`,
     the name of what was read (without its path), a SHA-256 per file, the filters, and the log's
-    `max_rating` (None without ratings), from which the default thresholds of thumbs follow.
+    `max_rating` (None without ratings), from which the default thresholds of thumbs follow. Chosen
+    `events` are there as well, and the counts `incomplete` and `collapsed` if such rows were to be
+    left out.
 
     Args:
       source: one of `NAMES`, the path of a log (`./ml-1m` is a path, `ml-1m` is the name), or a
