@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 _EVERY = 16  # steps
+_STOPPING = b"\nstopping after the current step, and saving; Ctrl-C again stops at once\n"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,6 +60,8 @@ class Interruption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self._received:  # a step may be long, and the first one is compiled before it
+            os.write(2, _STOPPING)
         self._received = number
 
     def poll(self) -> None:

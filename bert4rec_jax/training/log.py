@@ -85,6 +85,7 @@ class TrainingLog:
         self._thumbs = np.zeros((2, 4))
         self._losses: list[float] = []
         self._window = (start, time.monotonic())
+        self._first: tuple[int, float] | None = None
         self._last_plain = time.monotonic()
 
     def __enter__(self) -> TrainingLog:
@@ -119,7 +120,6 @@ class TrainingLog:
             now="compiling" if self._start < self._total else "done",
         )
         self._progress.start()
-        self._started = time.monotonic()
         return self
 
     def __exit__(
@@ -152,13 +152,14 @@ class TrainingLog:
         """Show the step; every `every` steps write means and rates since the last written line."""
         if not self._active:
             return
+        now = time.monotonic()
+        first, began = self._first = self._first or (step, now)
         self._losses.append(float(metrics["loss"]))
         self._thumbs += np.stack([metrics["items_by_thumb"], metrics["masked_by_thumb"]])
         if step % self._every and step != self._total:
             self._progress.update(self._task, completed=step)
             return
         since, moment = self._window
-        now = time.monotonic()
         rate = (step - since) * self._examples_per_step / max(now - moment, 1e-9)
         loss = float(np.mean(self._losses))
         items, masked = self._thumbs
@@ -175,9 +176,11 @@ class TrainingLog:
         self._write(line)
         text = f"loss {loss:.3f}  {rate:,.0f} examples/s{self._best}"
         self._progress.update(self._task, completed=step, now=text)
-        if not self._console.is_terminal and now - self._last_plain >= _PLAIN_EVERY:
-            # Includes the time of validations so far, because there will be more of them.
-            each = (now - self._started) / (step - self._start)
+        due = now - self._last_plain >= _PLAIN_EVERY and step > first
+        if not self._console.is_terminal and due:
+            # Includes the time of validations so far, because there will be more of them, but not
+            # that of the first step, which compiles.
+            each = (now - began) / (step - first)
             self._console.print(
                 f"{self._title}: step {step:,}/{self._total:,}  {text}  "
                 f"ETA {(self._total - step) * each:,.0f} s",

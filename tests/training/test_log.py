@@ -1,5 +1,6 @@
 """What TensorBoard is given: read back from the events file itself."""
 
+import io
 import json
 import struct
 import sys
@@ -17,9 +18,9 @@ from bert4rec_jax.training.log import TrainingLog
 COUNTS = {"items_by_thumb": np.array([4, 0, 0, 0]), "masked_by_thumb": np.array([1, 0, 0, 0])}
 
 
-def make_log(folder, start=0, **more):
+def make_log(folder, start=0, console=None, **more):
     return TrainingLog(
-        folder, Console(quiet=True), title="training", start=start, total=4, examples_per_step=8.0,
+        folder, console or Console(quiet=True), title="training", start=start, total=4, examples_per_step=8.0,
         every=2, metric="hr@200", learning_rate=lambda done: 0.1 * (done + 1), active=True, **more,
     )  # fmt: skip
 
@@ -67,6 +68,20 @@ def test_the_rate_does_not_count_checkpoints(tmp_path, monkeypatch):
                 log.checkpointed(step)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["examples_per_second"] for line in lines] == [8.0, 8.0]
+
+
+def test_the_time_left_is_not_that_of_compiling(tmp_path, monkeypatch):
+    """The first step compiles for an hour, the others take 10 seconds each."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(
+        "bert4rec_jax.training.log.time", SimpleNamespace(monotonic=lambda: now.seconds)
+    )
+    console = Console(file=io.StringIO())
+    with make_log(tmp_path, console=console) as log:
+        for step, seconds in ((1, 3600), (2, 10)):
+            now.seconds += seconds
+            log.stepped(step, {"loss": 1.0, "grad_norm": 1.0, **COUNTS})
+    assert "step 2/4" in console.file.getvalue() and "ETA 20 s" in console.file.getvalue()
 
 
 def test_a_full_disk_is_one_clear_error_and_hides_no_other(tmp_path, monkeypatch):

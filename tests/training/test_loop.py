@@ -199,12 +199,13 @@ def test_a_signal_ends_a_validation_which_is_done_again():
     assert again.events[:2] == ["validate 3 better", "save 3"]
 
 
-def test_a_signal_saves_and_stops_between_two_steps():
+def test_a_signal_saves_and_stops_between_two_steps(capfd):
     recorder = Recorder()
     with pytest.raises(Interrupted, match="SIGTERM; step 5 is saved") as stopped:
         run(recorder, raise_at=5)
     assert stopped.value.exit_code == 143
     assert recorder.events[-2:] == ["log 5", "save 5"]
+    assert capfd.readouterr().err.split("\n")[1].startswith("stopping after the current step")
 
 
 def test_a_signal_in_the_last_validation_stops_before_what_follows_training():
