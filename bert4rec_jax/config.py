@@ -402,8 +402,14 @@ class CalibrationConfig:
     """Add co-visitation counts: raise items that followed the last items of a history in other
     users' histories. Helps on sparse logs. BERT4Rec only; exported with the model."""
 
+    warm_kept: float = 0.97
+    """Where the split holds out items: share of the validation NDCG@10 of trained targets that the
+    offset of untrained items has to leave. A lower one lists more new items."""
+
     def __post_init__(self) -> None:
         fit_types(self, "calibration")
+        kept = self.warm_kept
+        require(0 < kept <= 1, "calibration.warm_kept", kept, "a number above 0 and up to 1")
 
 
 @dataclass(frozen=True)

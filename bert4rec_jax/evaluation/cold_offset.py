@@ -9,7 +9,6 @@ from typing import Any
 OFFSETS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 HIGHEST = 30.0  # scores are logits: with a larger offset only cold items would be recommended
 FINER = (0.25, 0.0625)  # finer step sizes; three steps are tried of each
-KEPT = 0.97  # share of the highest NDCG@10 of trained targets, over all trials, to be kept
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,10 @@ class OffsetTrial:
 
 @dataclass(frozen=True)
 class OffsetChoice:
-    """The chosen offset, and all trials, by ascending offset."""
+    """The chosen offset, the share `kept` asked for, and all trials, by ascending offset."""
 
     chosen: OffsetTrial
+    kept: float
     trials: tuple[OffsetTrial, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -38,13 +38,14 @@ class OffsetChoice:
                 "cold_ndcg@10": round(trial.cold, 6),
             }
 
-        return {**values(self.chosen), "trials": [values(trial) for trial in self.trials]}
+        trials = [values(trial) for trial in self.trials]
+        return {**values(self.chosen), "warm_kept": self.kept, "trials": trials}
 
 
-def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
+def choose_offset(ask: Callable[[float], tuple[float, float]], *, kept: float) -> OffsetChoice:
     """Choose the offset with the best NDCG@10 of untrained targets, within a loss limit for others.
 
-    Trained targets have to keep the share `KEPT` of their best NDCG@10. The mean over all targets
+    Trained targets have to keep the share `kept` of their best NDCG@10. The mean over all targets
     is not used, because it would weigh the two groups by how many cases of each the split has. The
     search goes in steps of 1, upwards as long as trained targets keep that share, because the scale
     of the scores is not known: it depends on covisitation and the temperature. Then it goes on in
@@ -52,32 +53,33 @@ def choose_offset(ask: Callable[[float], tuple[float, float]]) -> OffsetChoice:
 
     Args:
       ask: maps an offset to NDCG@10 of trained and of untrained validation targets.
+      kept: share of the highest NDCG@10 of trained targets, over all trials.
     """
 
     def tried(offsets: Iterable[float]) -> list[OffsetTrial]:
         return [OffsetTrial(offset, *ask(offset)) for offset in offsets]
 
     trials = tried(OFFSETS)
-    while trials[-1].offset < HIGHEST and trials[-1].warm >= _least(trials):
+    while trials[-1].offset < HIGHEST and trials[-1].warm >= _least(trials, kept):
         trials += tried([trials[-1].offset + 1])
     for step in FINER:
-        best = _best(trials).offset
+        best = _best(trials, kept).offset
         trials += tried(best + number * step for number in (1, 2, 3))
     trials.sort(key=lambda trial: trial.offset)
-    return OffsetChoice(_best(trials), tuple(trials))
+    return OffsetChoice(_best(trials, kept), kept, tuple(trials))
 
 
-def _best(trials: list[OffsetTrial]) -> OffsetTrial:
+def _best(trials: list[OffsetTrial], kept: float) -> OffsetTrial:
     """The trial with the best `cold` NDCG@10 among those whose `warm` NDCG@10 is high enough.
 
     Of equals, the offset closest to 0 wins, so the offset is 0 if no other one gains anything.
     """
-    least = _least(trials)
+    least = _least(trials, kept)
     return max(
         (trial for trial in trials if trial.warm >= least),
         key=lambda trial: (trial.cold, -abs(trial.offset)),
     )
 
 
-def _least(trials: list[OffsetTrial]) -> float:
-    return KEPT * max(trial.warm for trial in trials)
+def _least(trials: list[OffsetTrial], kept: float) -> float:
+    return kept * max(trial.warm for trial in trials)

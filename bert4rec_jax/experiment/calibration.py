@@ -36,7 +36,7 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     there are none.
     """
     split, store = setting.split, setting.store
-    covisitation = setting.config.calibration.covisitation
+    asks = setting.config.calibration
     workdir, parameters = Path(setting.config.workdir), digest(params)
     if not setting.calibrates:
         _keep(workdir, {"parameters_sha256": parameters})
@@ -44,14 +44,17 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     kept = read_corrections(
         workdir, params, store=store, stop=split.refit_stop, length=setting.length
     )
-    if kept is not None and kept.asked == covisitation:
+    if kept is not None and (kept.asked, kept.warm_kept) == (
+        asks.covisitation,
+        asks.warm_kept if setting.offsets_cold else kept.warm_kept,
+    ):
         return kept
     selected = load_selected(setting, console).state.params if split.refits else params
     asked = _Questions(setting, selected)
     found: dict[str, Any] = {}
     if split.refits:
         found |= _trend(asked, console)
-    if covisitation:
+    if asks.covisitation:
         if setting.offsets_cold:
             found["offset_alone"] = _offset(asked, console)["offset"]
         found["covisitation"] = _covisitation(asked, console)
@@ -140,7 +143,10 @@ class _Questions:
 
 def _offset(asked: _Questions, console: Console) -> dict[str, Any]:
     console.print("Calibrating the offset of items without a training event ...")
-    found = choose_offset(lambda offset: (asked.warm(offset=offset), asked.cold(offset)))
+    found = choose_offset(
+        lambda offset: (asked.warm(offset=offset), asked.cold(offset)),
+        kept=asked.setting.config.calibration.warm_kept,
+    )
     asked.offset = found.chosen.offset
     console.print(
         f"  offset {found.chosen.offset:g}: validation NDCG@10 {found.chosen.warm:.4f} of trained "

@@ -21,6 +21,7 @@ from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.inputs import Features
 
 CALIBRATION = "calibration.json"  # in the workdir of a run
+_WARM_KEPT = 0.97  # of files that do not say it
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Corrections:
         each of them occurs in training. None for no shift.
       covisitation: the variable collection from which `evaluation.lift` raises scores; or None.
       asked: whether covisitation was tried in calibration, even if it did not help.
+      warm_kept: the share of the NDCG@10 of trained targets that the offset had to leave.
     """
 
     offset: float = 0.0
@@ -41,6 +43,7 @@ class Corrections:
     covisitation: Mapping[str, npt.NDArray[Any]] | None = None
     asked: bool = False
     offset_alone: float = 0.0
+    warm_kept: float = _WARM_KEPT
 
     @property
     def moves(self) -> bool:
@@ -99,6 +102,7 @@ def read_corrections(
             collection,
             asked=weighed is not None,
             offset_alone=float(found.get("offset_alone", offset)),
+            warm_kept=float(found.get("warm_kept", _WARM_KEPT)),
         )
     except FileNotFoundError:
         return None

@@ -21,7 +21,6 @@ from bert4rec_jax.config import (
 )
 from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.cold_offset import KEPT
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections
 from bert4rec_jax.experiment.finished import open_finished
@@ -101,12 +100,27 @@ def test_ids_alone_know_nothing_of_cold_items(run, tmp_path):
     assert kept == {"parameters_sha256": results["parameters_sha256"]["tested"]}  # nothing added
 
 
+def test_less_kept_for_trained_targets_is_calibrated_again(run, tmp_path):
+    config, results, _ = run
+    workdir = tmp_path / "run"
+    shutil.copytree(config.workdir, workdir)
+    before = json.loads((workdir / CALIBRATION).read_text())
+    calibration = replace(config.calibration, warm_kept=0.5)
+    other = replace(config, calibration=calibration, workdir=str(workdir))
+    again = protocol.run(other, recipe="cold", console=QUIET)
+    assert again["steps"]["done"] == results["steps"]["done"]  # nothing was trained
+    after = json.loads((workdir / CALIBRATION).read_text())
+    assert (before["warm_kept"], after["warm_kept"]) == (0.97, 0.5)
+    assert after["offset"] >= before["offset"] and after["cold_ndcg@10"] >= before["cold_ndcg@10"]
+    assert after["warm_ndcg@10"] >= 0.5 * max(t["warm_ndcg@10"] for t in after["trials"])
+
+
 def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
     config, results, _ = run
     workdir = tmp_path / "run"
     shutil.copytree(config.workdir, workdir)
     kept = json.loads((workdir / CALIBRATION).read_text())
-    least = KEPT * max(t["warm_ndcg@10"] for t in kept["trials"])
+    least = kept["warm_kept"] * max(t["warm_ndcg@10"] for t in kept["trials"])
     able = [t for t in kept["trials"] if t["warm_ndcg@10"] >= least]
     assert kept["cold_ndcg@10"] == max(t["cold_ndcg@10"] for t in able)
     finished = open_finished(workdir, QUIET)

@@ -21,7 +21,8 @@ COUNTS = {"items_by_thumb": np.array([4, 0, 0, 0]), "masked_by_thumb": np.array(
 def make_log(folder, start=0, console=None, **more):
     return TrainingLog(
         folder, console or Console(quiet=True), title="training", start=start, total=4,
-        examples_per_step=8.0, every=2, metric="hr@200", learning_rate=lambda done: 0.1 * (done + 1), active=True, **more,
+        examples_per_step=8.0, every=2, metric="hr@200",
+        learning_rate=lambda done: 0.1 * (done + 1), active=True, **more,
     )  # fmt: skip
 
 
