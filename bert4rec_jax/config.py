@@ -98,6 +98,8 @@ class DataConfig:
 
 
 MODEL_NAMES = {"bert4rec": "BERT4Rec", "two-tower": "two towers"}  # kind -> name in results
+# All names that the model of a run has there: with all corrections, and alone.
+OWN_NAMES = (*MODEL_NAMES.values(), *(f"{name} alone" for name in MODEL_NAMES.values()))
 
 
 @dataclass(frozen=True)

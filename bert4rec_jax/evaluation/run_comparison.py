@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.config import OWN_NAMES
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.bootstrap import SEED, Interval, beside_first
 from bert4rec_jax.evaluation.metrics import contribution
@@ -193,15 +194,21 @@ def _rows(
 ) -> list[Row]:
     """The rows, group by group; in each, models are in the order of the group's runs.
 
-    Intervals draw the `units [M]` that cases belong to: their users, or their targets.
+    Intervals draw the `units [M]` that cases belong to: their users, or their targets. A baseline
+    that answers in a later group as in an earlier one is shown once.
     """
     answers: list[tuple[str, tuple[RecordedRun, ...]]] = []
     values, of_seeds = [], []
+    shown: dict[str, list[npt.NDArray[np.integer]]] = {}  # baselines
     for group in groups(runs):
         named = dict.fromkeys(model for run in group for model in run.ranks.sets[name].ranks)
         for model in [model for model in named if not models or model in models]:
             having = tuple(run for run in group if model in run.ranks.sets[name].ranks)
             ranks = [run.ranks.sets[name].ranks[model] for run in having]
+            if model not in OWN_NAMES:
+                of_all = shown.setdefault(model, ranks)
+                if of_all is not ranks and all(np.array_equal(x, of_all[0]) for x in ranks):
+                    continue
             each = {m: np.stack([contribution(m, found) for found in ranks]) for m in metrics}
             answers.append((model, having))
             values.append({metric: found.mean(axis=0) for metric, found in each.items()})

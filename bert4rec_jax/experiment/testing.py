@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from bert4rec_jax.config import MODEL_NAMES
+from bert4rec_jax.config import OWN_NAMES
 from bert4rec_jax.data.catalog import PAD
 from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
@@ -187,7 +187,6 @@ def check_own(baselines: Mapping[str, Grid]) -> None:
     if not isinstance(baselines, Mapping):
         raise UserError(f"baselines is a {type(baselines).__name__}; expected a dict, name -> grid")
     check_names(baselines)
-    models = [name for kind in MODEL_NAMES.values() for name in (kind, f"{kind} alone")]
     for name in baselines:
-        if name in (*models, *GRIDS, *SPECIAL):
+        if name in (*OWN_NAMES, *GRIDS, *SPECIAL):
             raise UserError(f"baseline {name!r} is there already; give yours another name")

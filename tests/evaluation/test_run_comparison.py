@@ -144,6 +144,16 @@ def test_a_copy_leads_by_exactly_nothing(make):
     assert (lead.mean, lead.low, lead.high) == (0, 0, 0)
 
 
+def test_baselines_that_answer_the_same_are_shown_once(make):
+    first = make("first", BERT4Rec=[1, 2, 9], popular=[2, 4, 1], knn=[1, 1, 1])
+    other = make("other", dim=16, BERT4Rec=[1, 2, 9], popular=[2, 4, 1], knn=[1, 1, 2])
+    rows = compare_runs([first, other])["test"].rows
+    assert [(row.model, row.runs[0].path.name) for row in rows] == [
+        ("BERT4Rec", "first"), ("popular", "first"), ("knn", "first"),
+        ("BERT4Rec", "other"), ("knn", "other"),
+    ]  # fmt: skip
+
+
 def test_a_user_with_two_questions_is_drawn_with_both(make):
     run = make("run", users=(0, 0, 1), BERT4Rec=[1, 99, 1])
     found = compare_runs([run], metrics=["hr@1"])["test"]
@@ -192,7 +202,7 @@ def test_other_cases_are_refused(make, other, difference):
 
 def test_the_same_cases_in_another_order_are_put_in_order(make):
     first = make("first", BERT4Rec=[1, 2, 11], popular=[2, 4, 1])
-    second = make("second", users=(2, 0, 1), popular=[1, 2, 4], dim=16)
+    second = make("second", users=(2, 0, 1), counted=[1, 2, 4], dim=16)
     change(second, cases_sha256=None)  # as another program writes it
     found = compare_runs([first, second], metrics=["mrr"])["test"]
     popular, same = (row.figures["mrr"] for row in found.rows[1:])
