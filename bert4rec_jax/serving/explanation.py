@@ -60,7 +60,9 @@ class Explanation:
       item_id, title: of the explained movie.
       score: its logit.
       probability: by the softmax over all items that the model can score.
-      rank: among the items that may be listed; ties count against the movie.
+      rank: among the items that may be listed; ties count against the movie. If it may not be
+        listed itself, that which it would have.
+      barred_by: why it may not be listed: it is "in the history" or "excluded"; None if it may.
       influences: one per movie of the history, oldest first.
       attention: `[layers, H, n]` attention weights from the position whose output is read; each row
         sums to 1. The columns are the movies that are read, oldest first. A bidirectional model has
@@ -76,6 +78,14 @@ class Explanation:
     influences: tuple[Influence, ...]
     attention: npt.NDArray[np.float32]
     reads_mask: bool
+    barred_by: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The rank in words, or that there is none."""
+        if self.barred_by is None:
+            return f"place {self.rank:,}"
+        return f"{self.barred_by}, so not recommended (else place {self.rank:,})"
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ def explain(
         influences=tuple(influences),
         attention=attention[..., :-1] if causal else attention,
         reads_mask=not causal,
+        barred_by=_barred_by(scorer, target, tokens, barred),
     )
 
 
@@ -316,6 +327,17 @@ def _barred(scorer: Scorer, seen: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_
     if not scorer.bundle.repeats:
         barred[seen] = True
     return barred
+
+
+def _barred_by(
+    scorer: Scorer,
+    target: int,
+    seen: npt.NDArray[np.int32],
+    barred: npt.NDArray[np.bool_],
+) -> str | None:
+    if not barred[target]:
+        return None
+    return "in the history" if target in seen and not scorer.bundle.repeats else "excluded"
 
 
 def _target(scorer: Scorer, item: str | None, scores: Floats, barred: npt.NDArray[np.bool_]) -> int:

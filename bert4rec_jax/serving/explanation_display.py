@@ -81,7 +81,7 @@ def explanation_table(explanation: Explanation) -> Table:
     """One row per movie of the history, oldest first."""
     layers = len(explanation.attention)
     table = Table(
-        title=f"why {escape(explanation.title)}: place {explanation.rank:,}, "
+        title=f"why {escape(explanation.title)}: {explanation.place}, "
         f"probability {explanation.probability:.2%}",
         caption="with the movie, less without it; attention says where heads look, not why",
         title_justify="left",

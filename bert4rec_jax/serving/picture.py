@@ -23,8 +23,7 @@ def picture(explanation: Explanation) -> str:
     first = _NAMES + _BARS + 10
     width = max(first + _CELL * layers * heads + 10, 640)
     title = (
-        f"Why {explanation.title}: place {explanation.rank:,}, "
-        f"probability {explanation.probability:.2%}"
+        f"Why {explanation.title}: {explanation.place}, probability {explanation.probability:.2%}"
     )
     parts = [
         text(10, 24, shortened(title, width - 20), size=15),

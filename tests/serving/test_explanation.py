@@ -1,5 +1,6 @@
 """Influence is the change of what the scorer itself says; attention is softmax(QK') by hand."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -234,6 +235,23 @@ def test_a_movie_that_may_not_be_listed_takes_no_place(scorer, ids):
     found = explain(scorer, ids[:3], second, exclude=[first, "not in the catalog"])
     assert found.rank == 1 and explain(scorer, ids[:3], second).rank == 2
     assert explain(scorer, ids[:3], exclude=[first]).item_id == second
+
+
+def test_a_movie_that_is_never_recommended_has_no_place(bundle, scorer, ids, capsys):
+    found = explain(scorer, ids[:3], ids[1])
+    others = scorer.rank([ids[:3]], [ids], keep_seen=True)[0]
+    listed = [i for i in others.item_ids if i == ids[1] or i not in ids[:3]]
+    assert found.rank == 1 + listed.index(ids[1])  # that which it would have
+    assert found.place == f"in the history, so not recommended (else place {found.rank})"
+    excluded = explain(scorer, ids[:3], ids[9], exclude=[ids[9]])
+    assert excluded.place == f"excluded, so not recommended (else place {excluded.rank})"
+    assert explain(scorer, ids[:3]).place == "place 1"
+    repeats = {**scorer.bundle.manifest, "repeats": True}
+    again = copy.copy(scorer)
+    again.bundle = dataclasses.replace(scorer.bundle, manifest=repeats)
+    assert explain(again, ids[:3], ids[1]).place.startswith("place ")
+    show_explanation(bundle, ids[:3], ids[1], None, None)
+    assert f"why {ids[1]}: in the history, so not recommended" in capsys.readouterr().out
 
 
 def test_of_several_times_that_a_movie_was_seen_the_last_is_hidden(bundle, ids, capsys):
