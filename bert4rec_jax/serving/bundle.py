@@ -111,7 +111,10 @@ class Bundle:
     @classmethod
     def _read(cls, path: Path, manifest: dict[str, Any], today: date) -> Bundle:
         if STAGES in manifest:
-            retriever, ranker = (cls.open(path / name, today=today) for name in STAGE_FOLDERS)
+            stages = (path / name for name in STAGE_FOLDERS)
+            # Of a pipeline that links to bundles, messages name these.
+            folders = [stage.resolve() if stage.is_symlink() else stage for stage in stages]
+            retriever, ranker = (cls.open(folder, today=today) for folder in folders)
             found = [(part.path, part.manifest) for part in (retriever, ranker)]
             if not all(_holds(*each) for each in [(path, manifest), *found]):
                 raise _ReplacedError
@@ -198,9 +201,14 @@ class Bundle:
         return bool(self.manifest["model"].get("times", False))
 
     @property
+    def stages(self) -> tuple[Bundle, ...]:
+        """The bundles with a model: this one, and before it the retriever of a pipeline."""
+        return (self,) if self.retriever is None else (self.retriever, self)
+
+    @property
     def asks_times(self) -> bool:
         """Whether this model reads times, or the retriever of a pipeline does."""
-        return self.reads_times or (self.retriever is not None and self.retriever.asks_times)
+        return any(stage.reads_times for stage in self.stages)
 
     def require_times(self) -> None:
         """Refuse times for a model that does not read them.
@@ -209,9 +217,10 @@ class Bundle:
           UserError: neither this model nor the retriever of a pipeline reads times.
         """
         if not self.asks_times:
+            paths = " and ".join(str(stage.path) for stage in self.stages)
             raise UserError(
-                f"the model in {self.path} reads no times (train.py with --model.times makes one "
-                "that does); leave out the times of requests and histories"
+                f"the model in {paths} reads no times (train.py with --model.times makes one that "
+                "does); leave out the times of requests and histories"
             )
 
     @property
@@ -248,8 +257,7 @@ class Bundle:
     @property
     def user_encodings(self) -> tuple[UserEncoding, ...]:
         """The user encodings that exist, of this bundle and of a pipeline's retriever."""
-        own = (self.user_encoding,) if self.user_encoding else ()
-        return own if self.retriever is None else (*own, *self.retriever.user_encodings)
+        return tuple(stage.user_encoding for stage in self.stages if stage.user_encoding)
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         """The parameters by path, as they are stored; see `serving.weights`."""

@@ -345,8 +345,12 @@ class Scorer:
         columns = self.reader.user_columns
         unread = dict.fromkeys(name for facts in given for name in facts if name not in columns)
         if unread:
-            reads = f"reads {', '.join(columns)}" if columns else "reads nothing of users"
-            raise UserError(f"{self.bundle.path} {reads}; leave out {', '.join(unread)}")
+            stages = self.bundle.stages
+            readers = [stage for stage in stages if stage.user_encoding] or stages
+            paths = " and ".join(str(stage.path) for stage in readers)
+            verb = "reads" if len(readers) == 1 else "read"
+            what = ", ".join(columns) or "nothing of users"
+            raise UserError(f"{paths} {verb} {what}; leave out {', '.join(unread)}")
         values = {name: [facts.get(name) for facts in given] for name in columns}
         return self.reader.users(values, count, lambda row: f"users[{row}]")
 

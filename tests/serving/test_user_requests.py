@@ -232,6 +232,18 @@ def test_a_retriever_hears_of_users_behind_any_ranker(served, bundle, histories)
             "tags",
         )
         assert plain(found[:3]) != plain(both.recommend_batch(histories[:3], 5))
+        # The ranker reads nothing of users, so it is the retriever that a message names.
+        reads = f"^{retriever.bundle.path} reads gender, age, tags; leave out sex$"
+        with pytest.raises(UserError, match=reads):
+            both.recommend(histories[0], user={"sex": "F"})
+        neither = f"the model in {retriever.bundle.path} and {bundle} reads no times"
+        with pytest.raises(UserError, match=neither):
+            both.recommend(histories[0], request_time=5)
+    with (
+        joined(bundle, bundle, candidates=5) as folder,
+        pytest.raises(UserError, match=f"^{bundle} and {bundle} read nothing of users; leave"),
+    ):
+        load(folder).recommend(histories[0], user={"age": 3})
 
 
 @pytest.mark.slow
