@@ -35,14 +35,15 @@ def rank(
     ray_address: str | None = None,
     ray_actors: int | None = None,
 ) -> None:
-    """Rank items for a Parquet file of requests. Run the same command again to continue a job.
+    """Rank items for a file of requests. Run the same command again to continue a job.
 
     Args:
         bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.
-        requests: Parquet file, or a folder of them, with the columns user_id and history (list of
-            item ids, oldest first); optional list columns: ratings, candidates, exclude; for a
-            model that reads times also timestamps, and request_time (one per request). Or a folder
-            made by `bert4rec prepare`: all its users with their whole histories.
+        requests: Parquet file, a folder of them, or JSON Lines (.jsonl, also .jsonl.gz), with the
+            columns user_id and history (list of item ids, oldest first); optional list columns:
+            ratings, candidates, exclude; for a model that reads times also timestamps, and
+            request_time (one per request). Or a folder made by `bert4rec prepare`: all its users
+            with their whole histories.
         output: Output folder of Parquet files with user_id, item_ids and scores.
         users: Table of user features, as for --data.users, for the users of a prepared folder.
         retriever: With --ranker, instead of BUNDLE: the bundle that finds candidates.
@@ -55,7 +56,8 @@ def rank(
         top: Maximum length of a list. None: all candidates, or the best 100 of the catalog.
         keep_seen: Also list items of the history; a model with data.repeats does so anyway.
         request_time: Date, with or without a time (UTC), of requests that have none of their own,
-            for a model that reads times. None: when its training data ends.
+            for a model that reads times. None: when its training data ends, or the history, if that
+            is later.
         batch_size: Histories per device and batch.
         shard_rows: Requests per output file; also the number held in memory.
         engine: local: this process and all its devices. ray: actors of a Ray cluster.
@@ -79,7 +81,7 @@ def rank(
     if engine == "ray" and bundle is None:
         raise UserError("--engine ray needs one BUNDLE; join the two with `bert4rec pipeline`")
     if engine == "ray" and is_store(requests):
-        raise UserError("--engine ray needs a Parquet file of requests that every machine can read")
+        raise UserError("--engine ray needs a file of requests that every machine can read")
     if engine == "ray":
         require_ray()
     filters = Filters(genres, years, only.resolve() if only else None)

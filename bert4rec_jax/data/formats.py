@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert4rec_jax.data import jsonlines
 from bert4rec_jax.data.delimited import UNPACKED, Form, first_line, open_bytes, shorten, suffix_of
 from bert4rec_jax.data.options import FORMATS, Format
 from bert4rec_jax.errors import UserError
@@ -30,7 +31,6 @@ _TITLE_NAMES: dict[Format, tuple[str, ...]] = {
     "movielens-csv": ("movies.csv",),
 }
 _MOVIELENS_HEADER = ["userId", "movieId", "rating", "timestamp"]
-_JSON_LINES = (".jsonl", ".ndjson", ".json")
 _PACKED = (".zst", ".zip", ".7z", ".tar", ".tgz")
 _ENDINGS = ("", *UNPACKED)
 
@@ -150,7 +150,7 @@ def _format_of(file: Path) -> Format:
         return "csv"
     if suffix in (".tsv", ".inter"):  # `.inter` is RecBole's; see Columns.find
         return "tsv"
-    if suffix in _JSON_LINES or line.startswith("{"):
+    if suffix in jsonlines.SUFFIXES or line.startswith("{"):
         return "jsonl"
     if len(fields) == len(_ROLES) and all(field.isdecimal() for field in fields):
         return "movielens-100k"

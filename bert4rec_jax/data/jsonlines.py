@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ import pyarrow.json as pa_json
 from bert4rec_jax.data.delimited import LINES, open_bytes, records, shorten
 from bert4rec_jax.errors import UserError
 
+SUFFIXES = (".jsonl", ".ndjson", ".json")
 _BLOCK_BYTES = 8 << 20  # read at once; a longer line needs more
 _LONGEST_LINE = 1 << 30
 _SAMPLE = 100  # lines from which the columns and their types are inferred
@@ -21,15 +22,16 @@ _IDS = ("user", "item", "event")
 _KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
 
 
-def schema(path: Path, columns: Mapping[str, str | None]) -> pa.Schema:
+def schema(path: Path, columns: Mapping[str, str | None], ids: Collection[str] = _IDS) -> pa.Schema:
     """The columns of a file: those of its first lines, and wanted ones that first occur later.
 
-    Columns of numbers are read as floats, even if all their values are whole. Ids (user, item,
-    event) are read as whole numbers if all their values in the first lines are whole.
+    Columns of numbers are read as floats, even if all their values are whole. Ids are read as whole
+    numbers if all their values in the first lines are whole.
 
     Args:
       path: the file, which may be compressed.
       columns: role (user, item, timestamp, rating, event) -> the wanted name, or None.
+      ids: the roles of ids, and of lists of ids.
 
     Raises:
       UserError: the file is empty, or a line is not a JSON object.
@@ -40,13 +42,14 @@ def schema(path: Path, columns: Mapping[str, str | None]) -> pa.Schema:
             found.setdefault(name, []).append(value)
     if not found:
         raise UserError(f"{path} is empty")
-    for wanted in filter(None, columns.values()):
-        if not any(map(_tells, found.get(wanted, ()))):
-            later = _first(path, wanted)
-            if later is not None:
-                found[wanted] = [later]
-    ids = {columns.get(role) for role in _IDS}
-    return pa.schema([(name, _type(values, name in ids)) for name, values in found.items()])
+    missing = [
+        wanted
+        for wanted in filter(None, columns.values())
+        if not any(map(_tells, found.get(wanted, ())))
+    ]
+    found |= {name: [value] for name, value in _later(path, missing).items()}
+    names = {columns.get(role) for role in ids}
+    return pa.schema([(name, _type(values, name in names)) for name, values in found.items()])
 
 
 def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Array]]:
@@ -61,12 +64,18 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
     """
     types = schema(path, columns)
     wanted = pa.schema([types.field(name) for name in dict.fromkeys(columns.values())])
+    for batch in batches(path, wanted):
+        yield {key: batch[name] for key, name in columns.items()}
+
+
+def batches(path: Path, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The columns of a schema, batch by batch; see `stream`."""
     rows, block = 0, _BLOCK_BYTES
     while True:
         try:
             for batch in _batches(path, wanted, block, rows):
                 rows += len(batch)
-                yield {key: batch[name] for key, name in columns.items()}
+                yield batch
             return
         except pa.ArrowInvalid as error:
             if "straddling" not in str(error) or block >= _LONGEST_LINE:
@@ -151,20 +160,29 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(
             f"{path}, line {line}: {shorten(text)} is no object; expected one JSON object per line,"
-            ' such as {"user_id": 7, "item_id": 42}'
+            ' such as {"user_id": 7, ...}'
         )
     return value
 
 
-def _first(path: Path, name: str) -> Any:
-    """The first value after the sampled lines that tells a column's kind; None without one."""
-    keys = {json.dumps(name), json.dumps(name, ensure_ascii=False)}
-    for line, text in itertools.islice(_lines(path), _SAMPLE, None):
-        if any(key in text for key in keys):
-            value = _object(path, line, text).get(name)
-            if _tells(value):
-                return value
-    return None
+def _later(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """Name -> the first value after the sampled lines that tells its column's kind.
+
+    Columns without such a value are left out.
+    """
+    keys = {name: (json.dumps(name), json.dumps(name, ensure_ascii=False)) for name in names}
+    found: dict[str, Any] = {}
+    lines = itertools.islice(_lines(path), _SAMPLE, None) if keys else iter(())
+    for line, text in lines:
+        named = [name for name, forms in keys.items() if any(form in text for form in forms)]
+        values = _object(path, line, text) if named else {}
+        for name in named:
+            if _tells(values.get(name)):
+                found[name] = values[name]
+                del keys[name]
+        if not keys:
+            break
+    return found
 
 
 def _tells(value: Any) -> bool:

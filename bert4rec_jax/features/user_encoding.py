@@ -46,6 +46,11 @@ class UserEncoding:
         """Names of the features."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names of the features whose values are names themselves, and no numbers."""
+        return tuple(column.name for column in self.columns if isinstance(column, NameColumn))
+
     def encode(self, values: Mapping[str, Sequence[Any]], count: int, where: Where) -> UserRows:
         """`[n, G]`: the rows of n users.
 

@@ -229,9 +229,17 @@ class Bundle:
 
         Of a pipeline whose ranker reads no times, that of its retriever.
         """
-        if not self.reads_times and self.retriever is not None:
-            return self.retriever.trained_until
-        return int(self.manifest["trained_until"])
+        return int(self._reader_of_times.manifest["trained_until"])
+
+    @property
+    def trained_from(self) -> int:
+        """When the log that it was trained on begins, as `trained_until`; 0 if it is not known."""
+        return int(self._reader_of_times.manifest.get("trained_from", 0))  # missing in earlier ones
+
+    @property
+    def _reader_of_times(self) -> Bundle:
+        """Of a pipeline, the stage whose training data says when its requests are made."""
+        return self if self.reads_times or self.retriever is None else self.retriever
 
     @cached_property
     def catalog(self) -> Catalog:

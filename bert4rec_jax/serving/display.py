@@ -23,10 +23,12 @@ _PLAIN_EVERY = 15.0  # seconds between lines of progress without a terminal
 _COUNTS = {
     "requests": "requests",
     "duplicate_users": "users with an earlier request, answered again",
+    "late_requests": "more than 60 days after the training data ends",
     "empty_histories": "histories without an item of the catalog",
     "null_lists": "null lists, read as empty",
     "history_items": "items in histories",
     "unknown_history_items": "of them not in the catalog, skipped",
+    "later_history_items": "of them seen after the time of the request, read as seen then",
     "candidates": "candidates",
     "unknown_candidates": "of them not in the catalog, left out",
     "repeated_candidates": "of them named again, listed once",

@@ -49,7 +49,7 @@ from bert4rec_jax.training.inputs import Trained
 _READABLE = timedelta(days=180)
 ORIGIN = (
     "step", "parameters_sha256", "corrections_sha256", "all_events", "data_fingerprint", "metrics",
-    "trained_until",
+    "trained_from", "trained_until",
 )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
             "corrections_sha256": finished.corrections.digest,
             "all_events": finished.all_events,
             "data_fingerprint": store.fingerprint,
-            **_end(finished.trained),
+            **_span(finished.trained),
             "metrics": _metrics(run, setting.name, parameters, tested.corrections.digest),
         },
         encoding=setting.encoding,
@@ -148,9 +148,10 @@ def read_run(run: Path, *, console: Console) -> TrainedModel:
     )
 
 
-def _end(trained: Trained) -> dict[str, int]:
-    """When the training events end, for a model that reads times."""
-    return {} if trained.dates is None else {"trained_until": trained.dates.until}
+def _span(trained: Trained) -> dict[str, int]:
+    """When the log begins and the training events end, for a model that reads times."""
+    dates = trained.dates
+    return {} if dates is None else {"trained_from": dates.begin, "trained_until": dates.until}
 
 
 def _tell_what_is_missing(finished: FinishedRun, console: Console) -> None:

@@ -14,15 +14,23 @@ from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.json_requests import as_parquet
 from bert4rec_jax.serving.pipeline import require_enough
 from bert4rec_jax.serving.request_file import RequestFile
-from bert4rec_jax.serving.requests import CANDIDATES, COLUMNS, HISTORY, TIMESTAMPS, RequestReader
+from bert4rec_jax.serving.requests import (
+    CANDIDATES,
+    COLUMNS,
+    HISTORY,
+    LATE,
+    TIMESTAMPS,
+    RequestReader,
+)
 from bert4rec_jax.serving.shards import Shard, Shards
+from bert4rec_jax.serving.times import require_in_training
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
 SCHEMA_VERSION = 1
 CATALOG_TOP = 100
-_LATE = 60  # days
 _ENOUGH = 20  # ids of which none is known: they are of another system
 DEFAULTS = Options()
 Progress = Callable[[int, int], None]  # requests done, requests in all
@@ -49,7 +57,7 @@ def rank_file(
     progress: Progress = lambda done, total: None,
     notify: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
-    """Answer every request of a Parquet file: row i of the output answers row i of the requests.
+    """Answer every request of a file: row i of the output answers row i of the requests.
 
     The output is a folder of Parquet files with the columns `user_id`, `item_ids` (list, best
     first, equal scores in the order of the catalog) and `scores` (list of float32). Called again
@@ -59,7 +67,8 @@ def rank_file(
 
     Args:
       bundle: a folder made by `bert4rec export`.
-      requests: a Parquet file or a folder of them; see `serving.requests` for the columns.
+      requests: a Parquet file, a folder of them, or JSON Lines; see `docs/serving.md` for the
+        columns.
       output: the folder to make; while the job works it is `OUTPUT.partial`.
       options: see `Options`.
       name: what to call the requests in messages, if not by their path.
@@ -71,29 +80,53 @@ def rank_file(
       The manifest of the output.
 
     Raises:
-      UserError: see `Bundle.open`, `RequestFile.open`, `Filters.allowed` and `Shards`; lists are to
-        be longer than the number of candidates of a pipeline; or the requests changed meanwhile.
+      UserError: see `Bundle.open`, `as_parquet`, `RequestFile.open`, `Filters.allowed` and
+        `Shards`; lists are to be longer than the number of candidates of a pipeline; or the
+        requests changed meanwhile.
     """
     bundle, requests, output = Path(bundle), Path(requests), Path(output)
     require_a(Options, options, "options", "RankOptions")
     require_a(Callable, engine, "engine", "a function such as `serving.job.local`")
     opened = Bundle.open(bundle)
     reader = RequestReader.of(opened)
-    if options.request_time is not None:
+    if options.asked_at is not None:
         opened.require_times()
-    asked = RequestFile.open(requests, reader.more_columns, times=reader.times, name=name)
+        require_in_training(options.asked_at, opened.trained_from, "the time of the request")
+    with as_parquet(requests, output, reader) as file:
+        asked = RequestFile.open(
+            file,
+            reader.more_columns,
+            times=reader.times,
+            name=name or requests,
+            lines_of=None if file == requests else requests.resolve(),
+        )
+        return _answered(asked, bundle, opened, output, options, engine, progress, notify)
+
+
+def _answered(
+    asked: RequestFile,
+    bundle: Path,
+    opened: Bundle,
+    output: Path,
+    options: Options,
+    engine: Engine,
+    progress: Progress,
+    notify: Callable[[str], None],
+) -> dict[str, Any]:
+    """Make the output, or continue it, and return its manifest; see `rank_file`."""
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
     if opened.retriever is not None:
         require_enough(opened.candidates, options.top)
     options.filters.allowed(opened.catalog)
-    for sentence in _doubts(asked, reader):
+    for sentence in _doubts(asked, RequestReader.of(opened)):
         notify(sentence)
     if options.asked_at is not None:
-        days = (options.asked_at - opened.trained_until) / SECONDS_PER_DAY
-        if days > _LATE:
+        late = options.asked_at - opened.trained_until
+        if late > LATE:
             notify(
-                f"the lists are for {days:,.0f} days after the training data of the model ends, "
+                f"the lists are for {late / SECONDS_PER_DAY:,.0f} days after the training data of "
+                "the model ends, "
                 "and it has learned nothing of what came since; train it again on newer data"
             )
     unknown = options.filters.unknown(opened.catalog)
@@ -184,7 +217,7 @@ def _require_some_known(asked: RequestFile, bundle: Bundle, size: int) -> None:
     reader = RequestReader.of(bundle)
     items, example = 0, ""
     for number, table in asked.shards(size, 0):
-        counts = reader.read(table, source=str(asked.path), first_row=number * size).counts
+        counts = reader.read(table, asked.where(number * size)).counts
         if counts["history_items"] > counts["unknown_history_items"]:
             return
         if counts["history_items"] and not items:

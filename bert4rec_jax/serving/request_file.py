@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -15,13 +15,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bert4rec_jax.data.delimited import suffix_of
+from bert4rec_jax.data.fields import Where
+from bert4rec_jax.data.jsonlines import line_of
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError, first_line
 from bert4rec_jax.serving.requests import COLUMNS, USER, check_columns
 
 _BATCH_ROWS = 8192  # read at once; with a buffer, so that memory does not grow with row groups
 _BUFFER = 1 << 20
-_TEXT = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt"}
+_TEXT = (".csv", ".tsv", ".txt")
+_LINE = '{"user_id": "7", "history": ["0133093", "0083658"]}'
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class RequestFile:
       duplicate_users: rows whose user has an earlier row.
       sha256: over the contents of all files.
       ignored: columns of the first file that are not read.
+      lines_of: the JSON Lines that the only file was made of, to name lines in messages; or None.
     """
 
     path: Path
@@ -47,6 +52,7 @@ class RequestFile:
     duplicate_users: int
     sha256: str
     ignored: tuple[str, ...] = ()
+    lines_of: Path | None = None
 
     @classmethod
     def open(
@@ -56,6 +62,7 @@ class RequestFile:
         *,
         times: bool = False,
         name: Path | None = None,
+        lines_of: Path | None = None,
     ) -> RequestFile:
         """Check a file of requests: its columns, and that every row has a user.
 
@@ -66,6 +73,7 @@ class RequestFile:
           more_columns: columns to read besides `COLUMNS`, where they exist.
           times: whether these are columns of times too, `requests.TIMES`.
           name: what to call it in messages, if not by its path.
+          lines_of: see the class.
 
         Raises:
           UserError: it cannot be read, its columns are not those of requests (see `check_columns`)
@@ -76,7 +84,10 @@ class RequestFile:
             found = sorted(path.glob("*.parquet"))
             files = tuple(file for file in found if not file.name.startswith((".", "_")))
         if not files:
-            raise UserError(f"{path} is a folder without *.parquet files; expected requests")
+            raise UserError(
+                f"{path} is a folder without *.parquet files; expected requests (JSON Lines have "
+                f"to be one file: cat {path}/*.jsonl > requests.jsonl)"
+            )
         schemas = []
         ignored: tuple[str, ...] = ()
         hashes: list[npt.NDArray[np.int64]] = []
@@ -108,7 +119,15 @@ class RequestFile:
             duplicate_users=int((users[1:] == users[:-1]).sum()),
             sha256=_fingerprint(files),
             ignored=ignored,
+            lines_of=lines_of,
         )
+
+    def where(self, first: int) -> Where:
+        """From a row, counted from row `first`, to where it stands, for messages."""
+        lines = self.lines_of
+        if lines is not None:
+            return lambda row: f"{self.path}, line {line_of(lines, first + row)}"
+        return lambda row: f"{self.path}, row {first + row}"
 
     def shards(self, size: int, first: int) -> Iterator[tuple[int, pa.Table]]:
         """Yield numbered tables of `size` rows (the last may be shorter), from shard `first` on.
@@ -118,17 +137,9 @@ class RequestFile:
         Raises:
           UserError: a file cannot be read any more, or has other columns or rows by now.
         """
-        number, waiting, held = first, [], 0
-        for batch in self._batches(first * size):
-            waiting.append(batch)
-            held += len(batch)
-            while held >= size:
-                table = pa.Table.from_batches(waiting)
-                yield number, table.slice(0, size)
-                waiting = table.slice(size).to_batches()
-                number, held = number + 1, held - size
-        if held or not self.rows:
-            yield number, pa.Table.from_batches(waiting, self.schema)
+        yield from enumerate(tables_of(self._batches(first * size), size), first)
+        if not self.rows:
+            yield first, self.schema.empty_table()
 
     def require_unchanged(self) -> None:
         """Check that the files are those that were opened; reads all of them.
@@ -169,6 +180,22 @@ class RequestFile:
                         yield pa.RecordBatch.from_arrays(kept.columns, schema=self.schema)
 
 
+def tables_of(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `size` rows; the last may be shorter."""
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        waiting.append(batch)
+        held += len(batch)
+        while held >= size:
+            table = pa.Table.from_batches(waiting)
+            yield table.slice(0, size)
+            waiting = table.slice(size).to_batches()
+            held -= size
+    if held:
+        yield pa.Table.from_batches(waiting)
+
+
 def _of_columns(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
     """Those of the named columns that a file has, whether or not it declares them nullable."""
     return pa.schema([schema.field(c).with_nullable(True) for c in names if c in schema.names])
@@ -186,16 +213,20 @@ def _hashed_users(opened: pq.ParquetFile, file: Path) -> Iterator[npt.NDArray[np
     row = 0
     for batch in opened.iter_batches(_BATCH_ROWS * 8, columns=[USER]):
         users = batch[USER]
-        if users.null_count:
-            first = row + int(np.argmax(users.is_null().to_numpy(zero_copy_only=False)))
-            raise UserError(
-                f"{file}, row {first}: column {USER!r} is null; every request needs a user to be "
-                "answered to"
-            )
+        require_users(users, lambda null, row=row: f"{file}, row {row + null}")  # type: ignore[misc]
         row += len(users)
         values: list[Any] = users.to_pylist()
         # As text, because Python's hashes of -1 and -2 are the same.
         yield np.fromiter(map(hash, map(str, values)), np.int64, len(values))
+
+
+def require_users(users: pa.Array, where: Where) -> None:
+    """Refuse a request without a user; raises `UserError`."""
+    if users.null_count:
+        null = int(np.argmax(users.is_null().to_numpy(zero_copy_only=False)))
+        raise UserError(
+            f"{where(null)}: column {USER!r} is null; every request needs a user to be answered to"
+        )
 
 
 def _fingerprint(files: tuple[Path, ...]) -> str:
@@ -214,14 +245,16 @@ def _reading(file: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(file, buffer_size=_BUFFER) as opened:
             yield opened
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist; expected requests in Parquet") from None
+        raise UserError(
+            f"{file} does not exist; expected requests in Parquet or JSON Lines"
+        ) from None
     except PermissionError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from error
     except (pa.ArrowException, OSError) as error:
-        if file.suffix.lower() in _TEXT:
+        if suffix_of(file) in _TEXT:
             raise UserError(
-                f"{file} is not Parquet, as requests have to be, but looks like text; pyarrow, "
-                "DuckDB or pandas convert it"
+                f"{file} is a table of text, which has no lists; write Parquet, or a file that "
+                f"ends in .jsonl with one request per line, such as {_LINE}"
             ) from None
         raise UserError(
             f"{file} is not a whole Parquet file ({first_line(error)}); if a copy "

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.catalog import FIRST_ITEM, PAD, Catalog
+from bert4rec_jax.data.fields import Where
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.ragged import Ragged
-from bert4rec_jax.serving.times import UNKNOWN, column_of_times, is_time
+from bert4rec_jax.serving.times import (
+    UNKNOWN,
+    column_of_times,
+    is_time,
+    require_ascending,
+    require_in_training,
+)
 
 USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE = (
     "user_id", "history", "ratings", "candidates", "exclude",
@@ -26,6 +34,7 @@ TIMESTAMPS, REQUEST_TIME = "timestamps", "request_time"
 REQUIRED = (USER, HISTORY)
 COLUMNS = (USER, HISTORY, RATINGS, CANDIDATES, EXCLUDE)
 TIMES = (TIMESTAMPS, REQUEST_TIME)  # more columns, for a model that reads times
+LATE = 60 * SECONDS_PER_DAY  # after the training data, from when on its age is worth a word
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,13 @@ class Requests:
     def moments(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """The times of the requests, `[N]`, and of the values of `histories`, `[M]`.
 
-        An event of unknown time happens at the time of its request. All are 0 where no model reads
-        times.
+        An event of unknown time, or of a later one, happens at the time of its request. All are 0
+        where no model reads times.
         """
         at = np.zeros(len(self), np.int64) if self.at is None else self.at
         then = at[self.histories.rows]
         if self.times is not None:
-            then = np.where(self.times == UNKNOWN, then, self.times)
+            then = np.where(self.times == UNKNOWN, then, np.minimum(self.times, then))
         return at.astype(np.uint32), then.astype(np.uint32)
 
     def __len__(self) -> int:
@@ -77,8 +86,7 @@ class RequestReader:
       catalog: gives external ids their tokens.
       encodings: the user encodings of the models; their columns are read by name.
       times: whether a model reads times.
-      ended: when the training data ended, in seconds since 1970: the time of requests that have
-        none.
+      began, ended: when the training data begins and ends, in seconds since 1970.
     """
 
     def __init__(
@@ -87,6 +95,7 @@ class RequestReader:
         encodings: Sequence[UserEncoding] = (),
         *,
         times: bool = False,
+        began: int = 0,
         ended: int = 0,
     ) -> None:
         self._catalog = catalog
@@ -94,47 +103,51 @@ class RequestReader:
         self._encodings = encodings
         self.user_columns = tuple(dict.fromkeys(name for x in encodings for name in x.names))
         self.times = times
-        self._ended = ended
+        self._began, self._ended = began, ended
 
     @classmethod
     def of(cls, bundle: Bundle) -> RequestReader:
         """The reader of a bundle's requests."""
-        times = bundle.asks_times
-        ended = bundle.trained_until if times else 0
-        return cls(bundle.catalog, bundle.user_encodings, times=times, ended=ended)
+        if not bundle.asks_times:
+            return cls(bundle.catalog, bundle.user_encodings)
+        began, ended = bundle.trained_from, bundle.trained_until
+        return cls(bundle.catalog, bundle.user_encodings, times=True, began=began, ended=ended)
 
     @property
     def more_columns(self) -> tuple[str, ...]:
         """The columns that these models read besides `COLUMNS`."""
         return (*self.user_columns, *(TIMES if self.times else ()))
 
-    def read(
-        self,
-        table: pa.Table,
-        *,
-        source: str,
-        first_row: int = 0,
-        request_time: int | None = None,
-    ) -> Requests:
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The columns whose whole numbers are ids or names."""
+        named = (name for encoding in self._encodings for name in encoding.named)
+        return (USER, HISTORY, CANDIDATES, EXCLUDE, *named)
+
+    def read(self, table: pa.Table, where: Where, *, request_time: int | None = None) -> Requests:
         """The requests of a table whose columns `check_columns` has accepted.
 
         Args:
           table: columns of COLUMNS; the order of rows is kept.
-          source: what to call the table in an error.
-          first_row: number in `source` of the table's first row.
-          request_time: seconds since 1970, for requests that have no time of their own.
+          where: from a row of the table to where it stands, for messages.
+          request_time: seconds since 1970, for requests that have no time of their own. None: when
+            the training data ends, or the history, if it is later.
 
         Raises:
-          UserError: a history and its ratings or times differ in length, a time is out of range, or
-            a user feature has another type than in training.
+          UserError: a history and its ratings or times differ in length, a time is out of range or
+            before the training data, the times of a history go back, or a user feature has another
+            type than in training.
         """
         counts: Counter[str] = Counter(requests=len(table))
         given, unknown = self._tokens(table, HISTORY, counts)
-        place = _Place(source, first_row)
-        ratings = self._ratings(table, given, place)
+        ratings = self._ratings(table, given, where)
         times = at = None
         if self.times:
-            times, at = self._times(table, given, place), self._asked(table, place, request_time)
+            times = self._times(table, given, where)
+            at = self._asked(table, given, times, where, request_time)
+            later = (times != UNKNOWN) & (times > at[given.rows])
+            counts["later_history_items"] += int(later.sum())
+            counts["late_requests"] += int((at > self._ended + LATE).sum())
         known = given.values != PAD
         histories = given.where(known)
         candidates = None
@@ -155,13 +168,13 @@ class RequestReader:
         users = self.users(
             {name: table[name].to_pylist() for name in named},
             len(table),
-            place.row,
+            where,
         )
         times = None if times is None else times[known]
         return Requests(histories, ratings[known], candidates, excluded, counts, users, times, at)
 
     def users(
-        self, values: Mapping[str, Sequence[Any]], count: int, where: Callable[[int], str]
+        self, values: Mapping[str, Sequence[Any]], count: int, where: Where
     ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
         """Encode the features of n users, as in `Requests.users`.
 
@@ -194,45 +207,44 @@ class RequestReader:
         tokens: npt.NDArray[np.int32] = index.to_numpy(zero_copy_only=False) + FIRST_ITEM
         return tokens.astype(np.int32)
 
-    def _ratings(
-        self, table: pa.Table, histories: Ragged, place: _Place
-    ) -> npt.NDArray[np.float32]:
+    def _ratings(self, table: pa.Table, histories: Ragged, where: Where) -> npt.NDArray[np.float32]:
         ratings = np.full(len(histories.values), np.nan, np.float32)
-        values, given = _beside(table, RATINGS, histories, place)
+        values, given = _beside(table, RATINGS, histories, where)
         if values is not None:
             numbers = values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
             ratings[given] = numbers
         return ratings
 
-    def _times(
-        self, table: pa.Table, histories: Ragged, place: _Place
-    ) -> npt.NDArray[np.int64] | None:
-        values, given = _beside(table, TIMESTAMPS, histories, place)
-        if values is None:
-            return None
+    def _times(self, table: pa.Table, histories: Ragged, where: Where) -> npt.NDArray[np.int64]:
         times = np.full(len(histories.values), UNKNOWN)
-        times[given] = column_of_times(values, histories.rows[given], TIMESTAMPS, place.row)
+        values, given = _beside(table, TIMESTAMPS, histories, where)
+        if values is not None:
+            times[given] = column_of_times(values, histories.rows[given], TIMESTAMPS, where)
+            require_ascending(times, histories.rows, where)
         return times
 
     def _asked(
-        self, table: pa.Table, place: _Place, request_time: int | None
+        self,
+        table: pa.Table,
+        histories: Ragged,
+        times: npt.NDArray[np.int64],
+        where: Where,
+        request_time: int | None,
     ) -> npt.NDArray[np.int64]:
-        otherwise = self._ended if request_time is None else request_time
-        if REQUEST_TIME not in table.column_names:
-            return np.full(len(table), otherwise)
-        rows = np.arange(len(table))
-        at = column_of_times(table[REQUEST_TIME], rows, REQUEST_TIME, place.row)
-        return np.where(at == UNKNOWN, otherwise, at)
-
-
-class _Place(NamedTuple):
-    """Where a table of requests stands, for messages."""
-
-    source: str
-    first_row: int
-
-    def row(self, number: int) -> str:
-        return f"{self.source}, row {self.first_row + number}"
+        if request_time is None:
+            at = np.full(len(table), self._ended)
+            np.maximum.at(at, histories.rows, times)
+        else:
+            at = np.full(len(table), request_time)
+        if REQUEST_TIME in table.column_names:
+            rows = np.arange(len(table))
+            own = column_of_times(table[REQUEST_TIME], rows, REQUEST_TIME, where)
+            at = np.where(own == UNKNOWN, at, own)
+        early = np.flatnonzero(at < self._began)
+        if len(early):
+            row = int(early[0])
+            require_in_training(int(at[row]), self._began, f"{where(row)}: {REQUEST_TIME}")
+        return at
 
 
 def check_columns(schema: pa.Schema, source: str, *, times: bool = False) -> None:
@@ -300,7 +312,7 @@ def table_of(
 
 
 def _beside(
-    table: pa.Table, name: str, histories: Ragged, place: _Place
+    table: pa.Table, name: str, histories: Ragged, where: Where
 ) -> tuple[pa.ChunkedArray | None, npt.NDArray[np.bool_]]:
     """The values of a column of lists, one list per history and as long; where it is null, none.
 
@@ -315,7 +327,7 @@ def _beside(
     if len(wrong):
         row = int(wrong[0])
         raise UserError(
-            f"{place.row(row)}: {lengths[row]} {name} for {histories.lengths[row]} items in "
+            f"{where(row)}: {lengths[row]} {name} for {histories.lengths[row]} items in "
             f"{HISTORY}; give one per item, null where there is none"
         )
     return values, listed[histories.rows]

@@ -35,7 +35,7 @@ from bert4rec_jax.serving.pipeline import TwoStages
 from bert4rec_jax.serving.ranking import Lists, Ranker
 from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
-from bert4rec_jax.serving.times import RequestTime, Times, moment_of
+from bert4rec_jax.serving.times import RequestTime, Times, moment_of, require_in_training
 
 Facts = Mapping[str, Any]  # user features: name -> value; one that is not there is unknown
 
@@ -168,10 +168,11 @@ class Scorer:
           k: the largest length of a list; None for all candidates.
           keep_seen: also list items of the history. None: if the model was trained to repeat items.
           users: the features of each user, for a model that uses them.
-          timestamps: when each item of each history was seen, in seconds since 1970, for a model
-            that reads times. None: when the request is made.
+          timestamps: when each item of each history was seen, in seconds since 1970, ascending, for
+            a model that reads times. None: when the request is made.
           request_time: when the request is made, for such a model: seconds since 1970, or a date,
-            UTC if it has no time zone. None: when its training data ends.
+            UTC if it has no time zone; items that were seen later count as seen then. None: when
+            its training data ends, or the history, if that is later.
         """
         return self._answers(
             k,
@@ -324,7 +325,9 @@ class Scorer:
                 require_one_each(name, values, asked)
         table = table_of(asked, ratings=numbers, timestamps=times, **others)
         at = None if request_time is None else moment_of(request_time)
-        requests = self.reader.read(table, source="the question", request_time=at)
+        if at is not None:
+            require_in_training(at, self.bundle.trained_from, "the time of the request")
+        requests = self.reader.read(table, "histories[{}]".format, request_time=at)
         if users is not None:
             requests = replace(requests, users=self.user_rows(users, len(asked)))
         return requests

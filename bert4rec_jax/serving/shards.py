@@ -56,8 +56,7 @@ class Shards:
     """
 
     def __init__(self, output: Path, job: Mapping[str, Any]) -> None:
-        if output.name in ("", ".."):
-            raise UserError(f"--output is {str(output)!r}; expected the name of a folder to make")
+        require_name(output)
         self.output = output.resolve()  # keeps a link, and holds in processes that start elsewhere
         self._folder = self.output.with_name(self.output.name + _UNFINISHED)
         self._job = dict(job)
@@ -220,6 +219,12 @@ class Shards:
                 "continue it, choose another --output, or remove it"
             )
         return dict(manifest)
+
+
+def require_name(output: Path) -> None:
+    """Refuse what is not the name of a folder to make, such as `..`; raises `UserError`."""
+    if output.name in ("", ".."):
+        raise UserError(f"--output is {str(output)!r}; expected the name of a folder to make")
 
 
 def _part(number: int) -> str:

@@ -44,7 +44,7 @@ def request_file(
         if users is not None:
             raise UserError(
                 f"--users adds features to the users of a folder made by `bert4rec prepare`, and "
-                f"{path} is none; requests in Parquet have user features as columns of their own"
+                f"{path} is none; requests in a file have user features as columns of their own"
             )
         yield path
         return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert4rec_jax.checks import seconds_of
+from bert4rec_jax.data.fields import NAMES_OF_UNITS, PARTS_OF_A_SECOND, Where
 from bert4rec_jax.errors import UserError
 
 Times = Sequence[int | None]  # seconds since 1970; None where the time is not known
@@ -32,9 +33,28 @@ def moment_of(time: RequestTime) -> int:
     if not _is_moment(seconds):
         raise UserError(
             f"the time of the request is {time!r}; expected seconds since 1970, or a date such as "
-            "2024-05-31 or 2024-05-31 18:00, before 2106"
+            f"2024-05-31 or 2024-05-31 18:00, before 2106{_remedy(seconds)}"
         )
     return int(seconds)
+
+
+def require_in_training(moment: int, began: int, what: str) -> None:
+    """Refuse the time of a request before the log that the model was trained on.
+
+    Args:
+      moment: seconds since 1970.
+      began: when that log begins; 0 where it is not known.
+      what: what has this time, for the message.
+
+    Raises:
+      UserError: it lies before.
+    """
+    if moment < began:
+        raise UserError(
+            f"{what} is {moment} ({_written(moment)}), before the log that the model was trained "
+            f"on begins ({_written(began)}); expected a later time, in seconds since 1970 if it is "
+            "a number: without any, it is the end of the training data"
+        )
 
 
 def whole_seconds(timestamps: Times, name: str) -> list[int | None]:
@@ -47,7 +67,7 @@ def whole_seconds(timestamps: Times, name: str) -> list[int | None]:
         if time is not None and not _is_moment(time):
             raise UserError(
                 f"{name} holds {time!r}; expected seconds since 1970 as whole numbers, before "
-                "2106, or None where the time is not known"
+                f"2106, or None where the time is not known{_remedy(time)}"
             )
     return [None if time is None else int(time) for time in timestamps]
 
@@ -55,15 +75,14 @@ def whole_seconds(timestamps: Times, name: str) -> list[int | None]:
 def is_time(found: pa.DataType) -> bool:
     """Whether `column_of_times` reads a type."""
     types = pa.types
-    number = types.is_floating(found) or types.is_integer(found)
-    return bool(number or types.is_timestamp(found) or types.is_date(found))
+    return bool(_is_number(found) or types.is_timestamp(found) or types.is_date(found))
 
 
 def column_of_times(
     values: pa.ChunkedArray,
     rows: npt.NDArray[np.integer],
     name: str,
-    where: Callable[[int], str],
+    where: Where,
 ) -> npt.NDArray[np.int64]:
     """A column of numbers, timestamps or dates as seconds since 1970, `UNKNOWN` for null and NaN.
 
@@ -80,12 +99,39 @@ def column_of_times(
     wrong = np.flatnonzero((times != UNKNOWN) & ((times < 0) | (times > _LATEST)))
     if len(wrong):
         first = int(wrong[0])
+        found = values[first].as_py() if _is_number(values.type) else int(times[first])
+        if isinstance(found, float) and found.is_integer():
+            found = int(found)
         raise UserError(
-            f"{where(int(rows[first]))}: {name} holds {times[first]}; expected seconds since 1970 "
-            "(whole numbers in milliseconds or finer have to be divided first), timestamps or "
-            "dates, before 2106"
+            f"{where(int(rows[first]))}: {name} holds {found}; expected seconds since 1970, "
+            f"timestamps or dates, before 2106{_remedy(found)}"
         )
     return times
+
+
+def require_ascending(
+    times: npt.NDArray[np.int64], rows: npt.NDArray[np.integer], where: Where
+) -> None:
+    """Refuse histories whose times go back; unknown ones are passed over.
+
+    Args:
+      times: `[M]` seconds since 1970, or `UNKNOWN`.
+      rows: `[M]` the history that each belongs to, ascending.
+      where: from a row to where it stands, for the message.
+
+    Raises:
+      UserError: a time is earlier than the one before it.
+    """
+    known = times != UNKNOWN
+    times, rows = times[known], rows[known]
+    back = np.flatnonzero((rows[1:] == rows[:-1]) & (times[1:] < times[:-1]))
+    if len(back):
+        before, after = (int(times[back[0] + step]) for step in (0, 1))
+        raise UserError(
+            f"{where(int(rows[back[0]]))}: timestamps go back from {before} ({_written(before)}) "
+            f"to {after} ({_written(after)}); expected the oldest first, as in the history: sort "
+            "both by time"
+        )
 
 
 def _seconds(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -101,6 +147,23 @@ def _seconds(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     filled = pc.fill_null(values.cast(pa.int64(), safe=False), UNKNOWN)
     seconds: npt.NDArray[np.int64] = filled.to_numpy(zero_copy_only=False)
     return seconds
+
+
+def _is_number(found: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(found) or pa.types.is_integer(found))
+
+
+def _remedy(time: object) -> str:
+    """How to make seconds of a number in a finer unit; empty for anything else."""
+    if isinstance(time, int | float | np.number) and time > _LATEST:
+        for unit, parts in PARTS_OF_A_SECOND.items():
+            if time / parts <= _LATEST:
+                return f"; if these are {NAMES_OF_UNITS[unit]}, divide them by {parts:,}"
+    return ""
+
+
+def _written(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _is_moment(time: object) -> bool:

@@ -100,16 +100,12 @@ class Worker:
           UserError: requests or bundle cannot be read here, or a shard cannot be written.
         """
         plan, options = self._plan, self._plan.options
-        scorer, source = self._scorer, str(plan.requests.path)
+        scorer = self._scorer
         ids = pa.array(scorer.catalog.item_ids, pa.string())
         by = f"JAX {jax.__version__}, {scorer.ranker.functions.devices[0].device_kind}"
         for number, table in plan.requests.shards(options.shard_rows, numbers.start):
-            requests = scorer.reader.read(
-                table,
-                source=source,
-                first_row=number * options.shard_rows,
-                request_time=options.asked_at,
-            )
+            where = plan.requests.where(number * options.shard_rows)
+            requests = scorer.reader.read(table, where, request_time=options.asked_at)
             lists = scorer.lists(requests, top=options.top, keep_seen=options.keep_seen)
             made = Shard(number, len(table), Counter({**requests.counts, **lists.counts}), by)
             plan.shards.write(made, list(_answers(table[USER], lists, ids)))

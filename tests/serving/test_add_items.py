@@ -68,7 +68,7 @@ def test_new_items_score_by_content_alone(bundle, scorer, trained, histories, tm
     table = trained.variables["params"]["item_table"]
     vectors = table["unknown"] + rows @ table["content"]
     bias = table["unknown_bias"] + rows @ table["content_bias"]
-    asked = more.reader.read(table_of(histories[:4]), source="test")
+    asked = more.reader.read(table_of(histories[:4]), str)
     hidden = np.asarray(more.ranker.user_vectors(asked))[:4]
     expected = hidden @ vectors.T + bias
     found = answers(more, histories[:4], new_ids(2))

@@ -458,12 +458,12 @@ def test_what_looks_like_a_mistake_is_told(bundle, histories, tmp_path):
     ]
 
 
-def test_requests_in_text_are_one_clear_error(bundle, tmp_path):
-    (tmp_path / "in.jsonl").write_text('{"user_id": "u", "history": []}\n')
-    with pytest.raises(
-        UserError, match=r"in\.jsonl is not Parquet, as requests have to be, but lo"
-    ):
-        rank_file(bundle, tmp_path / "in.jsonl", tmp_path / "out", SMALL)
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.csv.gz", "in.txt"])
+def test_requests_in_a_table_of_text_are_one_clear_error(bundle, tmp_path, name):
+    (tmp_path / name).write_text("user_id,history\nu,1\n")
+    message = rf'{name} is a table of text, which has no lists; write .* such as {{"user_id": "7",'
+    with pytest.raises(UserError, match=message):
+        rank_file(bundle, tmp_path / name, tmp_path / "out", SMALL)
 
 
 @pytest.mark.parametrize("change", ["longer", "shorter", "other", "fewer columns", "gone"])

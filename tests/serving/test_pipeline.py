@@ -278,7 +278,7 @@ def test_small_bundles_are_stages_too(trained, causal, histories, tmp_path):
     assert plain(both.recommend_batch(histories, k=5)) == plain(expected)
     known = first.bundle.known
     nearby = first.bundle, 16, ONE, known
-    asked = first.reader.read(pa.table({"user_id": ["a"], "history": histories[:1]}), source="here")
+    asked = first.reader.read(pa.table({"user_id": ["a"], "history": histories[:1]}), str)
     for functions in (Scan(*nearby), Nearby(*nearby, probes=99)):
         lists = Ranker(functions, known, first.bundle).rank(asked, top=5)
         assert tuple(map(first.catalog.item_ids.__getitem__, lists.items.values - 2)) == found[0]
@@ -363,7 +363,7 @@ def test_a_catalog_over_all_devices_gives_the_same_lists(towers, scorer, histori
     reader, ranker = towers[1].reader, towers[1].ranker
     listed = bundle.known & (np.arange(len(bundle.known)) % 5 != 0)
     table = pa.table({"user_id": ["a"] * len(histories), "history": histories})
-    requests = reader.read(table, source="here")
+    requests = reader.read(table, str)
     expected = Ranker(type(ranker.functions)(bundle, 16, ONE, listed), listed, bundle).rank(
         requests, top=9
     )

@@ -78,7 +78,7 @@ def null_user(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda path: path.unlink(), "does not exist; expected requests in Parquet"),
+        (lambda path: path.unlink(), "does not exist; expected requests in Parquet or JSON Lines"),
         (lambda path: path.write_text("user_id,history\n"), "is not a whole Parquet file"),
         (cut, "is not a whole Parquet file"),
         (damage, "is not a whole Parquet file"),
@@ -103,7 +103,7 @@ def test_columns_of_a_folder_may_differ_in_whether_null_is_allowed(tmp_path):
 
 
 def test_folders_without_requests_or_with_two_kinds(tmp_path):
-    with pytest.raises(UserError, match=r"is a folder without \*.parquet files"):
+    with pytest.raises(UserError, match=r"is a folder without \*.parquet files.* cat .*/\*.jsonl"):
         RequestFile.open(tmp_path)
     pq.write_table(rows(0, 5), tmp_path / "a.parquet")
     table = pa.table({"user_id": ["x"], "history": [["1"]]})

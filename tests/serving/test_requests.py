@@ -21,7 +21,7 @@ def table(history, **columns):
 
 
 def read(*args, **columns):
-    return READER.read(table(*args, **columns), source="in.parquet", first_row=100)
+    return READER.read(table(*args, **columns), lambda row: f"in.parquet, row {100 + row}")
 
 
 def listed(ragged):
@@ -97,7 +97,7 @@ def test_lists_that_are_all_empty():
     asked = table([["007"], ["12"]]).append_column("exclude", nothing)
     asked = asked.append_column("candidates", nothing)
     check_columns(asked.schema, "in.parquet")
-    found = READER.read(asked, source="in.parquet")
+    found = READER.read(asked, str)
     assert listed(found.excluded) == listed(found.candidates) == [[], []]
 
 
@@ -110,7 +110,7 @@ def test_ratings_are_those_of_the_items_that_are_known():
 def test_ratings_that_are_all_null_are_none():
     asked = table([["007"], ["12"]]).append_column("ratings", pa.nulls(2))
     check_columns(asked.schema, "in.parquet")
-    assert np.isnan(READER.read(asked, source="in.parquet").ratings).all()
+    assert np.isnan(READER.read(asked, str).ratings).all()
 
 
 def test_ratings_have_to_fit():

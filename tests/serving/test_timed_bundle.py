@@ -175,6 +175,83 @@ def test_unknown_times_are_those_of_the_request_and_of_the_end_of_training(score
         )
 
 
+def test_times_of_a_history_have_to_ascend(bundle, scorer, log, cases, tmp_path):
+    """Unknown ones and equal ones do no harm; the message says what goes back."""
+    ids, _, times, _ = asked(log, 0, cases)
+    later = times[-1] + 60
+    for given in ([times[0], None, *[times[0]] * (len(ids) - 2)], times):
+        assert recommended(scorer, log, 0, cases, timestamps=given).item_ids
+    wrong = [None, later, None, *times[3:]]
+    message = rf"timestamps go back from {later} \(2011-\S+ \S+\) to {times[3]} \(2011-"
+    with pytest.raises(UserError, match=rf"histories\[0\]: {message}.*sort both by time"):
+        recommended(scorer, log, 0, cases, timestamps=wrong)
+    with pytest.raises(UserError, match=message):
+        explain(scorer, ids, timestamps=wrong)
+    table = requests_of(log, cases, 3)
+    rows = table["timestamps"].to_pylist()
+    table = table.set_column(3, "timestamps", pa.array([*rows[1:], wrong]))
+    histories = table["history"].to_pylist()
+    table = table.set_column(1, "history", pa.array([*histories[1:], ids]))
+    table = table.drop_columns("ratings")
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=rf"in.parquet, row 2: {message}"):
+        rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out")
+
+
+def test_what_was_seen_after_the_request_counts_as_seen_then(
+    bundle, scorer, log, cases, tmp_path, capsys
+):
+    times = asked(log, 0, cases)[2]
+    at = times[-3]
+    found = recommended(scorer, log, 0, cases, request_time=at)
+    then = [min(time, at) for time in times]
+    assert found == recommended(scorer, log, 0, cases, timestamps=then, request_time=at)
+    table = requests_of(log, cases, 1, request_time=[at])
+    pq.write_table(table, tmp_path / "in.parquet")
+    rank_command(bundle, requests=tmp_path / "in.parquet", output=tmp_path / "out", top=5)
+    assert (
+        "of them seen after the time of the request, read as seen then" in capsys.readouterr().out
+    )
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert manifest["counts"]["later_history_items"] == sum(time > at for time in times)
+    row = pq.read_table(tmp_path / "out").to_pylist()[0]
+    assert row["item_ids"] == list(found.item_ids)
+
+
+def test_a_request_without_a_time_is_made_after_its_history(scorer, log, cases, bundle, tmp_path):
+    ids, _, _, _ = asked(log, 3, cases)
+    end = scorer.bundle.trained_until + 10**6
+    times = [None, *range(end - len(ids) + 2, end), end]
+    found = recommended(scorer, log, 3, cases, timestamps=times, request_time=None)
+    assert found == recommended(scorer, log, 3, cases, timestamps=times, request_time=end)
+    until = scorer.bundle.trained_until
+    assert found != recommended(scorer, log, 3, cases, timestamps=times, request_time=until)
+
+
+def test_late_requests_of_a_file_are_counted(bundle, scorer, log, cases, tmp_path):
+    late = scorer.bundle.trained_until + 60 * SECONDS_PER_DAY
+    table = requests_of(log, cases, 3, request_time=[late, late + 1, None])
+    pq.write_table(table, tmp_path / "in.parquet")
+    counts = rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out")["counts"]
+    assert counts["late_requests"] == 1
+
+
+def test_the_job_is_refused_before_any_work_if_its_time_is_too_early(bundle, log, cases, tmp_path):
+    pq.write_table(requests_of(log, cases, 1), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=r"the time of the request is .* before the log that the"):
+        rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out",
+                  RankOptions(request_time="2010-12-31"))  # fmt: skip
+
+
+def test_a_bundle_of_before_may_be_asked_for_any_time(bundle, log, cases, tmp_path):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest.pop("trained_from") == log.timestamps.min()
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    old = load(copy, batch_size=16, devices=jax.devices()[:1])
+    assert recommended(old, log, 0, cases, request_time="2010-12-31").item_ids
+
+
 def requests_of(log, cases, count, **columns):
     rows = [asked(log, case, cases) for case in range(count)]
     ids, ratings, times, at = (list(part) for part in zip(*rows))
@@ -359,12 +436,18 @@ def test_commands(bundle, log, capsys):
     [
         ({"timestamps": [1, 2]}, "2 timestamps for .* items in history; give one per item"),
         ({"timestamps": [1.5]}, r"timestamps\[0\] holds 1.5; expected seconds since 1970 as whole"),
-        ({"timestamps": [1_400_000_000_000]}, "holds 1400000000000; expected seconds since 1970"),
+        (
+            {"timestamps": [1_400_000_000_000]},
+            "holds 1400000000000; expected seconds since 1970.*milliseconds, divide them by 1,000$",
+        ),
+        ({"timestamps": [-1]}, r"timestamps\[0\] holds -1; expected seconds since 1970"),
         ({"timestamps": "12"}, "timestamps.0. is '12'; expected a list of times"),
         ({"request_time": "soon"}, "the time of the request is 'soon'; expected a date such as"),
         ({"request_time": -1}, "the time of the request is -1; expected seconds since 1970, or a"),
         ({"request_time": True}, "the time of the request is True; expected"),
-        ({"request_time": 1_400_000_000_000}, "the time of the request is 14.* before 2106"),
+        ({"request_time": 1_400_000_000_000}, "the time of the request is 14.* before 2106; if"),
+        ({"request_time": 2024}, "the time of the request is 2024 .1970-.*; expected a later time"),
+        ({"request_time": "2010-12-31"}, "before the log that the model was trained on begins"),
     ],
 )
 def test_wrong_times_are_refused(scorer, log, cases, changes, message):
@@ -377,8 +460,19 @@ def test_wrong_times_are_refused(scorer, log, cases, changes, message):
     [
         ("timestamps", [[1]], "in.parquet, row 0: 1 timestamps for .* items in history"),
         ("request_time", [10**12], "in.parquet, row 0: request_time holds 1000000000000; expected"),
+        (
+            "request_time",
+            [1.4e15],
+            "holds 1400000000000000; .* microseconds, divide them by 1,000,0",
+        ),
+        (
+            "request_time",
+            [2024],
+            r"in.parquet, row 0: request_time is 2024 .1970-01-01 00:33:44., "
+            r"before the log that the model was trained on begins .2011-01-26",
+        ),
         ("request_time", [-1], "in.parquet, row 0: request_time holds -1; expected seconds since"),
-        ("request_time", [-0.5], "in.parquet, row 0: request_time holds -1; expected seconds"),
+        ("request_time", [-0.5], "in.parquet, row 0: request_time holds -0.5; expected seconds"),
         ("request_time", ["now"], "column 'request_time' is of type string; expected times"),
         ("timestamps", [["now"]], "column 'timestamps' is of type list.*; expected lists of times"),
     ],

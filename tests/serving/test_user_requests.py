@@ -254,7 +254,7 @@ def test_any_retrieval_hears_of_users(served, histories, kind):
     found = kind(scorer.bundle, 16, jax.devices()[:1], **options)
     ranker = Ranker(found, trained.known, scorer.bundle)
     table = pa.table({"history": histories[:4]})
-    requests = scorer.reader.read(table, source="test")
+    requests = scorer.reader.read(table, str)
     columns = {name: [f.get(name) for f in FACTS] for name in scorer.reader.user_columns}
     requests = replace(requests, users=scorer.reader.users(columns, 4, str))
     lists, expected = (x.rank(requests, top=10) for x in (ranker, scorer.ranker))
