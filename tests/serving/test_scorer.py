@@ -161,7 +161,7 @@ def test_ratings_become_thumbs(scorer, ids):
     assert liked.scores != unrated.scores
     assert scorer.recommend(ids[:2], 3, ratings=[9.0, missing]) == liked
     assert scorer.recommend(ids[:2], 3, ratings=[9, None]) == liked
-    with pytest.raises(UserError, match="the question, row 0: 1 ratings for 2 items in history"):
+    with pytest.raises(UserError, match=r"histories\[0\]: 1 ratings for 2 items in history"):
         scorer.recommend(ids[:2], 3, ratings=[10.0])
 
 
