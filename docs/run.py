@@ -51,7 +51,11 @@ GOES_ON_FROM = {
 }
 # What the reader of a page has typed before, where no other page says it.
 TYPED_BEFORE = {
-    "serving": ["python train.py movietweetings"],
+    "serving": [
+        "python train.py movietweetings",
+        "python train.py movietweetings --model.times --workdir runs/timed",
+        "bert4rec export runs/timed bundles/timed",
+    ],
     "two_stage": [
         "bert4rec prepare ratings.csv --user-column user --item-column movie "
         "--timestamp-column time --rating-column stars --titles movies.csv --output data/mine",

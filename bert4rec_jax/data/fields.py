@@ -65,11 +65,14 @@ def ids(column: pa.Array, role: str, where: Where) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(encoded.indices, names)
 
 
-def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> Times:
+def timestamps(
+    column: pa.Array, where: Where, unit: TimeUnit = "s", *, in_range: bool = True
+) -> Times:
     """Times since 1970, parsed from numbers in a unit, dates, or text with either.
 
     Times without a time zone are UTC. Whole numbers and dates keep their nanoseconds; numbers with
-    a fraction are as precise as a float64.
+    a fraction are as precise as a float64. With `in_range`, times before 1970 or far in the future
+    are refused.
     """
     parts = PARTS_OF_A_SECOND[unit]
     column = _decoded(column)
@@ -89,7 +92,8 @@ def timestamps(column: pa.Array, where: Where, unit: TimeUnit = "s") -> Times:
     else:
         raise _wrong_type(column, "timestamp", expected, where)
     seconds, fractions = _parsed(column, parse, "timestamp", expected, where)
-    _refuse_absurd(seconds, column, where, unit)
+    if in_range:
+        _refuse_absurd(seconds, column, where, unit)
     return Times(seconds, fractions.astype(np.int32) if fractions.any() else None)
 
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from bert4rec_jax.data.delimited import LINES, open_bytes, records, shorten
+from bert4rec_jax.data.delimited import LINES, is_utf8, open_bytes, records, shorten
 from bert4rec_jax.errors import UserError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -102,6 +102,7 @@ def _batches(path: Path, wanted: pa.Schema, block: int, skip: int) -> Iterator[p
                 explicit_schema=wanted, unexpected_field_behavior="ignore"
             ),
         ):
+            batch.validate(full=True)  # refuses text that is not UTF-8
             rows += len(batch)
             dropped = min(skip, len(batch))
             skip -= dropped
@@ -210,6 +211,11 @@ def _explanation(path: Path, wanted: pa.Schema, error: pa.ArrowInvalid) -> UserE
     """The error for a file that pyarrow could not read; reads the file again to find the line."""
     seen: dict[str, list[Any]] = {field.name: [] for field in wanted}
     for number, (line, text) in enumerate(_lines(path)):
+        if not is_utf8(text):
+            return UserError(
+                f"{path}, line {line}: {shorten(text.encode(errors='surrogateescape'))} is not "
+                "UTF-8 text; convert the file to UTF-8"
+            )
         values = _object(path, line, text)
         for field in wanted:
             value = values.get(field.name)

@@ -317,7 +317,8 @@ def is_prepared_from(
 ) -> bool:
     """Whether a folder holds the store that `prepare` makes of a source with these filters alone.
 
-    Files are compared by checksum, unless they no longer exist. Named data sets never change.
+    Files are compared by checksum, whatever their names; by name if they no longer exist. Named
+    data sets never change.
 
     Raises:
       UserError: see `read_log`.
@@ -327,13 +328,15 @@ def is_prepared_from(
     made = SequenceStore.open(path).manifest["source"]
     wanted: dict[str, Any] = {
         **dict.fromkeys(_CHOICES),
-        "name": _name(source),
         "min_user_interactions": min_user_interactions,
         "min_item_interactions": min_item_interactions,
     }
-    if source not in NAMES and Path(source).exists():
-        checksums = read_log(Path(source)).checksums
-        wanted["files"] = [{"name": name, "sha256": checksum} for name, checksum in checksums]
+    if source in NAMES or not Path(source).exists():
+        wanted["name"] = _name(source)
+    else:
+        checksums = [checksum for _, checksum in read_log(Path(source)).checksums]
+        if [file["sha256"] for file in made["files"]] != checksums:
+            return False
     return all(made.get(name) == value for name, value in wanted.items())
 
 

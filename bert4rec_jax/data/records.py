@@ -9,13 +9,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert4rec_jax.data import delimited, parquet
+from bert4rec_jax.data import delimited, jsonlines, parquet
 from bert4rec_jax.data.columns import refuse_semicolons
 from bert4rec_jax.data.delimited import Form, is_utf8, open_bytes, shorten, suffix_of
 from bert4rec_jax.errors import UserError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_JSON = (".json", ".jsonl", ".ndjson")
 _JSON_FORMS = "one JSON object per line, or one array of objects"
 
 
@@ -47,12 +46,12 @@ def read_records(
         rows = _of_parquet(path, wanted)
     elif suffix in _SEPARATORS:
         rows = _of_text(path, Form(_SEPARATORS[suffix]))
-    elif suffix in _JSON:
+    elif suffix in jsonlines.SUFFIXES:
         rows = _of_json(path)
     elif not path.exists():
         raise UserError(f"{path} does not exist")
     else:
-        known = ", ".join((".parquet", *_SEPARATORS, *_JSON))
+        known = ", ".join((".parquet", *_SEPARATORS, *jsonlines.SUFFIXES))
         raise UserError(f"{path} is of no known format; expected a file that ends in {known}")
     count = -1
     for count, record in enumerate(rows):  # noqa: B007 - the count is read after the loop

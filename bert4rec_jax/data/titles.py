@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from io import StringIO
 from pathlib import Path
 
+from bert4rec_jax.data import jsonlines
 from bert4rec_jax.data.delimited import Form, open_bytes, quoting, shorten, suffix_of
 from bert4rec_jax.data.records import Record, column_names, read_records
 from bert4rec_jax.errors import UserError
@@ -16,7 +17,7 @@ Titles = dict[str, tuple[str, str]]
 
 _NO_GENRES = "(no genres listed)"  # MovieLens writes this for movies without genres
 _ID_COLUMNS = ("item_id", "movieId", "id")
-_TYPED = (".parquet", ".jsonl", ".ndjson", ".json")  # endings of tables whose values have types
+_TYPED = (".parquet", *jsonlines.SUFFIXES)  # endings of tables whose values have types
 _ML_100K_GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
     "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
@@ -188,7 +189,7 @@ def _listed(value: object) -> str | None:
     given = [entry for entry in value if entry is not None]
     names = [entry.get("name") if isinstance(entry, dict) else entry for entry in given]
     texts = [name for name in names if isinstance(name, str)]
-    return "|".join(texts) if len(texts) == len(names) else None
+    return "|".join(x for x in texts if x != _NO_GENRES) if len(texts) == len(names) else None
 
 
 def _bad_line(path: Path, number: int, line: str, expected: str) -> UserError:

@@ -28,6 +28,7 @@ from bert4rec_jax.outputs import write_arrays
 
 RANKS = "ranks.npz"
 VALIDATION_RANKS = "validation_ranks.npz"
+VALIDATION = "validation"  # name of its only set
 IDS = ("user_ids", "item_ids")  # external ids of the user and the target
 ROWS = ("users", "rows", "targets")  # user and row in the store, and the target's token
 DRAWN = "drawn_items"  # number of the target, where intervals draw target items instead of users
@@ -153,9 +154,11 @@ class RankFile:
         Raises:
           UserError: the file cannot be read, or has another format.
         """
-        run = f"`bert4rec evaluate {path.parent}` makes the file of a run again"
-        made = path.name in {RANKS, VALIDATION_RANKS}
-        again = run if made else "save its arrays with numpy.savez, texts as text"
+        again = {
+            RANKS: f"`bert4rec evaluate {path.parent}` makes the file of a run again",
+            VALIDATION_RANKS: "the training command of the run with --evaluation.no-test makes it "
+            "again",
+        }.get(path.name, "save its arrays with numpy.savez, texts as text")
         if path.exists() and not is_zipfile(path):
             raise UserError(f"{path} is no .npz file; {again}")
         try:

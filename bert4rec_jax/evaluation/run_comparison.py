@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -19,6 +20,7 @@ from bert4rec_jax.evaluation.rank_file import DRAWN, IDS, ROWS, RankedSet
 from bert4rec_jax.evaluation.seeds import RecordedRun, groups, label, ranks_in
 
 Floats = npt.NDArray[np.float64]
+Ranks = Sequence[npt.NDArray[np.integer]]  # of several runs
 
 _OTHERS = {  # what a difference in each of these arrays means
     "user_ids": "other users, or the same in another order",
@@ -199,16 +201,16 @@ def _rows(
     """
     answers: list[tuple[str, tuple[RecordedRun, ...]]] = []
     values, of_seeds = [], []
-    shown: dict[str, list[npt.NDArray[np.integer]]] = {}  # baselines
+    shown: defaultdict[str, list[Ranks]] = defaultdict(list)  # the groups of each baseline
     for group in groups(runs):
         named = dict.fromkeys(model for run in group for model in run.ranks.sets[name].ranks)
         for model in [model for model in named if not models or model in models]:
             having = tuple(run for run in group if model in run.ranks.sets[name].ranks)
             ranks = [run.ranks.sets[name].ranks[model] for run in having]
             if model not in OWN_NAMES:
-                of_all = shown.setdefault(model, ranks)
-                if of_all is not ranks and all(np.array_equal(x, of_all[0]) for x in ranks):
+                if any(_all_equal(ranks, others) for others in shown[model]):
                     continue
+                shown[model].append(ranks)
             each = {m: np.stack([contribution(m, found) for found in ranks]) for m in metrics}
             answers.append((model, having))
             values.append({metric: found.mean(axis=0) for metric, found in each.items()})
@@ -222,6 +224,11 @@ def _rows(
         figures = {m: Figure(own[m], means[m], lead.get(m), leads[m]) for m in metrics}
         rows.append(Row(model, having, figures))
     return rows
+
+
+def _all_equal(ranks: Ranks, others: Ranks) -> bool:
+    """Whether all runs of two groups answer the same, whatever the seed."""
+    return all(np.array_equal(each, others[0]) for each in (*ranks, *others))
 
 
 def _leads(

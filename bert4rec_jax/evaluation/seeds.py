@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bert4rec_jax.config_roles import completed, of_recipe
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
-from bert4rec_jax.evaluation.rank_file import RANKS, VALIDATION_RANKS, RankFile
+from bert4rec_jax.evaluation.rank_file import RANKS, VALIDATION, VALIDATION_RANKS, RankFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class RecordedRun:
 
         Args:
           path: the folder of a run or a rank file.
-          validation: whether to take the ranks of validation from a folder, not of the test.
+          validation: whether to take the ranks of validation, not of the test.
 
         Raises:
           UserError: there are no ranks, or they cannot be read.
@@ -66,7 +66,15 @@ class RecordedRun:
         data = metrics.get("data") or {}
         hashes: Any = data.get("content_sha256"), data.get("users_sha256")
         features = None if None in hashes else hashes
-        return cls(path, RankFile.read(file), settings, seed, features)
+        ranks = RankFile.read(file)
+        if validation:
+            if VALIDATION not in ranks.sets:
+                raise UserError(
+                    f"{path} holds ranks of {', '.join(ranks.sets)} and none of {VALIDATION}; give "
+                    f"the folder of the run, or its {VALIDATION_RANKS}"
+                )
+            ranks = replace(ranks, sets={VALIDATION: ranks.sets[VALIDATION]})
+        return cls(path, ranks, settings, seed, features)
 
     @property
     def knows_time(self) -> bool | None:

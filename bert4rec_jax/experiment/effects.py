@@ -43,6 +43,11 @@ _NEEDS = (
         "with which items of a history always compete",
     ),
     _Need(
+        ("calibration.warm_kept",),
+        lambda c: c.data.split == "cold-items" and bool(c.data.content),
+        "data.split cold-items and data.content, where an offset of untrained items is chosen",
+    ),
+    _Need(
         ("optimizer.peak_lr",),
         lambda c: c.optimizer.schedule != "noam",
         "optimizer.schedule linear, cosine or constant; Noam's rate follows from model.dim, "

@@ -12,7 +12,7 @@ from rich.console import Console
 from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.config import DataConfig
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.prepare import is_prepared_from, prepare
+from bert4rec_jax.data.prepare import NAMES, is_prepared_from, prepare
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.content import Content, content_rows
@@ -74,10 +74,16 @@ def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Consol
         wanted = {name: getattr(config, name) for name in prepared}
         check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
     users, items = config.min_user_interactions, config.min_item_interactions
-    if is_first() and not is_prepared_from(
-        kept, config.path, min_user_interactions=users, min_item_interactions=items
+    then = config.path if saved is None else saved["data"]["path"]
+    named = config.path in NAMES
+    if then != config.path and not named and not Path(config.path).exists():
+        raise UserError(f"{config.path} does not exist; {workdir} holds a run on the log {then}")
+    if is_first() and (
+        (named and then != config.path)  # a folder may have that name too
+        or not is_prepared_from(
+            kept, config.path, min_user_interactions=users, min_item_interactions=items
+        )
     ):
-        then = config.path if saved is None else saved["data"]["path"]
         if then != config.path:
             raise UserError(
                 f"{workdir} holds a run on the log {then}, and {config.path} does not hold the "

@@ -8,7 +8,7 @@ from typing import Any
 from bert4rec_jax.config import to_json
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.evaluation import ledger
-from bert4rec_jax.evaluation.rank_file import VALIDATION_RANKS, RankFile, cases_sha256
+from bert4rec_jax.evaluation.rank_file import VALIDATION, VALIDATION_RANKS, RankFile, cases_sha256
 from bert4rec_jax.experiment import environment
 from bert4rec_jax.experiment.corrections import Corrections
 from bert4rec_jax.experiment.setting import Setting
@@ -84,8 +84,8 @@ def record(
         "corrections": corrections.digest,
     }
     RankFile.of(
-        {"validation": tested.validation_ranks},
-        {"validation": setting.split.validation},
+        {VALIDATION: tested.validation_ranks},
+        {VALIDATION: setting.split.validation},
         setting.store,
         **of_model,
     ).join(workdir / VALIDATION_RANKS)

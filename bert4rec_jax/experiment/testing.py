@@ -72,9 +72,10 @@ def ask_all(
         )
     tell = _teller(setting, console)
     tuned = _tuned(setting, baselines, tell)
-    validated: dict[str, npt.NDArray[np.integer]] = {
-        name: ask(setting.split.validation).ranks for name, ask in _asks(setting, selected).items()
-    }
+    validated: dict[str, npt.NDArray[np.integer]] = {}
+    for name, ask in _asks(setting, selected).items():
+        tell(f"ranking validation with {name}")
+        validated[name] = ask(setting.split.validation).ranks
     validation = {
         name: {metric: round(value, 6) for metric, value in summary(ranks).items()}
         for name, ranks in validated.items()

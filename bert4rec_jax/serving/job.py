@@ -100,6 +100,8 @@ def rank_file(
             name=name or requests,
             lines_of=None if file == requests else requests.resolve(),
         )
+        for sentence in _doubts(asked, reader):
+            notify(sentence)
         return _answered(asked, bundle, opened, output, options, engine, progress, notify)
 
 
@@ -119,8 +121,6 @@ def _answered(
     if opened.retriever is not None:
         require_enough(opened.candidates, options.top)
     options.filters.allowed(opened.catalog)
-    for sentence in _doubts(asked, RequestReader.of(opened)):
-        notify(sentence)
     if options.asked_at is not None:
         late = options.asked_at - opened.trained_until
         if late > LATE:

@@ -124,9 +124,12 @@ def _in_seconds(field: pa.Field) -> pa.Field:
 def _seconds(column: pa.Array, where: Where) -> pa.Array:
     """A column of dates in text, or of lists of them, in seconds since 1970."""
     if not pa.types.is_list(column.type):
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
         given = np.flatnonzero(column.is_valid())
         seconds = np.zeros(len(column), np.int64)
-        times = timestamps(column.drop_null(), lambda place: where(int(given[place])))
+        times = timestamps(
+            column.drop_null(), lambda place: where(int(given[place])), in_range=False
+        )
         seconds[given] = times.seconds
         return pa.array(seconds, mask=column.is_null().to_numpy(zero_copy_only=False))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()

@@ -53,7 +53,7 @@ def require_in_training(moment: int, began: int, what: str) -> None:
         raise UserError(
             f"{what} is {moment} ({_written(moment)}), before the log that the model was trained "
             f"on begins ({_written(began)}); expected a later time, in seconds since 1970 if it is "
-            "a number: without any, it is the end of the training data"
+            "a number: without any, it is the end of the training data or of the history"
         )
 
 

@@ -38,7 +38,7 @@ class Options:
       shard_rows: requests per file of the output; so many are held in memory.
       filters: which items may be listed.
       request_time: time of the requests that have none of their own, for a model that reads times;
-        None: when its training data ends.
+        None: when its training data ends, or the history, if that is later.
     """
 
     top: int | None = None

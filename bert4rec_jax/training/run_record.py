@@ -115,9 +115,10 @@ def check_same_run(saved: RunRecord, current: RunRecord, folder: Path) -> None:
 
 def _places(saved: dict[str, Any], current: dict[str, Any]) -> str:
     """Where the inputs lay and lie, if that differs: the likely reason why they do."""
+    then, now = completed(saved)["data"], completed(current)["data"]
     moved = [
-        f"data.{name} was {saved['data'][name]!r} and is {current['data'][name]!r}"
+        f"data.{name} was {then.get(name)!r} and is {now.get(name)!r}"
         for name in ("path", "content", "users")
-        if saved["data"].get(name) != current["data"].get(name)
+        if then.get(name) != now.get(name)
     ]
     return f" ({'; '.join(moved)})" if moved else ""

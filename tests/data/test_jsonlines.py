@@ -202,3 +202,11 @@ def test_lines_are_counted_in_whatever_pieces_they_are_read():
         counter = jsonlines._LineCounter(io.BytesIO(text))
         assert b"".join(iter(lambda: counter.read(size), b"")) == text  # noqa: B023
         assert counter.lines == 4
+
+
+def test_bytes_that_are_not_utf8_are_an_error_with_their_line(tmp_path):
+    log = tmp_path / "log.jsonl"
+    latin = b'{"user_id": "caf\xe9", "item_id": "x"}\n'
+    log.write_bytes(b'{"user_id": "u", "item_id": "x"}\n\n' + latin)
+    with pytest.raises(UserError, match=r"log\.jsonl, line 3: .*caf.*is not UTF-8 text; convert"):
+        prepare(log, tmp_path / "out", min_user_interactions=1, min_item_interactions=1)

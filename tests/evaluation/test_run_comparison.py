@@ -154,6 +154,18 @@ def test_baselines_that_answer_the_same_are_shown_once(make):
     ]  # fmt: skip
 
 
+def test_a_baseline_that_answers_otherwise_for_one_seed_is_shown(make):
+    make_run = {"BERT4Rec": [1, 2, 9]}
+    a0 = make("a0", seed=0, knn=[1, 1, 1], **make_run)
+    a1 = make("a1", seed=1, knn=[9, 9, 9], **make_run)
+    b0 = make("b0", dim=16, knn=[1, 1, 1], **make_run)
+    c0 = make("c0", dim=32, knn=[1, 1, 1], **make_run)
+    rows = compare_runs([a0, a1, b0, c0], metrics="mrr")["test"].rows
+    assert [row.figures["mrr"].own.mean for row in rows if row.model == "knn"] == [
+        pytest.approx((1 + 1 / 9) / 2), 1,
+    ]  # fmt: skip
+
+
 def test_a_user_with_two_questions_is_drawn_with_both(make):
     run = make("run", users=(0, 0, 1), BERT4Rec=[1, 99, 1])
     found = compare_runs([run], metrics=["hr@1"])["test"]
@@ -303,6 +315,12 @@ def test_runs_are_compared_on_validation_without_a_test(make, monkeypatch, capsy
     assert "validation" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"first holds no ranks\.npz; .* --validation compares"):
         compare_runs([first, other])
+    make("tested", BERT4Rec=[1, 2, 3])
+    with pytest.raises(UserError, match=r"ranks\.npz holds ranks of test and none of validation"):
+        compare_runs([first, first.parent / "tested" / "ranks.npz"], validation=True)
+    (other / "validation_ranks.npz").write_text("junk")
+    with pytest.raises(UserError, match=r"is no \.npz file; the training command .*no-test"):
+        compare_runs([first, other], validation=True)
     (other / "validation_ranks.npz").unlink()
     with pytest.raises(UserError, match=r"other holds no validation_ranks\.npz; .*evaluation\.no-"):
         compare_runs([first, other], validation=True)

@@ -229,8 +229,14 @@ def test_a_log_that_was_moved_is_the_same_log(tmp_path, said):
     protocol.run(tiny(log, run), console=said)
     (tmp_path / "elsewhere").mkdir()
     moved = log.rename(tmp_path / "elsewhere" / "log.csv")
-    protocol.run(tiny(moved, run), console=said)
-    assert open_finished(run, said).setting.config.data.path == str(moved)
+    renamed = moved.rename(tmp_path / "elsewhere" / "renamed.csv")
+    with pytest.raises(UserError, match=r"log\.csv does not exist; .*run holds a run on the log"):
+        protocol.run(tiny(moved, run), console=said)
+    protocol.run(tiny(renamed, run), console=said)
+    assert open_finished(run, said).setting.config.data.path == str(renamed)
+    named = tiny("ml-1m", run)  # a data set, even if the log of the run has its name
+    with pytest.raises(UserError, match=r"log\.csv, and ml-1m does not hold the same"):
+        protocol.run(named, console=said)
 
 
 def test_an_earlier_run_without_its_data_is_named(tmp_path, said):
