@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,25 +71,11 @@ def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Consol
     """Prepare a log to the store `kept` in a workdir, unless that is made from it already."""
     saved = read_config(workdir)
     if saved is not None:  # check before the data of that run is replaced
-        prepared = ("min_user_interactions", "min_item_interactions")
-        wanted = {name: getattr(config, name) for name in prepared}
-        check_same_config(saved, {**saved, "data": {**saved["data"], **wanted}}, workdir)
-    users, items = config.min_user_interactions, config.min_item_interactions
-    then = config.path if saved is None else saved["data"]["path"]
-    named = config.path in NAMES
-    if then != config.path and not named and not Path(config.path).exists():
-        raise UserError(f"{config.path} does not exist; {workdir} holds a run on the log {then}")
-    if is_first() and (
-        (named and then != config.path)  # a folder may have that name too
-        or not is_prepared_from(
-            kept, config.path, min_user_interactions=users, min_item_interactions=items
-        )
-    ):
-        if then != config.path:
-            raise UserError(
-                f"{workdir} holds a run on the log {then}, and {config.path} does not hold the "
-                "same; give that log to continue it, or another --workdir"
-            )
+        asked = {**saved, "data": {**saved["data"], **_minima(config)}}
+        check_same_config(saved, asked, workdir)
+        if is_first():
+            _refuse_another_log(config, workdir, kept, saved["data"]["path"])
+    if is_first() and not is_prepared_from(kept, config.path, **_minima(config)):
         if saved is not None and is_store(kept):
             raise UserError(
                 f"{config.path} has changed since the run in {workdir} was trained on it; put the "
@@ -97,11 +84,32 @@ def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Consol
         prepare(
             config.path,
             kept,
-            min_user_interactions=users,
-            min_item_interactions=items,
+            **_minima(config),
             notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )
     barrier("data is prepared")
+
+
+def _minima(config: DataConfig) -> dict[str, Any]:
+    """The filters that a log is prepared with."""
+    return {
+        "min_user_interactions": config.min_user_interactions,
+        "min_item_interactions": config.min_item_interactions,
+    }
+
+
+def _refuse_another_log(config: DataConfig, workdir: Path, kept: Path, then: str) -> None:
+    """Refuse a log that is elsewhere than the one of a run was, unless it holds the same."""
+    if then == config.path:
+        return
+    named = config.path in NAMES  # told by its name alone, which a folder may have too
+    if not named and not Path(config.path).exists():
+        raise UserError(f"{config.path} does not exist; {workdir} holds a run on the log {then}")
+    if named or not is_prepared_from(kept, config.path, **_minima(config)):
+        raise UserError(
+            f"{workdir} holds a run on the log {then}, and {config.path} does not hold the "
+            "same; give that log to continue it, or another --workdir"
+        )
 
 
 def _require_minima(store: SequenceStore, config: DataConfig) -> None:
