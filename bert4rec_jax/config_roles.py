@@ -20,9 +20,9 @@ _WITHOUT_EFFECT = frozenset({
 # What may change between two starts of a run.
 _MAY_CHANGE = _WITHOUT_EFFECT | {"calibration", "training.patience"}
 # Where inputs lie. What they hold is compared by fingerprints.
-_PLACES = frozenset({"data.path", "data.content", "data.users"})
+_PLACES = frozenset({"data.path", "data.content", "data.users", "init_from"})
 # What may differ between hosts.
-_OF_HOST = _PLACES | {"workdir", "init_from", "log"}
+_OF_HOST = _PLACES | {"workdir", "log"}
 
 
 def completed(values: dict[str, Any]) -> dict[str, Any]:

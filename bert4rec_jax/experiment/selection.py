@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,8 @@ from bert4rec_jax.experiment.finished import (
     open_finished,
 )
 from bert4rec_jax.experiment.setting import Setting
-from bert4rec_jax.processes import require_same
+from bert4rec_jax.outputs import write_json
+from bert4rec_jax.processes import everywhere, is_first, require_same
 from bert4rec_jax.training.coverage import make_plan
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.fit import TrainResult, fit
@@ -33,11 +35,13 @@ from bert4rec_jax.training.growth import earlier_tokens, grown_state
 from bert4rec_jax.training.run_record import read_config
 from bert4rec_jax.training.step import TrainState
 
+BEGUN_FROM = "begun_from.json"  # in the workdir: digest of the parameters that selection began from
+
 
 def select(setting: Setting, console: Console) -> TrainResult:
     """Train and select by validation; where the split refits, retrain on all rows up to T."""
     config, split = setting.config, setting.split
-    _require_earlier(setting)
+    _require_earlier(setting, console)
     trained = setting.trained(split.train_stop)
 
     def validate(params: Any, poll: Callable[[], None]) -> dict[str, float]:
@@ -92,20 +96,52 @@ def train_on_all(setting: Setting, steps: int, console: Console) -> None:
     )
 
 
-def _require_earlier(setting: Setting) -> None:
-    """Refuse a run that would still need an earlier one later, which is gone.
+def _require_earlier(setting: Setting, console: Console) -> None:
+    """Refuse to continue from another earlier run, or without one that is needed later.
+
+    The earlier run is told by its parameters, wherever it lies by now. It is opened only if its
+    folder is another one than before, or if a model that begins from it has no checkpoint yet.
 
     Raises:
-      UserError: it is gone, and a model that begins from it has no checkpoint yet.
+      UserError: it is another run, it is gone, or it cannot be opened.
     """
     config = setting.config
+    workdir, earlier = Path(config.workdir), config.init_from
+    saved = read_config(workdir) if earlier else None
+    if saved is None:  # nothing has begun yet
+        return
+    then = saved["init_from"]
     later = [REFIT] * setting.split.refits + [FINAL] * config.final_fit
-    missing = [name for name in later if read_config(Path(config.workdir) / name) is None]
-    if config.init_from and missing and read_config(Path(config.init_from)) is None:
+    missing = [name for name in later if read_config(workdir / name) is None]
+    in_place = everywhere(then == earlier)
+    if in_place and not missing:
+        return
+    if read_config(Path(earlier)) is None:
+        if not missing:
+            raise UserError(
+                f"{earlier} holds no run, and {workdir} began from the one in {then}; give the "
+                f"folder where that is now, or --init-from {then} if it is gone"
+            )
         raise UserError(
-            f"{config.init_from} holds no run any more, and the {missing[0]} model of this run "
-            "begins from that one too; put it back"
+            f"{earlier} holds no run any more, and the {missing[0]} model of this run "
+            "begins from that one too; put it back, or give the folder where it is now"
             + (", or train without --final-fit" if missing == [FINAL] else "")
+        )
+    kept = workdir / BEGUN_FROM
+    if not kept.is_file():  # the run was begun by an earlier version
+        if in_place:
+            return
+        raise UserError(
+            f"{workdir} began from the run in {then}, and does not say with which parameters, so "
+            f"{earlier} may hold another one; give --init-from {then}"
+        )
+    began = json.loads(kept.read_text(encoding="utf-8"))["parameters_sha256"]
+    found = digest(_open_earlier(config.init_from, console, as_selected).best.state.params)
+    if found != began:
+        raise UserError(
+            f"{workdir} began from the run in {then}, and {earlier} holds another one, or has been "
+            f"trained further (fingerprint of its parameters {began[:12]} then, {found[:12]} now); "
+            "give that run to continue, or another --workdir"
         )
 
 
@@ -144,14 +180,9 @@ def _grown(
         other user features.
     """
     config = setting.config
-    try:
-        earlier = model(open_finished(Path(config.init_from), console), console)
-    except UserError as error:
-        raise UserError(
-            f"cannot begin from {config.init_from}: {error}. An earlier run is opened with the "
-            "data and the content that it was trained on, so keep these in folders of their own"
-        ) from None
-    require_same("earlier runs", {"parameters": digest(earlier.best.state.params)})
+    earlier = _open_earlier(config.init_from, console, model)
+    began = digest(earlier.best.state.params)
+    require_same("earlier runs", {"parameters": began})
     then = earlier.setting.config
     as_then = replace(config, model=then.model)
     as_then = replace(as_then, data=replace(config.data, max_length=then.data.max_length))
@@ -185,6 +216,8 @@ def _grown(
             f"{config.init_from} was trained {with_or_without} user features; go on "
             f"{with_or_without} --data.users to begin from it"
         )
+    if read_config(Path(config.workdir)) is None and is_first():  # selection begins
+        write_json(Path(config.workdir) / BEGUN_FROM, {"parameters_sha256": began})
     catalog = setting.store.catalog
     tokens = earlier_tokens(catalog, earlier.setting.store.catalog, earlier.trained.items)
     kept = int((tokens[catalog.is_item()] >= 0).sum())
@@ -194,3 +227,16 @@ def _grown(
         highlight=False,
     )
     return grown_state(setting.mesh, fresh, earlier.best.state, tokens)
+
+
+def _open_earlier(
+    folder: str, console: Console, model: Callable[[FinishedRun, Console], FinishedRun]
+) -> FinishedRun:
+    """The earlier run in a folder, with one of its models; raises `UserError` if it cannot."""
+    try:
+        return model(open_finished(Path(folder), console), console)
+    except UserError as error:
+        raise UserError(
+            f"cannot begin from {folder}: {error}. An earlier run is opened with the "
+            "data and the content that it was trained on, so keep these in folders of their own"
+        ) from None

@@ -93,6 +93,44 @@ def test_the_earlier_run_may_be_gone_later(runs, tmp_path):
         shutil.move(kept, old.workdir)
 
 
+def test_a_run_goes_on_from_an_earlier_run_that_was_moved_and_from_no_other(runs, tmp_path):
+    old, new, results = runs
+    moved = str(shutil.move(old.workdir, tmp_path / "moved"))
+    try:
+        again = protocol.run(replace(new, init_from=moved), recipe="new", console=QUIET)
+        assert again["parameters_sha256"] == results["parameters_sha256"]
+        assert open_finished(Path(new.workdir), QUIET).setting.config.init_from == moved
+        other = replace(new, init_from=str(tmp_path / "other"))
+        with pytest.raises(UserError, match=r"other holds no run, and .* --init-from .*old_run if"):
+            protocol.run(other, recipe="new", console=QUIET)
+        wrong = replace(new, init_from=new.workdir)
+        named = rf"began from the run in {old.workdir}, and {new.workdir} holds another one"
+        with pytest.raises(UserError, match=named):
+            protocol.run(wrong, recipe="new", console=QUIET)
+        shutil.copytree(new.workdir, old.workdir)  # in the place of the earlier run
+        with pytest.raises(UserError, match=rf"and {old.workdir} holds another one"):
+            protocol.run(replace(new, final_fit=True), recipe="new", console=QUIET)
+        shutil.rmtree(old.workdir)
+    finally:
+        shutil.move(moved, old.workdir)
+
+
+def test_a_run_that_does_not_say_what_it_began_from_is_told_by_the_folder(runs, tmp_path):
+    """Earlier versions did not keep it."""
+    old, new, results = runs
+    kept = Path(new.workdir, "begun_from.json")
+    said = kept.read_text()
+    kept.unlink()
+    try:
+        again = protocol.run(new, recipe="new", console=QUIET)
+        assert again["parameters_sha256"] == results["parameters_sha256"]
+        copy = str(shutil.copytree(old.workdir, tmp_path / "copy"))
+        with pytest.raises(UserError, match=r"does not say with which .* --init-from .*old_run"):
+            protocol.run(replace(new, init_from=copy), recipe="new", console=QUIET)
+    finally:
+        kept.write_text(said)
+
+
 def test_a_final_fit_does_not_tell_the_next_run_its_targets(runs, tmp_path):
     """With nothing to learn, the next run tests the selected model, not the one to serve."""
     old, _, _ = runs
