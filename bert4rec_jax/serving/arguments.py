@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,24 @@ from bert4rec_jax.serving.times import Times, whole_seconds
 
 Ids = Sequence[str | int]
 Ratings = Sequence[float | None]  # None or NaN where there is no rating
+Facts = Mapping[str, Any]  # user features: name -> value; one that is not there is unknown
+Place = Callable[[str, int], str]  # what to call an argument of request `row` in messages
 
 
-def id_lists(name: str, lists: Sequence[Ids]) -> list[list[str]]:
+def of_many(name: str, row: int) -> str:
+    """The place of an argument of which the caller passed one for each request."""
+    return f"{name}[{row}]"
+
+
+def of_one(name: str, row: int) -> str:
+    """The place of an argument of a caller that passed a single request."""
+    return {"histories": "history", "users": "user"}.get(name, name)
+
+
+def id_lists(name: str, lists: Sequence[Ids], place: Place) -> list[list[str]]:
     """Lists of ids as text; raises `UserError` if they are not valid."""
     require_list(name, lists, "one list of item ids per request")
-    return [id_list(f"{name}[{row}]", ids) for row, ids in enumerate(lists)]
+    return [id_list(place(name, row), ids) for row, ids in enumerate(lists)]
 
 
 def id_list(name: str, ids: Ids) -> list[str]:
@@ -49,17 +61,17 @@ def require_list(name: str, given: Any, expected: str) -> None:
         raise UserError(f"{name} is {shorten(given)}; expected {expected}")
 
 
-def time_lists(timestamps: Sequence[Times]) -> list[list[int | None]]:
+def time_lists(timestamps: Sequence[Times], place: Place) -> list[list[int | None]]:
     """Times as numbers; raises `UserError` if they are not valid."""
     require_list("timestamps", timestamps, "one list of times per history")
     lists = []
     for row, given in enumerate(timestamps):
-        require_list(f"timestamps[{row}]", given, "a list of times")
-        lists.append(whole_seconds(given, f"timestamps[{row}]"))
+        require_list(place("timestamps", row), given, "a list of times")
+        lists.append(whole_seconds(given, place("timestamps", row)))
     return lists
 
 
-def rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
+def rating_lists(ratings: Sequence[Ratings], place: Place) -> list[list[float]]:
     """Ratings as numbers, NaN for none; raises `UserError` if they are not valid."""
     require_list("ratings", ratings, "one list of ratings per history")
     lists = []
@@ -68,10 +80,16 @@ def rating_lists(ratings: Sequence[Ratings]) -> list[list[float]]:
             lists.append([math.nan if value is None else float(value) for value in given])
         except (TypeError, ValueError):
             raise UserError(
-                f"ratings[{row}] is {shorten(given)}; expected a list of numbers, None or NaN "
-                "where an item is not rated"
+                f"{place('ratings', row)} is {shorten(given)}; expected a list of numbers, None "
+                "or NaN where an item is not rated"
             ) from None
     return lists
+
+
+def require_facts(facts: Any, name: str) -> None:
+    """Refuse user features that are not given by name; raises `UserError`."""
+    if not isinstance(facts, Mapping) or not all(isinstance(key, str) for key in facts):
+        raise UserError(f"{name} is {shorten(facts)}; expected features by name, as {{'age': 35}}")
 
 
 def require_positive(k: int) -> None:

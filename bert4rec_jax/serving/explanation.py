@@ -19,10 +19,10 @@ from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import gains
 from bert4rec_jax.evaluation.ranks import list_order
-from bert4rec_jax.serving.arguments import Ids, id_list
+from bert4rec_jax.serving.arguments import Facts, Ids, id_list, of_one
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.requests import Requests
-from bert4rec_jax.serving.scorer import Answer, Facts, Scorer
+from bert4rec_jax.serving.scorer import Answer, Scorer
 from bert4rec_jax.serving.seen import Seen, read_seen, requests_of
 from bert4rec_jax.serving.times import RequestTime, Times
 
@@ -167,7 +167,8 @@ def explain(
     kept = [near, *(near[near != place] for place in places)]
     requests = requests_of([seen.at(which) for which in kept])
     if user is not None:
-        requests = replace(requests, users=scorer.user_rows([user] * len(kept), len(kept)))
+        rows = scorer.user_rows([user] * len(kept), len(kept), of_one)
+        requests = replace(requests, users=rows)
     hidden = scorer.ranker.user_vectors(requests)
     scores, log_probabilities = _scores(scorer, hidden, requests)
     barred = _barred(scorer, tokens)

@@ -12,6 +12,7 @@ from rich.table import Table
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import whole_file
+from bert4rec_jax.serving.arguments import Facts
 from bert4rec_jax.serving.explanation import (
     BothSides,
     Explanation,
@@ -21,7 +22,7 @@ from bert4rec_jax.serving.explanation import (
 )
 from bert4rec_jax.serving.lookup import find_item
 from bert4rec_jax.serving.picture import picture
-from bert4rec_jax.serving.scorer import Facts, load
+from bert4rec_jax.serving.scorer import load
 
 
 def show_explanation(

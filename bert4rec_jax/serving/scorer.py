@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -20,10 +20,15 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
 from bert4rec_jax.features.user_encoding import UserEncoding
 from bert4rec_jax.serving.arguments import (
+    Facts,
     Ids,
+    Place,
     Ratings,
     id_lists,
+    of_many,
+    of_one,
     rating_lists,
+    require_facts,
     require_one_each,
     require_positive,
     time_lists,
@@ -36,8 +41,6 @@ from bert4rec_jax.serving.ranking import Lists, Ranker
 from bert4rec_jax.serving.requests import RequestReader, Requests, table_of
 from bert4rec_jax.serving.retrieval import retrieval
 from bert4rec_jax.serving.times import RequestTime, Times, moment_of, require_in_training
-
-Facts = Mapping[str, Any]  # user features: name -> value; one that is not there is unknown
 
 
 @dataclass(frozen=True)
@@ -199,15 +202,16 @@ class Scorer:
         request_time: RequestTime | None = None,
     ) -> Answer:
         """The best items of the whole catalog for one history, which may be empty; see `rank`."""
-        return self.recommend_batch(
-            [history],
+        return self._answers(
             k,
-            [exclude],
+            keep_seen,
+            [history],
+            exclude=[exclude],
             ratings=None if ratings is None else [ratings],
-            keep_seen=keep_seen,
             users=None if user is None else [user],
             timestamps=None if timestamps is None else [timestamps],
             request_time=request_time,
+            place=of_one,
         )[0]
 
     def recommend_batch(
@@ -306,16 +310,17 @@ class Scorer:
         users: Sequence[Facts | None] | None = None,
         timestamps: Sequence[Times] | None = None,
         request_time: RequestTime | None = None,
+        place: Place = of_many,
     ) -> Requests:
-        """The requests in tokens; see `rank` for the arguments."""
-        asked = id_lists("histories", histories)
+        """The requests in tokens; see `rank` for the arguments, which `place` names in messages."""
+        asked = id_lists("histories", histories, place)
         others = {
-            name: id_lists(name, lists)
+            name: id_lists(name, lists, place)
             for name, lists in (("candidates", candidates), ("exclude", exclude))
             if lists is not None
         }
-        numbers = None if ratings is None else rating_lists(ratings)
-        times = None if timestamps is None else time_lists(timestamps)
+        numbers = None if ratings is None else rating_lists(ratings, place)
+        times = None if timestamps is None else time_lists(timestamps, place)
         if times is not None or request_time is not None:
             self.bundle.require_times()
         for name, lists in others.items():
@@ -327,13 +332,13 @@ class Scorer:
         at = None if request_time is None else moment_of(request_time)
         if at is not None:
             require_in_training(at, self.bundle.trained_from, "the time of the request")
-        requests = self.reader.read(table, "histories[{}]".format, request_time=at)
+        requests = self.reader.read(table, partial(place, "histories"), request_time=at)
         if users is not None:
-            requests = replace(requests, users=self.user_rows(users, len(asked)))
+            requests = replace(requests, users=self.user_rows(users, len(asked), place))
         return requests
 
     def user_rows(
-        self, users: Sequence[Facts | None], count: int
+        self, users: Sequence[Facts | None], count: int, place: Place = of_many
     ) -> dict[UserEncoding, npt.NDArray[np.float32]]:
         """User encoding -> `[N, G]`: the features of N users, as in `Requests.users`.
 
@@ -344,7 +349,9 @@ class Scorer:
         """
         if len(users) != count:
             raise UserError(f"{len(users)} users for {count} histories; give one each")
-        given = [facts or {} for facts in users]
+        given = [{} if facts is None else facts for facts in users]
+        for row, facts in enumerate(given):
+            require_facts(facts, place("users", row))
         columns = self.reader.user_columns
         unread = dict.fromkeys(name for facts in given for name in facts if name not in columns)
         if unread:
@@ -355,7 +362,7 @@ class Scorer:
             what = ", ".join(columns) or "nothing of users"
             raise UserError(f"{paths} {verb} {what}; leave out {', '.join(unread)}")
         values = {name: [facts.get(name) for facts in given] for name in columns}
-        return self.reader.users(values, count, lambda row: f"users[{row}]")
+        return self.reader.users(values, count, partial(place, "users"))
 
     def _answers(
         self, k: int | None, keep_seen: bool | None, histories: Sequence[Ids], **others: Any

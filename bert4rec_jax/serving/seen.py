@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import MASK
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.serving.arguments import Ids, id_list, require_list
+from bert4rec_jax.serving.arguments import Ids, id_list, of_one, require_list
 from bert4rec_jax.serving.ragged import Ragged
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Scorer
@@ -72,6 +72,7 @@ def read_seen(
         ratings=None if ratings is None else [ratings],
         timestamps=None if timestamps is None else [timestamps],
         request_time=request_time,
+        place=of_one,
     )
     asked, times = given.moments()
     return Seen(tokens, given.ratings, times.astype(np.int64), int(asked[0]))

@@ -161,8 +161,10 @@ def test_ratings_become_thumbs(scorer, ids):
     assert liked.scores != unrated.scores
     assert scorer.recommend(ids[:2], 3, ratings=[9.0, missing]) == liked
     assert scorer.recommend(ids[:2], 3, ratings=[9, None]) == liked
-    with pytest.raises(UserError, match=r"histories\[0\]: 1 ratings for 2 items in history"):
+    with pytest.raises(UserError, match=r"^history: 1 ratings for 2 items in history"):
         scorer.recommend(ids[:2], 3, ratings=[10.0])
+    with pytest.raises(UserError, match=r"^histories\[1\]: 1 ratings for 2 items in history"):
+        scorer.recommend_batch([[], ids[:2]], 3, ratings=[[], [10.0]])
 
 
 @pytest.mark.parametrize(
@@ -173,25 +175,30 @@ def test_ratings_become_thumbs(scorer, ids):
         (lambda s: s.recommend(["1"], k="3"), "k is '3'; expected a whole number"),
         (
             lambda s: s.recommend(["1"], ratings=["good"]),
-            r"ratings\[0\] is \['good'\]; expected a l",
+            r"^ratings is \['good'\]; expected a list",
         ),
         (
             lambda s: s.recommend(["1"], ratings=[[1]]),
-            r"ratings\[0\] is \[\[1\]\]; expected a list",
+            r"^ratings is \[\[1\]\]; expected a list",
         ),
-        (lambda s: s.recommend(["\ud800"]), r"histories\[0\] holds .* is not valid Unicode"),
+        (
+            lambda s: s.recommend_batch([["1"]], ratings=[["good"]]),
+            r"^ratings\[0\] is \['good'\]; expected a list",
+        ),
+        (lambda s: s.recommend(["\ud800"]), r"^history holds .* is not valid Unicode"),
         (lambda s: s.similar("1", k=-1), "k is -1"),
         (lambda s: s.similar("no such item"), "item 'no such item' is not among the 40 items"),
-        (lambda s: s.recommend("1"), r"histories\[0\] is '1'; expected a list of item ids"),
-        (lambda s: s.recommend(None), r"histories\[0\] is None; expected a list of item ids"),
-        (lambda s: s.recommend(["1"], exclude="2"), r"exclude\[0\] is '2'; expected a list"),
+        (lambda s: s.recommend("1"), r"^history is '1'; expected a list of item ids"),
+        (lambda s: s.recommend(None), r"^history is None; expected a list of item ids"),
+        (lambda s: s.recommend_batch([None]), r"^histories\[0\] is None; expected a list of it"),
+        (lambda s: s.recommend(["1"], exclude="2"), r"^exclude is '2'; expected a list"),
         (lambda s: s.recommend_batch(None), "histories is None; expected one list of item ids per"),
         (lambda s: s.recommend_batch(x for x in [["1"]]), "histories is <generator .*; expected"),
         (lambda s: s.recommend_batch({"1": ["2"]}), "histories is {'1.*; expected one list of"),
         (lambda s: s.rank([["1"]], ["2"]), r"candidates\[0\] is '2'; expected a list"),
         (
             lambda s: s.recommend([7.0]),
-            r"histories\[0\] holds 7.0 of type float; item ids are texts",
+            r"^history holds 7.0 of type float; item ids are texts",
         ),
         (lambda s: s.rank([["1"]], []), "0 lists of candidates for 1 histories"),
         (lambda s: s.rank([["1"]], [["2"]], ratings=5), "ratings is 5; expected one list of"),

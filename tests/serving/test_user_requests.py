@@ -138,9 +138,17 @@ def test_users_that_cannot_be_meant_are_refused(served, towers, histories):
         scorer.recommend(asked[0], user={"sex": "F"})
     with pytest.raises(UserError, match="reads nothing of users; leave out age"):
         towers[1].recommend(asked[0], user={"age": 3})
-    with pytest.raises(UserError, match=r"users\[0\]: the age 'old' is not valid; expected a fini"):
+    with pytest.raises(UserError, match=r"^user: the age 'old' is not valid; expected a fini"):
         scorer.recommend(asked[0], user={"age": "old"})
-    with pytest.raises(UserError, match=r"users\[0\]: the gender \['F', 'M'\] is not valid"):
+    with pytest.raises(UserError, match=r"^user: the age 'old' is not valid; expected a fini"):
+        explain(scorer, asked[0], user={"age": "old"})
+    with pytest.raises(UserError, match=r"^users\[0\]: the age 'old' is not valid; expected a "):
+        scorer.recommend_batch(asked, users=[{"age": "old"}])
+    with pytest.raises(UserError, match=r"^user is \['age'\]; expected features by name, as {'age"):
+        scorer.recommend(asked[0], user=["age"])
+    with pytest.raises(UserError, match=r"^users\[0\] is {35: 'age'}; expected features by name"):
+        scorer.recommend_batch(asked, users=[{35: "age"}])
+    with pytest.raises(UserError, match=r"^user: the gender \['F', 'M'\] is not valid"):
         scorer.recommend(asked[0], user={"gender": ["F", "M"]})
 
 
