@@ -34,7 +34,7 @@ def schema(path: Path, columns: Mapping[str, str | None], ids: Collection[str] =
       ids: the roles of ids, and of lists of ids.
 
     Raises:
-      UserError: the file is empty, or a line is not a JSON object.
+      UserError: the file is empty, or a line is not a JSON object in Unicode text.
     """
     found: dict[str, list[Any]] = {}
     for line, text in itertools.islice(_lines(path), _SAMPLE):
@@ -60,7 +60,8 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
       columns: role, under which a column is returned -> its name in the file.
 
     Raises:
-      UserError: a line is not a JSON object, or a value is not of its column's type.
+      UserError: a line is not a JSON object in Unicode text or has a wanted field twice, or a value
+        is not of its column's type.
     """
     types = schema(path, columns)
     wanted = pa.schema([types.field(name) for name in dict.fromkeys(columns.values())])
@@ -98,9 +99,7 @@ def _batches(path: Path, wanted: pa.Schema, block: int, skip: int) -> Iterator[p
         for batch in pa_json.open_json(
             counted,
             read_options=pa_json.ReadOptions(block_size=block),
-            parse_options=pa_json.ParseOptions(
-                explicit_schema=wanted, unexpected_field_behavior="ignore"
-            ),
+            parse_options=_parsing(wanted),
         ):
             batch.validate(full=True)  # refuses text that is not UTF-8
             rows += len(batch)
@@ -110,6 +109,10 @@ def _batches(path: Path, wanted: pa.Schema, block: int, skip: int) -> Iterator[p
     if rows != counted.lines:
         for line, text in _lines(path):
             _object(path, line, text)
+
+
+def _parsing(wanted: pa.Schema) -> pa_json.ParseOptions:
+    return pa_json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
 
 
 class _LineCounter:
@@ -151,6 +154,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _object(path: Path, line: int, text: str) -> dict[str, Any]:
+    if not is_utf8(text):
+        raise UserError(
+            f"{path}, line {line}: {shorten(text.encode(errors='surrogateescape'))} is not "
+            "UTF-8 text; convert the file to UTF-8"
+        )
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -162,6 +170,11 @@ def _object(path: Path, line: int, text: str) -> dict[str, Any]:
         raise UserError(
             f"{path}, line {line}: {shorten(text)} is no object; expected one JSON object per line,"
             ' such as {"user_id": 7, ...}'
+        )
+    if "\\u" in text and not is_utf8(json.dumps(value, ensure_ascii=False)):
+        raise UserError(
+            f"{path}, line {line}: {shorten(text)} has half of a surrogate pair, which is not "
+            "valid Unicode text; write both halves, or leave it out"
         )
     return value
 
@@ -211,11 +224,6 @@ def _explanation(path: Path, wanted: pa.Schema, error: pa.ArrowInvalid) -> UserE
     """The error for a file that pyarrow could not read; reads the file again to find the line."""
     seen: dict[str, list[Any]] = {field.name: [] for field in wanted}
     for number, (line, text) in enumerate(_lines(path)):
-        if not is_utf8(text):
-            return UserError(
-                f"{path}, line {line}: {shorten(text.encode(errors='surrogateescape'))} is not "
-                "UTF-8 text; convert the file to UTF-8"
-            )
         values = _object(path, line, text)
         for field in wanted:
             value = values.get(field.name)
@@ -237,7 +245,32 @@ def _explanation(path: Path, wanted: pa.Schema, error: pa.ArrowInvalid) -> UserE
                     f"{path}, line {line}: {field.name} is {shorten(value)}, {_kind(value)}, "
                     f"{problem}: convert the column"
                 )
-    return UserError(f"{path} cannot be read as JSON lines ({error})")
+    return _unread(path, wanted) or UserError(f"{path} cannot be read as JSON lines ({error})")
+
+
+def _unread(path: Path, wanted: pa.Schema) -> UserError | None:
+    """The error for the first line that pyarrow does not read by itself."""
+    lines = _lines(path)
+    while some := list(itertools.islice(lines, 1000)):
+        if _refusal("\n".join(text for _, text in some), wanted):
+            for line, text in some:
+                if reason := _refusal(text, wanted):
+                    return UserError(
+                        f"{path}, line {line}: {shorten(text)} cannot be read ({reason}); fix or "
+                        "remove the line"
+                    )
+    return None
+
+
+def _refusal(text: str, wanted: pa.Schema) -> str:
+    """Why pyarrow does not read some lines; empty if it does."""
+    whole = text.encode()
+    options = pa_json.ReadOptions(block_size=len(whole), use_threads=False)
+    try:
+        pa_json.read_json(pa.BufferReader(whole), options, _parsing(wanted))
+    except pa.ArrowInvalid as error:
+        return str(error).removeprefix("JSON parse error: ").split(" in row ")[0].rstrip(".")
+    return ""
 
 
 def _kind(value: Any) -> str:

@@ -79,6 +79,14 @@ def test_many_blocks_give_the_store_of_one(tmp_path, monkeypatch):
          r"line 203: .* is not JSON \(Extra data.*expected one object per line: fix or remove"),
         ('{"user_id": "a",\n"item_id": "x", "timestamp": 1}',
          "line 203: '{\"user_id\": \"a\",' is not JSON"),
+        ('{"user_id": "a", "item_id": "x", "timestamp": 1, "user_id": "b"}',
+         r"line 203: '.* cannot be read \(Column\(/user_id\) was specified twice\); fix or remove"),
+        ('{"user_id": "a", "item_id": "x", "timestamp": 1e999}',
+         r"line 203: '.*' cannot be read \(Number too big .*\); fix or remove the line"),
+        (r'{"user_id": "a", "item_id": "\ud800", "timestamp": 1}',
+         r"line 203: '.*' has half of a surrogate pair, which is not valid Unicode text; write"),
+        (r'{"user_id": "a", "item_id": "x", "timestamp": 1, "note": ["\uDC00"]}',
+         "line 203: .* has half of a surrogate pair"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_line(tmp_path, line, message):
@@ -87,6 +95,22 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, line, message):
     path.write_text("\n".join([good, "", *[good] * 200, line]) + "\n")
     with pytest.raises(UserError, match=message):
         whole(path)
+
+
+@pytest.mark.parametrize("field", [r'"item_id": "\ud800"', r'"item_id": "x", "\ud800": 1'])
+def test_half_a_surrogate_pair_in_the_first_lines(tmp_path, field):
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"user_id": "a", "timestamp": 1, {field}}}\n')
+    with pytest.raises(UserError, match=r"line 1: '.* has half of a surrogate pair"):
+        whole(path)
+
+
+def test_both_halves_of_a_surrogate_pair_and_a_field_that_is_not_read_twice(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        r'{"user_id": "a", "item_id": "\ud83c\udfac \\ud800", "timestamp": 1, "x": 1, "x": 2}'
+    )
+    assert rows(whole(path)) == [("a", "\U0001f3ac \\ud800", 1, None)]
 
 
 def test_one_array_is_no_log(tmp_path):

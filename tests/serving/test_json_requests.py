@@ -178,6 +178,9 @@ def test_whole_numbers_of_users_are_numbers_or_codes(tmp_path, scorer):
          "column 'request_time' is of type bool; expected times"),
         ('{"user_id": "a", "history": ["1"], "timestamps": ["x"]}',
          "line 1: timestamps: the timestamp 'x' is not valid"),
+        ('{"user_id": "a", "history": [], "user_id": "b"}',
+         r"in.jsonl, line 1: .* cannot be read \(Column\(/user_id\) was specified twice\); fix or"),
+        (r'{"user_id": "a", "history": ["\ud800"]}', "line 1: .* has half of a surrogate pair"),
         ("", "in.jsonl is empty"),
     ],
 )  # fmt: skip
