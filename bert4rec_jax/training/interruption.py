@@ -10,6 +10,8 @@ from types import FrameType, TracebackType
 import jax
 import numpy as np
 
+from bert4rec_jax.processes import is_first
+
 _EVERY = 16  # steps
 _STOPPING = b"\nstopping after the current step, and saving; Ctrl-C again stops at once\n"
 
@@ -33,12 +35,14 @@ class Abandoned(KeyboardInterrupt):
 class Interruption:
     """Context manager that records SIGINT and SIGTERM; after a first signal, Ctrl-C stops at once.
 
+    The first process of a run says so, as a signal usually reaches all of them.
     Only the main thread of a process can handle signals; in other threads nothing is recorded.
     """
 
     def __init__(self) -> None:
         self._received = 0
         self._asked = -_EVERY
+        self._tells = is_first()
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -60,7 +64,7 @@ class Interruption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self._received:  # a step may be long, and the first one is compiled before it
+        if self._tells and not self._received:  # a step may be long, and its program compiled first
             os.write(2, _STOPPING)
         self._received = number
 

@@ -236,6 +236,16 @@ def test_several_processes_exchange_signals_every_16_steps_and_at_the_last(monke
     assert interruption.requested(36, last=True) == signal.SIGTERM
 
 
+def test_a_process_that_is_not_the_first_stops_without_a_word(monkeypatch, capfd):
+    monkeypatch.setattr("bert4rec_jax.training.interruption.is_first", lambda: False)
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.requested(1) == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err == ""
+
+
 def test_training_works_outside_of_the_main_thread():
     """Where signals cannot be handled: in the worker of a sweep or of a web service."""
     recorder, failed = Recorder(), []
