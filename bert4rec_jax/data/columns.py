@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from bert4rec_jax.data.options import TimeUnit
+from bert4rec_jax.data.options import TimeUnit, column_option, option
 from bert4rec_jax.errors import UserError
 
 
@@ -49,8 +49,8 @@ class Columns:
         self._require_a_role_each()
         if bool(self.events) != (self.event is not None):
             raise UserError(
-                "--event-column names the column of events, and --events those to keep: give both, "
-                "or neither"
+                f"{option('--event-column', 'event')} names the column of events, and "
+                f"{option('--events', 'events')} those to keep: give both, or neither"
             )
 
     def find(self, path: Path, present: Sequence[str], *, lenient: bool) -> dict[str, str]:
@@ -87,7 +87,8 @@ class Columns:
                 unnamed = any(name.replace(".", "", 1).isdigit() for name in present)
                 raise UserError(
                     f"{path} has {count} {name!r} for the {role}; its columns are "
-                    f"{', '.join(map(repr, present))}: {_REMEDIES[role]}"
+                    f"{', '.join(map(repr, present))}: prepare it with {column_option(role)}"
+                    + _NONE.get(role, "")
                     + ("; or put a line with names before the first row, if that is one" * unnamed)
                 )
         return {role: full[name] for role, name in wanted.items()}
@@ -100,8 +101,9 @@ class Columns:
             if name in roles:
                 raise UserError(
                     f"the column {name!r} is named as {roles[name]} and as {role}; expected a "
-                    f"column of its own for each: name another one with --{roles[name]}-column or "
-                    f"--{role}-column" + ", or None if there is none" * (role in _OPTIONAL)
+                    f"column of its own for each: name another {roles[name]} or {role} column"
+                    + ", or None if there is none"
+                    * (role in _OPTIONAL)
                 )
             if name is not None:
                 roles[name] = role
@@ -128,13 +130,9 @@ _OPTIONAL = ("timestamp", "rating")
 _TYPE = re.compile(r":(token|float)(_seq)?$")  # RecBole writes `user_id:token`
 MOVIELENS = Columns("userId", "movieId", "timestamp", "rating")
 
-_REMEDIES = {
-    "user": "prepare it with `bert4rec prepare --user-column NAME`",
-    "item": "prepare it with `bert4rec prepare --item-column NAME`",
-    "timestamp": "prepare it with `bert4rec prepare --timestamp-column NAME`, or None if the rows "
-    "are in time order",
-    "event": "name the right one with --event-column",
-    "rating": "prepare it with `bert4rec prepare --rating-column NAME`, or None if there are none",
+_NONE = {
+    "timestamp": ", or None if the rows are in time order",
+    "rating": ", or None if there are none",
 }
 
 

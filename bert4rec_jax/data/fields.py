@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert4rec_jax.data.delimited import shorten
-from bert4rec_jax.data.options import TimeUnit
+from bert4rec_jax.data.options import TimeUnit, option, unit_option
 from bert4rec_jax.errors import UserError
 
 Where = Callable[[int], str]
@@ -180,7 +180,8 @@ def _wrong_type(column: pa.Array, what: str, expected: str, where: Where) -> Use
 def _missing(place: str, what: str, expected: str) -> UserError:
     return UserError(
         f"{place}: the {what} is empty; {expected}: fix or remove the row, or prepare the "
-        "log with --skip-incomplete, which leaves out such rows"
+        f"log with {option('--skip-incomplete', 'skip_incomplete=True')}, which leaves out such "
+        "rows"
     )
 
 
@@ -210,7 +211,7 @@ def _refuse_absurd(
     parts = value * PARTS_OF_A_SECOND[unit]
     finer = [u for u, factor in PARTS_OF_A_SECOND.items() if parts <= LATEST * factor]
     remedy = (
-        f"if these are {NAMES_OF_UNITS[finer[0]]}, prepare the log with --timestamp-unit {finer[0]}"
+        f"if these are {NAMES_OF_UNITS[finer[0]]}, prepare the log with {unit_option(finer[0])}"
         if finer
         else "convert the column"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bert4rec_jax.data import jsonlines
 from bert4rec_jax.data.delimited import UNPACKED, Form, first_line, open_bytes, shorten, suffix_of
-from bert4rec_jax.data.options import FORMATS, Format
+from bert4rec_jax.data.options import FORMATS, Format, option
 from bert4rec_jax.errors import UserError
 
 _ROLES = ("user", "item", "rating", "timestamp")
@@ -158,5 +158,5 @@ def _format_of(file: Path) -> Format:
         return "pairs"
     raise UserError(
         f"cannot tell the format of {file} from its first line {shorten(line)}; give one with "
-        f"--format: {', '.join(FORMATS)}"
+        f"{option('--format', 'format')}: {', '.join(FORMATS)}"
     )

@@ -16,7 +16,7 @@ from bert4rec_jax.data import delimited, fields, jsonlines, parquet
 from bert4rec_jax.data.columns import MOVIELENS, Columns
 from bert4rec_jax.data.formats import FORMS, LogFiles
 from bert4rec_jax.data.grouped import exploded, is_list
-from bert4rec_jax.data.options import Format
+from bert4rec_jax.data.options import Format, option
 from bert4rec_jax.errors import UserError
 
 TABLES: tuple[Format, ...] = ("csv", "tsv", "jsonl", "parquet")
@@ -107,7 +107,8 @@ class Part:
                 known = ", ".join(f"{name!r} ({n:,} rows)" for name, n in list(found.items())[:10])
                 raise UserError(
                     f"{self.path}: no row has the event {event!r} in {self.columns.event!r}; there "
-                    f"are {known}: name some of these with --events"
+                    f"are {known}: name some of these with "
+                    + option("--events", "columns={'events': NAMES, ...}")
                 )
 
     def _batches(self) -> Iterator[dict[str, pa.Array]]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bert4rec_jax.data.fields import LATEST, NAMES_OF_UNITS, PARTS_OF_A_SECOND
-from bert4rec_jax.data.options import TimeUnit
+from bert4rec_jax.data.options import TimeUnit, column_option, option, unit_option
 from bert4rec_jax.errors import UserError
 
 EARLIEST = 315_532_800  # 1980-01-01
@@ -28,7 +28,7 @@ def require_fitting_unit(log: Path, times: tuple[int, int], unit: TimeUnit) -> N
             raise UserError(
                 f"{log}: read as {NAMES_OF_UNITS[unit]} since 1970, the last time is "
                 f"{_moment(times[1])}; expected times after 1980. Read as {NAMES_OF_UNITS[other]} "
-                f"it is about {_moment(last)}: prepare the log with --timestamp-unit {other}"
+                f"it is about {_moment(last)}: prepare the log with {unit_option(other)}"
             )
 
 
@@ -43,13 +43,15 @@ def doubt(times: tuple[int, int], unit: TimeUnit) -> str | None:
     if times[0] == times[1]:
         return (
             f"all times are {first}, to the second; if this is not what happened, name the "
-            "column of times with --timestamp-column, or None if the rows are in time order"
+            f"column of times with {column_option('timestamp')}, or None if the rows are in time "
+            "order"
         )
     if times[1] < EARLIEST:
         return (
             f"all times lie before 1980 ({first} to {last}), read as {NAMES_OF_UNITS[unit]} "
             "since 1970; this does no harm if they only count the order; else name the column of "
-            "times with --timestamp-column and its unit with --timestamp-unit"
+            f"times with {column_option('timestamp')} and its unit with "
+            + option("--timestamp-unit", "columns={'unit': UNIT}")
         )
     return None
 

@@ -16,7 +16,7 @@ from bert4rec_jax.data import fields
 from bert4rec_jax.data.columns import Columns
 from bert4rec_jax.data.formats import locate
 from bert4rec_jax.data.interactions import Interactions
-from bert4rec_jax.data.options import Format, TimeUnit
+from bert4rec_jax.data.options import Format, TimeUnit, option
 from bert4rec_jax.data.parts import TABLES, Chunk, Part, parts_of
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.data.titles import Titles, read_titles
@@ -101,8 +101,8 @@ class RawLog:
         if incomplete and not first:
             raise UserError(
                 f"{self.path} has no row with a user, an item and a time: {incomplete:,} rows are "
-                "incomplete; name the right columns with --user-column, --item-column and "
-                "--timestamp-column"
+                "incomplete; name the right columns with "
+                + option("--user-column, --item-column and --timestamp-column", "columns")
             )
         if not first:
             raise UserError(f"{self.parts[0].path} is empty: it holds no interaction")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,10 +58,7 @@ def table_log(
         try:
             yield read_log(file, columns=columns, titles=titles)
         except UserError as error:  # the caller does not know the temporary file
-            text = str(error).replace(str(file), "the table")
-            named = re.sub(r"`bert4rec prepare --(\w+)-column NAME`", r"columns={'\1': NAME}", text)
-            named = named.replace("--skip-incomplete", "skip_incomplete=True")
-            raise type(error)(named) from None
+            raise type(error)(str(error).replace(str(file), "the table")) from None
 
 
 def _with_plain_text(table: pa.Table) -> pa.Table:

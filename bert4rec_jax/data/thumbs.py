@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.options import option
 from bert4rec_jax.errors import UserError
 
 NONE = 0
@@ -57,5 +58,6 @@ def default_thresholds(max_rating: float | None, *, read: bool = True) -> tuple[
     raise UserError(
         f"the highest rating is {max_rating:g}, and thumbs have default thresholds only for "
         "ratings up to 5 or 10; set data.thumbs to the ratings at which thumbs turn up and two up, "
-        "or prepare the log without ratings if these are something else (--rating-column None)"
+        "or, if these are something else than ratings, prepare the log with "
+        + option("--rating-column None", "columns={'rating': None}")
     )

@@ -120,8 +120,8 @@ def named_releases(item_ids: Sequence[str], catalog: Catalog) -> Catalog:
     repeated = [item_id for item_id, count in Counter(ids).items() if count > 1]
     if repeated:
         raise UserError(
-            f"{_some(repeated)} is named {ids.count(repeated[0])} times in --ids; expected every "
-            "movie once"
+            f"{_some(repeated)} is named {ids.count(repeated[0])} times in the ids to add; "
+            "expected every movie once"
         )
     _refuse_known(ids, catalog, imdb_number)
     return Catalog(tuple(ids), tuple(ids), ("",) * len(ids))

@@ -52,9 +52,9 @@ class Sources:
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))
         if self.id_map and not (self.metadata or self.embeddings):
-            raise UserError("an id map needs --metadata or --embeddings with the ids it leads to")
+            raise UserError("an id map needs metadata or embeddings with the ids it leads to")
         if self.id_column and not self.metadata:
-            raise UserError("the id column is one of --metadata; give that too")
+            raise UserError("the id column is one of the table of metadata; give that too")
         if self.separator == "":
             raise UserError("the separator is empty; expected a sign such as '|'")
 

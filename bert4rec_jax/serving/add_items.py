@@ -114,7 +114,7 @@ def add_items(
             notify(f"nothing to add: {source} knows all movies of {sources.metadata} already")
             return write_bundle(_with_offset(trained, offset), output, dtype=dtype)
     elif not ids:
-        raise UserError("which items to add? Give a table with --metadata, or their --ids")
+        raise UserError("which items to add? Give a table of metadata, or their ids")
     else:
         new = named_releases(ids, trained.catalog)
     known = gather(

@@ -345,7 +345,7 @@ def _target(scorer: Scorer, item: str | None, scores: Floats, barred: npt.NDArra
     if item is None:
         best = _order(scores, barred)
         if not len(best):
-            raise UserError("no movie is left to recommend; name one with --item")
+            raise UserError("no movie is left to recommend; name the item to explain")
         return int(best[0])
     token = scorer.catalog.token(item)
     if not scorer.bundle.known[token]:

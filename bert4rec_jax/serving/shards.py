@@ -112,7 +112,7 @@ class Shards:
             except (BlockingIOError, FileNotFoundError):  # or another process has just removed it
                 raise TemporaryError(
                     f"another process is making {self.output}; run the same command again once it "
-                    "has ended, or choose another --output"
+                    "has ended, or choose another output"
                 ) from None
             except OSError:  # a file system without locks
                 pass
@@ -205,7 +205,7 @@ class Shards:
             job = dict(manifest["job"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
-                f"{folder} exists and is no output of `bert4rec rank`; choose another --output"
+                f"{folder} exists and is no output of `bert4rec rank`; choose another output"
             ) from None
         different = [
             f"{name}: {job.get(name)!r} there, {self._job.get(name)!r} now"
@@ -216,7 +216,7 @@ class Shards:
             listed = "\n  ".join(different)
             raise UserError(
                 f"{folder} belongs to another job:\n  {listed}\nuse what it was made with to "
-                "continue it, choose another --output, or remove it"
+                "continue it, choose another output, or remove it"
             )
         return dict(manifest)
 
@@ -224,7 +224,7 @@ class Shards:
 def require_name(output: Path) -> None:
     """Refuse what is not the name of a folder to make, such as `..`; raises `UserError`."""
     if output.name in ("", ".."):
-        raise UserError(f"--output is {str(output)!r}; expected the name of a folder to make")
+        raise UserError(f"the output is {str(output)!r}; expected the name of a folder to make")
 
 
 def _part(number: int) -> str:

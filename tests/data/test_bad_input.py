@@ -107,7 +107,8 @@ def test_bytes_that_are_not_utf8_are_shown_with_their_line(tmp_path, name):
         ("", "timestamp is empty; expected seconds since 1970"),
         ("-5", "timestamp '-5' lies before 1970; expected seconds since 1970"),
         ("978300760000", "timestamp '978300760000' lies beyond the year 2100; expected seconds "
-         "since 1970: if these are milliseconds, prepare the log with --timestamp-unit ms"),
+         "since 1970: if these are milliseconds, prepare the log with --timestamp-unit ms "
+         "(in Python: columns={'unit': 'ms'})"),
         ("978300760000000", "if these are microseconds, prepare the log with --timestamp-unit us"),
         ("978300760000000000", "if these are nanoseconds, prepare the log with --timestamp-unit "),
         ("4133980800", "timestamp '4133980800' lies beyond the year 2100; expected seconds"),
@@ -191,7 +192,8 @@ def test_a_quote_that_is_never_closed(tmp_path):
         ("user_id,movie\n1,2\n", None, "no column 'item_id' for the item; its columns are 'user_i"),
         ("user_id,item_id,ts\n1,2,3\n", None, "no column 'timestamp' for the timestamp; its "
          "columns are 'user_id', 'item_id', 'ts': prepare it with `bert4rec prepare "
-         "--timestamp-column NAME`, or None if the rows are in time order"),
+         "--timestamp-column NAME` (in Python: columns={'timestamp': NAME}), or None if the rows "
+         "are in time order"),
         ("user_id,item_id\n1,2\n", Columns(timestamp="ts"), "no column 'ts' for the timestamp"),
         ("user_id,item_id\n1,2\n", Columns(rating="stars"), "no column 'stars' for the rating"),
         ("user_id,item_id,item_id\n1,2,3\n", None, "two columns 'item_id' for the item"),
@@ -319,10 +321,10 @@ def test_a_bad_row_in_a_later_part_is_counted_from_its_beginning(tmp_path):
     ("named", "message"),
     [
         ({"user": "x", "item": "x"}, "the column 'x' is named as user and as item; expected a "
-         "column of its own for each: name another one with --user-column or --item-column"),
+         "column of its own for each: name another user or item column"),
         ({"timestamp": "user_id"}, "the column 'user_id' is named as user and as timestamp; "
-         "expected a column of its own for each: name another one with --user-column or "
-         "--timestamp-column, or None if there is none"),
+         "expected a column of its own for each: name another user or timestamp column, or None if "
+         "there is none"),
         ({"rating": "item_id"}, "is named as item and as rating"),
         ({"timestamp": "n", "rating": "n"}, "is named as timestamp and as rating"),
     ],

@@ -97,7 +97,8 @@ def test_other_subfolders_are_not_read(tmp_path):
 def test_an_unknown_first_line_is_shown(tmp_path):
     put(tmp_path, {"log.txt": "one two three\n"})
     with pytest.raises(
-        UserError, match=r"format of .*log\.txt .* 'one two three'; .* --format: mov"
+        UserError,
+        match=r"format of .*log\.txt .* 'one two three'; .* --format \(in Python: format\): mov",
     ):
         locate(tmp_path / "log.txt")
 

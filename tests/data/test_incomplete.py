@@ -94,11 +94,11 @@ def test_without_the_option_the_first_row_is_refused_with_the_way_out(tmp_path, 
     log = write(tmp_path, form, lists(rows, groups=1) if "lists" in form else rows)
     with pytest.raises(UserError) as caught:
         prepare(log, tmp_path / "store")
-    way = "skip_incomplete=True" if form == "frame" else "--skip-incomplete"
     assert f"{'line' if 'v' in form or 'json' in form else 'row'} " in str(caught.value)
     assert str(caught.value).endswith(
         ": the item id is empty; every row needs a user and an item: fix or remove the row, or "
-        f"prepare the log with {way}, which leaves out such rows"
+        "prepare the log with --skip-incomplete (in Python: skip_incomplete=True), which leaves "
+        "out such rows"
     )
 
 

@@ -92,7 +92,9 @@ def test_quantities_as_times_are_doubted(tmp_path):
     assert told(tmp_path, [3, 1, 86_400]) == [
         "table: all times lie before 1980 (1970-01-01 00:00:01 to 1970-01-02 00:00:00), read as "
         "seconds since 1970; this does no harm if they only count the order; else name the column "
-        "of times with --timestamp-column and its unit with --timestamp-unit"
+        "of times with `bert4rec prepare --timestamp-column NAME` (in Python: "
+        "columns={'timestamp': NAME}) and its unit with --timestamp-unit (in Python: "
+        "columns={'unit': UNIT})"
     ]
 
 
@@ -108,7 +110,9 @@ def test_times_of_a_coarser_unit_are_refused(tmp_path, unit, factor, right):
     with pytest.raises(UserError) as caught:
         told(tmp_path, [1_714_500_000 * factor, 1_714_600_000 * factor], unit)
     assert "the last time is 1970-01-" in str(caught.value)
-    assert str(caught.value).endswith(f"prepare the log with --timestamp-unit {right}")
+    assert str(caught.value).endswith(
+        f"prepare the log with --timestamp-unit {right} (in Python: columns={{'unit': '{right}'}})"
+    )
     assert str(caught.value).startswith("the table: read as ")
     assert list(tmp_path.iterdir()) == []
 

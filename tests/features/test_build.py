@@ -207,9 +207,11 @@ def test_a_mistake_leaves_nothing_behind(store, table, tmp_path):
 
 
 def test_sources_that_lead_nowhere(tmp_path):
-    with pytest.raises(UserError, match=r"id map needs --metadata or --embeddings"):
+    with pytest.raises(UserError, match=r"id map needs metadata or embeddings"):
         Sources(id_map=tmp_path)
-    with pytest.raises(UserError, match=r"id column is one of --metadata; give that too"):
+    with pytest.raises(
+        UserError, match=r"id column is one of the table of metadata; give that too"
+    ):
         Sources(id_column="x")
     with pytest.raises(UserError, match=r"separator is empty; expected a sign such as '\|'"):
         Sources(separator="")

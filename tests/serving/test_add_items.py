@@ -286,7 +286,7 @@ def with_catalog(trained, catalog, encoding, rows):
         ((), (1, 3), "which items to add"),
         (("0",), (1, 3), r"1 of 1 items to add are in the catalog already \('0'\)"),
         (("tt0", "tt7777"), (2, 3), r"1 of 2 items to add are in the catalog already \('0'\)"),
-        (("tt7777", "7777"), (2, 3), "'7777' is named 2 times in --ids; expected every movie once"),
+        (("tt7777", "7777"), (2, 3), "'7777' is named 2 times in the ids to add; expected every"),
     ],
 )
 def test_what_cannot_be_added(bundle, tmp_path, ids, shape, message):

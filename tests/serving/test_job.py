@@ -291,7 +291,7 @@ def test_an_output_may_be_a_link(bundle, requests, tmp_path, there):
 
 @pytest.mark.parametrize("output", ["", ".", "/", "somewhere/.."])
 def test_an_output_without_a_name(output):
-    with pytest.raises(UserError, match=r"--output is .*; expected the name of a folder to make"):
+    with pytest.raises(UserError, match=r"the output is .*; expected the name of a folder to make"):
         job(Path(output))
 
 
@@ -320,7 +320,9 @@ def test_the_output_of_another_job_is_refused(tmp_path, finished, changes, messa
         shards.begin()
         if finished:
             shards.finish({})
-    with pytest.raises(UserError, match=f"belongs to another job:\n  {message}(.|\n)*--output"):
+    with pytest.raises(
+        UserError, match=f"belongs to another job:\n  {message}(.|\n)*choose another output"
+    ):
         job(tmp_path / "out", **changes).finished()
 
 

@@ -210,7 +210,7 @@ def test_other_files_stay_as_they_are(tmp_path, reader):
         with as_parquet(path, tmp_path / "out", reader) as file:
             assert file == path
     with (
-        pytest.raises(UserError, match="--output is '/'; expected the name of a folder to make"),
+        pytest.raises(UserError, match="the output is '/'; expected the name of a folder to make"),
         as_parquet(tmp_path / "in.jsonl", type(tmp_path)("/"), reader),
     ):
         pass
