@@ -62,7 +62,7 @@ def finished(store, environment, tmp_path_factory):
 
 def test_what_a_user_sees(finished):
     output = finished[0].stdout
-    for part in ("validation", "BERT4Rec", "popular", "skip-gram-markov", "watched next"):
+    for part in ("validation", "BERT4Rec", "popular", "skip-gram-markov", "chosen next"):
         assert part in output
     assert "Traceback" not in finished[0].stderr
 

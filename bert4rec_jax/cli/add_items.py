@@ -31,15 +31,15 @@ def add_items(
     Args:
         source: A bundle, or the folder of a training run, whose model knows content.
         bundle: The folder to make; an earlier bundle there is replaced, also SOURCE itself.
-        metadata: Table of the new movies, as for `bert4rec features`.
+        metadata: Table of the new items, as for `bert4rec features`.
         id_column: Id column of the table. None: the one that was named when the content was made,
             or else the known one with most ids of the model.
         separator: Separator of lists within one field of the table. None: as when the content was
             made.
-        embeddings: Precomputed embeddings of the new movies, if the model's content has them.
-        ids: Only add these movies. Empty: all of the table.
-        skip_known: Leave out movies of the table that the model has already, as of a whole catalog.
-        skip_unknown: Leave out movies about which nothing is known, which could not be scored.
+        embeddings: Precomputed embeddings of the new items, if the model's content has them.
+        ids: Only add these items. Empty: all of the table.
+        skip_known: Leave out items of the table that the model has already, as of a whole catalog.
+        skip_unknown: Leave out items about which nothing is known, which could not be scored.
         offset: Added to the scores of all items without a training event. None: as calibrated.
         dtype: Type of the weights, as for `bert4rec export`; SOURCE itself has to be in float32.
         text_model: Folder of the text model, if the model's texts were embedded by a local one.

@@ -1,4 +1,4 @@
-"""`bert4rec explain`: why a movie is recommended."""
+"""`bert4rec explain`: why an item is recommended."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def explain(
     user: tuple[str, ...] = (),
     request_time: str | None = None,
 ) -> None:
-    """Show why a movie is recommended: the influence and attention of each movie in a history.
+    """Show why an item is recommended: the influence and attention of each item in a history.
 
     Of a pipeline, score and place are those of its ranker over the whole catalog.
 
     Args:
         bundle: A folder made by `bert4rec export` or `bert4rec pipeline`.
         history: Titles or item ids, oldest first. Titles may be slightly misspelled.
-        item: The movie to explain, by title or id. None: the first recommendation.
-        masked: A movie of the history to mask and predict, with and without the movies after it.
+        item: The item to explain, by title or id. None: the first recommendation.
+        masked: An item of the history to mask and predict, with and without the items after it.
             None: the middle one.
         picture: SVG file to write.
         user: User features, for a model that reads them, such as gender=F age=35; repeat a name for

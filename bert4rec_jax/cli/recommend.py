@@ -25,7 +25,7 @@ def recommend(
     user: tuple[str, ...] = (),
     request_time: str | None = None,
 ) -> None:
-    """Show what a model recommends to someone who has seen these movies.
+    """Show what a model recommends to someone who has seen these items.
 
     Args:
         bundle_and_titles: A folder made by `bert4rec export` or `bert4rec pipeline` (not with

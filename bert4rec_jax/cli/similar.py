@@ -1,4 +1,4 @@
-"""`bert4rec similar`: movies like one movie."""
+"""`bert4rec similar`: items like one item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def similar(
     title: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TITLE")],
     k: Annotated[int, tyro.conf.arg(aliases=("-k",))] = 10,
 ) -> None:
-    """Show the movies whose learned vectors are closest to that of one movie.
+    """Show the items whose learned vectors are closest to that of one item.
 
     Args:
         bundle: A folder made by `bert4rec export`, or by `bert4rec pipeline` (its ranker is used).

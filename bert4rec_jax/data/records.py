@@ -26,7 +26,7 @@ class Record(NamedTuple):
 
 
 def read_records(
-    path: Path, wanted: Collection[str] | None = None, *, what: str = "movie"
+    path: Path, wanted: Collection[str] | None = None, *, what: str = "item"
 ) -> Iterator[Record]:
     """Rows of a Parquet, CSV, TSV or JSON file, one by one.
 

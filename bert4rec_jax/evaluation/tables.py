@@ -112,7 +112,7 @@ def _short(share: float, places: int = 3) -> str:
     return "1" if float(text) == 1 else text.replace("0.", ".", 1)
 
 
-_USERS, _TITLES = 3, 5  # rows, and movies in a cell, of the table of recommendations
+_USERS, _TITLES = 3, 5  # rows, and items in a cell, of the table of recommendations
 
 
 def recommendations_table(
@@ -121,13 +121,13 @@ def recommendations_table(
     store: SequenceStore,
     catalog: Catalog,
 ) -> Table:
-    """The last movies of three users, what the model recommends, and what they watched next.
+    """The last items of three users, what the model recommends, and what they chose next.
 
-    The users are spaced evenly among those with at least five movies. The choice does not
+    The users are spaced evenly among those with at least five items. The choice does not
     depend on how well the model did.
     """
-    table = Table(title="What some users watched, and what the model would have shown them")
-    for name in ("user", f"last {_TITLES} movies", f"top {_TITLES} recommended", "watched next"):
+    table = Table(title="What some users chose, and what the model would have shown them")
+    for name in ("user", f"last {_TITLES} items", f"top {_TITLES} recommended", "chosen next"):
         table.add_column(name, overflow="fold")
     lengths = cases.rows - store.offsets[cases.users]
     long_enough = np.flatnonzero(lengths >= _TITLES)

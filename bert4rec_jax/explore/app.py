@@ -47,7 +47,7 @@ def make_app(models: Models, hosts: list[str]) -> Starlette:
     def show(state: State, *, problem: str = "", status: int = 200) -> Response:
         absent = [movie.item_id for movie in state.seen if not models.has(movie.item_id)]
         if absent:
-            problem = f"not among these movies: {', '.join(map(repr, absent))}"
+            problem = f"not among these items: {', '.join(map(repr, absent))}"
             state = State(tuple(m for m in state.seen if m.item_id not in absent), state.why)
         if not models.repeat:
             state = state.once

@@ -28,7 +28,7 @@ class Listed:
     Attributes:
       name: name of the bundle.
       answer: the list; empty if there is a problem.
-      unknown: titles of movies in the history that are not in this model's catalog.
+      unknown: titles of items in the history that are not in this model's catalog.
       problem: an error message for the visitor; empty if all went well.
     """
 
@@ -110,16 +110,16 @@ class Models:
 
     @property
     def repeat(self) -> bool:
-        """Whether a movie can be seen several times: for models trained with `data.repeats`."""
+        """Whether an item can be seen several times: for models trained with `data.repeats`."""
         return any(scorer.bundle.repeats for scorer in self._scorers)
 
     def title(self, item_id: str) -> str:
-        """The title of a movie; the id itself if it is not in the catalog."""
+        """The title of an item; the id itself if it is not in the catalog."""
         catalog = self.catalog
         return catalog.title(catalog.token(item_id)) if item_id in catalog else item_id
 
     def genres(self, item_id: str) -> str:
-        """The genres of a movie, separated by commas, by the first model that knows any."""
+        """The genres of an item, separated by commas, by the first model that knows any."""
         for catalog in (scorer.catalog for scorer in self._scorers):
             found = catalog.genres_of(catalog.token(item_id)) if item_id in catalog else ()
             if found:
@@ -131,17 +131,17 @@ class Models:
         return item_id in self.catalog
 
     def find(self, text: str) -> str:
-        """The id of the movie that a text means.
+        """The id of the item that a text means.
 
         Raises:
-          UserError: no movie fits, or several do.
+          UserError: no item fits, or several do.
         """
         if not text.strip():
             raise UserError("type a title first")
         return self.catalog.item_id(find_item(self.catalog, text))
 
     def suggest(self, text: str) -> list[tuple[str, str]]:
-        """What to type, and a label to show, for movies whose titles contain a text; best first."""
+        """What to type, and a label to show, for items whose titles contain a text; best first."""
         wanted = text.casefold().strip()
         if not wanted:
             return []
@@ -154,7 +154,7 @@ class Models:
         found.sort(key=lambda pair: (pair[0] > 0, pair[1]))
         times = Counter(catalog.titles)
 
-        def typed(i: int) -> str:  # a title may be that of several movies, or the id of another
+        def typed(i: int) -> str:  # a title may be that of several items, or the id of another
             title, item = catalog.titles[i], catalog.item_ids[i]
             return title if times[title] == 1 and title not in catalog else item
 
@@ -176,7 +176,7 @@ class Models:
         return found
 
     def why(self, state: State) -> Why:
-        """Explain the movie that `state.why` names.
+        """Explain the item that `state.why` names.
 
         Raises:
           UserError: there is nothing to explain, or see `explain`.
@@ -203,7 +203,7 @@ class Models:
     def _question(self, number: int, state: State) -> tuple[list[str], list[float], list[str]]:
         """A model's input for a state: ids, ratings, and ids that it may not list.
 
-        For a model that reads no thumbs, disliked movies are left out of the history, and may not
+        For a model that reads no thumbs, disliked items are left out of the history, and may not
         be listed.
         """
         up = self._scorers[number].bundle.thumbs[0]
@@ -230,13 +230,13 @@ def _kind(bundle: Bundle) -> str:
 
 def _nothing_to_leave_out(history: Sequence[str], left_out: Sequence[str]) -> str:
     if history:
-        return "this model knows none of these movies, so there is nothing to explain by"
+        return "this model knows none of these items, so there is nothing to explain by"
     if left_out:
         return (
-            "this model does not read movies with a thumb down, and there is no other movie; add "
+            "this model does not read items with a thumb down, and there is no other item; add "
             "one, or change a thumb"
         )
-    return "without a history there is nothing to leave out; add a movie first"
+    return "without a history there is nothing to leave out; add an item first"
 
 
 def _knows(scorer: Scorer, item_id: str) -> bool:

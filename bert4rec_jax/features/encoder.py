@@ -192,7 +192,7 @@ def _of_width(block: VectorBlock, vectors: Vectors | None) -> Vectors:
     if vectors is None:
         raise UserError(
             f"the content has a block {block.name!r} of embeddings of {len(block.mean)} numbers; "
-            "give those of these movies too"
+            "give those of these items too"
         )
     if vectors.dim != len(block.mean):
         raise UserError(

@@ -105,7 +105,7 @@ def read_metadata(
             raise UserError(
                 f"{where}: the {match.column} {value!r} stands for the item "
                 f"{catalog.item_ids[positions[0]]!r}, and so did {seen[key]}; expected one row per "
-                "movie: remove one of them"
+                "item: remove one of them"
             )
         seen[key] = where
         movie = movie_of(

@@ -76,7 +76,7 @@ def read_releases(
         if item_id in places:
             raise UserError(
                 f"{where}: the {column} {found!r} is in {places[item_id]} too; expected one row "
-                "per movie: remove one of them"
+                "per item: remove one of them"
             )
         if digits and not item_id.isdigit():
             raise UserError(
@@ -121,7 +121,7 @@ def named_releases(item_ids: Sequence[str], catalog: Catalog) -> Catalog:
     if repeated:
         raise UserError(
             f"{_some(repeated)} is named {ids.count(repeated[0])} times in the ids to add; "
-            "expected every movie once"
+            "expected every item once"
         )
     _refuse_known(ids, catalog, imdb_number)
     return Catalog(tuple(ids), tuple(ids), ("",) * len(ids))

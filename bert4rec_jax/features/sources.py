@@ -190,7 +190,7 @@ def _embedded(
         return Vectors(np.zeros((len(catalog), dim), np.float32), np.zeros(len(catalog), bool))
     if not texts:
         raise UserError(
-            "no item has a title or an overview to embed; give a table of movies with --metadata"
+            "no item has a title or an overview to embed; give a table of them with --metadata"
         )
     vectors = embed(
         texts,

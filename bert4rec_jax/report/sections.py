@@ -35,7 +35,7 @@ _COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
 _LENGTHS = (1, 6, 11, 21, 51, 101)
 _DISTANCES = (1, 2, 3, 4, 6, 11, 21, 51)
 _GENRES, _MISSES, _KNOWN, _NEAREST = 15, 8, 10, 5
-_SHOWN = 10  # movies in a list
+_SHOWN = 10  # items in a list
 
 
 def about(evidence: Evidence) -> Section:
@@ -45,7 +45,7 @@ def about(evidence: Evidence) -> Section:
         ("run", evidence.run.name),
         ("checkpoint", f"step {evidence.step:,}"),
         ("data", f"{source.num_interactions:,} interactions of {source.num_users:,} users"),
-        ("movies", f"{len(evidence.catalog):,}"),
+        ("items", f"{len(evidence.catalog):,}"),
         ("questions", f"{len(evidence.cases):,} users, {evidence.asked}"),
     ]
     if results:
@@ -130,14 +130,14 @@ def groups(evidence: Evidence) -> Section:
     return Section(
         "Quality by history, popularity and genre",
         (
-            *_grouped(evidence, "By movies in the history", by_length),
-            *_grouped(evidence, "By popularity of the movie asked for", by_popularity),
+            *_grouped(evidence, "By items in the history", by_length),
+            *_grouped(evidence, "By popularity of the item asked for", by_popularity),
             paragraph(
                 "A third of all training interactions falls on the head, the next third on the "
-                "middle, the rest on the tail; cold movies have none."
+                "middle, the rest on the tail; cold items have none."
             ),
             *(
-                _grouped(evidence, "By genre of the movie asked for", by_genre)
+                _grouped(evidence, "By genre of the item asked for", by_genre)
                 or [paragraph("The catalog has no genres.")]
             ),
         ),
@@ -150,7 +150,7 @@ def breadth(evidence: Evidence) -> Section:
     title = "Coverage and popularity bias"
     listed = evidence.top[evidence.top >= FIRST_ITEM]
     if not len(listed):
-        return Section(title, (paragraph("No list has a movie: nobody has any left to watch."),))
+        return Section(title, (paragraph("No list has an item: nobody has any left."),))
     group = popularity_groups(evidence.counts)
     times = np.bincount(listed, minlength=len(group))
     asked = np.bincount(evidence.targets, minlength=len(group))
@@ -165,9 +165,9 @@ def breadth(evidence: Evidence) -> Section:
     most = np.lexsort((np.arange(len(times)), -times))[:_KNOWN]
     users = len(evidence.cases)
     figures: list[tuple[object, ...]] = [
-        ("coverage@10: movies that are in someone's ten", coverage(evidence.top, items)),
+        ("coverage@10: items that are in someone's ten", coverage(evidence.top, items)),
         ("novelty@10: mean bits of surprise", novelty(evidence.top, evidence.counts, items)),
-        ("places that the ten most listed movies take", float(times[most].sum() / times.sum())),
+        ("places that the ten most listed items take", float(times[most].sum() / times.sum())),
     ]
     for name, found in evidence.results.get(evidence.asked, {}).items():
         if name != evidence.model and "coverage@10" in found:
@@ -178,12 +178,12 @@ def breadth(evidence: Evidence) -> Section:
             table("The lists of ten", ("", "value"), figures),
             table(
                 "Where recommendations go, and where viewers do",
-                ("group", "recommended", "asked for", "training", "movies"),
+                ("group", "recommended", "asked for", "training", "items"),
                 rows,
             ),
             table(
                 "Listed most",
-                ("movie", "in the ten of", "in training"),
+                ("item", "in the ten of", "in training"),
                 (
                     (
                         evidence.catalog.title(int(token)),
@@ -199,7 +199,7 @@ def breadth(evidence: Evidence) -> Section:
 
 
 def heads(evidence: Evidence) -> Section:
-    """Each head's attention by distance, and to movies that share a genre with the top movie."""
+    """Each head's attention by distance, and to items that share a genre with the top item."""
     gaze, title = evidence.gaze, "What the heads attend to"
     cases, layers, count, length = gaze.weights.shape
     if not layers:
@@ -214,18 +214,18 @@ def heads(evidence: Evidence) -> Section:
         f"layer {layer + 1}, head {head + 1}" for layer in range(layers) for head in range(count)
     ]
     shares = by_distance.reshape(layers * count, -1)
-    place, columns = "the place of the next movie", ("itself", *names)
+    place, columns = "the place of the next item", ("itself", *names)
     if (gaze.tokens[:, 0] != MASK).all():  # a causal model
-        shares, place, columns = shares[:, 1:], "the newest movie", tuple(names)
+        shares, place, columns = shares[:, 1:], "the newest item", tuple(names)
     parts = [
         paragraph(
             f"Mean over {cases:,} users of the attention from {place}. "
             "Attention says where a head looks, not what decides; ",
             Html("<code>bert4rec explain</code>"),
-            " leaves movies out to see that.",
+            " leaves items out to see that.",
         ),
         table(
-            "Attention by distance, in movies back from the next one",
+            "Attention by distance, in items back from the next one",
             ("head", *columns),
             ((label, *map(Shaded, map(float, row))) for label, row in zip(labels, shares)),
         ),
@@ -249,7 +249,7 @@ def heads(evidence: Evidence) -> Section:
         found = _intervals(evidence, {label: more[:, i] for i, label in enumerate(labels)})
         parts.append(
             table(
-                "Attention to movies that share a genre with the one recommended first",
+                "Attention to items that share a genre with the one recommended first",
                 ("head", "share of its gaze", "of an even gaze", "difference"),
                 (
                     (
@@ -266,7 +266,7 @@ def heads(evidence: Evidence) -> Section:
 
 
 def neighbours(evidence: Evidence) -> Section:
-    """The nearest neighbours, by item vectors, of the movies watched most."""
+    """The nearest neighbours, by item vectors, of the items chosen most."""
     sizes = np.linalg.norm(evidence.vectors, axis=1, keepdims=True)
     directions = evidence.vectors / np.where(sizes > 0, sizes, 1)
     known = np.flatnonzero(evidence.known).astype(np.int32)
@@ -280,9 +280,9 @@ def neighbours(evidence: Evidence) -> Section:
             f"{evidence.catalog.title(int(others[i]))} ({cosines[i]:.2f})" for i in best
         )
         rows.append((evidence.catalog.title(int(token)), int(evidence.counts[token]), nearest))
-    header = ("movie", "in training", "nearest (cosine)")
+    header = ("item", "in training", "nearest (cosine)")
     return Section(
-        "Nearest neighbours", (table("Of the movies watched most, by their vectors", header, rows),)
+        "Nearest neighbours", (table("Of the items chosen most, by their vectors", header, rows),)
     )
 
 
@@ -295,7 +295,7 @@ def misses(evidence: Evidence) -> Section:
         "Worst misses",
         (
             _missed(evidence, "Ranked lowest", everywhere),
-            _missed(evidence, "Ranked lowest among the movies watched most", head),
+            _missed(evidence, "Ranked lowest among the items chosen most", head),
         ),
     )
 
@@ -324,7 +324,7 @@ def _missed(evidence: Evidence, caption: str, among: npt.NDArray[np.bool_]) -> H
             )
         )
     header = (
-        "watched next",
+        "chosen next",
         "rank",
         *([f"{rival}'s rank"] if rival else []),
         "in training",

@@ -69,10 +69,10 @@ def add_items(
     Args:
       source: a bundle, or the folder of a run.
       output: the bundle to make; an earlier bundle there is replaced, even if it is `source`.
-      sources: a table of the new movies, their embeddings, or both.
-      ids: the only movies of the table to add; or, without a table, those of the embeddings.
-      skip_known: leave out movies of the table that the model has, instead of refusing them. If no
-        other movies are left, no items are added to the model in `output`.
+      sources: a table of the new items, their embeddings, or both.
+      ids: the only items of the table to add; or, without a table, those of the embeddings.
+      skip_known: leave out items of the table that the model has, instead of refusing them. If no
+        other items are left, no items are added to the model in `output`.
       skip_unknown: leave out items about which nothing is known, instead of refusing them.
       offset: added to the bias of all items without a training event, those that the model has
         already included. None: as calibrated.
@@ -111,7 +111,7 @@ def add_items(
         )
         sources = replace(sources, id_column=column)
         if not len(new):
-            notify(f"nothing to add: {source} knows all movies of {sources.metadata} already")
+            notify(f"nothing to add: {source} knows all items of {sources.metadata} already")
             return write_bundle(_with_offset(trained, offset), output, dtype=dtype)
     elif not ids:
         raise UserError("which items to add? Give a table of metadata, or their ids")

@@ -46,7 +46,7 @@ def show_recommendations(
     user: Mapping[str, Any] | None = None,
     request_time: str | None = None,
 ) -> None:
-    """Print the recommendations for a history of movies, given by title or id.
+    """Print the recommendations for a history of items, given by title or id.
 
     Raises:
       UserError: see `Bundle.open`, `Filters.allowed`, `find_item` and `Scorer.recommend`.
@@ -61,7 +61,7 @@ def show_recommendations(
 
 
 def show_similar(bundle: Path, title: str, k: int) -> None:
-    """Print the movies most similar to one that is given by title or id.
+    """Print the items most similar to one that is given by title or id.
 
     Raises:
       UserError: see `Bundle.open`, `find_item` and `Scorer.similar`.

@@ -1,6 +1,6 @@
-"""Explanation: why a movie is recommended, and how well a hidden one is guessed from both sides.
+"""Explanation: why an item is recommended, and how well a hidden one is guessed from both sides.
 
-Influence is exact: the model scores again without each movie of the history, and influence is the
+Influence is exact: the model scores again without each item of the history, and influence is the
 change of the score. Attention says where the heads look, which does not explain a score.
 """
 
@@ -31,17 +31,17 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Influence:
-    """How one movie of a history changes the score of the explained one.
+    """How one item of a history changes the score of the explained one.
 
-    A change is the value with this movie, minus the value without it.
+    A change is the value with this item, minus the value without it.
 
     Attributes:
-      item_id, title: of the movie in the history.
-      read: whether the model reads it, as it does the last L - 1 movies that it can score. If not,
+      item_id, title: of the item in the history.
+      read: whether the model reads it, as it does the last L - 1 items that it can score. If not,
         changes are 0.
       score: change of the score (a logit).
       log_probability: change of the log-probability, in nats.
-      rank_without: rank of the explained movie when this one is left out.
+      rank_without: rank of the explained item when this one is left out.
     """
 
     item_id: str
@@ -54,18 +54,18 @@ class Influence:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why a movie has its score and rank.
+    """Why an item has its score and rank.
 
     Attributes:
-      item_id, title: of the explained movie.
+      item_id, title: of the explained item.
       score: its logit.
       probability: by the softmax over all items that the model can score.
-      rank: among the items that may be listed; ties count against the movie. If it may not be
+      rank: among the items that may be listed; ties count against the item. If it may not be
         listed itself, that which it would have.
       barred_by: why it may not be listed: it is "in the history" or "excluded"; None if it may.
-      influences: one per movie of the history, oldest first.
+      influences: one per item of the history, oldest first.
       attention: `[layers, H, n]` attention weights from the position whose output is read; each row
-        sums to 1. The columns are the movies that are read, oldest first. A bidirectional model has
+        sums to 1. The columns are the items that are read, oldest first. A bidirectional model has
         one more column, the last: that position itself (MASK).
       reads_mask: whether there is a column for MASK.
     """
@@ -90,7 +90,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Guess:
-    """A guess at a hidden movie: the true one's probability and rank, and the likeliest movies."""
+    """A guess at a hidden item: the true one's probability and rank, and the likeliest items."""
 
     probability: float
     rank: int
@@ -99,12 +99,12 @@ class Guess:
 
 @dataclass(frozen=True)
 class BothSides:
-    """Guesses at one hidden movie of a history.
+    """Guesses at one hidden item of a history.
 
     Attributes:
-      item_id, title: of the hidden movie.
-      before: the guess from only the movies before it, as if it were to be watched next.
-      both: the guess from the movies before and after it.
+      item_id, title: of the hidden item.
+      before: the guess from only the items before it, as if it were to be chosen next.
+      both: the guess from the items before and after it.
     """
 
     item_id: str
@@ -131,15 +131,15 @@ def explain(
     Args:
       scorer: a loaded bundle.
       history: external ids, oldest first, at least one.
-      item: external id; None for the movie that is recommended first.
-      ratings: one per movie of the history, NaN for none.
+      item: external id; None for the item that is recommended first.
+      ratings: one per item of the history, NaN for none.
       user: the user's features, for a model that uses them.
       exclude: external ids that may not be listed, besides the history; unknown ones are ignored.
       timestamps, request_time: as for `Scorer.rank`.
 
     Raises:
       UserError: the history is empty, an id is unknown, the model cannot score the item or any
-        movie of the history, or the bundle was made before the function `attend` existed.
+        item of the history, or the bundle was made before the function `attend` existed.
     """
     require_a(Scorer, scorer, "scorer", "a Scorer, which `bert4rec_jax.load` makes of a bundle")
     seen = read_seen(scorer, history, ratings, timestamps, request_time)
@@ -160,10 +160,10 @@ def explain(
     known = np.flatnonzero(scorer.bundle.known[tokens])
     if not len(known):
         raise UserError(
-            "no movie of the history has a training event, so there is nothing to explain by"
+            "no item of the history has a training event, so there is nothing to explain by"
         )
     places = known[-count:]
-    near = known[-(count + 1) :]  # if one movie is left out, the one before the window moves up
+    near = known[-(count + 1) :]  # if one item is left out, the one before the window moves up
     kept = [near, *(near[near != place] for place in places)]
     requests = requests_of([seen.at(which) for which in kept])
     if user is not None:
@@ -179,7 +179,7 @@ def explain(
     row_without = {place: row for row, place in enumerate(places.tolist(), start=1)}
     influences = []
     for place, token in enumerate(tokens):
-        row = row_without.get(place, 0)  # row 0: the whole history, for movies that are not read
+        row = row_without.get(place, 0)  # row 0: the whole history, for items that are not read
         influences.append(
             Influence(
                 *_named(scorer, token),
@@ -208,14 +208,14 @@ def explain(
 
 
 def require_both_sides(scorer: Scorer) -> None:
-    """Refuse a causal model, for which the movies after a hidden one change nothing.
+    """Refuse a causal model, for which the items after a hidden one change nothing.
 
     Raises:
       UserError: the model is causal.
     """
     if _causal(scorer):
         raise UserError(
-            f"{scorer.bundle.path} reads a history from the left only: what comes after a movie "
+            f"{scorer.bundle.path} reads a history from the left only: what comes after an item "
             "does not change its guess; explain a model trained on masked items"
         )
 
@@ -230,24 +230,24 @@ def both_sides(
     timestamps: Times | None = None,
     request_time: RequestTime | None = None,
 ) -> BothSides:
-    """Hide one movie of a history, and guess it without and with the movies after it.
+    """Hide one item of a history, and guess it without and with the items after it.
 
-    All other movies of the history, before and after it, are excluded from both guesses, unless the
+    All other items of the history, before and after it, are excluded from both guesses, unless the
     model was trained to repeat items (`data.repeats`). Scores are those of the model alone:
-    covisitation, if the bundle has it, only applies to the next movie.
+    covisitation, if the bundle has it, only applies to the next item.
 
     Args:
       scorer: a loaded bundle.
       history: external ids, oldest first.
-      place: index in the history of the movie to hide.
-      k: how many of the likeliest movies to return.
-      ratings: one per movie of the history, NaN for none.
-      timestamps, request_time: as for `Scorer.rank`. The hidden movie is asked for when it was
+      place: index in the history of the item to hide.
+      k: how many of the likeliest items to return.
+      ratings: one per item of the history, NaN for none.
+      timestamps, request_time: as for `Scorer.rank`. The hidden item is asked for when it was
         seen.
 
     Raises:
-      UserError: as `explain`; the model is causal, so that movies after the hidden one change
-        nothing; or the place is not among the last L movies.
+      UserError: as `explain`; the model is causal, so that items after the hidden one change
+        nothing; or the place is not among the last L items.
     """
     seen = read_seen(scorer, history, ratings, timestamps, request_time)
     tokens = seen.tokens
@@ -257,7 +257,7 @@ def both_sides(
     if not lowest <= place < len(tokens):
         raise UserError(
             f"place is {place}; expected {lowest} to {len(tokens) - 1}, as the model reads the "
-            f"last {length} of {len(tokens)} movies"
+            f"last {length} of {len(tokens)} items"
         )
     hidden = np.arange(len(tokens)) == place
     places = np.flatnonzero(scorer.bundle.known[tokens] | hidden)[-length:]
@@ -345,7 +345,7 @@ def _target(scorer: Scorer, item: str | None, scores: Floats, barred: npt.NDArra
     if item is None:
         best = _order(scores, barred)
         if not len(best):
-            raise UserError("no movie is left to recommend; name the item to explain")
+            raise UserError("no item is left to recommend; name the item to explain")
         return int(best[0])
     token = scorer.catalog.token(item)
     if not scorer.bundle.known[token]:

@@ -1,4 +1,4 @@
-"""Explanation display: why a movie is recommended, as tables in a terminal and as a picture."""
+"""Explanation display: why an item is recommended, as tables in a terminal and as a picture."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def show_explanation(
     user: Facts | None = None,
     request_time: str | None = None,
 ) -> None:
-    """Print why a movie is recommended, and guesses at a hidden movie of the history.
+    """Print why an item is recommended, and guesses at a hidden item of the history.
 
     Args:
       bundle: a folder made by `bert4rec export`.
       history: titles or ids, oldest first.
-      item: title or id of the movie to explain; None for the first recommendation.
-      masked: the movie of the history to hide; None for the middle one of those that are read.
+      item: title or id of the item to explain; None for the first recommendation.
+      masked: the item of the history to hide; None for the middle one of those that are read.
       output: SVG file of the picture; None for none.
       user: the user's features, for a model that uses them.
       request_time: as for `Scorer.rank`.
@@ -59,11 +59,11 @@ def show_explanation(
         require_both_sides(scorer)
         hidden = _item_id(catalog, masked)
         if hidden not in seen:
-            raise UserError(f"{masked!r} is not in the history; --masked hides one of its movies")
+            raise UserError(f"{masked!r} is not in the history; --masked hides one of its items")
         place = len(seen) - 1 - seen[::-1].index(hidden)  # of several, the one that is read
         if place not in near:
             raise UserError(
-                f"{masked!r} is not among the last {len(near)} movies of the history, which are "
+                f"{masked!r} is not among the last {len(near)} items of the history, which are "
                 "those that the model reads; --masked hides one of them"
             )
     explanation = explain(scorer, seen, wanted, user=user, request_time=request_time)
@@ -79,12 +79,12 @@ def show_explanation(
 
 
 def explanation_table(explanation: Explanation) -> Table:
-    """One row per movie of the history, oldest first."""
+    """One row per item of the history, oldest first."""
     layers = len(explanation.attention)
     table = Table(
         title=f"why {escape(explanation.title)}: {explanation.place}, "
         f"probability {explanation.probability:.2%}",
-        caption="with the movie, less without it; attention says where heads look, not why",
+        caption="with the item, less without it; attention says where heads look, not why",
         title_justify="left",
     )
     table.add_column("history", overflow="fold")
@@ -116,9 +116,9 @@ def explanation_table(explanation: Explanation) -> Table:
 
 
 def both_sides_table(found: BothSides) -> Table:
-    """The guesses at a hidden movie, without and with the movies after it."""
+    """The guesses at a hidden item, without and with the items after it."""
     table = Table(
-        title=f"hidden: {escape(found.title)}", title_justify="left", caption="its likeliest movies"
+        title=f"hidden: {escape(found.title)}", title_justify="left", caption="its likeliest items"
     )
     guesses = (found.before, found.both)
     for name, guess in zip(("from what came before", "and from what came after"), guesses):

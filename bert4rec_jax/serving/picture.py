@@ -1,4 +1,4 @@
-"""Picture: an explanation as one SVG, with the influence of each movie and attention to it."""
+"""Picture: an explanation as one SVG, with the influence of each item and attention to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAMES, _BARS, _CELL, _ROW, _TOP = 260, 200, 44, 26, 96
 def picture(explanation: Explanation) -> str:
     """Draw an explanation as SVG text.
 
-    Rows are the movies that were read, oldest first. Columns are the influence, then one per
+    Rows are the items that were read, oldest first. Columns are the influence, then one per
     attention head; the number in a cell is that head's attention in per cent.
     """
     read = [influence for influence in explanation.influences if influence.read]
@@ -27,7 +27,7 @@ def picture(explanation: Explanation) -> str:
     )
     parts = [
         text(10, 24, shortened(title, width - 20), size=15),
-        text(10, _TOP - 10, "movie, oldest first"),
+        text(10, _TOP - 10, "item, oldest first"),
         text(middle, _TOP - 28, "influence: log-probability", anchor="middle"),
         text(middle, _TOP - 10, "with it, less without it", anchor="middle"),
     ]

@@ -1,4 +1,4 @@
-"""Seen: a history in tokens, to be read with and without some of its movies."""
+"""Seen: a history in tokens, to be read with and without some of its items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bert4rec_jax.serving.times import RequestTime, Times
 
 @dataclass(frozen=True)
 class Seen:
-    """A history of n movies: `[n]` tokens, ratings, and times in seconds since 1970.
+    """A history of n items: `[n]` tokens, ratings, and times in seconds since 1970.
 
     `asked` is the time of the request.
     """
@@ -32,11 +32,11 @@ class Seen:
     asked: int
 
     def at(self, places: npt.NDArray[np.integer[Any]]) -> Seen:
-        """The movies at some places, of the same request."""
+        """The items at some places, of the same request."""
         return Seen(self.tokens[places], self.ratings[places], self.times[places], self.asked)
 
     def and_mask(self) -> Seen:
-        """The history with MASK after its last movie."""
+        """The history with MASK after its last item."""
         return Seen(
             np.append(self.tokens, np.int32(MASK)),
             np.append(self.ratings, np.float32(np.nan)),
@@ -59,13 +59,13 @@ def read_seen(
     """
     history = id_list("history", history)
     if not history:
-        raise UserError("the history is empty; name at least one movie that was seen")
+        raise UserError("the history is empty; name at least one item that was seen")
     for name, values in (("ratings", ratings), ("timestamps", timestamps)):
         if values is None:
             continue
-        require_list(name, values, "one for each movie of the history")
+        require_list(name, values, "one for each item of the history")
         if len(values) != len(history):
-            raise UserError(f"{len(values)} {name} for {len(history)} movies; give one each")
+            raise UserError(f"{len(values)} {name} for {len(history)} items; give one each")
     tokens = np.array([scorer.catalog.token(item) for item in history], np.int32)
     given = scorer.requests(
         [history],

@@ -73,7 +73,7 @@ def test_two_rows_for_one_item(tmp_path, name, place, written):
         read_metadata(file, shelf.catalog())
     assert str(caught.value) == (
         f"{file}, {place} 7: the imdb_id {written!r} stands for the item '0113277', and so did "
-        f"{file}, {place} 1; expected one row per movie: remove one of them"
+        f"{file}, {place} 1; expected one row per item: remove one of them"
     )
 
 

@@ -83,7 +83,7 @@ def test_movies_that_the_model_does_not_know_are_not_read(rare, ids):
     np.testing.assert_allclose(found.attention, plain.attention, rtol=1e-6)
     hidden, other = both_sides(rare, mixed, 2), both_sides(rare, [ids[10], ids[11]], 1)
     assert hidden.both.probability == pytest.approx(other.both.probability)
-    with pytest.raises(UserError, match="no movie of the history has a training event"):
+    with pytest.raises(UserError, match="no item of the history has a training event"):
         explain(rare, ids[:3], ids[20])
 
 
@@ -208,9 +208,9 @@ def test_questions_that_cannot_be_meant(scorer, causal, rare, ids):
         (lambda: explain(scorer, []), "the history is empty; name at least one"),
         (lambda: explain(scorer, ["x"]), "item 'x' is not among the 40 items"),
         (lambda: explain(scorer, ids[:2], "x"), "item 'x' is not among the 40 items"),
-        (lambda: explain(scorer, ids[:2], ratings=[1.0]), "1 ratings for 2 movies"),
+        (lambda: explain(scorer, ids[:2], ratings=[1.0]), "1 ratings for 2 items"),
         (lambda: explain(rare, ids[9:12], ids[0]), "has no training event"),
-        (lambda: explain(scorer, ids), "no movie is left to recommend"),
+        (lambda: explain(scorer, ids), "no item is left to recommend"),
         (lambda: both_sides(causal[1], ids[:3], 1), "reads a history from the left only"),
         (lambda: both_sides(scorer, ids[:9], 2), "place is 2; expected 3 to 8"),
     ):
@@ -258,7 +258,7 @@ def test_of_several_times_that_a_movie_was_seen_the_last_is_hidden(bundle, ids, 
     history = [ids[0], *ids[1 : L + 2], ids[0], ids[L + 3]]
     show_explanation(bundle, history, None, ids[0], None)
     assert "hidden:" in capsys.readouterr().out
-    with pytest.raises(UserError, match=rf"'{ids[1]}' is not among the last {L} movies"):
+    with pytest.raises(UserError, match=rf"'{ids[1]}' is not among the last {L} items"):
         show_explanation(bundle, history, None, ids[1], None)
     assert not capsys.readouterr().out
 

@@ -135,8 +135,8 @@ def test_a_click_shows_why(client, models):
         ("/act?title=Casablanca", 422, "no title is clearly &#39;Casablanca&#39;"),
         ("/act?title=+", 422, "type a title first"),
         ("/act?do=jump.1", 422, "is not in the history"),
-        ("/?seen=n:nobody", 200, "not among these movies: &#39;nobody&#39;"),
-        ("/?why=0:1", 200, "add a movie first"),
+        ("/?seen=n:nobody", 200, "not among these items: &#39;nobody&#39;"),
+        ("/?why=0:1", 200, "add an item first"),
         ("/?seen=n:{0}&why=7:1", 200, "there is no such model"),
         ("/?seen=n:{0}&why=0:nobody", 200, "item &#39;nobody&#39; is not among the 40 items"),
         ("/static/../app.py", 404, "Not Found"),
@@ -322,11 +322,11 @@ def test_a_disliked_movie_takes_no_place_in_an_explanation(scorer, monkeypatch):
     state = State((*seen, Seen(first, "d")), (0, second))
     assert models.lists(state)[0].answer.item_ids[0] == second
     assert "place 1" in models.why(state).drawn
-    with pytest.raises(UserError, match="does not read movies with a thumb down"):
+    with pytest.raises(UserError, match="does not read items with a thumb down"):
         models.why(State((Seen(first, "d"),), (0, second)))
-    with pytest.raises(UserError, match="add a movie first"):
+    with pytest.raises(UserError, match="add an item first"):
         models.why(State((), (0, second)))
-    with pytest.raises(UserError, match="this model knows none of these movies"):
+    with pytest.raises(UserError, match="this model knows none of these items"):
         models.why(State((Seen("not in the catalog"),), (0, second)))
 
 

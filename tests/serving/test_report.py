@@ -62,7 +62,7 @@ def test_a_model_that_reads_times_is_reported_like_others(run, tmp_path):
     protocol.run(short, recipe="times", console=said)
     assert "BERT4Rec knows the time of the request (model.times)" in said.file.getvalue()
     write_report(tmp_path / "run", tmp_path / "report.html", QUIET)
-    assert "attention from the place of the next movie" in (tmp_path / "report.html").read_text()
+    assert "attention from the place of the next item" in (tmp_path / "report.html").read_text()
 
 
 def test_a_run_that_was_not_tested_is_reported_on_validation(run, tmp_path):
@@ -120,7 +120,7 @@ def test_ranks_of_another_model_are_not_shown(run, tmp_path):
 
 def test_lists_without_a_movie_are_said_to_have_none(evidence):
     nothing = replace(evidence, top=np.zeros_like(evidence.top))
-    assert "No list has a movie" in str(sections.breadth(nothing))
+    assert "No list has an item" in str(sections.breadth(nothing))
 
 
 def test_the_gaze_is_that_of_the_exported_model(evidence, scorer, store):
@@ -234,10 +234,10 @@ def test_a_model_without_layers_has_no_heads(evidence):
 
 def test_a_causal_model_is_read_at_the_newest_movie(evidence, run_with_users):
     drawn = str(sections.heads(evidence))
-    assert "attention from the place of the next movie" in drawn and "itself" in drawn
+    assert "attention from the place of the next item" in drawn and "itself" in drawn
     towers = gather(run_with_users, QUIET)
     drawn = str(sections.heads(towers))
-    assert "attention from the newest movie" in drawn and "itself" not in drawn
+    assert "attention from the newest item" in drawn and "itself" not in drawn
     # A head looks at movies alone, so its shares by distance sum to 1.
     weights = towers.gaze.weights[..., 1:].sum(-1)
     np.testing.assert_allclose(weights, 1, atol=1e-5)
