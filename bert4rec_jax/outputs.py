@@ -57,7 +57,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     nothing else is there.
 
     Raises:
-      UserError: the path leads through a file.
+      UserError: the path leads through a file, or is not UTF-8.
       TemporaryError: the folder cannot be written for another reason; nothing was changed.
     """
     path = path.resolve()
@@ -73,6 +73,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     Leftovers of killed processes are removed as by `whole_folder`, which raises the same errors.
     """
     path = path.resolve()
+    require_utf8(path)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}{_PARTIAL}")
     missing = [parent for parent in path.parents if not parent.exists()]
     try:
@@ -92,6 +93,21 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         for parent in missing:
             with suppress(OSError):  # not empty if the new folder is in it
                 parent.rmdir()
+
+
+def require_utf8(path: Path) -> None:
+    """Refuse a path that Arrow and Orbax cannot open, as they take UTF-8 alone.
+
+    Raises:
+      UserError: the path has bytes of another encoding.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"the path {os.fsencode(path)!r} is not UTF-8 text, which Arrow and Orbax need; "
+            "rename the file or the folder, or choose another"
+        ) from None
 
 
 def refuse_other(path: Path, *, earlier: bool, message: str) -> None:

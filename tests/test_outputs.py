@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -9,8 +10,13 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from bert4rec_jax.config import Config
+from bert4rec_jax.data.prepare import prepare
+from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.outputs import (
     require_folder_of,
     whole_file,
@@ -18,6 +24,9 @@ from bert4rec_jax.outputs import (
     write_arrays,
     write_json,
 )
+from bert4rec_jax.serving.bundle import Bundle
+from bert4rec_jax.serving.request_file import RequestFile
+from bert4rec_jax.serving.shards import Shards
 
 
 def test_json_and_arrays_come_back(tmp_path):
@@ -50,6 +59,26 @@ def test_a_folder_takes_its_place_when_it_is_whole(tmp_path):
         raise OSError(28, "No space left on device")
     assert (path / "x").read_text() == "second"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_path_in_latin_1_is_refused_before_anything_is_written(tmp_path):
+    """Arrow and Orbax take paths in UTF-8 alone."""
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    message = r"the path b'.*/caf\\xe9.*' is not UTF-8 text, which Arrow and Orbax need; rename"
+    log = tmp_path / "log.csv"
+    log.write_text("user_id,item_id\nu,i\n")
+    for use in (
+        lambda: prepare(log, path / "store", min_user_interactions=1, min_item_interactions=1),
+        lambda: prepare(log.rename(path.with_suffix(".parquet")), tmp_path / "store"),
+        lambda: SequenceStore.open(path),
+        lambda: Bundle.open(path),
+        lambda: Shards(path, {}),
+        lambda: RequestFile.open(path.with_suffix(".parquet")),
+        lambda: open_setting(Config(workdir=str(path)), Console(quiet=True)),
+    ):
+        with pytest.raises(UserError, match=message):
+            use()
+        assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_two_at_once_do_not_touch_each_other(tmp_path):

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.outputs import require_utf8
 
 _BATCH_ROWS = 1 << 18
 _BUFFER_BYTES = 1 << 20  # a row group's column is read in pieces of this size, however long
@@ -59,6 +60,7 @@ def _batch_rows(group: pq.RowGroupMetaData, names: list[str]) -> int:
 
 @contextmanager
 def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    require_utf8(path)
     try:
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
             yield file

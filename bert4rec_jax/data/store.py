@@ -21,7 +21,7 @@ from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.k_core import add_counts
 from bert4rec_jax.data.rows import ArrayFile
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.outputs import refuse_other, whole_folder
+from bert4rec_jax.outputs import refuse_other, require_utf8, whole_folder
 
 SCHEMA_VERSION = 1
 COLUMNS: dict[str, npt.DTypeLike] = {
@@ -146,6 +146,7 @@ class SequenceStore:
           UserError: the folder holds no store, a store of another schema, or cannot be read.
         """
         path = Path(path)
+        require_utf8(path)
         manifest_path = path / MANIFEST
         try:
             manifest = json.loads(manifest_path.read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from bert4rec_jax.experiment.requirements import check_log, require_inputs
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.splits import open_split, require_validation
 from bert4rec_jax.features.known_users import KnownUsers, read_users
+from bert4rec_jax.outputs import require_utf8
 from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform
 from bert4rec_jax.training.run_record import check_same_config, read_config
 from bert4rec_jax.training.wandb_run import require_wandb
@@ -44,6 +45,7 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
     workdir = Path(config.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"the workdir {workdir} is a file; give a folder with --workdir")
+    require_utf8(workdir.resolve())
     if config.log.wandb and not finished:
         require_wandb()
     mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)

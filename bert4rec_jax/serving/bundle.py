@@ -33,7 +33,7 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import TemporaryError, UserError, first_line
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.user_encoding import UserEncoding
-from bert4rec_jax.outputs import refuse_other
+from bert4rec_jax.outputs import refuse_other, require_utf8
 from bert4rec_jax.serving import weights
 from bert4rec_jax.serving.bundle_files import EXPORT_AGAIN, BundleFiles
 
@@ -330,6 +330,7 @@ def function_file(name: str) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    require_utf8(path)
     file = path / MANIFEST
     try:
         manifest = _read_json(file)

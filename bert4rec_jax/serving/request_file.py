@@ -20,6 +20,7 @@ from bert4rec_jax.data.fields import Where
 from bert4rec_jax.data.jsonlines import line_of
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError, first_line
+from bert4rec_jax.outputs import require_utf8
 from bert4rec_jax.serving.requests import COLUMNS, USER, check_columns
 
 _BATCH_ROWS = 8192  # read at once; with a buffer, so that memory does not grow with row groups
@@ -241,6 +242,7 @@ def _described(schema: pa.Schema) -> str:
 
 @contextmanager
 def _reading(file: Path) -> Iterator[pq.ParquetFile]:
+    require_utf8(file)
     try:
         with pq.ParquetFile(file, buffer_size=_BUFFER) as opened:
             yield opened

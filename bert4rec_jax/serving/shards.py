@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.locks import locked
-from bert4rec_jax.outputs import whole_file, write_json
+from bert4rec_jax.outputs import require_utf8, whole_file, write_json
 
 MANIFEST = "_manifest.json"
 _KEY = b"bert4rec"  # in the Parquet metadata of a shard: what made it
@@ -223,6 +223,7 @@ class Shards:
 
 def require_name(output: Path) -> None:
     """Refuse what is not the name of a folder to make, such as `..`; raises `UserError`."""
+    require_utf8(output.resolve())
     if output.name in ("", ".."):
         raise UserError(f"the output is {str(output)!r}; expected the name of a folder to make")
 
