@@ -46,6 +46,12 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"the workdir {workdir} is a file; give a folder with --workdir")
     require_utf8(workdir.resolve())
+    if not finished and set("*?[") & set(str(workdir.resolve())):
+        raise UserError(
+            f"the path of the workdir {workdir.resolve()} has one of the signs * ? [, which Orbax "
+            "takes for a pattern, so that its checkpoints could not be read; choose another "
+            "--workdir"
+        )
     if config.log.wandb and not finished:
         require_wandb()
     mesh = make_mesh(data=config.mesh.data, model=config.mesh.model)

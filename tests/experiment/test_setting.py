@@ -48,6 +48,16 @@ def test_data_that_changed_since_they_were_prepared_are_refused(tmp_path, said):
         open_data(DataConfig(path=str(store.path)), tmp_path / "run", said)
 
 
+@pytest.mark.parametrize("name", ["a[bc]", "a*", "a?"])
+def test_a_workdir_where_checkpoints_would_be_lost_is_refused(tmp_path, said, name):
+    """Orbax looks for its parts by a pattern that begins with the path."""
+    store = store_of(tmp_path / "store", {})
+    config = Config(DataConfig(path=str(store.path)), workdir=str(tmp_path / name / "run"))
+    with pytest.raises(UserError, match=r"one of the signs \* \? \[, .*; choose another --workdir"):
+        protocol.run(config, console=said)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
 def test_items_are_known_by_what_came_with_their_titles(tmp_path, said):
     titles = {"a": ("A (1990)", "Drama|War"), "b": ("B (2000)", "Drama"), "c": ("c", "")}
     store = store_of(tmp_path / "store", titles)
