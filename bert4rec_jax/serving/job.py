@@ -34,6 +34,7 @@ CATALOG_TOP = 100
 _ENOUGH = 20  # ids of which none is known: they are of another system
 DEFAULTS = Options()
 Progress = Callable[[int, int], None]  # requests done, requests in all
+Notify = Callable[[str], None]  # gets a sentence
 # Makes the shards with the given numbers (ascending), in any order, and yields each one once it is
 # written. The opened bundle is for use in this process only.
 Engine = Callable[[Plan, Bundle, list[int]], Iterator[Shard]]
@@ -55,7 +56,7 @@ def rank_file(
     name: Path | None = None,
     engine: Engine = local,
     progress: Progress = lambda done, total: None,
-    notify: Callable[[str], None] = lambda sentence: None,
+    notify: Notify = lambda sentence: None,
 ) -> dict[str, Any]:
     """Answer every request of a file: row i of the output answers row i of the requests.
 
@@ -102,20 +103,19 @@ def rank_file(
         )
         for sentence in _doubts(asked, reader):
             notify(sentence)
-        return _answered(asked, bundle, opened, output, options, engine, progress, notify)
+        plan = _planned(asked, bundle, opened, output, options, notify)
+        return _answered(plan, opened, engine, progress, notify)
 
 
-def _answered(
+def _planned(
     asked: RequestFile,
     bundle: Path,
     opened: Bundle,
     output: Path,
     options: Options,
-    engine: Engine,
-    progress: Progress,
-    notify: Callable[[str], None],
-) -> dict[str, Any]:
-    """Make the output, or continue it, and return its manifest; see `rank_file`."""
+    notify: Notify,
+) -> Plan:
+    """What to answer how, and the output that belongs to that; see `rank_file`."""
     if options.top is None and CANDIDATES not in asked.schema.names:
         options = replace(options, top=min(CATALOG_TOP, opened.candidates or CATALOG_TOP))
     if opened.retriever is not None:
@@ -146,18 +146,24 @@ def _answered(
     job["request_time"] = options.asked_at
     if options.asked_at is None:
         del job["request_time"]  # so that a job of an earlier version can be continued
-    shards = Shards(output, job)
+    return Plan(bundle, opened.fingerprint, asked, Shards(output, job), options)
+
+
+def _answered(
+    plan: Plan, opened: Bundle, engine: Engine, progress: Progress, notify: Notify
+) -> dict[str, Any]:
+    """Make the output, or continue it, and return its manifest; see `rank_file`."""
+    shards, rows = plan.shards, plan.requests.rows
     finished = shards.finished()
     if finished is None:
         with shards.held():
             finished = shards.finished()  # another process may have finished it meanwhile
             if finished is None:
-                plan = Plan(bundle, opened.fingerprint, asked, shards, options)
                 finished = _to_the_end(plan, opened, engine, progress)
                 _tell_what_is_unknown(finished["counts"], notify)
                 return finished
-    shards.require_whole(_sizes(asked.rows, options.shard_rows))
-    progress(asked.rows, asked.rows)
+    shards.require_whole(_sizes(rows, plan.options.shard_rows))
+    progress(rows, rows)
     return finished
 
 
@@ -254,7 +260,7 @@ def _doubts(asked: RequestFile, reader: RequestReader) -> Iterator[str]:
         yield f"columns that are not read: {'; '.join([', '.join(asked.ignored), *close[:1]])}"
 
 
-def _tell_what_is_unknown(counts: Mapping[str, int], notify: Callable[[str], None]) -> None:
+def _tell_what_is_unknown(counts: Mapping[str, int], notify: Notify) -> None:
     items, unknown = counts.get("history_items", 0), counts.get("unknown_history_items", 0)
     if unknown > items / 2:
         notify(
