@@ -22,7 +22,12 @@ from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.sharding import Along, global_rows, put
 from bert4rec_jax.training.coverage import make_plan, require_targets, target_share, trained_items
-from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
+from bert4rec_jax.training.in_batch import (
+    Asked,
+    InBatch,
+    _uniformly,
+    in_batch_cross_entropy,
+)
 from bert4rec_jax.training.losses import cross_entropy
 from bert4rec_jax.training.masking import mask_items
 from bert4rec_jax.training.parts import build_model
@@ -140,6 +145,15 @@ def test_packed_histories_hold_their_own_items_only():
     pair, numbers = np.array([[2, 3]], np.int32), np.array([[1, 2]], np.int32)
     packed = Asked(hidden[None], pair, np.ones((1, 2), np.float32), numbers, pair, numbers)
     np.testing.assert_allclose(loss(packed, vectors, bias, share, segments=2), alone, rtol=1e-6)
+
+
+def test_every_item_of_training_is_drawn_equally_often():
+    drawable = np.zeros(20, bool)
+    drawable[[2, 3, 7, 19]] = True
+    drawn = np.asarray(_uniformly(jax.random.key(0), jnp.asarray(drawable), 4000))
+    shares = np.bincount(drawn, minlength=20) / 4000
+    np.testing.assert_allclose(shares, drawable / 4, atol=4 * np.sqrt(0.25 * 0.75 / 4000))
+    assert not shares[~drawable].any()
 
 
 def test_slots_that_are_not_in_use_change_nothing():

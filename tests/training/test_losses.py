@@ -79,6 +79,19 @@ def test_the_value_is_the_same_without_gradients():
     np.testing.assert_allclose(alone, value_and_gradients(arrays, 32)[0], rtol=1e-6)
 
 
+def test_gradients_are_scaled_by_what_is_made_of_the_loss():
+    arrays = {name: jnp.asarray(value) for name, value in example().items()}
+
+    def cubed(hidden, vectors, bias):
+        others = (arrays[name] for name in ("labels", "weights", "in_softmax"))
+        return cross_entropy(hidden, vectors, bias, *others, chunk=32) ** 3
+
+    found = jax.grad(cubed, argnums=(0, 1, 2))(*list(arrays.values())[:3])
+    loss, gradients = value_and_gradients(arrays, 32)
+    for gradient, plain in zip(found, gradients):
+        np.testing.assert_allclose(gradient, 3 * loss**2 * plain, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("chunk", "mesh", "blocks"),
     [

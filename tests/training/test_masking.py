@@ -237,6 +237,15 @@ def test_mixed_histories_are_wholly_of_one_kind_and_half_of_each():
     np.testing.assert_array_equal(asked.weights.sum(1), expected)
 
 
+def test_of_mixed_histories_the_same_share_of_masked_ones_asks_for_the_last_alone():
+    """Which histories are masked says nothing about which of them ask for the last item alone."""
+    batch = batch_of([[[10, 11, 12, 13, 14]]] * 4000)
+    asked = mask(batch, rate=0.4, last_only=0.3, next_item=0.5)
+    masked = ~np.asarray(asked.causal)[:, 0]
+    alone = (np.asarray(asked.tokens) == MASK)[masked].sum(1) == 1
+    assert abs(alone.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / masked.sum())
+
+
 def test_the_batch_is_a_tree_of_its_arrays():
     batch = batch_of([[[5, 6]]])
     assert batch.users is None, "nobody asked for it"

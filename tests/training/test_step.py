@@ -12,6 +12,7 @@ from bert4rec_jax.config import MaskingConfig, ModelConfig
 from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.sharding import Along, make_mesh, put
+from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.inputs import TrainingData, catalog_constants, trained_on
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.parts import build_model
@@ -122,6 +123,37 @@ def test_meshes_agree_on_a_model_that_reads_times(store):
 
 def test_the_step_counts(on_one_device):
     assert [int(state.step) for state in on_one_device[0]] == [0, 1, 2, 3]
+
+
+def losses_of_one_batch(setting, *, dropout=0.0, in_batch=None):
+    """The loss of the first batch in four steps that learn nothing, of two epochs of two steps."""
+    model, _, batches, constants_on = setting
+    model, mesh = model.clone(dropout=dropout, unknown_rate=0.0), mesh_of((1, 1))
+    constants = constants_on(mesh)
+    if in_batch is not None:
+        share = constants.in_softmax / constants.in_softmax.sum()
+        constants = constants._replace(target_share=share)
+    state = create_state(mesh, model, optax.sgd(0.0), seed=0, max_length=L)
+    step = make_train_step(
+        mesh, state, constants, model, optax.sgd(0.0), masking=MASKING,
+        slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
+        seed=0, steps_per_epoch=2, chunk=100, in_batch=in_batch, max_segments=3,
+    )  # fmt: skip
+    losses = []
+    for _ in range(4):
+        state, metrics = step(state, step.place(batches[0]), constants)
+        losses.append(float(metrics["loss"]))
+    return losses
+
+
+def test_masks_are_drawn_anew_in_every_epoch(setting):
+    losses = losses_of_one_batch(setting)
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+
+
+@pytest.mark.parametrize("drawn", [{"dropout": 0.3}, {"in_batch": InBatch(4, 0, 3)}])
+def test_dropout_and_negatives_are_drawn_anew_in_every_step(setting, drawn):
+    assert len(set(losses_of_one_batch(setting, **drawn))) == 4
 
 
 def test_thumb_counts_are_those_of_the_batch(setting, on_one_device):
