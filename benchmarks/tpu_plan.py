@@ -43,7 +43,7 @@ from bert4rec_jax.data.catalog import FIRST_ITEM, ROW_MULTIPLE
 from bert4rec_jax.sharding import make_mesh
 from bert4rec_jax.training.collectives import collectives, expected
 from bert4rec_jax.training.description import describe
-from bert4rec_jax.training.losses import padded_slots
+from bert4rec_jax.training.tiling import padded_slots
 
 _1M, _10M, _100M = 10**6, 10**7, 10**8
 # (slice, width) -> items -> chips along the item table: the fewest that hold it, and more.

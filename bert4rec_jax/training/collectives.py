@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from bert4rec_jax.sharding import devices_along, exchanges_rows
-from bert4rec_jax.training.losses import padded_slots
+from bert4rec_jax.training.tiling import padded_slots
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = re.compile(r"\d+")

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.batch import Batch
+from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.parts import Sizes, make_parts
 from bert4rec_jax.training.step import Constants, TrainState, TrainStep
 
@@ -59,7 +60,8 @@ def describe(config: Config, mesh: Mesh, *, num_rows: int) -> StepDescription:
     dtypes = (jnp.int32, jnp.int8, jnp.int32, jnp.int32, jnp.uint32, jnp.float32, jnp.int32)
     batch: Any = Batch(*(shape((batch_size, length), dtype) for dtype in dtypes))
     in_softmax: Any = shape((num_rows,), bool)
-    target_share = shape((num_rows,), jnp.float32) if parts.in_batch else None
+    softmax = parts.softmax(mesh)
+    target_share = shape((num_rows,), jnp.float32) if isinstance(softmax, InBatch) else None
     constants = Constants(in_softmax, {}, target_share)
     step = parts.train_step(mesh, state, constants, steps_per_epoch=_STEPS)
     return StepDescription(

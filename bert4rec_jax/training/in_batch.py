@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from bert4rec_jax.training.slots import Slots
 
 _LARGEST = 1 << 26  # most logits in memory at once: 256 MiB
 _NONE = -1e30
@@ -43,29 +44,9 @@ class InBatch:
     own: bool = False
 
 
-class Asked(NamedTuple):
-    """The slots of a batch, with the histories that they belong to.
-
-    Attributes:
-      hidden: `[B, S, D]` float32, one vector per slot.
-      labels: `[B, S]` target items.
-      weights: `[B, S]` float32 loss weights, 0 at unused slots.
-      segments: `[B, S]` number of each slot's history within its row, from 1.
-      tokens: `[B, L]` all items of the rows.
-      token_segments: `[B, L]` number of each item's history within its row, 0 on padding.
-    """
-
-    hidden: jax.Array
-    labels: jax.Array
-    weights: jax.Array
-    segments: jax.Array
-    tokens: jax.Array
-    token_segments: jax.Array
-
-
 def in_batch_cross_entropy(
     key: jax.Array,
-    asked: Asked,
+    slots: Slots,
     vectors: jax.Array,
     bias: jax.Array,
     target_share: jax.Array,
@@ -76,7 +57,7 @@ def in_batch_cross_entropy(
 
     Args:
       key: random key for drawing the negatives.
-      asked: the slots.
+      slots: the slots of a batch.
       vectors: `[V, D]` float32 item vectors.
       bias: `[V]` float32.
       target_share: `[V]` float32, Q: how often each item is a target, as a share of all targets.
@@ -84,10 +65,10 @@ def in_batch_cross_entropy(
       how: how negatives are drawn.
 
     Returns:
-      A float32 scalar, differentiable in `asked.hidden`, `vectors` and `bias`.
+      A float32 scalar, differentiable in `slots.hidden`, `vectors` and `bias`.
     """
     from_batch, from_catalog = jax.random.split(key)
-    candidates, in_use = _targets(from_batch, asked, how.negatives)
+    candidates, in_use = _targets(from_batch, slots, how.negatives)
     expected = in_use.sum() * target_share
     if how.uniform:
         drawn = _uniformly(from_catalog, drawable, how.uniform)
@@ -97,11 +78,11 @@ def in_batch_cross_entropy(
     offset = bias - jnp.log(jnp.maximum(expected, 1e-30))
     candidate_vectors, candidate_offset = vectors[candidates], offset[candidates]
     candidate_offset = jnp.where(in_use, candidate_offset, _NONE)
-    held = None if how.own else _held(asked, candidates, how.max_segments)
+    held = None if how.own else _held(slots, candidates, how.max_segments)
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def losses(slots: tuple[jax.Array, ...]) -> jax.Array:
-        hidden, labels, segments = slots  # [n, B, ...]
+    def losses(columns: tuple[jax.Array, ...]) -> jax.Array:
+        hidden, labels, segments = columns  # [n, B, ...]
         label_logit = (hidden * vectors[labels]).sum(-1) + offset[labels]
         logits = jnp.einsum("nbd,cd->nbc", hidden, candidate_vectors) + candidate_offset
         if held is None:
@@ -112,35 +93,35 @@ def in_batch_cross_entropy(
         normaliser = jnp.logaddexp(jax.nn.logsumexp(logits, axis=-1), label_logit)
         return normaliser - label_logit
 
-    rows, slots = asked.labels.shape
-    columns = max(1, _LARGEST // (rows * len(candidates)))
+    rows, count = slots.labels.shape
+    at_once = max(1, _LARGEST // (rows * len(candidates)))
     by_column = jax.tree.map(
-        lambda x: x.swapaxes(0, 1), (asked.hidden, asked.labels, jnp.maximum(asked.segments, 1))
+        lambda x: x.swapaxes(0, 1), (slots.hidden, slots.labels, jnp.maximum(slots.segments, 1))
     )
-    if columns >= slots:
+    if at_once >= count:
         found = losses(by_column)
     else:
         found = jax.lax.map(
             lambda one: losses(jax.tree.map(lambda x: x[None], one))[0],
             by_column,
-            batch_size=columns,
+            batch_size=at_once,
         )
-    weights = asked.weights.swapaxes(0, 1)
+    weights = slots.weights.swapaxes(0, 1)
     total = weights.sum()
     mean: jax.Array = (weights * found).sum() / jnp.where(total > 0, total, 1.0)
     return mean
 
 
-def _targets(key: jax.Array, asked: Asked, most: int) -> tuple[jax.Array, jax.Array]:
+def _targets(key: jax.Array, slots: Slots, most: int) -> tuple[jax.Array, jax.Array]:
     """Draw the labels of at most `most` used slots without replacement.
 
     Returns:
       `[C]` tokens, and `[C]` bool: false where there were fewer used slots than that.
     """
-    in_use = (asked.weights > 0).reshape(-1)
+    in_use = (slots.weights > 0).reshape(-1)
     lots = jnp.where(in_use, jax.random.uniform(key, in_use.shape), -1.0)
     drawn, chosen = jax.lax.top_k(lots, min(most, len(lots)))
-    return asked.labels.reshape(-1)[chosen], drawn >= 0
+    return slots.labels.reshape(-1)[chosen], drawn >= 0
 
 
 def _uniformly(key: jax.Array, drawable: jax.Array, count: int) -> jax.Array:
@@ -150,9 +131,9 @@ def _uniformly(key: jax.Array, drawable: jax.Array, count: int) -> jax.Array:
     return jnp.searchsorted(through, place)
 
 
-def _held(asked: Asked, candidates: jax.Array, max_segments: int) -> jax.Array:
+def _held(slots: Slots, candidates: jax.Array, max_segments: int) -> jax.Array:
     """`[B, G, C]` bool: which candidates occur in each of the G histories of a row."""
-    same = asked.tokens[:, :, None] == candidates
+    same = slots.tokens[:, :, None] == candidates
     number = jnp.arange(1, max_segments + 1)
-    inside = asked.token_segments[:, :, None] == number
+    inside = slots.token_segments[:, :, None] == number
     return jnp.einsum("blg,blc->bgc", inside.astype(jnp.float32), same.astype(jnp.float32)) > 0

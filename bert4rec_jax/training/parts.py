@@ -15,7 +15,9 @@ from bert4rec_jax.config import Config, ModelConfig
 from bert4rec_jax.models.bert4rec import BERT4Rec
 from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.models.two_tower import TwoTower
+from bert4rec_jax.sharding import platform
 from bert4rec_jax.training.in_batch import InBatch
+from bert4rec_jax.training.losses import FullSoftmax
 from bert4rec_jax.training.masking import num_slots
 from bert4rec_jax.training.optimizer import make_optimizer, make_schedule
 from bert4rec_jax.training.step import (
@@ -26,6 +28,7 @@ from bert4rec_jax.training.step import (
     make_train_step,
     new_state,
 )
+from bert4rec_jax.training.tiling import BLOCKS
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,15 @@ class Parts:
             max_segments=data.segments_per_row,
         )
 
-    @property
-    def in_batch(self) -> InBatch | None:
-        """How in-batch negatives are drawn; None for the softmax over the whole catalog."""
-        training = self.config.training
-        if not training.in_batch_negatives:
-            return None
-        return InBatch(
-            training.in_batch_negatives,
-            training.uniform_negatives,
-            self.config.data.segments_per_row,
-            own=self.config.own_items_compete,
-        )
+    def softmax(self, mesh: Mesh) -> FullSoftmax | InBatch:
+        """The softmax that the loss is computed with on these devices."""
+        training, segments = self.config.training, self.config.data.segments_per_row
+        own = self.config.own_items_compete
+        if training.in_batch_negatives:
+            negatives, uniform = training.in_batch_negatives, training.uniform_negatives
+            return InBatch(negatives, uniform, segments, own=own)
+        blocks = 1 if platform(mesh) == "gpu" else BLOCKS  # why: see `losses`
+        return FullSoftmax(training.loss_chunk, segments, own=own, blocks=blocks)
 
     def new_state(self) -> TrainState:
         """A freshly initialised train state; see `step.new_state`."""
@@ -97,7 +97,6 @@ class Parts:
         self, mesh: Mesh, state: TrainState, constants: Constants, *, steps_per_epoch: int
     ) -> TrainStep:
         """The train step for a state and constants of these shapes; see `step.make_train_step`."""
-        training = self.config.training
         return make_train_step(
             mesh,
             state,
@@ -105,13 +104,10 @@ class Parts:
             self.model,
             self.optimizer,
             masking=self.config.masking,
+            softmax=self.softmax(mesh),
             slots=self.slots,
-            seed=training.seed,
+            seed=self.config.training.seed,
             steps_per_epoch=steps_per_epoch,
-            chunk=training.loss_chunk,
-            max_segments=self.config.data.segments_per_row,
-            own_negatives=self.config.own_items_compete,
-            in_batch=self.in_batch,
         )
 
     def _initial(self) -> dict[str, int]:

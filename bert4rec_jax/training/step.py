@@ -23,11 +23,11 @@ from bert4rec_jax.sharding import (
     global_rows,
     place,
     place_state,
-    platform,
 )
-from bert4rec_jax.training.in_batch import Asked, InBatch, in_batch_cross_entropy
-from bert4rec_jax.training.losses import BLOCKS, Histories, cross_entropy
+from bert4rec_jax.training.in_batch import InBatch, in_batch_cross_entropy
+from bert4rec_jax.training.losses import FullSoftmax, cross_entropy
 from bert4rec_jax.training.masking import MaskedBatch, mask_items
+from bert4rec_jax.training.slots import Slots
 
 Metrics = dict[str, jax.Array]
 
@@ -105,18 +105,14 @@ def slots_loss(
     constants: Constants,
     batch: Batch,
     masked: MaskedBatch,
+    softmax: FullSoftmax | InBatch,
     *,
-    chunk: int,
     dropout_key: jax.Array | None,
-    in_batch: InBatch | None = None,
     negatives_key: jax.Array | None = None,
-    own_negatives: bool = True,
-    max_segments: int = 1,
-    blocks: int = BLOCKS,
 ) -> jax.Array:
     """The weighted mean loss over the slots of a batch; no dropout if `dropout_key` is None.
 
-    With `in_batch`, the softmax is over targets of the batch, drawn with `negatives_key`.
+    `InBatch` draws its negatives with `negatives_key`.
     """
     output: Any = model.apply(
         {"params": params, "catalog": constants.catalog},
@@ -135,39 +131,19 @@ def slots_loss(
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
     hidden, vectors, bias = output
-    slot_segments = jnp.take_along_axis(batch.segments, masked.slots, axis=1)
-    if in_batch is not None:
-        assert negatives_key is not None and constants.target_share is not None
-        asked = Asked(
-            hidden,
-            masked.labels,
-            masked.weights,
-            slot_segments,
-            jnp.asarray(batch.tokens),
-            jnp.asarray(batch.segments),
-        )
-        return in_batch_cross_entropy(
-            negatives_key,
-            asked,
-            vectors,
-            bias,
-            constants.target_share,
-            constants.in_softmax,
-            in_batch,
-        )
-    tokens, segments = jnp.asarray(batch.tokens), jnp.asarray(batch.segments)
-    histories = Histories(tokens, segments, slot_segments.reshape(-1))
-    return cross_entropy(
-        hidden.reshape(-1, hidden.shape[-1]),
-        vectors,
-        bias,
-        masked.labels.reshape(-1),
-        masked.weights.reshape(-1),
-        constants.in_softmax,
-        None if own_negatives else histories,
-        chunk=chunk,
-        max_segments=max_segments,
-        blocks=blocks,
+    slots = Slots(
+        hidden,
+        masked.labels,
+        masked.weights,
+        jnp.take_along_axis(batch.segments, masked.slots, axis=1),
+        jnp.asarray(batch.tokens),
+        jnp.asarray(batch.segments),
+    )
+    if isinstance(softmax, FullSoftmax):
+        return cross_entropy(slots, vectors, bias, constants.in_softmax, softmax)
+    assert negatives_key is not None and constants.target_share is not None
+    return in_batch_cross_entropy(
+        negatives_key, slots, vectors, bias, constants.target_share, constants.in_softmax, softmax
     )
 
 
@@ -179,13 +155,10 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     masking: MaskingConfig,
+    softmax: FullSoftmax | InBatch,
     slots: int,
     seed: int,
     steps_per_epoch: int,
-    chunk: int,
-    max_segments: int = 1,
-    own_negatives: bool = True,
-    in_batch: InBatch | None = None,
 ) -> TrainStep:
     """Build `(state, batch, constants) -> (state, metrics)`; the input state is donated.
 
@@ -196,7 +169,6 @@ def make_train_step(
     per thumb the number of items (`items_by_thumb`) and of targets (`masked_by_thumb`).
     """
     keys = _keys(seed)
-    blocks = 1 if platform(mesh) == "gpu" else BLOCKS  # why: see `losses`
 
     def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
         masked = mask_items(
@@ -216,12 +188,8 @@ def make_train_step(
                 constants,
                 batch,
                 masked,
-                chunk=chunk,
+                softmax,
                 dropout_key=jax.random.fold_in(keys.dropout, state.step),
-                in_batch=in_batch,
-                own_negatives=own_negatives,
-                max_segments=max_segments,
-                blocks=blocks,
                 negatives_key=jax.random.fold_in(keys.negatives, state.step),
             )
         )(state.params)

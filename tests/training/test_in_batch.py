@@ -23,14 +23,14 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.sharding import Along, global_rows, put
 from bert4rec_jax.training.coverage import make_plan, require_targets, target_share, trained_items
 from bert4rec_jax.training.in_batch import (
-    Asked,
     InBatch,
     _uniformly,
     in_batch_cross_entropy,
 )
-from bert4rec_jax.training.losses import cross_entropy
+from bert4rec_jax.training.losses import FullSoftmax, cross_entropy
 from bert4rec_jax.training.masking import mask_items
 from bert4rec_jax.training.parts import build_model
+from bert4rec_jax.training.slots import Slots
 from bert4rec_jax.training.step import Constants, create_state, make_train_step
 
 V, D = 16, 4
@@ -42,7 +42,7 @@ def each_alone(labels, hidden, weights=None):
     column = np.asarray(labels, np.int32)[:, None]
     weights = np.ones(column.shape, np.float32) if weights is None else weights
     ones = np.ones_like(column)
-    return Asked(hidden[:, None], column, weights, ones, column, ones)
+    return Slots(hidden[:, None], column, weights, ones, column, ones)
 
 
 def arrays(seed=0):
@@ -94,7 +94,7 @@ def test_items_of_the_own_history_are_negatives_where_they_can_be_chosen_again()
     share = np.zeros(V, np.float32)
     share[2:4] = 0.5
     items, ones = np.array([[2, 3]], np.int32), np.ones((1, 2), np.int32)
-    asked = Asked(
+    asked = Slots(
         np.zeros((1, 2, D), np.float32), items, ones.astype(np.float32), ones, items, ones
     )
     np.testing.assert_allclose(loss(asked, vectors, bias, share), 0, atol=1e-6)
@@ -113,8 +113,8 @@ def test_equals_the_full_softmax_where_each_item_is_a_target_once_and_q_is_unifo
         return loss(each_alone(labels, hidden, weights), vectors, bias, share)
 
     def full(hidden, vectors, bias):
-        given = hidden, vectors, bias, labels, weights[:, 0], jnp.ones(V, bool)
-        return cross_entropy(*map(jnp.asarray, given), chunk=V)
+        given = each_alone(labels, hidden, weights), vectors, bias, np.ones(V, bool)
+        return cross_entropy(*jax.tree.map(jnp.asarray, given), FullSoftmax(V))
 
     found, expected = (
         jax.value_and_grad(f, argnums=(0, 1, 2))(hidden, vectors, bias) for f in (in_batch, full)
@@ -143,7 +143,7 @@ def test_packed_histories_hold_their_own_items_only():
     share = np.full(V, 1 / 2, np.float32)
     alone = loss(each_alone([2, 3], hidden), vectors, bias, share)
     pair, numbers = np.array([[2, 3]], np.int32), np.array([[1, 2]], np.int32)
-    packed = Asked(hidden[None], pair, np.ones((1, 2), np.float32), numbers, pair, numbers)
+    packed = Slots(hidden[None], pair, np.ones((1, 2), np.float32), numbers, pair, numbers)
     np.testing.assert_allclose(loss(packed, vectors, bias, share, segments=2), alone, rtol=1e-6)
 
 
@@ -174,7 +174,7 @@ def test_working_in_pieces_changes_nothing(monkeypatch):
     labels = generator.integers(2, V, size=(3, 7)).astype(np.int32)
     ones = np.ones_like(labels)
     hidden = generator.normal(size=(3, 7, D)).astype(np.float32)
-    asked = Asked(hidden, labels, ones.astype(np.float32), ones, labels, ones)
+    asked = Slots(hidden, labels, ones.astype(np.float32), ones, labels, ones)
     share = np.full(V, 1 / V, np.float32)
     whole = jax.value_and_grad(lambda v: loss(asked, v, bias, share))(vectors)
     monkeypatch.setattr("bert4rec_jax.training.in_batch._LARGEST", 3 * V * 3)
@@ -273,7 +273,7 @@ def trained_on(store, shape):
     state = create_state(mesh, model, optimizer, seed=0, max_length=L)
     step = make_train_step(
         mesh, state, constants, model, optimizer, masking=masking, slots=L - 1, seed=0,
-        steps_per_epoch=plan.steps_per_epoch, chunk=100, in_batch=InBatch(40, 20, 3),
+        steps_per_epoch=plan.steps_per_epoch, softmax=InBatch(40, 20, 3),
     )  # fmt: skip
     losses = []
     for number in range(2):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from bert4rec_jax.sharding import make_mesh
-from bert4rec_jax.training.losses import BLOCKS, Histories, cross_entropy, number_of_chunks
+from bert4rec_jax.training.losses import FullSoftmax, cross_entropy
+from bert4rec_jax.training.slots import Slots
+from bert4rec_jax.training.tiling import BLOCKS, number_of_chunks
 
 N, D, V = 24, 8, 96
 
@@ -39,15 +41,29 @@ def by_formula(hidden, vectors, bias, labels, weights, in_softmax):
     return loss, (to_scores @ vectors, to_scores.T @ hidden, to_scores.sum(0))
 
 
-_loss = jax.jit(cross_entropy, static_argnames=("chunk", "max_segments", "blocks"))
+def of_arrays(hidden, vectors, bias, labels, weights, in_softmax, softmax, histories=None):
+    """The loss of flat arrays: rows of one slot each, or of as many as the `histories` have.
+
+    `histories` are the tokens and segments of the rows, and the segments of the slots.
+    """
+    column = labels[:, None]
+    tokens, segments, of_slots = histories or (column, jnp.ones_like(column), jnp.ones_like(column))
+    hidden, labels, weights = (
+        x.reshape(*of_slots.shape, *x.shape[1:]) for x in (hidden, labels, weights)
+    )
+    slots = Slots(hidden, labels, weights, of_slots, tokens, segments)
+    return cross_entropy(slots, vectors, bias, in_softmax, softmax)
+
+
+_loss = jax.jit(of_arrays, static_argnames="softmax")
 _value_and_gradients = jax.jit(
-    jax.value_and_grad(cross_entropy, argnums=(0, 1, 2)),
-    static_argnames=("chunk", "max_segments", "blocks"),
+    jax.value_and_grad(of_arrays, argnums=(0, 1, 2)), static_argnames="softmax"
 )
 
 
 def value_and_gradients(arrays, chunk=V, blocks=BLOCKS):
-    return _value_and_gradients(*map(jnp.asarray, arrays.values()), chunk=chunk, blocks=blocks)
+    softmax = FullSoftmax(chunk, blocks=blocks)
+    return _value_and_gradients(*map(jnp.asarray, arrays.values()), softmax=softmax)
 
 
 @pytest.mark.parametrize("chunk", [V, 32, 7])
@@ -75,7 +91,7 @@ def test_more_slots_than_a_block(chunk, live, blocks):
 
 def test_the_value_is_the_same_without_gradients():
     arrays = example()
-    alone = _loss(*map(jnp.asarray, arrays.values()), chunk=32)
+    alone = _loss(*map(jnp.asarray, arrays.values()), softmax=FullSoftmax(32))
     np.testing.assert_allclose(alone, value_and_gradients(arrays, 32)[0], rtol=1e-6)
 
 
@@ -84,7 +100,7 @@ def test_gradients_are_scaled_by_what_is_made_of_the_loss():
 
     def cubed(hidden, vectors, bias):
         others = (arrays[name] for name in ("labels", "weights", "in_softmax"))
-        return cross_entropy(hidden, vectors, bias, *others, chunk=32) ** 3
+        return of_arrays(hidden, vectors, bias, *others, FullSoftmax(32)) ** 3
 
     found = jax.grad(cubed, argnums=(0, 1, 2))(*list(arrays.values())[:3])
     loss, gradients = value_and_gradients(arrays, 32)
@@ -127,9 +143,9 @@ def test_other_items_of_the_own_history_are_no_alternatives(chunk, mesh, blocks)
     with jax.set_mesh(make_mesh(data=mesh[0], model=mesh[1], devices=devices)):
         loss, gradients = _value_and_gradients(
             *map(jnp.asarray, arrays.values()),
-            Histories(*map(jnp.asarray, (tokens, segments, of_slots.reshape(-1)))),
-            chunk=chunk, max_segments=2, blocks=blocks,
-        )  # fmt: skip
+            histories=tuple(map(jnp.asarray, (tokens, segments, of_slots))),
+            softmax=FullSoftmax(chunk, max_segments=2, own=False, blocks=blocks),
+        )
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     for gradient, wanted in zip(gradients, expected_gradients):
         np.testing.assert_allclose(gradient, wanted, atol=1e-6)

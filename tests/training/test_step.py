@@ -14,12 +14,14 @@ from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.sharding import Along, make_mesh, put
 from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.inputs import TrainingData, catalog_constants, trained_on
+from bert4rec_jax.training.losses import FullSoftmax
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss
 
 L, B, F = 12, 16, 5
 MASKING = MaskingConfig(rate=0.3, last_only=0.2)
+FULL = FullSoftmax(100)
 MESHES = {"1 device": (1, 1), "8 x 1": (8, 1), "2 x 4": (2, 4)}
 
 
@@ -64,7 +66,7 @@ def run(setting, shape, optimizer=None, masking=MASKING):
         slots=num_slots(
             rate=masking.rate, next_item=masking.next_item, max_length=L, max_segments=3
         ),
-        seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
+        seed=0, steps_per_epoch=plan.steps_per_epoch, softmax=FULL,
     )  # fmt: skip
     seen = [jax.device_get(state)]
     metrics = []
@@ -88,7 +90,7 @@ def test_steps_done_together_equal_steps_done_one_by_one(setting, on_one_device,
     step = make_train_step(
         mesh, state, constants_on(mesh), model, optax.sgd(0.5), masking=MASKING,
         slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
-        seed=0, steps_per_epoch=plan.steps_per_epoch, chunk=100,
+        seed=0, steps_per_epoch=plan.steps_per_epoch, softmax=FULL,
     )  # fmt: skip
     stacked = jax.tree.map(lambda *values: np.stack(values), *batches)
     state, metrics = step(state, step.place(stacked), constants_on(mesh))
@@ -125,19 +127,19 @@ def test_the_step_counts(on_one_device):
     assert [int(state.step) for state in on_one_device[0]] == [0, 1, 2, 3]
 
 
-def losses_of_one_batch(setting, *, dropout=0.0, in_batch=None):
+def losses_of_one_batch(setting, *, dropout=0.0, softmax=FULL):
     """The loss of the first batch in four steps that learn nothing, of two epochs of two steps."""
     model, _, batches, constants_on = setting
     model, mesh = model.clone(dropout=dropout, unknown_rate=0.0), mesh_of((1, 1))
     constants = constants_on(mesh)
-    if in_batch is not None:
+    if isinstance(softmax, InBatch):
         share = constants.in_softmax / constants.in_softmax.sum()
         constants = constants._replace(target_share=share)
     state = create_state(mesh, model, optax.sgd(0.0), seed=0, max_length=L)
     step = make_train_step(
         mesh, state, constants, model, optax.sgd(0.0), masking=MASKING,
         slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
-        seed=0, steps_per_epoch=2, chunk=100, in_batch=in_batch, max_segments=3,
+        seed=0, steps_per_epoch=2, softmax=softmax,
     )  # fmt: skip
     losses = []
     for _ in range(4):
@@ -151,7 +153,7 @@ def test_masks_are_drawn_anew_in_every_epoch(setting):
     assert losses[0] == losses[1] != losses[2] == losses[3]
 
 
-@pytest.mark.parametrize("drawn", [{"dropout": 0.3}, {"in_batch": InBatch(4, 0, 3)}])
+@pytest.mark.parametrize("drawn", [{"dropout": 0.3}, {"softmax": InBatch(4, 0, 3)}])
 def test_dropout_and_negatives_are_drawn_anew_in_every_step(setting, drawn):
     assert len(set(losses_of_one_batch(setting, **drawn))) == 4
 
@@ -187,7 +189,9 @@ def loss_and_gradient(model, params, batch, constants, *, slots):
     )
 
     def loss(params):
-        return slots_loss(model, params, constants, batch, chosen, chunk=256, dropout_key=None)
+        return slots_loss(
+            model, params, constants, batch, chosen, FullSoftmax(256), dropout_key=None
+        )
 
     return *jax.value_and_grad(loss)(params), chosen.weights.sum()
 

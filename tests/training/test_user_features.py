@@ -32,6 +32,7 @@ from bert4rec_jax.experiment import protocol
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, global_rows, put
 from bert4rec_jax.training.digests import digest
+from bert4rec_jax.training.losses import FullSoftmax
 from bert4rec_jax.training.masking import mask_items, num_slots
 from bert4rec_jax.training.parts import build_model
 from bert4rec_jax.training.step import Constants, create_state, make_train_step, slots_loss
@@ -121,7 +122,7 @@ def loss_of(store, model, *, pack, features):
     @jax.jit
     def loss(params, features):
         read = constants._replace(users=features)
-        return slots_loss(module, params, read, batch, masked, chunk=256, dropout_key=None)
+        return slots_loss(module, params, read, batch, masked, FullSoftmax(256), dropout_key=None)
 
     return jax.value_and_grad(loss)(params, features)
 
@@ -177,7 +178,7 @@ def test_meshes_agree(store, shape):
         step = make_train_step(
             mesh, state, constants, module, optimizer, masking=MaskingConfig(objective="next"),
             slots=num_slots(rate=0.2, next_item=1.0, max_length=L, max_segments=3), seed=0,
-            steps_per_epoch=plan.steps_per_epoch, chunk=100,
+            steps_per_epoch=plan.steps_per_epoch, softmax=FullSoftmax(100),
         )  # fmt: skip
         to_batch = StepToBatch(plan, store, (6, 9), with_users=True)
         for number in range(2):
