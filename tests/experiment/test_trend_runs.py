@@ -18,6 +18,8 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
+from bert4rec_jax.data.split import train_counts
+from bert4rec_jax.evaluation.metrics import POPULARITY, popularity_groups, summary
 from bert4rec_jax.evaluation.rank_file import VALIDATION_RANKS, RankFile
 from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.experiment import protocol
@@ -74,6 +76,34 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, tmp_pa
         ).ranks
         assert again["test"][name]["mrr"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
     assert results["parameters_sha256"] == again["parameters_sha256"]
+
+
+def test_it_is_chosen_by_the_model_that_has_not_seen_validation(run):
+    _, _, workdir = run
+    finished = open_finished(workdir, QUIET)
+    setting, split = finished.setting, finished.setting.split
+    selected = load_selected(setting, QUIET).state.params
+    found, refitted = (
+        summary(setting.ask(params, setting.trained(split.train_stop), split.validation).ranks)
+        for params in (selected, finished.best.state.params)
+    )
+    without = json.loads((workdir / CALIBRATION).read_text())["ndcg@10_without"]
+    assert without == pytest.approx(found["ndcg@10"], abs=1e-6)
+    assert without != pytest.approx(refitted["ndcg@10"], abs=1e-4)
+
+
+def test_targets_are_grouped_by_the_events_that_the_tested_model_has_seen(run):
+    _, results, workdir = run
+    setting = open_finished(workdir, QUIET).setting
+    store, split = setting.store, setting.split
+    targets = store.tokens[setting.tested()["test"].rows]
+    groups, earlier = (
+        np.bincount(popularity_groups(train_counts(store, stop))[targets], minlength=4).tolist()
+        for stop in (split.refit_stop, split.train_stop)
+    )
+    assert groups != earlier
+    found = results["test"]["BERT4Rec"]["by_popularity"]
+    assert [found[name]["cases"] for name in POPULARITY] == groups
 
 
 def test_validation_asks_the_model_that_was_selected_not_the_one_refitted_on_it(run, tmp_path):

@@ -11,6 +11,7 @@ from rich.console import Console
 from bert4rec_jax.config import CalibrationConfig, Config, ConfigError, DataConfig, from_json
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.covisitation import Followers
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import as_served, open_finished
 from bert4rec_jax.serving.bundle import Bundle
@@ -55,6 +56,16 @@ def test_the_bundle_is_that_model_with_the_metrics_of_the_tested_one(final):
     assert manifest["parameters_sha256"] == digest(served.best.state.params)
     assert served.corrections.covisitation is not None
     assert manifest["metrics"]["test"]["ndcg@10"] > 0
+
+
+def test_its_counts_are_those_of_all_events(final):
+    tested = open_finished(final / "run", QUIET)
+    served = as_served(tested, QUIET)
+    store = served.setting.store
+    for finished, stop in ((tested, tested.setting.split.train_stop), (served, store.offsets[1:])):
+        expected = Followers.of(store, stop).items
+        np.testing.assert_array_equal(finished.corrections.covisitation["followers"], expected)
+    assert tested.corrections.digest != served.corrections.digest
 
 
 def test_it_cannot_be_tested(final):

@@ -127,7 +127,7 @@ def test_the_step_counts(on_one_device):
     assert [int(state.step) for state in on_one_device[0]] == [0, 1, 2, 3]
 
 
-def losses_of_one_batch(setting, *, dropout=0.0, softmax=FULL):
+def losses_of_one_batch(setting, *, dropout=0.0, softmax=FULL, seed=0):
     """The loss of the first batch in four steps that learn nothing, of two epochs of two steps."""
     model, _, batches, constants_on = setting
     model, mesh = model.clone(dropout=dropout, unknown_rate=0.0), mesh_of((1, 1))
@@ -139,7 +139,7 @@ def losses_of_one_batch(setting, *, dropout=0.0, softmax=FULL):
     step = make_train_step(
         mesh, state, constants, model, optax.sgd(0.0), masking=MASKING,
         slots=num_slots(rate=MASKING.rate, next_item=0, max_length=L, max_segments=3),
-        seed=0, steps_per_epoch=2, softmax=softmax,
+        seed=seed, steps_per_epoch=2, softmax=softmax,
     )  # fmt: skip
     losses = []
     for _ in range(4):
@@ -156,6 +156,19 @@ def test_masks_are_drawn_anew_in_every_epoch(setting):
 @pytest.mark.parametrize("drawn", [{"dropout": 0.3}, {"softmax": InBatch(4, 0, 3)}])
 def test_dropout_and_negatives_are_drawn_anew_in_every_step(setting, drawn):
     assert len(set(losses_of_one_batch(setting, **drawn))) == 4
+
+
+def test_the_seed_decides_on_parameters_masks_dropout_and_negatives(setting):
+    """Or the spread over seeds would be that of the order of the data alone."""
+    model, mesh = setting[0], mesh_of((1, 1))
+    tables = [
+        create_state(mesh, model, optax.sgd(0.0), seed=seed, max_length=L).params["item_table"]
+        for seed in (0, 1)
+    ]
+    assert (np.asarray(tables[0]["embedding"]) != np.asarray(tables[1]["embedding"])).any()
+    for drawn in ({}, {"dropout": 0.3}, {"softmax": InBatch(4, 0, 3)}):
+        losses, others = (losses_of_one_batch(setting, **drawn, seed=seed) for seed in (0, 1))
+        assert not set(losses) & set(others)
 
 
 def test_thumb_counts_are_those_of_the_batch(setting, on_one_device):
