@@ -6,13 +6,12 @@ Transformer", CIKM 2019. Dimensions are named as in `sequence_model`.
 
 from __future__ import annotations
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
 from bert4rec_jax.models.history import GAPS, History, moments, visible
-from bert4rec_jax.models.layers import layer_norm, unit_length
+from bert4rec_jax.models.layers import layer_norm
 from bert4rec_jax.models.request_time import RequestTime
 from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.sharding import look_up
@@ -38,13 +37,7 @@ class BERT4Rec(SequenceModel):
         self.transformer = self._new_layers()
         if self.norm == "pre":
             self.final_norm = layer_norm(dtype, "final_norm")
-        self.transform = nn.Dense(self.dim, dtype=dtype, kernel_init=init)
-        self.head_norm = layer_norm(dtype, "head_norm")
-
-    def item_vectors(self) -> tuple[jax.Array, jax.Array]:
-        """The catalog as `[V, D]` vectors and `[V]` biases, float32; with `times` wider than D."""
-        vectors, bias = super().item_vectors()
-        return self._widened(vectors), bias
+        self._set_up_head()
 
     def __call__(
         self, history: History, slots: jax.Array, *, deterministic: bool
@@ -68,13 +61,11 @@ class BERT4Rec(SequenceModel):
         h = self.transformer[-1](asked, h, seen, slots, deterministic=deterministic)
         if self.norm == "pre":
             h = self.final_norm(h)
-        h = self.transform(h)
-        h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)
-        if self.temperature:
-            h, vectors = unit_length(h) / self.temperature, unit_length(vectors)
+        h = self._head(h)
         if self.times:
             h = self.request_time.histories(h, jnp.take_along_axis(days, slots, axis=1))
-        return h, self._widened(vectors), bias
+        return h, self._compared(vectors), bias
 
-    def _widened(self, vectors: jax.Array) -> jax.Array:
+    def _compared(self, vectors: jax.Array) -> jax.Array:
+        vectors = super()._compared(vectors)
         return self.request_time.items(vectors) if self.times else vectors

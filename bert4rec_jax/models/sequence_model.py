@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from bert4rec_jax.models.history import History
 from bert4rec_jax.models.item_table import ItemTable
-from bert4rec_jax.models.layers import TransformerLayer, unit_length
+from bert4rec_jax.models.layers import TransformerLayer, layer_norm, unit_length
 
 
 class SequenceModel(nn.Module):
@@ -64,7 +64,23 @@ class SequenceModel(nn.Module):
     def item_vectors(self) -> tuple[jax.Array, jax.Array]:
         """The catalog as `[V, D]` vectors and `[V]` biases, float32; with `times` wider than D."""
         vectors, bias = self.item_table(deterministic=True)
-        return unit_length(vectors) if self.temperature else vectors, bias
+        return self._compared(vectors), bias
+
+    def _compared(self, vectors: jax.Array) -> jax.Array:
+        """Item vectors in the form whose product with the vectors of `encode` is a score."""
+        return unit_length(vectors) if self.temperature else vectors
+
+    def _set_up_head(self) -> None:
+        """Create the submodules of `_head`; called by `setup`."""
+        dtype = self._computed_in
+        self.transform = nn.Dense(self.dim, dtype=dtype, kernel_init=self._init)
+        self.head_norm = layer_norm(dtype, "head_norm")
+
+    def _head(self, h: jax.Array) -> jax.Array:
+        """What the encoder returns for hidden states: `[B, S, D]` to `[B, S, D]` float32."""
+        h = self.transform(h)
+        h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)
+        return unit_length(h) / self.temperature if self.temperature else h
 
     @property
     def _computed_in(self) -> Any:

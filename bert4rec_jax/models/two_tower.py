@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
 from bert4rec_jax.models.history import History, visible
-from bert4rec_jax.models.layers import FeedForward, layer_norm, unit_length
+from bert4rec_jax.models.layers import FeedForward, layer_norm
 from bert4rec_jax.models.pooling import Pooling
 from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.sharding import look_up
@@ -46,8 +46,7 @@ class TwoTower(SequenceModel):
             self.dim, use_bias=False, dtype=dtype, kernel_init=nn.initializers.zeros
         )
         self.feed_forward = FeedForward(self.dim, self.ffn_dim, self.ffn, dtype, init)
-        self.transform = nn.Dense(self.dim, dtype=dtype, kernel_init=init)
-        self.head_norm = layer_norm(dtype, "head_norm")
+        self._set_up_head()
 
     def __call__(
         self, history: History, slots: jax.Array, *, deterministic: bool
@@ -70,8 +69,4 @@ class TwoTower(SequenceModel):
                 users = jnp.take_along_axis(users, slots[:, :, None], axis=1)
             h = h + self.user_features(users)
         h = h + self.drop(self.feed_forward(h), deterministic=deterministic)
-        h = self.transform(h)
-        h = self.head_norm(nn.gelu(h) if self.head == "gelu" else h).astype(jnp.float32)
-        if self.temperature:
-            h, vectors = unit_length(h) / self.temperature, unit_length(vectors)
-        return h, vectors, bias
+        return self._head(h), self._compared(vectors), bias
