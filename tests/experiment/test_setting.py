@@ -18,6 +18,7 @@ from bert4rec_jax.config import (
     to_json,
 )
 from bert4rec_jax.data.prepare import prepare
+from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
@@ -75,6 +76,63 @@ def test_a_log_without_genres_and_years_is_known_by_ids(tmp_path, said):
     assert open_content(DataConfig(content="catalog"), store, counts, said) is None
     assert "known by their ids alone" in said.file.getvalue()
     assert open_content(DataConfig(), store, counts, said) is None
+
+
+@pytest.fixture
+def over_time(tmp_path):
+    """The setting of a split by time: 60 users and 40 items appear one after the other."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (user, min(max(user * 2 // 3 + int(generator.integers(-4, 5)), 0), 39), 10 * user + moment)
+        for user in range(60)
+        for moment in generator.permutation(30)[:8].tolist()
+    ]
+    rows = sorted({(user, item): (user, item, time) for user, item, time in rows}.values())
+    titles = {str(item): (f"T{item} ({1960 + item})", f"Of {item // 4}") for item in range(40)}
+    log = interactions(rows).in_time_order()
+    store = write_store(log, tmp_path / "store", titles=titles, source={})
+    config = Config(
+        data=DataConfig(
+            path=str(store.path), split="global-time", time_quantile=0.8, content="catalog",
+            min_user_interactions=1, min_item_interactions=1,
+        ),
+        model=ModelConfig(dim=8, heads=2, layers=1, ffn_dim=8),
+        workdir=str(tmp_path / "run"),
+    )  # fmt: skip
+    return open_setting(config, Console(quiet=True))
+
+
+def test_content_is_fitted_on_what_selection_trains_on(over_time):
+    """Not on items that are first seen when validation asks for them."""
+    store, split = over_time.store, over_time.split
+    items, later = (
+        {store.catalog.genres_of(token)[0] for token in np.flatnonzero(train_counts(store, stop))}
+        for stop in (split.train_stop, split.refit_stop)
+    )
+    assert items < later
+    (genres,) = (x for x in over_time.encoding.encoder.blocks if x.name == "genres")
+    assert set(genres.vocabulary.names) <= items
+    years = over_time.encoding.encoder.blocks[-1].numbers[0].knots
+    titles = [store.catalog.title(t) for t in np.flatnonzero(train_counts(store, split.train_stop))]
+    assert max(years) == max(int(title[-5:-1]) for title in titles) + 0.5
+
+
+def test_test_cases_of_new_users_and_items_are_apart(over_time):
+    """New are those without an event in the training of the tested model, the refitted one."""
+    store, split = over_time.store, over_time.split
+    expected = {name: [] for name in ("test", "test_new_items", "test_new_users")}
+    trained = {int(t) for a, b in zip(store.offsets, split.refit_stop) for t in store.tokens[a:b]}
+    cases = split.test["test"]
+    for user, row in zip(cases.users, cases.rows):
+        kind = "test"
+        if int(store.tokens[row]) not in trained:
+            kind = "test_new_items"
+        elif split.refit_stop[user] == store.offsets[user]:
+            kind = "test_new_users"
+        expected[kind].append(row)
+    found = over_time.tested()
+    assert all(expected.values())
+    assert {name: found[name].rows.tolist() for name in expected} == expected
 
 
 def test_content_that_has_seen_what_is_held_out_is_refused(tmp_path, said):

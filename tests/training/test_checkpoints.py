@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 
 import jax
@@ -167,13 +168,16 @@ def damage(folder, how):
     if how == "empty folder":
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
+    elif how == "another state":  # every file is whole, and only the checksum can tell
+        shutil.rmtree(folder / "state")
+        shutil.copytree(folder.with_name(f"{int(folder.name) - 1}") / "state", folder / "state")
     else:
         for path in folder.rglob("*"):
             if path.is_file():
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("how", ["empty folder", "truncated files"])
+@pytest.mark.parametrize("how", ["empty folder", "truncated files", "another state"])
 @pytest.mark.parametrize("validated", [{}, {2: 0.4}, {3: 0.5}], ids=["none", "before", "damaged"])
 def test_a_damaged_checkpoint_is_passed_over_and_its_step_can_be_saved_again(
     opened, tmp_path, warnings, how, validated
