@@ -124,7 +124,7 @@ def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[C
     """Search `weight` and `popularity` jointly, then the other two, then finer weights; then climb.
 
     The climb goes beyond the grids, in single steps, as long as that gains, at most `search.CLIMBS`
-    times. All this takes 40 to 130 calls of `ask`.
+    times. All this takes about 40 to 150 calls of `ask`.
 
     Args:
       ask: maps settings, or None for no correction, to validation NDCG@10.

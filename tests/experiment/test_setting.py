@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from bert4rec_jax.data.prepare import prepare
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.experiment import protocol
-from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.finished import load_selected, open_finished
 from bert4rec_jax.experiment.inputs import open_content, open_data
 from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.features.build import build
@@ -133,6 +135,27 @@ def test_test_cases_of_new_users_and_items_are_apart(over_time):
     found = over_time.tested()
     assert all(expected.values())
     assert {name: found[name].rows.tolist() for name in expected} == expected
+
+
+def test_validation_asks_for_items_that_selection_was_trained_on(over_time):
+    """Others have an id that was never learned, even if the refitted model will learn it."""
+    config = dataclasses.replace(
+        over_time.config,
+        training=TrainingConfig(epochs=1, evaluate_every=1, batch_size=16),
+        evaluation=EvaluationConfig(baselines=False, test=False, bootstrap=100),
+    )
+    protocol.run(config, console=Console(quiet=True))
+    workdir = Path(config.workdir)
+    setting = open_finished(workdir, Console(quiet=True)).setting
+    params, split = load_selected(setting, Console(quiet=True)).state.params, setting.split
+    expected, refitted = (
+        summary(setting.ask(params, setting.trained(stop), split.validation).ranks)["mrr"]
+        for stop in (split.train_stop, split.refit_stop)
+    )
+    lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+    (validation,) = (line["validation"] for line in lines if "validation" in line)
+    assert validation["mrr"] == pytest.approx(expected, abs=1e-6)
+    assert validation["mrr"] != pytest.approx(refitted, abs=1e-4)
 
 
 def test_content_that_has_seen_what_is_held_out_is_refused(tmp_path, said):
