@@ -39,6 +39,7 @@ class MaskedBatch(NamedTuple):
       slots: `[B, S]` int32 columns that predict an item; the last column for unused slots.
       labels: `[B, S]` target items.
       weights: `[B, S]` float32 weights in the loss; 0 at unused slots.
+      in_use: `[B, S]` bool, the used slots, whatever their weights.
     """
 
     tokens: jax.Array
@@ -47,6 +48,7 @@ class MaskedBatch(NamedTuple):
     slots: jax.Array
     labels: jax.Array
     weights: jax.Array
+    in_use: jax.Array
 
 
 def number_masked(lengths: Any, rate: float, *, numpy: Any = jnp) -> Any:
@@ -124,6 +126,7 @@ def mask_items(
         slots=chosen,
         labels=jnp.take_along_axis(at_answer(batch.tokens), chosen, axis=1),
         weights=jnp.where(in_use, jnp.take_along_axis(weights, chosen, axis=1), 0),
+        in_use=in_use,
     )
 
 

@@ -166,7 +166,8 @@ def make_train_step(
 
     Masks depend only on (seed, epoch, example), dropout and negatives on (seed, step), so a run
     continues from a restored state as if it had never stopped. Metrics: `loss`, `grad_norm`, and
-    per thumb the number of items (`items_by_thumb`) and of targets (`masked_by_thumb`).
+    per thumb the number of items (`items_by_thumb`) and of targets (`masked_by_thumb`), whatever
+    they weigh in the loss.
     """
     keys = _keys(seed)
 
@@ -201,7 +202,7 @@ def make_train_step(
             "loss": loss,
             "grad_norm": optax.tree.norm(gradients),
             "items_by_thumb": _count_by_thumb(batch.thumbs, batch.segments != 0),
-            "masked_by_thumb": _count_by_thumb(slot_thumbs, masked.weights > 0),
+            "masked_by_thumb": _count_by_thumb(slot_thumbs, masked.in_use),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 

@@ -1,5 +1,6 @@
 """The train step on one device and on meshes: the same loss, gradients, metrics and updates."""
 
+import dataclasses
 import functools
 
 import chex
@@ -11,6 +12,7 @@ import pytest
 from bert4rec_jax.config import MaskingConfig, ModelConfig
 from bert4rec_jax.data.pipeline import StepToBatch
 from bert4rec_jax.data.plan import Plan
+from bert4rec_jax.data.thumbs import DOWN
 from bert4rec_jax.sharding import Along, make_mesh, put
 from bert4rec_jax.training.in_batch import InBatch
 from bert4rec_jax.training.inputs import TrainingData, catalog_constants, trained_on
@@ -177,6 +179,15 @@ def test_thumb_counts_are_those_of_the_batch(setting, on_one_device):
         real = batch.segments > 0
         expected = [int(((batch.thumbs == t) & real).sum()) for t in range(4)]
         assert metrics["items_by_thumb"].tolist() == expected
+
+
+def test_masked_items_are_counted_whatever_they_weigh_in_the_loss(setting, on_one_device):
+    """Loss weights do not change the masks, so they do not change what the log says of them."""
+    masking = dataclasses.replace(MASKING, loss_down=0.0, loss_up=2.0)
+    _, metrics = run(setting, (1, 1), masking=masking)
+    for found, expected in zip(metrics, on_one_device[1]):
+        assert expected["masked_by_thumb"][DOWN] > 0
+        np.testing.assert_array_equal(found["masked_by_thumb"], expected["masked_by_thumb"])
 
 
 def test_thumbs_to_predict_are_those_of_the_next_items(setting):
