@@ -50,14 +50,14 @@ class Arrangement:
       rows: `[N]` row indices of the store.
       offsets: `[U + M1 + M2 + 1]`: where the rows of each user, then of each case, begin.
       users: `[U + M1 + M2]`: index in the store of the user that they belong to.
-      asked: M1 and M2, the numbers of validation and test cases.
+      sizes: M1 and M2, the numbers of validation and test cases.
       dropped: for validation and test, the number of users without a case, by reason.
     """
 
     rows: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
     users: npt.NDArray[np.int64]
-    asked: tuple[int, int]
+    sizes: tuple[int, int]
     dropped: tuple[dict[str, int], dict[str, int]]
 
 
@@ -121,7 +121,7 @@ def arrange(store: SequenceStore, cold: ColdItems) -> Arrangement:
         rows=np.concatenate(pieces),
         offsets=np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64),
         users=np.concatenate(users),
-        asked=(len(users[1]), len(users[2])),
+        sizes=(len(users[1]), len(users[2])),
         dropped=(dropped[0], dropped[1]),
     )
 
@@ -142,12 +142,12 @@ def cold_items(
       cold: which items are cold.
       repeats: also keep warm cases whose target is already in the history.
     """
-    first = len(arrangement.users) - sum(arrangement.asked)
+    first = len(arrangement.users) - sum(arrangement.sizes)
     warm = leave_one_out(store, users=first, repeats=repeats)
-    questions = np.arange(first, store.num_users)
+    users = np.arange(first, store.num_users)
     rows = np.asarray(store.offsets[1:])[first:] - 1
-    middle = arrangement.asked[0]
-    test_cold = Cases(questions[middle:], rows[middle:], arrangement.dropped[1])
+    middle = arrangement.sizes[0]
+    test_cold = Cases(users[middle:], rows[middle:], arrangement.dropped[1])
     test_warm = warm.test["test"]
     return Split(
         name="cold_items",
@@ -165,5 +165,5 @@ def cold_items(
             ),
         },
         within={"test_cold_only": np.flatnonzero(cold.test).astype(np.int32)},
-        cold_validation=Cases(questions[:middle], rows[:middle], arrangement.dropped[0]),
+        cold_validation=Cases(users[:middle], rows[:middle], arrangement.dropped[0]),
     )

@@ -147,14 +147,14 @@ def _all_intervals(
     users: Iterable[Hashable] | None,
 ) -> list[dict[str, Interval]]:
     """The `intervals` of each table, with the same draws for all."""
-    asked = None if users is None else _numbered(users)
+    numbers = None if users is None else _numbered(users)
     state = rng.bit_generator.state
     found = []
-    for group in _groups(_Table.of(values, asked) for values in tables):
+    for group in _groups(_Table.of(values, numbers) for values in tables):
         rng.bit_generator.state = state
         sums = resampled_means([t.per_user for t in group], rng=rng, resamples=resamples)
         for table, means in zip(group, sums):
-            if asked is not None:
+            if numbers is not None:
                 means = means[:, :-1] / means[:, -1:]
             low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
             ends = zip(table.names, table.means, low, high)
@@ -176,7 +176,7 @@ class _Table(NamedTuple):
     per_user: Floats
 
     @classmethod
-    def of(cls, values: Mapping[str, Floats], asked: npt.NDArray[np.int64] | None) -> _Table:
+    def of(cls, values: Mapping[str, Floats], numbers: npt.NDArray[np.int64] | None) -> _Table:
         lengths = {len(column) for column in values.values()}
         if len(lengths) > 1:
             raise ValueError(
@@ -185,7 +185,7 @@ class _Table(NamedTuple):
         if not values or lengths == {0}:
             raise ValueError("no user to draw; an interval needs at least one")
         columns = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
-        per_user = columns if asked is None else _added_up(columns, asked)
+        per_user = columns if numbers is None else _added_up(columns, numbers)
         return cls(list(values), columns.mean(0), per_user)
 
 
@@ -211,17 +211,15 @@ def _numbered(users: Iterable[Hashable]) -> npt.NDArray[np.int64]:
     return np.array([numbers.setdefault(user, len(numbers)) for user in users], np.int64)
 
 
-def _added_up(columns: Floats, asked: npt.NDArray[np.int64]) -> Floats:
+def _added_up(columns: Floats, numbers: npt.NDArray[np.int64]) -> Floats:
     """`[U, S + 1]`: for each user, the sums of all columns, and the number of cases.
 
     Raises:
-      ValueError: `asked` and `columns` differ in length.
+      ValueError: `numbers` and `columns` differ in length.
     """
-    if len(asked) != len(columns):
-        raise ValueError(
-            f"{len(asked)} users were asked {len(columns)} questions; expected one each"
-        )
-    sums = [np.bincount(asked, column) for column in (*columns.T, np.ones(len(columns)))]
+    if len(numbers) != len(columns):
+        raise ValueError(f"{len(numbers)} users for {len(columns)} cases; expected one each")
+    sums = [np.bincount(numbers, column) for column in (*columns.T, np.ones(len(columns)))]
     return np.stack(sums, axis=1)
 
 

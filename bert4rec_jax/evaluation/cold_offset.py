@@ -42,7 +42,7 @@ class OffsetChoice:
         return {**values(self.chosen), "warm_kept": self.kept, "trials": trials}
 
 
-def choose_offset(ask: Callable[[float], tuple[float, float]], *, kept: float) -> OffsetChoice:
+def choose_offset(evaluate: Callable[[float], tuple[float, float]], *, kept: float) -> OffsetChoice:
     """Choose the offset with the best NDCG@10 of untrained targets, within a loss limit for others.
 
     Trained targets have to keep the share `kept` of their best NDCG@10. The mean over all targets
@@ -52,12 +52,12 @@ def choose_offset(ask: Callable[[float], tuple[float, float]], *, kept: float) -
     steps of 1/4 above the best offset, and of 1/16.
 
     Args:
-      ask: maps an offset to NDCG@10 of trained and of untrained validation targets.
+      evaluate: maps an offset to NDCG@10 of trained and of untrained validation targets.
       kept: share of the highest NDCG@10 of trained targets, over all trials.
     """
 
     def tried(offsets: Iterable[float]) -> list[OffsetTrial]:
-        return [OffsetTrial(offset, *ask(offset)) for offset in offsets]
+        return [OffsetTrial(offset, *evaluate(offset)) for offset in offsets]
 
     trials = tried(OFFSETS)
     while trials[-1].offset < HIGHEST and trials[-1].warm >= _least(trials, kept):

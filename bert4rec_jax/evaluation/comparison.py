@@ -17,7 +17,7 @@ from bert4rec_jax.evaluation.assessment import Assessment, assess
 from bert4rec_jax.evaluation.evaluator import Ranking
 
 
-class Ask(Protocol):
+class Ranker(Protocol):
     """A function that ranks cases with one model."""
 
     def __call__(self, cases: Cases, among: npt.NDArray[np.int32] | None = None, /) -> Ranking:
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(
-    models: Mapping[str, Ask],
+    models: Mapping[str, Ranker],
     sets: Mapping[str, Cases],
     store: SequenceStore,
     *,
@@ -75,15 +75,15 @@ def compare(
     for name, cases in sets.items():
         tokens = within.get(name)
         among = None if tokens is None else np.broadcast_to(tokens, (len(cases), len(tokens)))
-        rankings[name] = {model: ask(cases, among) for model, ask in models.items()}
+        rankings[name] = {model: rank(cases, among) for model, rank in models.items()}
     assessments = {
         name: assess(answers, sets[name], store, counts=counts, resamples=resamples)
         for name, answers in rankings.items()
     }
     against_sampled = {
         variant: {
-            model: sampled.average([ask(next(iter(sets.values())), one).ranks for one in lists])
-            for model, ask in models.items()
+            model: sampled.average([rank(next(iter(sets.values())), one).ranks for one in lists])
+            for model, rank in models.items()
         }
         for variant, lists in sampled_lists.items()
     }

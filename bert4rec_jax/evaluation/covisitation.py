@@ -120,14 +120,14 @@ class Followers:
         )
 
 
-def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
+def choose_covisitation(evaluate: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
     """Search `weight` and `popularity` jointly, then the other two, then finer weights; then climb.
 
     The climb goes beyond the grids, in single steps, as long as that gains, at most `search.CLIMBS`
-    times. All this takes about 40 to 150 calls of `ask`.
+    times. All this takes about 40 to 150 calls of `evaluate`.
 
     Args:
-      ask: maps settings, or None for no correction, to validation NDCG@10.
+      evaluate: maps settings, or None for no correction, to validation NDCG@10.
     """
 
     def weights(found: Covisitation) -> list[Covisitation]:
@@ -166,4 +166,4 @@ def choose_covisitation(ask: Callable[[Covisitation | None], float]) -> Choice[C
             replace(found, popularity=max(found.popularity - 0.125, 0.0)),
         ]
 
-    return search(Covisitation(), ask, weights, counts, finer, neighbours=neighbours)
+    return search(Covisitation(), evaluate, weights, counts, finer, neighbours=neighbours)

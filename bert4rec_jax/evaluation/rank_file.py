@@ -1,7 +1,7 @@
 """Rank file: the rank of every target by every model, and a description of the cases.
 
 `ranks.npz`, of the test, and `validation_ranks.npz` hold plain arrays named SET/KEY. For each set
-of M cases, these are the description of the cases (`ASKED`) and, under each model's name, its
+of M cases, these are the description of the cases (`CASE_ARRAYS`) and, under each model's name, its
 ranks. Any metric can be computed from them, and two files show by themselves whether they are about
 the same cases.
 """
@@ -32,7 +32,7 @@ VALIDATION = "validation"  # name of its only set
 IDS = ("user_ids", "item_ids")  # external ids of the user and the target
 ROWS = ("users", "rows", "targets")  # user and row in the store, and the target's token
 DRAWN = "drawn_items"  # number of the target, where intervals draw target items instead of users
-ASKED = (*ROWS, *IDS, DRAWN, "cases_sha256")
+CASE_ARRAYS = (*ROWS, *IDS, DRAWN, "cases_sha256")
 _TESTED = ("parameters_sha256", "corrections_sha256")
 
 Array = npt.NDArray[Any]
@@ -43,11 +43,11 @@ class RankedSet:
     """One set of M cases.
 
     Attributes:
-      asked: the arrays of `ASKED` that are known, `[M]` each; `cases_sha256` is a single string.
+      cases: the known arrays of `CASE_ARRAYS`, `[M]` each; `cases_sha256` is a single string.
       ranks: model -> `[M]`; 1 is best.
     """
 
-    asked: Mapping[str, Array]
+    cases: Mapping[str, Array]
     ranks: Mapping[str, Array]
 
     def __len__(self) -> int:
@@ -56,12 +56,12 @@ class RankedSet:
     @property
     def sha256(self) -> str:
         """See `cases_sha256`; empty if unknown."""
-        return str(self.asked.get("cases_sha256", ""))
+        return str(self.cases.get("cases_sha256", ""))
 
     @property
     def drawn(self) -> str:
         """What the resamples of intervals draw: `users` or `items`, see `assessment.assess`."""
-        return "items" if DRAWN in self.asked else "users"
+        return "items" if DRAWN in self.cases else "users"
 
     def in_order_of(self, other: RankedSet) -> RankedSet:
         """The same cases in the order of another set; itself if these are not the same cases.
@@ -71,10 +71,10 @@ class RankedSet:
         """
         if self.sha256 and other.sha256:  # these tell more than ids do
             return self
-        if not set(IDS) <= self.asked.keys() & other.asked.keys() or len(self) != len(other):
+        if not set(IDS) <= self.cases.keys() & other.cases.keys() or len(self) != len(other):
             return self
         here, there = (
-            list(zip(*(found.asked[name].tolist() for name in IDS))) for found in (self, other)
+            list(zip(*(found.cases[name].tolist() for name in IDS))) for found in (self, other)
         )
         places = {case: place for place, case in enumerate(here)}
         if here == there or len(places) < len(here) or places.keys() != set(there):
@@ -84,7 +84,7 @@ class RankedSet:
         def ordered(arrays: Mapping[str, Array]) -> dict[str, Array]:
             return {name: x[order] for name, x in arrays.items() if x.ndim}
 
-        return RankedSet(ordered(self.asked), ordered(self.ranks))
+        return RankedSet(ordered(self.cases), ordered(self.ranks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ class RankFile:
           parameters, corrections: see the attributes.
 
         Raises:
-          UserError: a model has one of the names in `ASKED`.
+          UserError: a model has one of the names in `CASE_ARRAYS`.
         """
         users, items = store.user_ids(), store.catalog.item_ids
         found = {}
@@ -134,7 +134,7 @@ class RankFile:
             cases, among = sets[name], (within or {}).get(name)
             check_names(answers)
             targets = store.tokens[cases.rows]
-            asked: dict[str, Array] = {
+            known: dict[str, Array] = {
                 "users": cases.users.astype(np.int32),
                 "rows": cases.rows,
                 "targets": targets,
@@ -143,8 +143,8 @@ class RankFile:
                 "cases_sha256": np.array(cases_sha256(cases, store, within=among, repeats=repeats)),
             }
             if (drawn or {}).get(name) == "items":
-                asked[DRAWN] = np.unique(targets, return_inverse=True)[1].astype(np.int32)
-            found[name] = RankedSet(asked, {m: r.astype(np.int32) for m, r in answers.items()})
+                known[DRAWN] = np.unique(targets, return_inverse=True)[1].astype(np.int32)
+            found[name] = RankedSet(known, {m: r.astype(np.int32) for m, r in answers.items()})
         return cls(found, parameters, corrections)
 
     @classmethod
@@ -185,7 +185,7 @@ class RankFile:
         arrays = {
             f"{name}/{key}": values
             for name, found in self.sets.items()
-            for key, values in {**found.asked, **found.ranks}.items()
+            for key, values in {**found.cases, **found.ranks}.items()
         }
         tested = zip(_TESTED, (self.parameters, self.corrections))
         write_arrays(path, {**arrays, **{name: np.array(value) for name, value in tested}})
@@ -218,16 +218,16 @@ class RankFile:
 
 
 def check_names(models: Mapping[str, Any]) -> None:
-    """Check that no model has a name that rank files use for something else (`ASKED`).
+    """Check that no model has a name that rank files use for something else (`CASE_ARRAYS`).
 
     Raises:
       UserError: a model has; the message names it.
     """
     for name in models:
-        if name in ASKED:
+        if name in CASE_ARRAYS:
             raise UserError(
                 f"a model is named {name!r}, under which {RANKS} keeps something else; choose a "
-                f"name other than {', '.join(ASKED)}"
+                f"name other than {', '.join(CASE_ARRAYS)}"
             )
 
 
@@ -238,7 +238,7 @@ def cases_sha256(
     within: npt.NDArray[np.int32] | None = None,
     repeats: bool = False,
 ) -> str:
-    """SHA-256 over what is asked of a model, except for the times and ratings of histories.
+    """SHA-256 over what is to be ranked for whom, except for the times and ratings of histories.
 
     It covers the users, histories and targets, in order, and the set of ranked items, all by their
     external ids. So equal cases in two different stores have the same hash.
@@ -269,19 +269,21 @@ def _sets(arrays: Mapping[str, Array]) -> dict[str, RankedSet]:
     sets = {}
     for name in names:
         own = {key.partition("/")[2]: arrays[key] for key in arrays if key.startswith(f"{name}/")}
-        asked = {
-            key: own[key].astype(str) if key in IDS else own[key] for key in ASKED if key in own
+        known = {
+            key: own[key].astype(str) if key in IDS else own[key]
+            for key in CASE_ARRAYS
+            if key in own
         }
-        sets[name] = RankedSet(asked, {key: own[key] for key in own if key not in ASKED})
+        sets[name] = RankedSet(known, {key: own[key] for key in own if key not in CASE_ARRAYS})
     return sets
 
 
 def _check(path: Path, name: str, found: RankedSet) -> None:
     """Check the format of a set that was read; `UserError` if it is wrong."""
-    known = {key: values for key, values in found.asked.items() if key != "cases_sha256"}
+    known = {key: values for key, values in found.cases.items() if key != "cases_sha256"}
     if not found.ranks or not known.keys() & {ROWS[0], IDS[0]}:
         raise UserError(
-            f"{path} holds {', '.join((*found.asked, *found.ranks))} of {name!r}; expected the "
+            f"{path} holds {', '.join((*found.cases, *found.ranks))} of {name!r}; expected the "
             "ranks of a model, and users or user_ids"
         )
     arrays = {**known, **found.ranks}

@@ -176,8 +176,8 @@ def compare_runs(
     for name in _shared_sets(runs):
         notes = [_check_same_cases(name, runs[0], run) for run in runs[1:]] + [classes]
         first = runs[0].ranks.sets[name]
-        users = first.asked[IDS[0]] if IDS[0] in first.asked else first.asked[ROWS[0]]
-        units = first.asked.get(DRAWN, users)
+        users = first.cases[IDS[0]] if IDS[0] in first.cases else first.cases[ROWS[0]]
+        units = first.cases.get(DRAWN, users)
         rows = _rows(name, runs, units, metrics, models, resamples)
         if rows:
             sets[name] = ComparedSet(
@@ -300,16 +300,16 @@ def _check_same_cases(name: str, first: RecordedRun, other: RecordedRun) -> str:
     difference = _difference(here, there)
     if difference:
         raise UserError(
-            f"{other.path} was asked other questions than {first.path} in {name!r}: {difference}"
+            f"{other.path} has other cases than {first.path} in {name!r}: {difference}"
             f"{_other_data(first, other)}. Compare runs on the same data and split"
         )
     if here.sha256 and there.sha256:
         return ""
-    compared = here.asked.keys() & there.asked.keys()
+    compared = here.cases.keys() & there.cases.keys()
     if not compared:
         raise UserError(
-            f"{other.path} says {', '.join(there.asked)} of its cases in {name!r}, {first.path} "
-            f"says {', '.join(here.asked)}: nothing to compare them by; write {' and '.join(IDS)}"
+            f"{other.path} says {', '.join(there.cases)} of its cases in {name!r}, {first.path} "
+            f"says {', '.join(here.cases)}: nothing to compare them by; write {' and '.join(IDS)}"
         )
     if compared & _TARGETS:
         what = "users and targets were"
@@ -346,10 +346,10 @@ def _difference(here: RankedSet, there: RankedSet) -> str:
         return f"{len(there):,} cases instead of {len(here):,}"
     if here.sha256 and here.sha256 == there.sha256:
         return ""
-    keys = [key for key in IDS if key in here.asked and key in there.asked]
+    keys = [key for key in IDS if key in here.cases and key in there.cases]
     if len(keys) < len(IDS):  # for files without ids, compare rows of the store
-        keys += [key for key in ROWS if key in here.asked and key in there.asked]
+        keys += [key for key in ROWS if key in here.cases and key in there.cases]
     for key in keys:
-        if not np.array_equal(here.asked[key], there.asked[key]):
+        if not np.array_equal(here.cases[key], there.cases[key]):
             return _OTHERS[key]
     return "other histories, or another catalog" if here.sha256 and there.sha256 else ""

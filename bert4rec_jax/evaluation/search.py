@@ -62,7 +62,7 @@ class Choice(Generic[Settings]):
 
 def search(
     first: Settings,
-    ask: Callable[[Settings | None], float],
+    evaluate: Callable[[Settings | None], float],
     *rounds: Callable[[Settings], Iterable[Settings]],
     neighbours: Callable[[Settings], Iterable[Settings]] | None = None,
 ) -> Choice[Settings]:
@@ -72,8 +72,8 @@ def search(
 
     Args:
       first: the settings that the first round starts from.
-      ask: maps settings (hashable), or None for no correction, to validation NDCG@10; called once
-        per settings.
+      evaluate: maps settings (hashable), or None for no correction, to validation NDCG@10; called
+        once per settings.
       rounds: functions from the best settings so far to the settings to try.
       neighbours: a last round that is repeated as long as it finds better settings, at most
         `CLIMBS` times; None for none.
@@ -83,7 +83,7 @@ def search(
     def best_of(candidates: Iterable[Settings]) -> Settings:
         for candidate in candidates:
             if candidate not in trials:
-                trials[candidate] = ask(candidate)
+                trials[candidate] = evaluate(candidate)
         return max(trials, key=lambda tried: trials[tried])
 
     found = first
@@ -94,5 +94,5 @@ def search(
             before, found = found, best_of(neighbours(found))
             if found == before:
                 break
-    without = ask(None)
+    without = evaluate(None)
     return Choice(found if trials[found] > without else None, without, tuple(trials.items()))

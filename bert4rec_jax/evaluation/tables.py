@@ -68,14 +68,14 @@ def sampled_table(name: str, variant: str, models: Mapping[str, Mapping[str, Any
 def comparison_table(name: str, compared: ComparedSet, metrics: Sequence[str]) -> Table:
     """Metrics of models of several runs with 95 % intervals below, and the first row's leads."""
     cases, users = compared.cases, compared.users
-    asked = f"{users:,} users" if users == cases else f"{cases:,} questions to {users:,} users"
+    sizes = f"{users:,} users" if users == cases else f"{cases:,} cases of {users:,} users"
     over = _DRAWN[compared.drawn]
     labels = list(dict.fromkeys(label(row.runs) for row in compared.rows))
     legend = [f"run {number}: {escape(path)}" for number, path in enumerate(labels, start=1)]
     if any(len(row.runs) > 1 for row in compared.rows):
         legend.append("±: standard deviation over seeds")
     table = Table(
-        title=f"{name.replace('_', ' ')}: {asked}",
+        title=f"{name.replace('_', ' ')}: {sizes}",
         caption="\n".join([f"below each value: 95 % bootstrap interval over {over}", *legend]),
         caption_justify="left",
         box=box.SIMPLE_HEAD,

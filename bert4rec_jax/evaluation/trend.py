@@ -60,15 +60,15 @@ class Trend:
         return shift
 
 
-def choose_trend(ask: Callable[[Trend | None], float]) -> Choice[Trend]:
-    """Search the days, then the smoothing, then both weights jointly; about 20 calls of `ask`.
+def choose_trend(evaluate: Callable[[Trend | None], float]) -> Choice[Trend]:
+    """Search the days, then the smoothing, then both weights jointly; about 20 calls of `evaluate`.
 
     Args:
-      ask: maps a trend, or None for no correction, to validation NDCG@10.
+      evaluate: maps a trend, or None for no correction, to validation NDCG@10.
     """
     return search(
         Trend(),
-        ask,
+        evaluate,
         lambda found: (replace(found, days=days) for days in DAYS),
         lambda found: (replace(found, smoothing=smoothing) for smoothing in SMOOTHINGS),
         lambda found: (

@@ -36,7 +36,7 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     there are none.
     """
     split, store = setting.split, setting.store
-    asks = setting.config.calibration
+    wanted = setting.config.calibration
     workdir, parameters = Path(setting.config.workdir), digest(params)
     if not setting.calibrates:
         _keep(workdir, {"parameters_sha256": parameters})
@@ -44,22 +44,22 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     kept = read_corrections(
         workdir, params, store=store, stop=split.refit_stop, length=setting.length
     )
-    if kept is not None and (kept.asked, kept.warm_kept) == (
-        asks.covisitation,
-        asks.warm_kept if setting.offsets_cold else kept.warm_kept,
+    if kept is not None and (kept.tried, kept.warm_kept) == (
+        wanted.covisitation,
+        wanted.warm_kept if setting.offsets_cold else kept.warm_kept,
     ):
         return kept
     selected = load_selected(setting, console).state.params if split.refits else params
-    asked = _Questions(setting, selected)
+    validation = _Validation(setting, selected)
     found: dict[str, Any] = {}
     if split.refits:
-        found |= _trend(asked, console)
-    if asks.covisitation:
+        found |= _trend(validation, console)
+    if wanted.covisitation:
         if setting.offsets_cold:
-            found["offset_alone"] = _offset(asked, console)["offset"]
-        found["covisitation"] = _covisitation(asked, console)
+            found["offset_alone"] = _offset(validation, console)["offset"]
+        found["covisitation"] = _covisitation(validation, console)
     if setting.offsets_cold:
-        found |= _offset(asked, console)
+        found |= _offset(validation, console)
     _keep(workdir, {**found, "parameters_sha256": parameters})
     kept = read_corrections(
         workdir, params, store=store, stop=split.refit_stop, length=setting.length
@@ -73,7 +73,7 @@ def _keep(workdir: Path, found: dict[str, Any]) -> None:
     barrier("calibration is written")
 
 
-class _Questions:
+class _Validation:
     """Evaluates the selected model on validation cases, with the corrections chosen so far.
 
     Attributes:
@@ -122,7 +122,7 @@ class _Questions:
             self.shift if shift is None else self.shift + shift,
             self.covisitation if covisitation is None else covisitation,
         )
-        ranking = self.setting.ask(
+        ranking = self.setting.rank(
             self._params, self._trained, cases, corrections=corrections, hidden=hidden
         )
         return summary(ranking.ranks)["ndcg@10"]
@@ -141,13 +141,13 @@ class _Questions:
         return cases, self.setting.encode(self._params, self._trained, cases)
 
 
-def _offset(asked: _Questions, console: Console) -> dict[str, Any]:
+def _offset(validation: _Validation, console: Console) -> dict[str, Any]:
     console.print("Calibrating the offset of items without a training event ...")
     found = choose_offset(
-        lambda offset: (asked.warm(offset=offset), asked.cold(offset)),
-        kept=asked.setting.config.calibration.warm_kept,
+        lambda offset: (validation.warm(offset=offset), validation.cold(offset)),
+        kept=validation.setting.config.calibration.warm_kept,
     )
-    asked.offset = found.chosen.offset
+    validation.offset = found.chosen.offset
     console.print(
         f"  offset {found.chosen.offset:g}: validation NDCG@10 {found.chosen.warm:.4f} of trained "
         f"targets, {found.chosen.cold:.4f} of the others",
@@ -156,36 +156,36 @@ def _offset(asked: _Questions, console: Console) -> dict[str, Any]:
     return found.to_json()
 
 
-def _trend(asked: _Questions, console: Console) -> dict[str, Any]:
+def _trend(validation: _Validation, console: Console) -> dict[str, Any]:
     console.print("Calibrating the trend: counts of the last days of training ...")
-    store, stop = asked.setting.store, asked.setting.split.train_stop
+    store, stop = validation.setting.store, validation.setting.split.train_stop
 
-    def ask(trend: Trend | None) -> float:
-        return asked.warm(shift=None if trend is None else trend.shift(store, stop))
+    def evaluate(trend: Trend | None) -> float:
+        return validation.warm(shift=None if trend is None else trend.shift(store, stop))
 
-    found = choose_trend(ask)
+    found = choose_trend(evaluate)
     if found.chosen is not None:
-        asked.shift = asked.shift + found.chosen.shift(store, stop)
+        validation.shift = validation.shift + found.chosen.shift(store, stop)
     _tell("a trend", found, console)
     return found.to_json("trend")
 
 
-def _covisitation(asked: _Questions, console: Console) -> dict[str, Any]:
+def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
     console.print("Calibrating co-visitation counts: what followed a history's last items ...")
-    setting = asked.setting
+    setting = validation.setting
     store, stop = setting.store, setting.split.train_stop
     followers, counts = Followers.of(store, stop), train_counts(store, stop)
 
-    def ask(tried: Covisitation | None) -> float:
+    def evaluate(tried: Covisitation | None) -> float:
         if tried is None:
-            return asked.warm()
+            return validation.warm()
         collection = tried.collection(followers, setting.length)
-        return asked.warm(shift=tried.shift(counts), covisitation=collection)
+        return validation.warm(shift=tried.shift(counts), covisitation=collection)
 
-    found = choose_covisitation(ask)
+    found = choose_covisitation(evaluate)
     if found.chosen is not None:
-        asked.shift = asked.shift + found.chosen.shift(counts)
-        asked.covisitation = found.chosen.collection(followers, setting.length)
+        validation.shift = validation.shift + found.chosen.shift(counts)
+        validation.covisitation = found.chosen.collection(followers, setting.length)
     _tell("it", found, console)
     return {**found.to_json("chosen"), "uncounted_gain": True}
 

@@ -34,14 +34,14 @@ class Corrections:
       shift: `[V]`, added to the biases of the other items; it follows from how often, and when,
         each of them occurs in training. None for no shift.
       covisitation: the variable collection from which `evaluation.lift` raises scores; or None.
-      asked: whether covisitation was tried in calibration, even if it did not help.
+      tried: whether covisitation was tried in calibration, even if it did not help.
       warm_kept: the share of the NDCG@10 of trained targets that the offset had to leave.
     """
 
     offset: float = 0.0
     shift: Features | None = None
     covisitation: Mapping[str, npt.NDArray[Any]] | None = None
-    asked: bool = False
+    tried: bool = False
     offset_alone: float = 0.0
     warm_kept: float = _WARM_KEPT
 
@@ -100,7 +100,7 @@ def read_corrections(
             offset,
             shift,
             collection,
-            asked=weighed is not None,
+            tried=weighed is not None,
             offset_alone=float(found.get("offset_alone", offset)),
             warm_kept=float(found.get("warm_kept", _WARM_KEPT)),
         )

@@ -57,12 +57,12 @@ def show(setting: Setting, tested: Tested, console: Console) -> None:
         )
     sets = setting.tested()
     items = f"{len(setting.store.catalog):,}"
-    asked = "users" if setting.split.cold_validation is None else "questions"
+    what = "users" if setting.split.cold_validation is None else "cases"
     for name, models in tested.comparison.assessments.items():
         within = setting.split.within.get(name)
         among = f"all {items}" if within is None else f"{len(within):,} cold"
         title = (
-            f"{name.replace('_', ' ')}: {len(sets[name]):,} {asked}, ranked among {among} items "
+            f"{name.replace('_', ' ')}: {len(sets[name]):,} {what}, ranked among {among} items "
             f"({setting.split.name.replace('_', ' ')})"
         )
         console.print()

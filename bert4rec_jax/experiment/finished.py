@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from bert4rec_jax.experiment.corrections import Corrections, read_corrections
 from bert4rec_jax.experiment.opening import reopen
-from bert4rec_jax.experiment.setting import AskedModel, Setting
+from bert4rec_jax.experiment.setting import FittedModel, Setting
 from bert4rec_jax.training.checkpoints import Checkpoint
 from bert4rec_jax.training.inputs import Trained
 from bert4rec_jax.training.restore import load_best
@@ -42,9 +42,9 @@ class FinishedRun:
     all_events: bool = False
 
     @property
-    def asked(self) -> AskedModel:
-        """The model, to be asked."""
-        return AskedModel(self.best.state.params, self.trained, self.corrections)
+    def fitted(self) -> FittedModel:
+        """The model."""
+        return FittedModel(self.best.state.params, self.trained, self.corrections)
 
     def variables(self) -> dict[str, Any]:
         """The model's variable collections; see `Setting.variables`."""
@@ -89,11 +89,11 @@ def as_selected(finished: FinishedRun, console: Console) -> FinishedRun:
     if not setting.split.refits:
         return finished
     best = load_selected(setting, console)
-    asked = _as_selected(setting, best.state.params, finished.asked)
-    return replace(finished, best=best, trained=asked.trained, corrections=asked.corrections)
+    selected = _as_selected(setting, best.state.params, finished.fitted)
+    return replace(finished, best=best, trained=selected.trained, corrections=selected.corrections)
 
 
-def selected_model(setting: Setting, tested: AskedModel, console: Console) -> AskedModel:
+def selected_model(setting: Setting, tested: FittedModel, console: Console) -> FittedModel:
     """The model that validation selected; the tested one unless the split refits.
 
     Raises:
@@ -134,11 +134,11 @@ def load_selected(setting: Setting, console: Console) -> Checkpoint:
     return _load(setting, Path(setting.config.workdir), console)
 
 
-def _as_selected(setting: Setting, params: Any, tested: AskedModel) -> AskedModel:
+def _as_selected(setting: Setting, params: Any, tested: FittedModel) -> FittedModel:
     """The selected `params` with what they were trained on, and corrections that count as much."""
     stop = setting.split.train_stop
     corrections = _corrections(setting, tested.params, stop)
-    return AskedModel(params, setting.trained(stop), corrections or Corrections())
+    return FittedModel(params, setting.trained(stop), corrections or Corrections())
 
 
 def _corrections(setting: Setting, params: Any, stop: npt.NDArray[np.int64]) -> Corrections | None:

@@ -19,7 +19,7 @@ from bert4rec_jax.checks import require_a
 from bert4rec_jax.config import Config
 from bert4rec_jax.config_roles import shared
 from bert4rec_jax.evaluation import ledger
-from bert4rec_jax.evaluation.comparison import Ask
+from bert4rec_jax.evaluation.comparison import Ranker
 from bert4rec_jax.evaluation.metrics_file import METRICS, joined, read_metrics, same_test
 from bert4rec_jax.evaluation.tuning import Grid, check_grids
 from bert4rec_jax.experiment.calibration import calibrate
@@ -28,9 +28,9 @@ from bert4rec_jax.experiment.finished import FinishedRun, open_finished, selecte
 from bert4rec_jax.experiment.opening import open_setting
 from bert4rec_jax.experiment.record import describe_data, describe_run, record
 from bert4rec_jax.experiment.selection import select, train_on_all
-from bert4rec_jax.experiment.setting import AskedModel, Setting
+from bert4rec_jax.experiment.setting import FittedModel, Setting
 from bert4rec_jax.experiment.start import start
-from bert4rec_jax.experiment.testing import ask_all, check_own
+from bert4rec_jax.experiment.testing import check_own, evaluate_all
 from bert4rec_jax.experiment.workdir import recording_in, training_in
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import is_first, require_same, start_processes
@@ -82,7 +82,7 @@ def run(
 def evaluate(
     workdir: str | PathLike[str],
     *,
-    exported: Callable[[FinishedRun], Mapping[str, Ask]] | None = None,
+    exported: Callable[[FinishedRun], Mapping[str, Ranker]] | None = None,
     console: Console | None = None,
     baselines: Mapping[str, Grid] = MappingProxyType({}),
 ) -> dict[str, Any]:
@@ -108,10 +108,10 @@ def evaluate(
     finished = open_finished(Path(workdir), console)
     setting, best = finished.setting, finished.best
     check_grids(baselines, setting.store, setting.split.train_stop)
-    tested = ask_all(
+    tested = evaluate_all(
         setting,
-        finished.asked,
-        selected_model(setting, finished.asked, console),
+        finished.fitted,
+        selected_model(setting, finished.fitted, console),
         console,
         test=True,
         exported=exported(finished) if exported else {},
@@ -144,8 +144,8 @@ def _results(
     fitted = select(setting, console)
     trained = time.monotonic()
     corrections = calibrate(setting, fitted.params, console)
-    model = AskedModel(fitted.params, setting.trained(setting.split.refit_stop), corrections)
-    tested = ask_all(
+    model = FittedModel(fitted.params, setting.trained(setting.split.refit_stop), corrections)
+    tested = evaluate_all(
         setting,
         model,
         selected_model(setting, model, console),

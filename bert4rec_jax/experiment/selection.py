@@ -45,7 +45,7 @@ def select(setting: Setting, console: Console) -> TrainResult:
     trained = setting.trained(split.train_stop)
 
     def validate(params: Any, poll: Callable[[], None]) -> dict[str, float]:
-        return summary(setting.ask(params, trained, split.validation, poll=poll).ranks)
+        return summary(setting.rank(params, trained, split.validation, poll=poll).ranks)
 
     workdir, data = Path(config.workdir), setting.training_data
     selected = fit(

@@ -37,8 +37,8 @@ from bert4rec_jax.training.parts import build_model
 
 
 @dataclass(frozen=True, eq=False)
-class AskedModel:
-    """A model of a run, to be asked.
+class FittedModel:
+    """A model of a run: everything that its scores depend on.
 
     Attributes:
       params: the parameters.
@@ -191,7 +191,7 @@ class Setting:
             }
         return variables
 
-    def ask(
+    def rank(
         self,
         params: Any,
         trained: Trained,

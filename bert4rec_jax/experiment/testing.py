@@ -19,14 +19,14 @@ from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import sampled
 from bert4rec_jax.evaluation.baselines import Baseline
-from bert4rec_jax.evaluation.comparison import Ask, Comparison, compare
+from bert4rec_jax.evaluation.comparison import Comparison, Ranker, compare
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.rank_file import check_names
 from bert4rec_jax.evaluation.search import choosing
 from bert4rec_jax.evaluation.tuning import GRIDS, SPECIAL, Grid, TunedBaseline, tune, tune_all
 from bert4rec_jax.experiment.corrections import Corrections
-from bert4rec_jax.experiment.setting import AskedModel, Setting
+from bert4rec_jax.experiment.setting import FittedModel, Setting
 from bert4rec_jax.outputs import write_arrays
 from bert4rec_jax.processes import is_first
 
@@ -50,15 +50,15 @@ class Tested:
         return {"validation": self.validation, **self.comparison.to_json()}
 
 
-def ask_all(
+def evaluate_all(
     setting: Setting,
-    model: AskedModel,
-    selected: AskedModel,
+    model: FittedModel,
+    selected: FittedModel,
     console: Console,
     *,
     test: bool,
     baselines: Mapping[str, Grid],
-    exported: Mapping[str, Ask] = MappingProxyType({}),
+    exported: Mapping[str, Ranker] = MappingProxyType({}),
 ) -> Tested:
     """Tune the baselines, then evaluate them and the model on all test cases if `test` is set.
 
@@ -73,9 +73,9 @@ def ask_all(
     tell = _teller(setting, console)
     tuned = _tuned(setting, baselines, tell)
     validated: dict[str, npt.NDArray[np.integer]] = {}
-    for name, ask in _asks(setting, selected).items():
+    for name, rank in _rankers(setting, selected).items():
         tell(f"ranking validation with {name}")
-        validated[name] = ask(setting.split.validation).ranks
+        validated[name] = rank(setting.split.validation).ranks
     validation = {
         name: {metric: round(value, 6) for metric, value in summary(ranks).items()}
         for name, ranks in validated.items()
@@ -84,14 +84,14 @@ def ask_all(
     if not test:
         return Tested(Comparison({}, {}, {}), validation, validated)
 
-    asks = {**_asks(setting, model), **exported}
+    rankers = {**_rankers(setting, model), **exported}
     for name, choice in tuned.items():
-        asks[name] = partial(setting.evaluator.rank_scorer, choice.baseline)
-    check_names(asks)
-    asks = {name: _told(tell, name, ask) for name, ask in asks.items()}
+        rankers[name] = partial(setting.evaluator.rank_scorer, choice.baseline)
+    check_names(rankers)
+    rankers = {name: _announced(tell, name, rank) for name, rank in rankers.items()}
     sets = setting.tested()
     for name in [name for name, cases in sets.items() if not len(cases)]:
-        console.print(f"  {name}: no case is left to ask", highlight=False)
+        console.print(f"  {name}: no case is left", highlight=False)
         del sets[name]
     counts = train_counts(store, setting.split.refit_stop)
     lists: Mapping[str, Any] = {}
@@ -107,7 +107,7 @@ def ask_all(
         if is_first():
             write_arrays(Path(config.workdir) / "sampled_candidates.npz", lists)
     comparison = compare(
-        asks,
+        rankers,
         sets,
         store,
         counts=counts,
@@ -129,15 +129,15 @@ def _chosen(setting: Setting, name: str, found: TunedBaseline) -> dict[str, Any]
     }
 
 
-def _asks(setting: Setting, model: AskedModel) -> dict[str, Ask]:
+def _rankers(setting: Setting, model: FittedModel) -> dict[str, Ranker]:
     """The model with its corrections and, if they move items, alone."""
     corrections = model.corrections
-    asked = {setting.name: corrections}
+    corrected = {setting.name: corrections}
     if corrections.moves:
-        asked[f"{setting.name} alone"] = Corrections(corrections.offset_alone)
+        corrected[f"{setting.name} alone"] = Corrections(corrections.offset_alone)
     return {
-        name: partial(setting.ask, model.params, model.trained, corrections=chosen)
-        for name, chosen in asked.items()
+        name: partial(setting.rank, model.params, model.trained, corrections=chosen)
+        for name, chosen in corrected.items()
     }
 
 
@@ -149,12 +149,12 @@ def _teller(setting: Setting, console: Console) -> Callable[[str], None]:
     return lambda what: console.print(f"  {what}", markup=False, highlight=False)
 
 
-def _told(tell: Callable[[str], None], name: str, ask: Ask) -> Ask:
-    def told(cases: Cases, among: npt.NDArray[np.int32] | None = None, /) -> Ranking:
+def _announced(tell: Callable[[str], None], name: str, rank: Ranker) -> Ranker:
+    def announced(cases: Cases, among: npt.NDArray[np.int32] | None = None, /) -> Ranking:
         tell(f"ranking with {name}")
-        return ask(cases, among)
+        return rank(cases, among)
 
-    return told
+    return announced
 
 
 def _tuned(

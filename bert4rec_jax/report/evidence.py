@@ -57,7 +57,7 @@ class Evidence:
     Attributes:
       run: the run's folder.
       model: name of the model in the figures.
-      asked: name of the set of cases: the first test set, or `validation` where the test split was
+      set_name: which cases: those of the first test set, or `validation` where the test split was
         not read with these parameters.
       source: the data as it was prepared.
       store: the histories that the run uses, without any items held out.
@@ -78,7 +78,7 @@ class Evidence:
 
     run: Path
     model: str
-    asked: str
+    set_name: str
     source: SequenceStore
     store: SequenceStore
     catalog: Catalog
@@ -123,19 +123,19 @@ def gather(run: Path, console: Console) -> Evidence:
             f"about validation. `bert4rec evaluate {escape(str(run))}` reads it.",
             soft_wrap=True,
         )
-        asked, cases = "validation", setting.split.validation
+        set_name, cases = "validation", setting.split.validation
         stop = setting.split.train_stop
         finished = as_selected(finished, console)
     else:
-        asked, found = recorded
-        cases, stop = setting.tested()[asked], setting.split.refit_stop
+        set_name, found = recorded
+        cases, stop = setting.tested()[set_name], setting.split.refit_stop
         ranks = dict(found.ranks)
-        if not np.array_equal(found.asked["users"], cases.users):
+        if not np.array_equal(found.cases["users"], cases.users):
             raise UserError(
                 f"{run / RANKS} is about other users than the data of the run; run "
                 f"`bert4rec evaluate {run}` again"
             )
-    ranking = setting.ask(
+    ranking = setting.rank(
         finished.best.state.params, finished.trained, cases, corrections=finished.corrections
     )
     if not ranks:
@@ -148,7 +148,7 @@ def gather(run: Path, console: Console) -> Evidence:
     return Evidence(
         run=run,
         model=next(iter(ranks)),
-        asked=asked,
+        set_name=set_name,
         source=setting.source,
         store=store,
         catalog=setting.catalog,

@@ -46,7 +46,7 @@ def about(evidence: Evidence) -> Section:
         ("checkpoint", f"step {evidence.step:,}"),
         ("data", f"{source.num_interactions:,} interactions of {source.num_users:,} users"),
         ("items", f"{len(evidence.catalog):,}"),
-        ("questions", f"{len(evidence.cases):,} users, {evidence.asked}"),
+        ("cases", f"{len(evidence.cases):,} users, {evidence.set_name}"),
     ]
     if results:
         device = results["device"]
@@ -98,7 +98,9 @@ def quality(evidence: Evidence) -> Section:
         for name, (own, lead) in zip(evidence.ranks, compared)
     ]
     header = ("model", *(name.upper() for name in _COLUMNS), f"{evidence.model} leads NDCG@10 by")
-    caption = f"{evidence.asked.capitalize()}: {len(evidence.cases):,} users, whole catalog ranked"
+    caption = (
+        f"{evidence.set_name.capitalize()}: {len(evidence.cases):,} users, whole catalog ranked"
+    )
     parts = [
         table(caption, header, rows),
         paragraph(
@@ -131,13 +133,13 @@ def groups(evidence: Evidence) -> Section:
         "Quality by history, popularity and genre",
         (
             *_grouped(evidence, "By items in the history", by_length),
-            *_grouped(evidence, "By popularity of the item asked for", by_popularity),
+            *_grouped(evidence, "By popularity of the target", by_popularity),
             paragraph(
                 "A third of all training interactions falls on the head, the next third on the "
                 "middle, the rest on the tail; cold items have none."
             ),
             *(
-                _grouped(evidence, "By genre of the item asked for", by_genre)
+                _grouped(evidence, "By genre of the target", by_genre)
                 or [paragraph("The catalog has no genres.")]
             ),
         ),
@@ -153,10 +155,10 @@ def breadth(evidence: Evidence) -> Section:
         return Section(title, (paragraph("No list has an item: nobody has any left."),))
     group = popularity_groups(evidence.counts)
     times = np.bincount(listed, minlength=len(group))
-    asked = np.bincount(evidence.targets, minlength=len(group))
+    targets = np.bincount(evidence.targets, minlength=len(group))
     shares = [
         np.bincount(group, weights=weights, minlength=len(POPULARITY))
-        for weights in (times, asked, evidence.counts, evidence.catalog.is_item())
+        for weights in (times, targets, evidence.counts, evidence.catalog.is_item())
     ]
     rows = [
         (name, *(Shaded(float(part[number] / part.sum())) for part in shares))
@@ -169,7 +171,7 @@ def breadth(evidence: Evidence) -> Section:
         ("novelty@10: mean bits of surprise", novelty(evidence.top, evidence.counts, items)),
         ("places that the ten most listed items take", float(times[most].sum() / times.sum())),
     ]
-    for name, found in evidence.results.get(evidence.asked, {}).items():
+    for name, found in evidence.results.get(evidence.set_name, {}).items():
         if name != evidence.model and "coverage@10" in found:
             figures.append((f"coverage@10 of {name}", found["coverage@10"]))
     return Section(
@@ -178,7 +180,7 @@ def breadth(evidence: Evidence) -> Section:
             table("The lists of ten", ("", "value"), figures),
             table(
                 "Where recommendations go, and where viewers do",
-                ("group", "recommended", "asked for", "training", "items"),
+                ("group", "recommended", "targets", "training", "items"),
                 rows,
             ),
             table(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.comparison import Ask
+from bert4rec_jax.evaluation.comparison import Ranker
 from bert4rec_jax.evaluation.evaluator import TOP, Ranking
 from bert4rec_jax.evaluation.ranks import rank_by_vectors
 from bert4rec_jax.experiment.finished import FinishedRun
@@ -47,7 +47,7 @@ def rank_cases(
 
 def exported(
     bundles: Iterable[Path],
-) -> Callable[[FinishedRun], dict[str, Ask]]:
+) -> Callable[[FinishedRun], dict[str, Ranker]]:
     """Load bundles, to be tested beside the run that they were exported from.
 
     Returns:
@@ -73,7 +73,7 @@ def exported(
     return partial(_of_run, scorers)
 
 
-def _of_run(scorers: Mapping[str, Scorer], finished: FinishedRun) -> dict[str, Ask]:
+def _of_run(scorers: Mapping[str, Scorer], finished: FinishedRun) -> dict[str, Ranker]:
     store, users = finished.setting.store, finished.setting.known_users
     for scorer in scorers.values():
         _require_same_catalog(scorer, store)

@@ -130,7 +130,7 @@ def test_one_question_each_changes_no_draw():
 
 
 def test_users_of_other_questions_are_an_error():
-    with pytest.raises(ValueError, match="2 users were asked 3 questions"):
+    with pytest.raises(ValueError, match="2 users for 3 cases"):
         intervals({"mrr": np.ones(3)}, rng=rng(), users=["a", "b"])
 
 

@@ -97,7 +97,7 @@ def test_the_table_of_the_page(five, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_published_files_are_read(path):
     for found in RankFile.read(path).sets.values():
-        assert len(found) == len(found.asked["users"]) > 50
+        assert len(found) == len(found.cases["users"]) > 50
         assert not {"users", "rows"} & found.ranks.keys()
 
 

@@ -208,7 +208,7 @@ def test_where_the_runs_drew_target_items_the_comparison_does(make, monkeypatch,
 def test_other_cases_are_refused(make, other, difference):
     first = make("first", BERT4Rec=[1, 1, 1])
     second = make("second", **{"BERT4Rec": [1, 1, 1], **other})
-    with pytest.raises(UserError, match=f"second was asked other questions .*'test': {difference}"):
+    with pytest.raises(UserError, match=f"second has other cases .*'test': {difference}"):
         compare_runs([first, second])
 
 

@@ -133,7 +133,7 @@ def test_the_offset_is_kept_with_the_run_and_used(run, tmp_path):
         params = finished.best.state.params
         return (
             1
-            / finished.setting.ask(
+            / finished.setting.rank(
                 params, finished.trained, cases, corrections=Corrections(offset)
             ).ranks
         ).mean()

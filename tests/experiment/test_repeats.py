@@ -116,7 +116,7 @@ def test_the_exported_model_lists_and_ranks_as_it_was_tested(run, bundle, config
     cases = leave_one_out(songs, repeats=True).test["test"]
     finished = open_finished(Path(config.workdir), QUIET)
     setting = finished.setting
-    tested = setting.ask(finished.best.state.params, finished.trained, cases)
+    tested = setting.rank(finished.best.state.params, finished.trained, cases)
     np.testing.assert_array_equal(rank_cases(scorer, songs, cases), tested.ranks)
     history = [songs.catalog.item_id(int(t)) for t in next(cases.histories(songs))]
     listed = scorer.recommend(history, k=10).item_ids

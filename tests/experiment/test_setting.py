@@ -149,7 +149,7 @@ def test_validation_asks_for_items_that_selection_was_trained_on(over_time):
     setting = open_finished(workdir, Console(quiet=True)).setting
     params, split = load_selected(setting, Console(quiet=True)).state.params, setting.split
     expected, refitted = (
-        summary(setting.ask(params, setting.trained(stop), split.validation).ranks)["mrr"]
+        summary(setting.rank(params, setting.trained(stop), split.validation).ranks)["mrr"]
         for stop in (split.train_stop, split.refit_stop)
     )
     lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]

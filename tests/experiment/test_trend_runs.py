@@ -71,7 +71,7 @@ def test_it_is_kept_with_the_run_and_tested_beside_the_model_without(run, tmp_pa
     assert list(again["test"]) == ["BERT4Rec", "BERT4Rec alone"]
     cases = setting.tested()["test"]
     for name, corrections in (("BERT4Rec", Corrections(shift=shift)), ("BERT4Rec alone", None)):
-        ranks = setting.ask(
+        ranks = setting.rank(
             finished.best.state.params, finished.trained, cases, corrections=corrections
         ).ranks
         assert again["test"][name]["mrr"] == pytest.approx((1 / ranks).mean(), abs=1e-6)
@@ -84,7 +84,7 @@ def test_it_is_chosen_by_the_model_that_has_not_seen_validation(run):
     setting, split = finished.setting, finished.setting.split
     selected = load_selected(setting, QUIET).state.params
     found, refitted = (
-        summary(setting.ask(params, setting.trained(split.train_stop), split.validation).ranks)
+        summary(setting.rank(params, setting.trained(split.train_stop), split.validation).ranks)
         for params in (selected, finished.best.state.params)
     )
     without = json.loads((workdir / CALIBRATION).read_text())["ndcg@10_without"]
@@ -118,7 +118,7 @@ def test_validation_asks_the_model_that_was_selected_not_the_one_refitted_on_it(
     selected, stop = load_selected(setting, QUIET).state.params, setting.split.train_stop
     shift = Trend(**trend).shift(setting.store, stop)
     for name, corrections in (("BERT4Rec", Corrections(shift=shift)), ("BERT4Rec alone", None)):
-        asked = setting.ask(
+        asked = setting.rank(
             selected, setting.trained(stop), setting.split.validation, corrections=corrections
         )
         np.testing.assert_array_equal(found[name], asked.ranks)
@@ -154,10 +154,10 @@ def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):
     finished = open_finished(workdir, QUIET)
     cases = finished.setting.tested()["test"]
     params = finished.best.state.params
-    expected = finished.setting.ask(
+    expected = finished.setting.rank(
         params, finished.trained, cases, corrections=finished.corrections
     ).ranks
-    plain = finished.setting.ask(params, finished.trained, cases).ranks
+    plain = finished.setting.rank(params, finished.trained, cases).ranks
     assert (expected != plain).any(), "a trend that moves nothing shows nothing"
     export(workdir, tmp_path / "bundle", console=QUIET)
     ranks = rank_cases(load(tmp_path / "bundle"), finished.setting.store, cases)
@@ -204,5 +204,5 @@ def test_a_report_about_validation_asks_the_model_that_never_saw_these_cases(run
     (workdir / "ledger.jsonl").unlink()  # as if the test split had not been read
     evidence = gather(workdir, QUIET)
     asked = RankFile.read(workdir / VALIDATION_RANKS).sets["validation"].ranks["BERT4Rec"]
-    assert evidence.asked == "validation"
+    assert evidence.set_name == "validation"
     np.testing.assert_array_equal(evidence.ranks["the model"], asked)

@@ -79,13 +79,13 @@ def test_the_bundle_ranks_as_the_evaluator_does(counted, raising, scorer):
     setting = finished.setting
     cases = setting.split.validation
     params = finished.best.state.params
-    expected = setting.ask(params, finished.trained, cases, corrections=finished.corrections).ranks
-    alone = setting.ask(params, finished.trained, cases).ranks
+    expected = setting.rank(params, finished.trained, cases, corrections=finished.corrections).ranks
+    alone = setting.rank(params, finished.trained, cases).ranks
     assert (expected != alone).mean() > 0.3, "counts that move nothing show nothing"
     np.testing.assert_array_equal(rank_cases(raising, setting.store, cases), expected)
     np.testing.assert_array_equal(rank_cases(scorer, setting.store, cases), alone)
     hidden = setting.encode(params, finished.trained, cases)
-    again = setting.ask(
+    again = setting.rank(
         params, finished.trained, cases, corrections=finished.corrections, hidden=hidden
     )
     np.testing.assert_array_equal(again.ranks, expected)
@@ -101,7 +101,7 @@ def test_a_report_shows_the_lists_that_were_tested(counted, run, tmp_path):
     found = summary(evidence.ranks["BERT4Rec"])
     assert found["ndcg@10"] == pytest.approx(tested["ndcg@10"], abs=1e-6)
     finished = open_finished(copy, QUIET)
-    alone = finished.setting.ask(finished.best.state.params, finished.trained, evidence.cases).top
+    alone = finished.setting.rank(finished.best.state.params, finished.trained, evidence.cases).top
     assert (evidence.top != alone).any(), "counts that move nothing show nothing"
     shown = coverage(evidence.top, len(evidence.catalog))
     assert shown == pytest.approx(tested["coverage@10"], abs=1e-6)

@@ -97,7 +97,7 @@ def test_a_test_with_other_corrections_is_not_mixed_with_the_lists(run, tmp_path
     """Counts that are switched on after the test, which is not read again."""
     copy = shutil.copytree(run, tmp_path / "run")
     config = from_json(read_config(copy))
-    assert gather(copy, QUIET).asked == "test"
+    assert gather(copy, QUIET).set_name == "test"
     counted = replace(
         config,
         workdir=str(copy),
@@ -106,16 +106,16 @@ def test_a_test_with_other_corrections_is_not_mixed_with_the_lists(run, tmp_path
     )
     protocol.run(counted, recipe="counted", console=QUIET)
     assert open_finished(copy, QUIET).corrections.covisitation is not None
-    assert gather(copy, QUIET).asked == "validation"
+    assert gather(copy, QUIET).set_name == "validation"
 
 
 def test_ranks_of_another_model_are_not_shown(run, tmp_path):
     """The ledger has the line of a test whose ranks could not be written."""
     copy = shutil.copytree(run, tmp_path / "run")
     ranks = RankFile.read(copy / "ranks.npz")
-    assert gather(copy, QUIET).asked == "test"
+    assert gather(copy, QUIET).set_name == "test"
     replace(ranks, parameters="of another model").write(copy / "ranks.npz")
-    assert gather(copy, QUIET).asked == "validation"
+    assert gather(copy, QUIET).set_name == "validation"
 
 
 def test_lists_without_a_movie_are_said_to_have_none(evidence):
@@ -188,7 +188,7 @@ def test_what_was_not_tested_is_shown_on_validation(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "ledger.jsonl").unlink()
     found = gather(copy, QUIET)
-    assert found.asked == "validation" and list(found.ranks) == ["the model"]
+    assert found.set_name == "validation" and list(found.ranks) == ["the model"]
     best = json.loads((run / "metrics.json").read_text())["validation"]["BERT4Rec"]
     ndcg = sections.contributions(found.ranks["the model"])["ndcg@10"].mean()
     assert ndcg == pytest.approx(best["ndcg@10"], abs=1e-6)
@@ -199,7 +199,7 @@ def test_a_test_of_a_pipeline_hides_no_test_of_the_model(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     with (copy / "ledger.jsonl").open("a") as file:
         file.write(json.dumps({"time": "2026-01-01", "command": "candidates", "sets": {}}) + "\n")
-    assert gather(copy, QUIET).asked == "test"
+    assert gather(copy, QUIET).set_name == "test"
 
 
 def test_files_that_contradict_the_run(run, tmp_path):
