@@ -223,6 +223,10 @@ def test_empty_ratings_of_tables_are_unrated(tmp_path):
         ("2024-04-30T20:00:00+02:00", WHEN),
         ("2024-04-30T20:00:00+0200", WHEN),
         ("2024-04-30T13:00:00-05", WHEN),
+        ("2024-04-30 18:00:00 UTC", WHEN),
+        ("2024-04-30 18:00:00.123456 UTC", WHEN),
+        ("2024-04-30 20:00:00 +0200", WHEN),
+        ("2024-04-30 13:00 -05:00", WHEN),
         ("2024-04-30", WHEN - 18 * 3600),
         ("1970-01-01", 0),
         ("2100-12-31 23:59:59", 4_133_980_799),
@@ -232,6 +236,14 @@ def test_times_of_text_tables(tmp_path, text, seconds):
     # Beside a plain number: every field is understood for itself.
     content = f"user_id,item_id,timestamp\na,x,7\na,y,{text}\n"
     assert [row[2] for row in rows(whole(put(tmp_path / "log.csv", content)))] == [7, seconds]
+
+
+@pytest.mark.parametrize("zone", [" EST", "  UTC", "Z UTC", "+02:00 UTC", " +2"])
+def test_unclear_time_zones_are_refused(tmp_path, zone):
+    content = f"user_id,item_id,timestamp\na,x,2024-04-30 18:00:00{zone}\n"
+    table = put(tmp_path / "log.csv", content)
+    with pytest.raises(UserError, match=r"line 2: the timestamp '2024-04-30 18.* is not valid"):
+        whole(table)
 
 
 @pytest.mark.parametrize(
