@@ -59,8 +59,8 @@ def prepare(
         events: Events of event_column to keep, such as `purchase`; other rows are left out.
         timestamp_unit: Unit of times that are numbers.
         titles: File with the titles of the items: CSV, TSV, Parquet or JSON Lines with the columns
-            item_id (or movieId, id), title and optionally genres (separated by |, or a list); or
-            movies.dat, u.item.
+            item_id (or movieId, id, or that of --item-column), title and optionally genres
+            (separated by |, or a list); or movies.dat, u.item.
         skip_incomplete: Leave out rows without a user, an item or a time (null or empty), and count
             them. Otherwise such a row is an error.
         collapse_repeats: Of a user's consecutive interactions with the same item, keep only the

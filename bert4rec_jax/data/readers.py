@@ -134,7 +134,8 @@ def read_log(
       format: how to read it; None detects it by name and content.
       columns: names of the columns of `csv`, `tsv`, `jsonl` and `parquet` tables; None takes the
         default names.
-      titles: see `titles.read_titles`; None takes the titles file beside the log, if any.
+      titles: see `titles.read_titles`, the column of ids may be called as in the log; None takes
+        the titles file beside the log, if any.
 
     Raises:
       UserError: a file is invalid; the message names it.
@@ -156,7 +157,7 @@ def read_log(
     return RawLog(
         path,
         parts,
-        read_titles(titles) if titles else {},
+        read_titles(titles, columns.item if columns else None) if titles else {},
         found.format,
         tuple((name, sha256(file)) for file, name in files.items()),
         stamps,

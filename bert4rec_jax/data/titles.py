@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _ML_100K_GENRES = (
 _ML_100K_FIELDS = 5 + len(_ML_100K_GENRES)  # id, title, two dates, IMDb address, a flag per genre
 
 
-def read_titles(path: Path) -> Titles:
+def read_titles(path: Path, id_column: str | None = None) -> Titles:
     """Titles and genres (separated by `|`) by external item id; no title is the id itself.
 
     Reads `id::title::genres` (movies.dat), ml-100k's `u.item`, and tables with the columns
@@ -34,16 +34,24 @@ def read_titles(path: Path) -> Titles:
     Parquet and JSON. Text that is not UTF-8 is read as latin-1, the encoding of ml-100k and ml-1m;
     JSON has to be UTF-8.
 
+    Args:
+      path: the file.
+      id_column: another name of the column of ids, which goes before the known ones: what the log
+        calls it.
+
     Raises:
       UserError: the file is missing, empty, cut off, or in no known form, or a value is invalid.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the one file in which the titles are")
-    rows = _of_typed_table(path) if suffix_of(path) in _TYPED else _of_text(path)
+    names = _ID_COLUMNS if id_column is None else (id_column, *_ID_COLUMNS)
+    id_columns = tuple(dict.fromkeys(names))
+    read = _of_typed_table if suffix_of(path) in _TYPED else _of_text
+    rows = read(path, id_columns)
     return {item_id: (title or item_id, genres) for item_id, title, genres in rows}
 
 
-def _of_text(path: Path) -> Iterator[tuple[str, str, str]]:
+def _of_text(path: Path, id_columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     with open_bytes(path) as stream:
         content = stream.read()
     if content.startswith(b"PAR1"):
@@ -63,7 +71,7 @@ def _of_text(path: Path) -> Iterator[tuple[str, str, str]]:
         return _of_dat(path, lines)
     if first.count("|") == _ML_100K_FIELDS - 1:
         return _of_item_file(path, lines)
-    return _of_table(path, text)
+    return _of_table(path, text, id_columns)
 
 
 def _of_dat(path: Path, lines: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -90,13 +98,13 @@ def _of_item_file(path: Path, lines: list[str]) -> Iterator[tuple[str, str, str]
         yield fields[0], fields[1], genres
 
 
-def _of_table(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
+def _of_table(path: Path, text: str, id_columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     form = Form("\t" if suffix_of(path) == ".tsv" else ",")
     quotes = quoting(filter(None, text.split("\n")), form)
     reader = csv.reader(StringIO(text, newline=""), delimiter=form.separator, quoting=quotes)
     rows = filter(None, reader)
     names = next(_whole(path, rows))
-    id_column = _id_column(path, names)
+    id_column = _id_column(path, names, id_columns)
     for row in _whole(path, rows):
         if len(row) != len(names):
             raise _bad_line(path, reader.line_num, ",".join(row), ",".join(names))
@@ -104,24 +112,24 @@ def _of_table(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
         yield values[id_column], values["title"], _names(values.get("genres", ""))
 
 
-def _id_column(path: Path, names: Collection[str]) -> str:
-    """The column of ids in a table of titles."""
-    id_column = next((name for name in _ID_COLUMNS if name in names), None)
+def _id_column(path: Path, names: Collection[str], id_columns: Sequence[str]) -> str:
+    """The column of ids in a table of titles: the first of `id_columns` that it has."""
+    id_column = next((name for name in id_columns if name in names), None)
     if id_column is None or "title" not in names:
         raise UserError(
             f"{path} has the columns {', '.join(map(repr, names))}; titles need the columns "
-            f"{' or '.join(map(repr, _ID_COLUMNS))} and 'title', or lines as in movies.dat, u.item"
+            f"{' or '.join(map(repr, id_columns))} and 'title', or lines as in movies.dat, u.item"
         )
     return id_column
 
 
-def _of_typed_table(path: Path) -> Iterator[tuple[str, str, str]]:
+def _of_typed_table(path: Path, id_columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """The rows of a Parquet or JSON table."""
     names = column_names(path)
     if names is None:  # JSON: an object may lack a field that others have
         rows = read_records(path, what="title")
         names = list(dict.fromkeys(name for row in rows for name in row.values))
-    id_column = _id_column(path, names)
+    id_column = _id_column(path, names, id_columns)
     for row in read_records(path, (id_column, "title", "genres"), what="title"):
         yield _id_of(row, id_column), _title_of(row), _genres_of(row)
 

@@ -113,6 +113,15 @@ def test_the_manifest_tells_the_source_without_a_path(log, tmp_path):
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
 
 
+def test_titles_may_name_the_column_of_ids_as_the_log_does(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,sku,timestamp\na,1,5\na,2,6\n")
+    (tmp_path / "titles.csv").write_text("id,sku,title\n1,2,Second\n2,1,First\n")
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    log, titles = tmp_path / "log.csv", tmp_path / "titles.csv"
+    store = prepare(log, tmp_path / "out", columns={"item": "sku"}, titles=titles, **minima).store
+    assert dict(zip(store.catalog.item_ids, store.catalog.titles)) == {"1": "First", "2": "Second"}
+
+
 def test_without_ratings_and_times(tmp_path):
     (tmp_path / "pairs.txt").write_text("a x\na y\n")
     prepared = prepare(

@@ -47,6 +47,21 @@ def test_ml_100k_flags_become_genres(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("t.csv", "id,sku,title\n7,b,B\n8,a,A\n"),
+        ("t.jsonl", '{"id": 7, "sku": "b", "title": "B"}\n{"id": 8, "sku": "a", "title": "A"}\n'),
+    ],
+)
+def test_ids_may_be_called_as_in_the_log(tmp_path, name, content):
+    file = tmp_path / name
+    file.write_text(content)
+    assert read_titles(file, "sku") == {"a": ("A", ""), "b": ("B", "")}
+    for other in (None, "product"):
+        assert read_titles(file, other) == {"7": ("B", ""), "8": ("A", "")}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
         ("movies.csv", 'movieId,title,genres\n1,"American, The (1995)",Comedy|War\n2,b,'),
         ("movies.csv", 'at,genres,item_id,title\n\n,Comedy|War,1,"American, The (1995)"\n,,2,b\n'),
         ("movies.tsv", "item_id\ttitle\tgenres\n1\tAmerican, The (1995)\tComedy|War\n2\tb\t\n"),
