@@ -1,4 +1,6 @@
-"""Errors that the user can fix, and what other errors say."""
+"""Errors that the user can fix, what other errors say, and warnings."""
+
+import warnings
 
 
 class UserError(Exception):
@@ -26,3 +28,12 @@ def first_line(error: BaseException) -> str:
     """The first line of what an error says, at most 200 characters; its type if it says nothing."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]
+
+
+def warn(sentence: str) -> None:
+    """Show a sentence about what may be a mistake as a Python warning.
+
+    It is what functions do with such sentences when they are called from Python. Commands print
+    them.
+    """
+    warnings.warn(sentence, stacklevel=3)

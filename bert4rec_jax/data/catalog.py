@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -34,13 +34,16 @@ class Catalog:
 
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
-    genres: tuple[str, ...] = field(repr=False)
+    genres: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if not len(self.item_ids) == len(self.titles) == len(self.genres):
             raise ValueError(
                 f"{len(self.item_ids)} ids, {len(self.titles)} titles and {len(self.genres)} genres"
             )
+
+    def __repr__(self) -> str:
+        return f"Catalog({len(self):,} items)"
 
     def __len__(self) -> int:
         return len(self.item_ids)

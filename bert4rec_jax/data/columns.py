@@ -117,7 +117,7 @@ def columns_of(values: Mapping[str, Any]) -> Columns:
     """Build `Columns` from a dict of its attributes.
 
     Raises:
-      UserError: a key is not an attribute of `Columns`.
+      UserError: a key is not an attribute of `Columns`, or see `Columns`.
     """
     known = [field.name for field in dataclasses.fields(Columns)]
     for key in values:

@@ -26,7 +26,7 @@ from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
 from bert4rec_jax.data.tables import TABLE, ArrowTable, table_log
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, warn
 from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
@@ -100,7 +100,7 @@ def prepare(
     mirror: str | None = None,
     rows_in_memory: int = ROWS_IN_MEMORY,
     progress: download.Progress = lambda done, total: None,
-    notify: download.Notify = lambda sentence: None,
+    notify: download.Notify = warn,
 ) -> PreparedStore:
     """Read a log, sort it by time, filter it to its k-core and write it as a store.
 
@@ -134,7 +134,7 @@ def prepare(
       rows_in_memory: interactions read, sorted or filtered at once, at about 110 bytes each; the
         store is the same for any number.
       progress: see `download.Progress`.
-      notify: see `download.Notify`.
+      notify: called with a sentence about what may be a mistake; by default a Python warning.
 
     Raises:
       UserError: anything the user can fix; no partial output is left.

@@ -48,6 +48,12 @@ class SequenceStore:
     path: Path
     manifest: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return (
+            f"SequenceStore({str(self.path)!r}: {self.num_users:,} users, "
+            f"{int(self.manifest['items']):,} items, {self.num_interactions:,} interactions)"
+        )
+
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
         """`[U + 1]`: where each user's rows begin."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ class RecordedRun:
     """
 
     path: Path
-    ranks: RankFile
-    settings: dict[str, Any] | None
+    ranks: RankFile = field(repr=False)
+    settings: dict[str, Any] | None = field(repr=False)
     seed: int | None
     features: tuple[str, str] | None = None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, warn
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.json_requests import as_parquet
 from bert4rec_jax.serving.pipeline import require_enough
@@ -56,7 +56,7 @@ def rank_file(
     name: Path | None = None,
     engine: Engine = local,
     progress: Progress = lambda done, total: None,
-    notify: Notify = lambda sentence: None,
+    notify: Notify = warn,
 ) -> dict[str, Any]:
     """Answer every request of a file: row i of the output answers row i of the requests.
 
@@ -75,7 +75,8 @@ def rank_file(
       name: what to call the requests in messages, if not by their path.
       engine: makes the shards.
       progress: called at the start, and whenever a shard is finished.
-      notify: called with a sentence about what looks like a mistake, but may be meant.
+      notify: called with a sentence about what looks like a mistake, but may be meant; by default a
+        Python warning.
 
     Returns:
       The manifest of the output.

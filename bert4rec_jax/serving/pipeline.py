@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.errors import TemporaryError, UserError, warn
 from bert4rec_jax.outputs import whole_folder
 from bert4rec_jax.serving.bundle import (
     MANIFEST,
@@ -89,7 +89,7 @@ def write_pipeline(
     candidates: int,
     probes: int = 0,
     blend: float = 0.0,
-    notify: Callable[[str], None] = lambda sentence: None,
+    notify: Callable[[str], None] = warn,
 ) -> None:
     """Write a bundle with copies of both bundles; an earlier bundle there is replaced.
 
@@ -97,7 +97,7 @@ def write_pipeline(
       retriever, ranker: the bundles.
       pipeline: the folder to make.
       candidates, probes, blend: see `Bundle`.
-      notify: called with a sentence if some items can never be listed.
+      notify: called with a sentence if some items can never be listed; by default a Python warning.
 
     Raises:
       UserError: see `Bundle.open` and `Bundle.behind`; or `pipeline` exists and is no bundle,

@@ -99,6 +99,10 @@ class ItemVectors:
     vectors: npt.NDArray[np.float32]
     biases: npt.NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        count, width = self.vectors.shape
+        return f"ItemVectors({count:,} items, {width} wide)"
+
 
 class Scorer:
     """Scores and lists items for histories of any length, oldest item first.

@@ -35,6 +35,8 @@ def test_arrays_by_hand(tmp_path):
     assert store.lengths.tolist() == [3, 2]
     assert store.history(1).tolist() == [4, 3]
     assert (store.num_users, store.num_interactions, store.timed) == (2, 5, True)
+    assert repr(store) == f"SequenceStore('{store.path}': 2 users, 3 items, 5 interactions)"
+    assert repr(store.catalog) == "Catalog(3 items)"
     assert [a.dtype for a in (store.offsets, store.tokens, store.ratings, store.timestamps)] == [
         np.int64, np.int32, np.float32, np.int64,
     ]  # fmt: skip

@@ -66,6 +66,7 @@ def test_figures_by_hand(make):
     rng = np.random.default_rng(SEED)
     assert leads[0] is None and leads[2] == differences(mine, theirs, rng=rng, resamples=200)["mrr"]
     assert found.rows[0].figures["mrr"].deviation is None
+    assert "array" not in repr(found.rows[0])
 
 
 def test_seeds_are_one_group_by_their_mean_over_each_user(make):

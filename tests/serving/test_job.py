@@ -379,6 +379,8 @@ def test_a_few_users_may_have_seen_new_items_alone(bundle, tmp_path):
     answered = pq.read_table(tmp_path / "out" / "part-000000.parquet")["user_id"]
     assert set(answered.to_pylist()) == {"a", "b"}
     assert "1 of 1 items in histories are not in the catalog" in "".join(said)
+    with pytest.warns(UserWarning, match="^1 of 1 items in histories are not in the catalog"):
+        rank_file(bundle, tmp_path / "in.parquet", tmp_path / "again", SMALL)
 
 
 def test_the_first_shard_may_be_of_new_users_alone(bundle, scorer, tmp_path):

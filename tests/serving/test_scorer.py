@@ -128,6 +128,8 @@ def test_vectors_give_the_scores_that_are_listed(scorer, ids):
         found = dict(zip(answer.item_ids, answer.scores))
         expected = dict(zip(items.item_ids, scores[row]))
         assert found == pytest.approx(expected, abs=1e-4)
+    count, width = items.vectors.shape
+    assert repr(items) == f"ItemVectors({count} items, {width} wide)"  # not a page of ids
 
 
 def test_similar_is_the_cosine(scorer, trained, ids):
