@@ -175,11 +175,12 @@ class Scorer:
           k: the largest length of a list; None for all candidates.
           keep_seen: also list items of the history. None: if the model was trained to repeat items.
           users: the features of each user, for a model that uses them.
-          timestamps: when each item of each history was seen, in seconds since 1970, ascending, for
-            a model that reads times. None: when the request is made.
-          request_time: when the request is made, for such a model: seconds since 1970, or a date,
-            UTC if it has no time zone; items that were seen later count as seen then. None: when
-            its training data ends, or the history, if that is later.
+          timestamps: when each item of each history was seen, ascending, for a model that reads
+            times: seconds since 1970, or dates (text, or of Python or NumPy), in UTC if they have
+            no time zone. None: when the request is made.
+          request_time: when the request is made, for such a model, in the same forms; items that
+            were seen later count as seen then. None: when its training data ends, or the history,
+            if that is later.
         """
         return self._answers(
             k,

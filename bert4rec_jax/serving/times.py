@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +16,9 @@ from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.data.fields import NAMES_OF_UNITS, PARTS_OF_A_SECOND, Where
 from bert4rec_jax.errors import UserError
 
-Times = Sequence[int | None]  # seconds since 1970; None where the time is not known
 # Seconds since 1970, or a date with or without a time: UTC if it has no time zone.
-RequestTime = int | str | date | datetime
+RequestTime = int | str | date | datetime | np.datetime64
+Times = Sequence[RequestTime | None]  # None (or NumPy's NaT) where the time is not known
 UNKNOWN = int(np.iinfo(np.int64).min)  # in place of a time, in arrays
 _LATEST = 2**32 - 1  # seconds since 1970, in 2106
 
@@ -27,12 +29,13 @@ def moment_of(time: RequestTime) -> int:
     Raises:
       UserError: it is no `RequestTime`, or out of range.
     """
-    if isinstance(time, date):  # `datetime` is a subclass
-        time = time.isoformat()
-    seconds = seconds_of(time, "the time of the request") if isinstance(time, str) else time
+    found = _of_python(time)
+    if isinstance(found, date):  # `datetime` is a subclass
+        found = found.isoformat()
+    seconds = seconds_of(found, "the time of the request") if isinstance(found, str) else found
     if not _is_moment(seconds):
         raise UserError(
-            f"the time of the request is {time!r}; expected seconds since 1970, or a date such as "
+            f"the time of the request is {found!r}; expected seconds since 1970, or a date such as "
             f"2024-05-31 or 2024-05-31 18:00, before 2106{_remedy(seconds)}"
         )
     return int(seconds)
@@ -60,16 +63,20 @@ def require_in_training(moment: int, began: int, what: str) -> None:
 def whole_seconds(timestamps: Times, name: str) -> list[int | None]:
     """Times as Python numbers; `name` is what to call them in an error.
 
+    Parts of a second are left out, as in training.
+
     Raises:
-      UserError: one is no whole number, or out of range.
+      UserError: one is no whole number and no date, or out of range.
     """
-    for time in timestamps:
-        if time is not None and not _is_moment(time):
+    found = [_second_of(time) for time in timestamps]
+    for time, second in zip(timestamps, found):
+        if second is not None and not _is_moment(second):
             raise UserError(
-                f"{name} holds {time!r}; expected seconds since 1970 as whole numbers, before "
-                f"2106, or None where the time is not known{_remedy(time)}"
+                f"{name} holds {time!r}; expected seconds since 1970 as whole numbers, or dates "
+                "such as '2024-05-31 18:00', before 2106, or None where the time is not "
+                f"known{_remedy(second)}"
             )
-    return [None if time is None else int(time) for time in timestamps]
+    return [None if second is None else int(second) for second in found]
 
 
 def is_time(found: pa.DataType) -> bool:
@@ -132,6 +139,26 @@ def require_ascending(
             f"to {after} ({_written(after)}); expected the oldest first, as in the history: sort "
             "both by time"
         )
+
+
+def _of_python(time: Any) -> Any:
+    """A time of NumPy as one of Python, None for NaT; anything else as it is."""
+    return time.astype("datetime64[us]").item() if isinstance(time, np.datetime64) else time
+
+
+def _second_of(time: Any) -> Any:
+    """The second since 1970 in which a date or its text lies; anything else as it is."""
+    time = _of_python(time)
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError:
+            return time
+    if not isinstance(time, date):
+        return time
+    if not isinstance(time, datetime):
+        time = datetime(time.year, time.month, time.day)
+    return math.floor((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
 def _seconds(values: pa.ChunkedArray) -> npt.NDArray[np.int64]:

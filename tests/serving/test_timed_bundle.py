@@ -169,7 +169,8 @@ def test_unknown_times_are_those_of_the_request_and_of_the_end_of_training(score
     nothing = recommended(scorer, log, 3, cases, timestamps=[None] * len(ids))
     assert nothing == recommended(scorer, log, 3, cases, timestamps=[at] * len(ids))
     date = datetime.datetime.fromtimestamp(at, datetime.UTC)
-    for time in (date, date.replace(tzinfo=None), str(date), date.isoformat()):
+    of_numpy = np.datetime64(date.replace(tzinfo=None), "ns")
+    for time in (date, date.replace(tzinfo=None), str(date), date.isoformat(), of_numpy):
         assert recommended(scorer, log, 3, cases, request_time=time) == recommended(
             scorer, log, 3, cases
         )

@@ -9,8 +9,9 @@ import pytest
 from conftest import L
 
 from bert4rec_jax.data.batch import inference_rows
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.models.history import moments
-from bert4rec_jax.serving.times import UNKNOWN, column_of_times, is_time
+from bert4rec_jax.serving.times import UNKNOWN, column_of_times, is_time, moment_of, whole_seconds
 from bert4rec_jax.serving.traced import model_inputs, timed
 
 
@@ -43,6 +44,34 @@ def test_a_request_before_the_last_event_has_no_gap():
     found = timed(history, jnp.array([[5, 9]], jnp.uint32), jnp.array([[3]], jnp.uint32))
     assert found.since.tolist() == [[0, 4, 0]]
     assert moments(found)[1].tolist() == [[0, 1, 0]]
+
+
+def test_times_in_python_are_seconds_or_dates():
+    """A date is its midnight in UTC, and parts of a second are left out, as in training."""
+    given = [
+        None,
+        9,
+        np.uint32(10),
+        "1970-01-02",
+        "1970-01-02T01:00:00.9+01:00",
+        datetime.date(1970, 1, 2),
+        datetime.datetime(1970, 1, 2, 0, 0, 0, 999_999),
+        np.datetime64("1970-01-02"),
+        np.datetime64("1970-01-02T00:00:00.999999999"),
+        np.datetime64("NaT"),
+    ]
+    assert whole_seconds(given, "times") == [None, 9, 10, *[86_400] * 6, None]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["yesterday", 1.5, True, -1, 2**32, "2106-02-08", "1969-12-31", np.datetime64("1969-12-31")],
+)
+def test_wrong_times_in_python_are_named(wrong):
+    with pytest.raises(UserError, match=r"^timestamps\[0\] holds .*; expected seconds since 1970 "):
+        whole_seconds([wrong], "timestamps[0]")
+    with pytest.raises(UserError, match=r"^the time of the request is "):
+        moment_of(wrong)
 
 
 @pytest.mark.parametrize(
