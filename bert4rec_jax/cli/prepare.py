@@ -36,6 +36,7 @@ def prepare(
     collapse_repeats: bool = False,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
+    max_user_interactions: int | None = None,
     rows_in_memory: int = ROWS_IN_MEMORY,
     mirror: str | None = None,
     cache: Path | None = None,
@@ -68,6 +69,8 @@ def prepare(
             view, add to cart and purchase.
         min_user_interactions: Drop users with fewer interactions.
         min_item_interactions: Drop items with fewer interactions.
+        max_user_interactions: Drop users with more interactions, such as bots, before anything else
+            is dropped for having too few. None: keep them.
         rows_in_memory: Interactions held in memory at once, about 110 bytes each, in addition to
             users and items. The result does not depend on it.
         mirror: URL of a folder to download from, instead of GroupLens.
@@ -96,6 +99,7 @@ def prepare(
             output,
             min_user_interactions=min_user_interactions,
             min_item_interactions=min_item_interactions,
+            max_user_interactions=max_user_interactions,
             format=format,
             columns=None if columns == Columns() else columns,
             titles=titles,
@@ -126,6 +130,8 @@ def _table(report: Report, output: Path) -> Table:
         ("longest history", report.longest),
     ):
         table.add_row(what, f"{count:,}")
+    if report.too_active is not None:
+        table.add_row("users left out: too many interactions", f"{report.too_active:,}")
     if report.incomplete is not None:
         table.add_row("incomplete rows, left out", f"{report.incomplete:,}")
     if report.collapsed is not None:

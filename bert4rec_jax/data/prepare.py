@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.external_sort import Runs
 from bert4rec_jax.data.interactions import Interactions
-from bert4rec_jax.data.k_core import Marks, k_core
+from bert4rec_jax.data.k_core import Core, k_core
 from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
 from bert4rec_jax.data.plausibility import doubt, require_fitting_unit
 from bert4rec_jax.data.readers import RawLog, read_log
@@ -30,7 +31,8 @@ from bert4rec_jax.errors import UserError, warn
 from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
-_CHOICES = ("events", "incomplete", "collapsed")  # of rows: in a manifest only if they were made
+# Of rows and users: in a manifest only if they were made.
+_CHOICES = ("events", "incomplete", "collapsed", "max_user_interactions")
 NAMES = (MOVIETWEETINGS, *download.NAMES)
 
 
@@ -57,6 +59,8 @@ class Report:
         if they were to be refused.
       collapsed: interactions with the same item as the user's last one that were left out; None if
         they were to be kept.
+      too_active: users of the log with more interactions than the maximum, who were left out; None
+        without a maximum.
     """
 
     read: int
@@ -75,6 +79,7 @@ class Report:
     items_left_out: int = 0
     incomplete: int | None = None
     collapsed: int | None = None
+    too_active: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ def prepare(
     *,
     min_user_interactions: int = 5,
     min_item_interactions: int = 5,
+    max_user_interactions: int | None = None,
     format: Format | None = None,
     columns: Columns | Mapping[str, Any] | None = None,
     titles: str | Path | None = None,
@@ -111,8 +117,8 @@ def prepare(
     The same input gives the same store, byte for byte. The store's manifest holds, under `source`,
     the name of what was read (without its path), a SHA-256 per file, the filters, and the log's
     `max_rating` (None without ratings), from which the default thresholds of thumbs follow. Chosen
-    `events` are there as well, and the counts `incomplete` and `collapsed` if such rows were to be
-    left out.
+    `events` and a maximum of interactions are there as well, and the counts `incomplete` and
+    `collapsed` if such rows were to be left out.
 
     Args:
       source: one of `NAMES`, the path of a log (`./ml-1m` is a path, `ml-1m` is the name), or a
@@ -121,6 +127,8 @@ def prepare(
       min_user_interactions: users with fewer interactions are left out.
       min_item_interactions: items with fewer interactions are left out. Both filters are repeated
         until nothing changes.
+      max_user_interactions: users with more interactions, such as bots, are left out before that;
+        None: no user is.
       format: see `readers.read_log`; for paths only.
       columns: see `readers.read_log`, or a dict of its fields; for paths and tables only.
       titles: a file of titles, see `titles.read_titles`; None takes the one of the data set.
@@ -154,6 +162,13 @@ def prepare(
         "min_user_interactions": require_whole(min_user_interactions, "min_user_interactions"),
         "min_item_interactions": require_whole(min_item_interactions, "min_item_interactions"),
     }
+    most = max_user_interactions
+    most = None if most is None else require_whole(most, "max_user_interactions")
+    if most is not None and most < min_user_interactions:
+        raise UserError(
+            f"max_user_interactions is {most}; expected at least min_user_interactions, "
+            f"{min_user_interactions}, or no user is left"
+        )
     opened: AbstractContextManager[RawLog]
     if not isinstance(source, str | Path):
         opened = table_log(source, output, format, columns, titles)
@@ -186,7 +201,8 @@ def prepare(
         if found.doubt:
             notify(f"{_name(source)}: {found.doubt}")
         users, items = ordered.sizes
-        keep = k_core(lambda: ordered.pairs(rows_in_memory), users, items, **minima)
+        pairs = partial(ordered.pairs, rows_in_memory)
+        core = k_core(pairs, users, items, **minima, max_user_interactions=most)
         about: dict[str, Any] = {
             "name": _name(source),
             "format": log.format,
@@ -197,9 +213,9 @@ def prepare(
             "max_rating": found.ratings.found and found.ratings.found[1],
         }
         events = list(columns.events) if columns and columns.events else None
-        chosen = zip(_CHOICES, (events, found.incomplete, found.collapsed))
+        chosen = zip(_CHOICES, (events, found.incomplete, found.collapsed, most))
         about |= {name: value for name, value in chosen if value is not None}
-        pieces = _kept(ordered.pieces(rows_in_memory), keep, times)
+        pieces = _kept(ordered.pieces(rows_in_memory), core, times)
         fill_store(folder, pieces, titles=log.titles, source=about)
     store = SequenceStore.open(output.resolve())
     lengths = store.lengths
@@ -216,10 +232,11 @@ def prepare(
         titled=sum(map(operator.ne, store.catalog.titles, store.catalog.item_ids)),
         empty_histories=found.empty_histories,
         other_events=found.other_events,
-        users_left_out=users - store.num_users,
+        users_left_out=users - store.num_users - core.too_active,
         items_left_out=items - len(store.catalog),
         incomplete=found.incomplete,
         collapsed=found.collapsed,
+        too_active=None if most is None else core.too_active,
     )
     return PreparedStore(store, report)
 
@@ -301,13 +318,10 @@ def _in_time_order(
         )
 
 
-def _kept(
-    pieces: Iterable[Interactions], keep: tuple[Marks, Marks], times: _Range
-) -> Iterator[Interactions]:
+def _kept(pieces: Iterable[Interactions], core: Core, times: _Range) -> Iterator[Interactions]:
     """The rows whose user and item are both kept; widens `times` to their timestamps."""
-    users, items = keep
     for piece in pieces:
-        kept = piece.take(users[piece.users] & items[piece.items])
+        kept = piece.take(core.users[piece.users] & core.items[piece.items])
         times.widen(kept.timestamps)
         yield kept
 

@@ -17,9 +17,9 @@ def rows(log):
     ]
 
 
-def core_of(log, *, min_user, min_item, piece=7):
+def core_of(log, *, min_user, min_item, max_user=None, piece=7):
     """The rows of the core, found in pieces of a few rows."""
-    keep_users, keep_items = k_core(
+    core = k_core(
         lambda: (
             (log.users[start : start + piece], log.items[start : start + piece])
             for start in range(0, len(log), piece)
@@ -28,8 +28,9 @@ def core_of(log, *, min_user, min_item, piece=7):
         len(log.item_ids),
         min_user_interactions=min_user,
         min_item_interactions=min_item,
+        max_user_interactions=max_user,
     )
-    return log.take(keep_users[log.users] & keep_items[log.items])
+    return log.take(core.users[log.users] & core.items[log.items])
 
 
 def test_k_core_runs_to_its_fixpoint():
@@ -81,3 +82,28 @@ def test_k_core_that_leaves_nothing_says_which_minima_to_lower():
         UserError, match=r"no interaction is left of 2 .* at least 5 .* at least 3 .*; lower"
     ):
         core_of(log, min_user=5, min_item=3)
+
+
+def test_users_with_too_many_rows_count_for_no_item():
+    # b has three rows, one more than the most, and goes; then y has only c's row and goes; then c
+    # falls to one row and goes. a stays: two rows with w, and w has two.
+    log = interactions(
+        [
+            ("a", "w", 1), ("a", "w", 2),
+            ("b", "y", 1), ("b", "y", 2), ("b", "w", 3),
+            ("c", "y", 1), ("c", "w", 2),
+        ]
+    )  # fmt: skip
+    kept = core_of(log, min_user=2, min_item=2, max_user=2)
+    assert rows(kept) == [("a", "w", 1), ("a", "w", 2)]
+    assert rows(core_of(log, min_user=2, min_item=2, max_user=3)) == rows(log)
+
+
+def test_the_most_rows_are_those_before_items_are_left_out():
+    # u has three rows, two of them with an item of one row.
+    log = interactions([("u", "x", 1), ("u", "y", 2), ("u", "w", 3), ("v", "w", 1)])
+    assert rows(core_of(log, min_user=1, min_item=1, max_user=2)) == [("v", "w", 1)]
+    with pytest.raises(
+        UserError, match=r"at least 1 and at most 2 and items with at least 2 .* raise the maximum$"
+    ):
+        core_of(log, min_user=1, min_item=2, max_user=2)

@@ -10,7 +10,7 @@ import pytest
 
 from bert4rec_jax.data import download, parquet
 from bert4rec_jax.data.columns import Columns
-from bert4rec_jax.data.prepare import Report, prepare
+from bert4rec_jax.data.prepare import Report, is_prepared_from, prepare
 from bert4rec_jax.data.rows import ArrayFile
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
@@ -111,6 +111,36 @@ def test_the_manifest_tells_the_source_without_a_path(log, tmp_path):
     }
     assert prepared.report.titled == 1
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
+
+
+def test_bots_are_left_out_before_items_are_counted(tmp_path):
+    """Of bot's ten rows two are duplicates and three repeats in a row: five are left."""
+    rows = [("bot", item, time) for time, item in enumerate("abbbccda")]
+    rows += [("bot", "a", 0), ("bot", "b", 1), ("u", "a", 5), ("u", "c", 6), ("v", "a", 7)]
+    log = tmp_path / "log.csv"
+    lines = [f"{user},{item},{time}\n" for user, item, time in rows]
+    log.write_text("user_id,item_id,timestamp\n" + "".join(lines))
+    options = {"min_user_interactions": 1, "min_item_interactions": 2, "collapse_repeats": True}
+    for most, users, items, left_out in (
+        (None, ["bot", "u", "v"], ["a", "c"], None),
+        (np.int64(5), ["bot", "u", "v"], ["a", "c"], 0),
+        (4, ["u", "v"], ["a"], 1),
+    ):
+        made = prepare(log, tmp_path / "out", max_user_interactions=most, **options)
+        assert made.store.user_ids() == users and list(made.store.catalog.item_ids) == items
+        assert (made.report.too_active, made.report.users_left_out) == (left_out, 0)
+        assert made.store.manifest["source"].get("max_user_interactions") == most
+
+
+def test_a_maximum_is_told_apart_and_not_below_the_minimum(log, tmp_path):
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    for most in (None, 99):
+        prepare(log, tmp_path / "out", max_user_interactions=most, **minima)
+        assert is_prepared_from(tmp_path / "out", log, **minima) == (most is None)
+    with pytest.raises(UserError, match="max_user_interactions is 4; expected at least min"):
+        prepare(log, tmp_path / "out", max_user_interactions=4)
+    with pytest.raises(UserError, match=r"max_user_interactions is 9\.5; expected"):
+        prepare(log, tmp_path / "out", max_user_interactions=9.5)
 
 
 def test_titles_may_name_the_column_of_ids_as_the_log_does(tmp_path):
