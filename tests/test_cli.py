@@ -159,6 +159,7 @@ def test_sigterm_leaves_nothing_behind_and_has_status_143(tmp_path):
 IN_A_CALLBACK = """
 import os, signal, sys, time, weakref
 from bert4rec_jax.entry import run_command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs in the background
 class Thing: pass
 def command():
     thing = Thing()
