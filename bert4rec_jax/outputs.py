@@ -7,6 +7,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.locks import locked
 
 _PARTIAL, _OLD = ".partial", ".old"
+_CUT_OFF = re.compile(r"\d+ requested and \d+ written")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux's fcntl.h and fs.h
 
 
@@ -144,6 +146,8 @@ def _kind(error: OSError) -> type[UserError]:
 def _reason(error: OSError) -> str:
     if isinstance(error, shutil.Error):  # of each file that could not be copied
         return str(error.args[0][0][-1])
+    if error.errno is None and _CUT_OFF.fullmatch(str(error)):
+        return os.strerror(errno.ENOSPC)  # an array that NumPy could write only in part
     return error.strerror or str(error)
 
 

@@ -235,12 +235,17 @@ def _explanation(path: Path, wanted: pa.Schema, error: pa.ArrowInvalid) -> UserE
             else:
                 differs = not _fits(value, field.type)
             if differs:
-                problem = (
-                    "which cannot be read; expected text, a number, or a list of one of these"
-                    if _is_mixed([value])
-                    else "and of another kind in the first lines; expected the same kind in all "
-                    "lines"
-                )
+                if not _is_mixed([value]):
+                    problem = (
+                        "and of another kind in the first lines; expected the same kind in all "
+                        "lines"
+                    )
+                elif isinstance(value, list) and not any(map(_is_mixed, ([x] for x in value))):
+                    problem = "of several kinds; expected text alone, or numbers alone"
+                else:
+                    problem = (
+                        "which cannot be read; expected text, a number, or a list of one of these"
+                    )
                 return UserError(
                     f"{path}, line {line}: {field.name} is {shorten(value)}, {_kind(value)}, "
                     f"{problem}: convert the column"

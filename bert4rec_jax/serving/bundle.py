@@ -143,7 +143,7 @@ class Bundle:
             raise UserError(
                 f"the retriever {retriever.path} knows another catalog ({theirs['items']:,} items) "
                 f"than the ranker {self.path} ({ours['items']:,} items); export both from runs on "
-                "the same data"
+                "the same data, and add new items to both (`bert4rec add-items`)"
             )
         if retriever.repeats != self.repeats:
             kinds = ("without", "with")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from bert4rec_jax.checks import require, require_a, require_whole
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog, name_and_year
 from bert4rec_jax.errors import UserError
+
+_SHOWN = 30  # genres in a message
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,7 @@ class Filters:
             known = set().union(*sets)
             for genre in self.genres:
                 if genre not in known:
-                    raise UserError(
-                        f"no item has the genre {genre!r}; the catalog has "
-                        f"{', '.join(sorted(known)) or 'none'}"
-                    )
+                    raise _unknown_genre(genre, sorted(known))
             passing &= [not genres.isdisjoint(self.genres) for genres in sets]
         if self.years:
             first, last = self.years
@@ -135,3 +135,15 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+
+
+def _unknown_genre(genre: str, known: Sequence[str]) -> UserError:
+    folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(genre.lower(), folded)
+    meant = " or ".join(repr(folded[name]) for name in close)
+    shown = ", ".join(known[:_SHOWN]) or "none"
+    more = len(known) - _SHOWN
+    return UserError(
+        f"no item has the genre {genre!r}{f' (did you mean {meant}?)' if meant else ''}; the "
+        f"catalog has {shown}{f' and {more:,} more' if more > 0 else ''}"
+    )

@@ -104,7 +104,8 @@ class Shards:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TemporaryError(
-                f"cannot write {self._folder}: {error.strerror or error}"
+                f"cannot write {self._folder}: {error.strerror or error}; change its permissions "
+                "or choose another --output"
             ) from error
         with ExitStack() as stack:
             try:

@@ -159,7 +159,7 @@ def test_what_the_first_lines_do_not_have(tmp_path):
     [
         (["a", "b", 3, 4], "line 3: item_id is 3, a number, and of another kind in the first"),
         ([1, None, "b"], "line 3: item_id is 'b', text, and of another kind in the first lines"),
-        ([["a"], [], ["b", 3]], r"line 3: item_id is \['b', 3\], a list, which cannot be read; "),
+        ([["a"], [], ["b", 3]], r"line 3: item_id is \['b', 3\], a list, of several kinds; exp"),
         ([["a"], [], [3]], r"line 3: item_id is \[3\], a list, and of another kind in the first"),
         (["a", {"id": 3}], "line 2: item_id is {'id': 3}, an object, which cannot be read; expec"),
         ([{"id": 3}], "line 1: item_id is {'id': 3}, an object, which cannot be read; expected te"),

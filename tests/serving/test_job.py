@@ -259,6 +259,15 @@ def test_only_one_process_makes_an_output(bundle, requests, tmp_path):
     assert rank_file(bundle, requests, tmp_path / "out", SMALL)["finished"]
 
 
+def test_an_output_where_nothing_can_be_written_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(TemporaryError, match=r"out.partial: Not a directory; .* another --output$"),
+        job(tmp_path / "file" / "out").held(),
+    ):
+        pass
+
+
 def test_what_another_process_finished_meanwhile_is_there(bundle, requests, tmp_path, monkeypatch):
     held = Shards.held
 

@@ -168,7 +168,7 @@ def test_whole_numbers_of_users_are_numbers_or_codes(tmp_path, scorer):
         ('{"user_id": "a", "history": "1"}', "in.jsonl: column 'history' is of type string; exp"),
         ('{"user": "a", "history": ["1"]}', "in.jsonl has no column 'user_id'; its columns are"),
         ('{"user_id": null, "history": []}', "in.jsonl, line 1: column 'user_id' is null; every"),
-        ('{"user_id": "a", "history": ["1", 2]}', r"line 1: history is \['1', 2\], a list, which"),
+        ('{"user_id": "a", "history": ["1", 2]}', r"line 1: history is \['1', 2\], a list, of sev"),
         ('{"user_id": "a", "history": [1.5]}', "'history' is of type list.*double.*; expected"),
         ('[{"user_id": "a", "history": []}]', "line 1: .* is no object; expected one JSON object"),
         ('{"user_id": "a", "history": [}', "line 1: .* is not JSON"),

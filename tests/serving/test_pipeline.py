@@ -187,6 +187,16 @@ def test_filters_hold_in_both_stages(stages, scorer, histories, tmp_path):
         assert len(listed) == min(5, len(set(allowed) - set(history)))
 
 
+def test_a_catalog_with_many_genres_is_not_listed_whole():
+    names = [f"c{number:03}" for number in range(219)]
+    catalog = Catalog(tuple(names), tuple(names), tuple(names))
+    with pytest.raises(UserError) as refused:
+        Filters(genres="C010").allowed(catalog)
+    shown = ", ".join(names[:30])
+    assert str(refused.value).startswith("no item has the genre 'C010' (did you mean 'c010' or ")
+    assert str(refused.value).endswith(f"?); the catalog has {shown} and 189 more")
+
+
 def test_genres_and_years():
     catalog = Catalog(
         ("a", "b", "c", "d"),
@@ -205,7 +215,11 @@ def test_genres_and_years():
     assert passing(years=(1990, 1999)) == ["a", "b"]
     assert passing(genres=("Drama",), years=(1980, 1995)) == ["a"]
     for wrong, message in (
-        ({"genres": ("drama",)}, "no item has the genre 'drama'; the catalog has Comedy, Crime, "),
+        (
+            {"genres": ("drama",)},
+            r"genre 'drama' \(did you mean 'Drama'\?\); the catalog has Comedy, Crime, ",
+        ),
+        ({"genres": ("Noir",)}, r"no item has the genre 'Noir'; the catalog has Comedy, Crime, "),
         ({"years": (2000, 1990)}, "expected the earlier one first"),
         ({"genres": ("Comedy",), "years": (1980, 1990)}, "no item of the catalog passes"),
         ({"years": 1990}, "years is 1990; expected the first and the last one"),
@@ -353,7 +367,7 @@ def test_towers_of_another_catalog_are_refused(trained, bundle, tmp_path):
     catalog = trained.catalog
     other = Catalog(("x", *catalog.item_ids[1:]), catalog.titles, catalog.genres)
     write_bundle(replace(trained, catalog=other), tmp_path / "other")
-    with pytest.raises(UserError, match="knows another catalog"):
+    with pytest.raises(UserError, match=r"knows another catalog .* add new items to both"):
         write_pipeline(tmp_path / "other", bundle, tmp_path / "both", candidates=5)
     assert not (tmp_path / "both").exists()
 
