@@ -113,6 +113,7 @@ def _short(share: float, places: int = 3) -> str:
 
 
 _USERS, _TITLES = 3, 5  # rows, and items in a cell, of the table of recommendations
+_LETTERS = 60  # of a title there: those of products may be as long as descriptions
 
 
 def recommendations_table(
@@ -124,7 +125,7 @@ def recommendations_table(
     """The last items of three users, what the model recommends, and what they chose next.
 
     The users are spaced evenly among those with at least five items. The choice does not
-    depend on how well the model did.
+    depend on how well the model did. Long titles are cut.
     """
     table = Table(title="What some users chose, and what the model would have shown them")
     for name in ("user", f"last {_TITLES} items", f"top {_TITLES} recommended", "chosen next"):
@@ -143,15 +144,19 @@ def recommendations_table(
         rank = int(ranking.ranks[pick])
         table.add_row(
             escape(ids[cases.users[pick]]),
-            "\n".join(escape(catalog.title(int(t))) for t in store.tokens[start:row]),
+            "\n".join(_title(catalog, token) for token in store.tokens[start:row]),
             "\n".join(
-                f"[green]{escape(catalog.title(int(t)))}[/]"
-                if t == target
-                else escape(catalog.title(int(t)))
-                for t in ranking.top[pick, :_TITLES]
-                if t != PAD
+                f"[green]{_title(catalog, token)}[/]" if token == target else _title(catalog, token)
+                for token in ranking.top[pick, :_TITLES]
+                if token != PAD
             ),
-            f"{escape(catalog.title(target))}\n[dim]rank {rank:,} of {len(catalog):,}[/]",
+            f"{_title(catalog, target)}\n[dim]rank {rank:,} of {len(catalog):,}[/]",
             end_section=True,
         )
     return table
+
+
+def _title(catalog: Catalog, token: int | np.integer) -> str:
+    """The title in one paragraph of at most `_LETTERS` characters, for a cell of a table."""
+    title = " ".join(catalog.title(int(token)).split())
+    return escape(title if len(title) <= _LETTERS else f"{title[: _LETTERS - 1].rstrip()}…")
