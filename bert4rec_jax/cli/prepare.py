@@ -140,6 +140,8 @@ def _table(report: Report, output: Path) -> Table:
         table.add_row("rows of other events, left out", f"{report.other_events:,}")
     if report.empty_histories:
         table.add_row("users with an empty list", f"{report.empty_histories:,}")
+    if report.unused:
+        table.add_row("columns that are not read", escape(", ".join(report.unused)))
     ratings = report.rating_range
     table.add_row("ratings", f"{ratings[0]:g} to {ratings[1]:g}" if ratings else "none")
     days = report.time_range and [

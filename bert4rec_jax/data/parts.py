@@ -48,6 +48,7 @@ class Part:
       grouped: whether a row is a user with lists of interactions; None if a file without an item
         does not tell, until the other parts do.
       columns: names of the columns, wanted events and unit of time.
+      unused: the other columns of a table, which are not read.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Part:
     names: dict[str, str]
     grouped: bool | None
     columns: Columns
+    unused: tuple[str, ...] = ()
 
     def chunks(self, *, skip_incomplete: bool = False) -> Iterator[Chunk]:
         """Read the file in pieces, with all values validated.
@@ -158,14 +160,20 @@ def _part(path: Path, format: Format, columns: Columns) -> Part:
     if format in ("parquet", "jsonl"):
         schema = parquet.schema(path) if format == "parquet" else _of_lines(path, columns)
         names = columns.find(path, schema.names, lenient=True)
-        return Part(path, format, names, _is_grouped(path, schema, names), columns)
+        grouped, unused = _is_grouped(path, schema, names), _others(schema.names, names)
+        return Part(path, format, names, grouped, columns, unused)
     form = FORMS[format]
     if not form.headed:
         return Part(path, format, {name: name for name in form.names}, False, columns)
     present = delimited.header(path, form)
     if format == "movielens-csv":
         return Part(path, format, MOVIELENS.find(path, present, lenient=False), False, MOVIELENS)
-    return Part(path, format, columns.find(path, present, lenient=True), False, columns)
+    names = columns.find(path, present, lenient=True)
+    return Part(path, format, names, False, columns, _others(present, names))
+
+
+def _others(present: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(name for name in present if name not in names.values())
 
 
 def _of_lines(path: Path, columns: Columns) -> pa.Schema:

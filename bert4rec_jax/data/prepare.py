@@ -61,6 +61,7 @@ class Report:
         they were to be kept.
       too_active: users of the log with more interactions than the maximum, who were left out; None
         without a maximum.
+      unused: columns of the log that were not read.
     """
 
     read: int
@@ -80,6 +81,7 @@ class Report:
     incomplete: int | None = None
     collapsed: int | None = None
     too_active: int | None = None
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ def prepare(
         incomplete=found.incomplete,
         collapsed=found.collapsed,
         too_active=None if most is None else core.too_active,
+        unused=log.unused,
     )
     return PreparedStore(store, report)
 

@@ -74,6 +74,11 @@ class RawLog:
         """Unit of times that are numbers."""
         return self.parts[0].columns.unit
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Columns of the first file that are not read."""
+        return self.parts[0].unused
+
     def blocks(self, rows: int, *, skip_incomplete: bool = False) -> Iterator[Block]:
         """Read the log block by block; memory grows with `rows` and the ids, not with the log.
 

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import json
 import shutil
 import sys
 
@@ -141,6 +142,25 @@ def test_a_maximum_is_told_apart_and_not_below_the_minimum(log, tmp_path):
         prepare(log, tmp_path / "out", max_user_interactions=4)
     with pytest.raises(UserError, match=r"max_user_interactions is 9\.5; expected"):
         prepare(log, tmp_path / "out", max_user_interactions=9.5)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_columns_that_are_not_read_are_named(tmp_path, suffix):
+    log = tmp_path / f"log.{suffix}"
+    table = pa.table({"user_id": ["u"], "price": [2], "kind": ["buy"], "item_id": ["a"],
+                      "timestamp": [1_714_500_000]})  # fmt: skip
+    if suffix == "parquet":
+        pq.write_table(table, log)
+    elif suffix == "jsonl":
+        log.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    else:
+        mark = "," if suffix == "csv" else "\t"
+        rows = (table.column_names, *(map(str, row.values()) for row in table.to_pylist()))
+        log.write_text("".join(mark.join(row) + "\n" for row in rows))
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    assert prepare(log, tmp_path / "all", **minima).report.unused == ("price", "kind")
+    columns = {"event": "kind", "events": ["buy"], "rating": "price"}
+    assert prepare(log, tmp_path / "some", columns=columns, **minima).report.unused == ()
 
 
 def test_titles_may_name_the_column_of_ids_as_the_log_does(tmp_path):
