@@ -110,8 +110,8 @@ class Scorer:
     The model reads the last L - 1 items that it can score. All items of a history count as
     seen and are not listed, unless the model was trained to repeat items (`data.repeats`) or
     `keep_seen` is set. Ratings are on the scale of the training data, NaN for none. Every method
-    raises `UserError` for invalid arguments. `ranker` is the bundle's own model. `answering` makes the lists: it is
-    `ranker`, or both stages of a pipeline.
+    raises `UserError` for invalid arguments. `ranker` is the bundle's own model. `answering` makes
+    the lists: it is `ranker`, or both stages of a pipeline.
     """
 
     def __init__(
