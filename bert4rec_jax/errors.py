@@ -1,6 +1,10 @@
 """Errors that the user can fix, what other errors say, and warnings."""
 
 import warnings
+from collections.abc import Callable
+
+Notify = Callable[[str], None]
+"""Called with a sentence the user should see."""
 
 
 class UserError(Exception):

@@ -21,15 +21,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
-from bert4rec_jax.errors import TemporaryError, UserError
+from bert4rec_jax.errors import Notify, TemporaryError, UserError
 
 NAMES = ("ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m")
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes downloaded so far and, if the server reports it, the total."""
-Notify = Callable[[str], None]
-"""Called with a sentence the user should see."""
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 60
@@ -62,7 +60,7 @@ def fetch(
       base_url: URL of the folder with `NAME.zip`, `https` (or `http` on this machine); None takes
         `BASE_URL`.
       progress: see `Progress`.
-      notify: see `Notify`.
+      notify: see `errors.Notify`.
 
     Raises:
       UserError: the server has no such file, or what it sent is not what was published.

@@ -27,7 +27,7 @@ from bert4rec_jax.data.readers import RawLog, read_log
 from bert4rec_jax.data.rows import Rows
 from bert4rec_jax.data.store import SequenceStore, fill_store, is_store, require_replaceable
 from bert4rec_jax.data.tables import TABLE, ArrowTable, table_log
-from bert4rec_jax.errors import UserError, warn
+from bert4rec_jax.errors import Notify, UserError, warn
 from bert4rec_jax.outputs import whole_folder
 
 MOVIETWEETINGS = "movietweetings"
@@ -108,7 +108,7 @@ def prepare(
     mirror: str | None = None,
     rows_in_memory: int = ROWS_IN_MEMORY,
     progress: download.Progress = lambda done, total: None,
-    notify: download.Notify = warn,
+    notify: Notify = warn,
 ) -> PreparedStore:
     """Read a log, sort it by time, filter it to its k-core and write it as a store.
 
@@ -368,7 +368,7 @@ def _known(
     cache: Path | None,
     mirror: str | None,
     progress: download.Progress,
-    notify: download.Notify,
+    notify: Notify,
 ) -> Iterator[RawLog]:
     """Open one of the named data sets as a log."""
     if name != MOVIETWEETINGS:

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.cold import choose_cold
-from bert4rec_jax.data.download import Notify
 from bert4rec_jax.data.split import global_time, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import Notify, UserError
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.content import (
     Content,

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.data.download import Notify
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import Notify, UserError
 from bert4rec_jax.features.blocks import NameBlock, VectorBlock
 from bert4rec_jax.features.encoder import Encoder
 from bert4rec_jax.features.options import TextOptions

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.delimited import shorten
-from bert4rec_jax.data.download import Notify
 from bert4rec_jax.data.records import has_types, read_records
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import Notify, UserError
 from bert4rec_jax.features.user_columns import Where, to_number
 from bert4rec_jax.features.user_encoding import UserEncoding, UserRows, fit
 

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.download import Notify
 from bert4rec_jax.data.records import column_names, read_records
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import Notify, UserError
 from bert4rec_jax.features.match import (
     ID_COLUMNS,
     Candidate,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.download import Notify, default_cache
+from bert4rec_jax.data.download import default_cache
 from bert4rec_jax.data.store import sha256
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import Notify, UserError
 from bert4rec_jax.features.cache import Progress, embed
 from bert4rec_jax.features.embeddings import read_embeddings
 from bert4rec_jax.features.match import read_id_map

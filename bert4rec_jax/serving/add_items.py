@@ -18,8 +18,7 @@ from rich.console import Console
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
-from bert4rec_jax.data.download import Notify
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import Notify, UserError
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.encoding import Encoding

@@ -12,7 +12,7 @@ from typing import Any
 
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
-from bert4rec_jax.errors import UserError, warn
+from bert4rec_jax.errors import Notify, UserError, warn
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.json_requests import as_parquet
 from bert4rec_jax.serving.pipeline import require_enough
@@ -34,7 +34,6 @@ CATALOG_TOP = 100
 _ENOUGH = 20  # ids of which none is known: they are of another system
 DEFAULTS = Options()
 Progress = Callable[[int, int], None]  # requests done, requests in all
-Notify = Callable[[str], None]  # gets a sentence
 # Makes the shards with the given numbers (ascending), in any order, and yields each one once it is
 # written. The opened bundle is for use in this process only.
 Engine = Callable[[Plan, Bundle, list[int]], Iterator[Shard]]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert4rec_jax.errors import TemporaryError, UserError, warn
+from bert4rec_jax.errors import Notify, TemporaryError, UserError, warn
 from bert4rec_jax.outputs import whole_folder
 from bert4rec_jax.serving.bundle import (
     MANIFEST,
@@ -89,7 +89,7 @@ def write_pipeline(
     candidates: int,
     probes: int = 0,
     blend: float = 0.0,
-    notify: Callable[[str], None] = warn,
+    notify: Notify = warn,
 ) -> None:
     """Write a bundle with copies of both bundles; an earlier bundle there is replaced.
 
