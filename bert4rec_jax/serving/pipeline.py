@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -120,7 +120,7 @@ def write_pipeline(
             )
 
 
-def _tell_what_is_never_listed(pipeline: Bundle, notify: Callable[[str], None]) -> None:
+def _tell_what_is_never_listed(pipeline: Bundle, notify: Notify) -> None:
     """Name the items that only one of the stages can score."""
     assert pipeline.retriever is not None
     stages = {"retriever": pipeline.retriever.known, "ranker": pipeline.known}

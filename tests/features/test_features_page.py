@@ -55,14 +55,18 @@ def test_commands(tmp_path, monkeypatch, command):
 
 
 def test_the_python_of_the_page(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    build, read = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
-    shelf.store(tmp_path / "data" / "movies")
+    store = shelf.store(tmp_path / "data" / "movies")
+    shelf.write_parquet(tmp_path / "movies.parquet")
+    exec(build, {})
+    made = Content.open(tmp_path / "content" / "python", store.catalog)
+    assert {span.name for span in made.blocks} >= {"genres", "companies"}
     np.save(tmp_path / "vectors.npy", np.eye(6, dtype=np.float32))
     before = next(command for command in COMMANDS if "vectors.npy" in command)
     monkeypatch.setattr(sys, "argv", ["bert4rec", *shlex.split(before)])
     cli.main()
     names = {}
-    exec(code, names)
+    exec(read, names)
     assert names["rows"].shape == (6, names["content"].width)
