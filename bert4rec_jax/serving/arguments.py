@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def id_lists(name: str, lists: Sequence[Ids], place: Place) -> list[list[str]]:
     return [id_list(place(name, row), ids) for row, ids in enumerate(lists)]
 
 
-def id_list(name: str, ids: Ids) -> list[str]:
+def id_list(name: str, ids: Collection[str | int]) -> list[str]:
     """A list of ids as text; raises `UserError` if they are not valid."""
     require_list(name, ids, "a list of item ids")
     for item in ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require, require_a, require_whole
+from bert4rec_jax.checks import require, require_whole
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog, name_and_year
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.serving.arguments import id_list
 
 _SHOWN = 30  # genres in a message
 
@@ -28,20 +29,21 @@ class Filters:
       genres: an item needs one of these, as the catalog names them; empty for any.
       years: the first and the last year allowed; the year is read from the end of the title, and an
         item without one is left out. None for any.
-      only: text file with an external id per line, the only items allowed (such as those that can
-        be watched now); None for any.
+      only: the only items allowed (such as those that can be watched now): the path of a text file
+        with an external id per line, or the ids themselves; None for any.
     """
 
     genres: Sequence[str] = ()
     years: tuple[int, int] | None = None
-    only: Path | None = None
+    only: Path | Collection[str | int] | None = None
 
     def __post_init__(self) -> None:
         genres = (self.genres,) if isinstance(self.genres, str) else tuple(self.genres)
         object.__setattr__(self, "genres", genres)
-        if self.only is not None:
-            require_a(str | PathLike, self.only, "only", "the path of a file of ids")
+        if isinstance(self.only, str | PathLike):
             object.__setattr__(self, "only", Path(self.only))
+        elif self.only is not None:
+            object.__setattr__(self, "only", tuple(sorted(id_list("only", self.only))))
         if self.years is not None:
             pair = isinstance(self.years, Sequence) and len(self.years) == 2
             require(pair, "years", self.years, "the first and the last one")
@@ -49,7 +51,7 @@ class Filters:
             object.__setattr__(self, "years", years)
 
     def described(self) -> dict[str, Any]:
-        """The filters as JSON values; a file is represented by the SHA-256 of its content.
+        """The filters as JSON values; ids are represented by the SHA-256 of their lines.
 
         Raises:
           UserError: the file does not exist or cannot be read.
@@ -57,7 +59,7 @@ class Filters:
         return {
             "genres": list(self.genres),
             "years": list(self.years) if self.years else None,
-            "only": hashlib.sha256(_content(self.only)).hexdigest() if self.only else None,
+            "only": None if self.only is None else _digest(self.only),
         }
 
     def allowed(self, catalog: Catalog) -> npt.NDArray[np.bool_]:
@@ -91,41 +93,51 @@ class Filters:
         return rows
 
     def unknown(self, catalog: Catalog) -> tuple[str, ...]:
-        """The lines of `only` that are no id of the catalog, sorted."""
+        """The ids of `only` that the catalog does not have, sorted."""
         if self.only is None:
             return ()
         ids = set(catalog.item_ids)
-        lines = {line for line in _lines(self.only) if line.strip()}
-        return tuple(sorted(line for line in lines if not ids & {line, line.strip()}))
+        given = {line for line in _ids(self.only) if line.strip()}
+        return tuple(sorted(line for line in given if not ids & {line, line.strip()}))
 
 
 EVERYTHING = Filters()
 
 
-def _named(file: Path, catalog: Catalog) -> npt.NDArray[np.bool_]:
-    """`[len(catalog)]`: mask of the items whose ids are lines of a file."""
-    lines = _lines(file)
-    ids = set(lines) | {line.strip() for line in lines}
-    ids -= {""}
+def _named(only: Path | Collection[str | int], catalog: Catalog) -> npt.NDArray[np.bool_]:
+    """`[len(catalog)]`: mask of the items that are named."""
+    given = _ids(only)
+    ids = {*given, *(line.strip() for line in given)} - {""}
     passing = np.array([item_id in ids for item_id in catalog.item_ids])
     if ids and not passing.any():
+        where = f"{only}: none of its {len(ids):,} lines"
+        if not isinstance(only, Path):
+            where = f"only: none of its {len(ids):,} ids"
         raise UserError(
-            f"{file}: none of its {len(ids):,} lines (such as {min(ids)!r}) is an id of the "
-            f"catalog (such as {catalog.item_ids[0]!r})"
+            f"{where} (such as {min(ids)!r}) is an id of the catalog (such as "
+            f"{catalog.item_ids[0]!r})"
         )
     return passing
 
 
-def _lines(file: Path) -> list[str]:
+def _ids(only: Path | Collection[str | int]) -> list[str]:
+    """The ids as they are given, or the lines of their file."""
+    if not isinstance(only, Path):
+        return [str(item) for item in only]
     try:
-        text = _content(file).decode("utf-8-sig")
+        text = _content(only).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{file} is not UTF-8 text (byte {error.start:,}); expected an item id per line: "
+            f"{only} is not UTF-8 text (byte {error.start:,}); expected an item id per line: "
             "save it as UTF-8"
         ) from None
     # Not splitlines: ids may contain other line breaks.
     return [line.rstrip("\r") for line in text.split("\n")]
+
+
+def _digest(only: Path | Collection[str | int]) -> str:
+    content = _content(only) if isinstance(only, Path) else "\n".join(map(str, only)).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _content(file: Path) -> bytes:

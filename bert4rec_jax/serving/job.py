@@ -131,9 +131,10 @@ def _planned(
             )
     unknown = options.filters.unknown(opened.catalog)
     if unknown:
+        only = options.filters.only
         notify(
-            f"{options.filters.only}: {len(unknown):,} of its lines, such as {unknown[0]!r}, are "
-            "no ids of the catalog"
+            f"{only if isinstance(only, Path) else 'only'}: {len(unknown):,} of its ids, such as "
+            f"{unknown[0]!r}, are not in the catalog"
         )
     job = {
         "schema": SCHEMA_VERSION,

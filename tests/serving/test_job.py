@@ -93,7 +93,7 @@ def test_lines_of_a_list_that_are_no_ids_are_told(bundle, scorer, requests, tmp_
     (tmp_path / "only.txt").write_text("\n".join([*ids[:9], "no such id", f" {ids[9]} ", ""]))
     options = Options(top=3, filters=Filters(only=tmp_path / "only.txt"))
     rank_file(bundle, requests, str(tmp_path / "out"), options, notify=said.append)
-    expected = "1 of its lines, such as 'no such id', are no ids of the catalog"
+    expected = "1 of its ids, such as 'no such id', are not in the catalog"
     assert said == [f"{tmp_path / 'only.txt'}: {expected}"]
 
 

@@ -214,6 +214,7 @@ def test_genres_and_years():
     assert passing(genres=("Drama", "Comedy")) == ["a", "b", "c"]
     assert passing(years=(1990, 1999)) == ["a", "b"]
     assert passing(genres=("Drama",), years=(1980, 1995)) == ["a"]
+    assert passing(only=["d", "a", "x"]) == passing(only={"d", "a"}) == ["a", "d"]
     for wrong, message in (
         (
             {"genres": ("drama",)},
@@ -224,10 +225,17 @@ def test_genres_and_years():
         ({"genres": ("Comedy",), "years": (1980, 1990)}, "no item of the catalog passes"),
         ({"years": 1990}, "years is 1990; expected the first and the last one"),
         ({"years": ("1990", "1999")}, "one of years is '1990'; expected a whole number"),
-        ({"only": ["a", "b"]}, "expected the path of a file of ids"),
+        ({"only": 5}, "only is 5; expected a list of item ids"),
+        ({"only": ["x", 1.5]}, "only holds 1.5 of type float; item ids are texts"),
+        ({"only": ["x", "y"]}, "only: none of its 2 ids .such as 'x'. is an id of the catalog"),
     ):
         with pytest.raises(UserError, match=message):
             passing(**wrong)
+
+
+def test_the_order_of_allowed_ids_makes_no_other_job():
+    assert Filters(only=["b", "a"]).described() == Filters(only=("a", "b")).described()
+    assert Filters(only=["b", "a"]).described() != Filters(only=["b"]).described()
 
 
 def test_a_list_of_other_ids_is_refused(scorer, tmp_path):
