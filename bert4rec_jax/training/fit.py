@@ -14,18 +14,17 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.markup import escape
 
-from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.config import Config
 from bert4rec_jax.data.batch import Batch
 from bert4rec_jax.data.pipeline import StepToBatch, batches
 from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.processes import is_first
 from bert4rec_jax.sharding import Along, platform, put, row_share
 from bert4rec_jax.training.checkpoints import Checkpoint
 from bert4rec_jax.training.coverage import make_plan, require_targets, target_share
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.inputs import TrainingData, catalog_constants, trained_on
-from bert4rec_jax.training.log import TrainingLog
+from bert4rec_jax.training.log import Course, training_log
 from bert4rec_jax.training.loop import Stopping, Validate, Validations, train
 from bert4rec_jax.training.parts import make_parts
 from bert4rec_jax.training.restore import best_checkpoint, make_record, open_checkpoints
@@ -129,21 +128,14 @@ def fit(
         step_function = parts.train_step(
             mesh, abstract, constants, steps_per_epoch=plan.steps_per_epoch
         )
-        with TrainingLog(
-            folder,
-            console,
-            title=title,
+        course = Course(
             start=found.step,
             total=total,
             examples_per_step=plan.epoch(0).num_examples / plan.steps_per_epoch,
-            every=training.log_every,
-            metric=training.metric,
             learning_rate=parts.schedule,
-            active=is_first(),
             over=over,
-            wandb=config.log.wandb,
-            config=to_json(config),
-        ) as log:
+        )
+        with training_log(config, folder, console, title, course) as log:
             state, record = train(
                 state=found.state,
                 step=found.step,

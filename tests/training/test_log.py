@@ -10,20 +10,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboardX import SummaryWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from bert4rec_jax.config import Config, LogConfig, TrainingConfig
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.training.log import TrainingLog
+from bert4rec_jax.training.log import Course, training_log
 
 COUNTS = {"items_by_thumb": np.array([4, 0, 0, 0]), "masked_by_thumb": np.array([1, 0, 0, 0])}
 
 
-def make_log(folder, start=0, console=None, **more):
-    return TrainingLog(
-        folder, console or Console(quiet=True), title="training", start=start, total=4,
-        examples_per_step=8.0, every=2, metric="hr@200",
-        learning_rate=lambda done: 0.1 * (done + 1), active=True, **more,
-    )  # fmt: skip
+def make_log(folder, start=0, console=None, over=False, wandb="", seed=0):
+    training = TrainingConfig(log_every=2, metric="hr@200", seed=seed)
+    course = Course(start, 4, 8.0, lambda done: 0.1 * (done + 1), over)
+    config = Config(training=training, log=LogConfig(wandb=wandb))
+    return training_log(config, folder, console or Console(quiet=True), "training", course)
 
 
 def scalars(folder):
@@ -75,7 +76,7 @@ def test_the_time_left_is_not_that_of_compiling(tmp_path, monkeypatch):
     """The first step compiles for an hour, the others take 10 seconds each."""
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(
-        "bert4rec_jax.training.log.time", SimpleNamespace(monotonic=lambda: now.seconds)
+        "bert4rec_jax.training.progress.time", SimpleNamespace(monotonic=lambda: now.seconds)
     )
     console = Console(file=io.StringIO())
     with make_log(tmp_path, console=console) as log:
@@ -91,10 +92,10 @@ def test_a_full_disk_is_one_clear_error_and_hides_no_other(tmp_path, monkeypatch
 
     error = pytest.raises(UserError, match=r"cannot write the training log in .*No space.*room")
     with error, make_log(tmp_path) as log:
-        monkeypatch.setattr(log._events, "add_scalar", full)
+        monkeypatch.setattr(SummaryWriter, "add_scalar", full)
         log.stepped(4, {"loss": 1.0, "grad_norm": 1.0, **COUNTS})
-    with pytest.raises(UserError, match="the first one"), make_log(tmp_path) as log:
-        monkeypatch.setattr(log._events, "close", full)
+    with pytest.raises(UserError, match="the first one"), make_log(tmp_path):
+        monkeypatch.setattr(SummaryWriter, "close", full)
         raise UserError("the first one")
 
 
@@ -120,7 +121,7 @@ class FakeWandb(SimpleNamespace):
 def test_weights_and_biases_gets_the_same_scalars_in_one_run(tmp_path, monkeypatch):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    with pytest.raises(ZeroDivisionError), make_log(tmp_path, wandb="mine", config={"a": 1}) as log:
+    with pytest.raises(ZeroDivisionError), make_log(tmp_path, wandb="mine", seed=5) as log:
         for step in (1, 2):
             log.stepped(step, {"loss": 4.0 * step, "grad_norm": 3.0, **COUNTS})
         raise ZeroDivisionError
@@ -128,7 +129,8 @@ def test_weights_and_biases_gets_the_same_scalars_in_one_run(tmp_path, monkeypat
         log.validated(4, {"hr@10": 0.5, "ndcg@10": 0.25, "hr@200": 0.75, "mrr": 0.125}, better=True)
     first, second = fake.begun
     assert first["id"] == second["id"] and first["resume"] == "allow"
-    assert (first["project"], first["config"], first["dir"]) == ("mine", {"a": 1}, str(tmp_path))
+    assert (first["project"], first["dir"]) == ("mine", str(tmp_path))
+    assert first["config"]["training"]["seed"] == 5
     (step, scalars), (last, validation) = fake.logged
     assert step == 2 and scalars["loss"] == 6.0 and scalars["masked_share/none"] == 0.25
     assert {"learning_rate", "grad_norm", "examples_per_second"} < scalars.keys()
@@ -143,7 +145,7 @@ def test_weights_and_biases_itself_takes_what_it_is_given(tmp_path, monkeypatch)
     pytest.importorskip("wandb", reason="the extra is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for start in (0, 2):
-        with make_log(tmp_path, start=start, wandb="mine", config={"a": [1]}) as log:
+        with make_log(tmp_path, start=start, wandb="mine") as log:
             log.stepped(start + 2, {"loss": 4.0, "grad_norm": 3.0, **COUNTS})
     written = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(written) == 2 and len({file.name for file in written}) == 1
