@@ -15,7 +15,7 @@ import pytest
 from bert4rec_jax.config import from_json
 from bert4rec_jax.data.split import leave_one_out, train_counts
 from bert4rec_jax.evaluation.baselines import Popular
-from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.evaluation.evaluator import Evaluator, ScoringModel
 from bert4rec_jax.sharding import make_mesh
 from bert4rec_jax.training.inputs import TrainingData
 from bert4rec_jax.training.parts import build_model
@@ -117,12 +117,11 @@ def test_permuted_targets_leave_nothing_to_know(finished, store):
     permuted, generator = Permuted(), np.random.default_rng(0)
     evaluator = Evaluator(permuted, mesh=mesh, batch_size=64, item_chunk=256, thumbs=(6, 9))
     model = build_model(config.model, num_rows=store.catalog.num_rows, max_length=12)
+    scoring = ScoringModel(model, {"params": params}, known=counts > 0, max_length=12, causal=False)
     gains = []
     for _ in range(20):
         permuted.deal(generator)
-        found = evaluator.rank_model(
-            model, {"params": params}, cases, known=counts > 0, max_length=12, causal=False
-        )
+        found = evaluator.rank_model(scoring, cases)
         popular = evaluator.rank_scorer(Popular(counts), cases)
         gains.append((1 / found.ranks).mean() - (1 / popular.ranks).mean())
     assert abs(np.mean(gains)) < 0.03  # untouched, the model's MRR is higher by more than .3

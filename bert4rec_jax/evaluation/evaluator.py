@@ -41,6 +41,29 @@ class Ranking(NamedTuple):
     top: npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True, eq=False)
+class ScoringModel:
+    """A model with all that its scores depend on.
+
+    Attributes:
+      module: a Flax module with the methods `encode` and `item_vectors`.
+      variables: its collections, sharded over the mesh: `params`, `catalog` if it has one, and
+        optionally that of `evaluation.lift`.
+      known: `[V]` bool, the items that it can score. Others score -inf, and are left out of the
+        histories that it reads: nothing was learned of them.
+      max_length: its positions L; it reads the last L - 1 items and a MASK.
+      causal: whether it predicts the next item at the newest one with causal attention, instead of
+        at the MASK.
+    """
+
+    module: nn.Module
+    variables: Any
+    _: KW_ONLY
+    known: npt.NDArray[np.bool_]
+    max_length: int
+    causal: bool
+
+
 class Scorer(Protocol):
     """Anything that scores the whole catalog for a batch of cases, such as a baseline."""
 
@@ -81,29 +104,18 @@ class Evaluator:
 
     def rank_model(
         self,
-        model: nn.Module,
-        variables: Any,
+        model: ScoringModel,
         cases: Cases,
         *,
-        known: npt.NDArray[np.bool_],
-        max_length: int,
-        causal: bool,
         among: npt.NDArray[np.int32] | None = None,
         hidden: npt.NDArray[np.float32] | None = None,
         poll: Callable[[], None] | None = None,
     ) -> Ranking:
-        """Rank by a model with the methods `encode` and `item_vectors`.
+        """Rank by a model.
 
         Args:
-          model: the Flax module.
-          variables: its collections, sharded over the mesh: `params`, `catalog` if it has one, and
-            optionally that of `evaluation.lift`.
+          model: what to rank by.
           cases: the cases to rank.
-          known: `[V]` bool, the items that the model can score. Others score -inf, and are left
-            out of the histories that it reads: nothing was learned of them.
-          max_length: positions L of the model, which reads the last L - 1 items and a MASK.
-          causal: predict the next item at the newest one with causal attention, instead of at the
-            MASK.
           among: `[M, C]` tokens to rank for each case, padded with PAD; None for all.
           hidden: `[M, D]` user vectors that `encode` returned for the same cases; None encodes
             them here.
@@ -112,49 +124,34 @@ class Evaluator:
         Raises:
           UserError: the score of a known item is not finite.
         """
-        vectors, bias = self._item_vectors(model, variables)
-        known_items = put(self.mesh, Along.ITEMS, known)
+        vectors, bias = self._item_vectors(model)
+        known = put(self.mesh, Along.ITEMS, model.known)
 
         def answer(block: _Block) -> Ranked:
-            window = self.window(block.cases, known, max_length)
+            window = self.window(block.cases, model.known, model.max_length)
             if hidden is None:
-                user = self._encode(model)(
-                    variables, *self._read(model, window, max_length, causal)
-                )
+                user = self._encoded(model, window)
             else:
                 user = put(self.mesh, Along.ROWS, hidden[block.filled])
             boosts = None
-            if COLLECTION in variables:
+            if COLLECTION in model.variables:
                 recent = put(self.mesh, Along.ROWS, window.tokens(self.store))
-                boosts = self._raised(variables[COLLECTION], recent)
+                boosts = self._raised(model.variables[COLLECTION], recent)
             return self._rank_vectors(
-                user, vectors, bias, block.targets, block.excluded, self._is_item, known_items,
+                user, vectors, bias, block.targets, block.excluded, self._is_item, known,
                 block.among, boosts=boosts,
             )  # fmt: skip
 
         wrong = "a score is NaN or infinite; the model's parameters are broken"
         return self._ask(cases, among, answer, wrong, poll)
 
-    def encode(
-        self,
-        model: nn.Module,
-        variables: Any,
-        cases: Cases,
-        *,
-        known: npt.NDArray[np.bool_],
-        max_length: int,
-        causal: bool,
-    ) -> npt.NDArray[np.float32]:
-        """`[M, D]` user vectors, to rank the same cases several times; args as `rank_model`."""
-        encode = self._encode(model)
-
-        def encoded(cases: Cases) -> jax.Array:
-            window = self.window(cases, known, max_length)
-            found: jax.Array = encode(variables, *self._read(model, window, max_length, causal))
-            return found
-
+    def encode(self, model: ScoringModel, cases: Cases) -> npt.NDArray[np.float32]:
+        """`[M, D]` user vectors, to rank the same cases several times."""
         with jax.set_mesh(self.mesh), EXACT():
-            parts = [(block.which, encoded(block.cases)) for block in self._blocks(cases, None)]
+            parts = []
+            for block in self._blocks(cases, None):
+                window = self.window(block.cases, model.known, model.max_length)
+                parts.append((block.which, self._encoded(model, window)))
         hidden = np.zeros((len(cases), parts[0][1].shape[1] if parts else 0), np.float32)
         for which, part in parts:
             hidden[which] = to_host(part)[: len(which)]
@@ -273,26 +270,25 @@ class Evaluator:
         rows = joined(starts, sizes)
         return np.repeat(np.arange(len(sizes)), sizes), rows, known[self.store.tokens[rows]]
 
-    def _read(
-        self, model: nn.Module, window: Window, max_length: int, causal: bool
-    ) -> tuple[History, jax.Array]:
+    def _read(self, model: ScoringModel, window: Window) -> tuple[History, jax.Array]:
         """The model's input for a batch of cases, and the slot whose vector is needed."""
         cases = window.cases
         thresholds = self.thumbs or default_thresholds(
-            self.store.manifest["source"].get("max_rating"), read=getattr(model, "thumbs", True)
+            self.store.manifest["source"].get("max_rating"),
+            read=getattr(model.module, "thumbs", True),
         )
         batch, slots = inference_rows(
             window.source,
             window.lengths,
             self.store.tokens,
             lambda rows: to_thumbs(self.store.ratings[rows], thresholds),
-            max_length=max_length,
+            max_length=model.max_length,
             timestamps=self.store.timestamps,
             moments=self.store.timestamps[cases.rows],
         )
-        if causal:
+        if model.causal:
             slots = np.maximum(slots - 1, 0)
-        from_left = np.full(batch.tokens.shape, causal)
+        from_left = np.full(batch.tokens.shape, model.causal)
         users = None if self.users is None else self.users[cases.users + 1][:, None]
         history = History(
             batch.tokens,
@@ -310,12 +306,13 @@ class Evaluator:
     def _is_item(self) -> jax.Array:
         return put(self.mesh, Along.ITEMS, self.store.catalog.is_item())
 
-    def _encode(self, model: nn.Module) -> Any:
-        key = "encode", model
+    def _encoded(self, model: ScoringModel, window: Window) -> jax.Array:
+        """`[B, D]` user vectors."""
+        key = "encode", model.module
         if key not in self._compiled:
 
             def encode(variables: Any, history: History, slots: jax.Array) -> jax.Array:
-                hidden: Any = model.apply(
+                hidden: Any = model.module.apply(
                     variables, history, slots, deterministic=True, method="encode"
                 )
                 # A causal model has never learnt MASK, which is all that is left of an empty one.
@@ -323,17 +320,19 @@ class Evaluator:
                 return jnp.where(empty, 0, hidden[:, 0])
 
             self._compiled[key] = jax.jit(encode, out_shardings=place(self.mesh, Along.ROWS))
-        return self._compiled[key]
+        found: jax.Array = self._compiled[key](model.variables, *self._read(model, window))
+        return found
 
-    def _item_vectors(self, model: nn.Module, variables: Any) -> tuple[jax.Array, jax.Array]:
-        key = "item_vectors", model
+    def _item_vectors(self, model: ScoringModel) -> tuple[jax.Array, jax.Array]:
+        """`[V, D]` item vectors and `[V]` biases."""
+        key = "item_vectors", model.module
         if key not in self._compiled:
             self._compiled[key] = jax.jit(
-                partial(model.apply, method="item_vectors"),
+                partial(model.module.apply, method="item_vectors"),
                 out_shardings=place(self.mesh, Along.ITEMS),
             )
         with jax.set_mesh(self.mesh), EXACT():
-            vectors, bias = self._compiled[key](variables)
+            vectors, bias = self._compiled[key](model.variables)
         return vectors, bias
 
     @cached_property

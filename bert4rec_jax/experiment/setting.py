@@ -14,7 +14,7 @@ from bert4rec_jax.config import MODEL_NAMES, Config
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.split import Cases, Split, train_counts
 from bert4rec_jax.data.store import SequenceStore
-from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking
+from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking, ScoringModel
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.experiment.corrections import Corrections
@@ -150,7 +150,7 @@ class Setting:
         return build_model(
             self.config.model,
             num_rows=self.store.catalog.num_rows,
-            max_length=self.config.data.max_length,
+            max_length=self.length,
             content_dim=0 if self.content is None else self.content.shape[1],
         )
 
@@ -207,26 +207,22 @@ class Setting:
         `trained` says what it was trained on. `among`, `hidden` (from `encode`) and `poll` are as
         for `Evaluator.rank_model`.
         """
-        return self.evaluator.rank_model(
-            self.model(),
-            self.variables(params, trained, corrections),
-            cases,
-            known=self.scored(trained),
-            max_length=self.config.data.max_length,
-            causal=self.causal,
-            among=among,
-            hidden=hidden,
-            poll=poll,
-        )
+        model = self.scoring(params, trained, corrections)
+        return self.evaluator.rank_model(model, cases, among=among, hidden=hidden, poll=poll)
 
     def encode(self, params: Any, trained: Trained, cases: Cases) -> Features:
         """`[M, D]` user vectors: the model's encodings of the histories of cases."""
-        return self.evaluator.encode(
+        return self.evaluator.encode(self.scoring(params, trained), cases)
+
+    def scoring(
+        self, params: Any, trained: Trained, corrections: Corrections | None = None
+    ) -> ScoringModel:
+        """The model with the given parameters, as the evaluator ranks by it."""
+        return ScoringModel(
             self.model(),
-            self.variables(params, trained),
-            cases,
+            self.variables(params, trained, corrections),
             known=self.scored(trained),
-            max_length=self.config.data.max_length,
+            max_length=self.length,
             causal=self.causal,
         )
 

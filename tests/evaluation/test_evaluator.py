@@ -15,7 +15,7 @@ from bert4rec_jax.data.split import Cases, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.data.thumbs import to_thumbs
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.evaluation.evaluator import Evaluator, ScoringModel
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import make_mesh
 from bert4rec_jax.training.parts import build_model
@@ -71,7 +71,7 @@ def test_a_model_is_ranked_by_its_own_scores(store, model, causal):
     cases = split.test["test"]
     known = train_counts(store, split.train_stop) > 0
     ranking = evaluator_on(store).rank_model(
-        module, variables, cases, known=known, max_length=L, causal=causal
+        ScoringModel(module, variables, known=known, max_length=L, causal=causal), cases
     )
 
     starts = np.maximum(store.offsets[cases.users], cases.rows - (L - 1))
@@ -118,13 +118,15 @@ def test_items_that_the_model_does_not_know_are_not_read(store, model, causal):
         offsets=starts, catalog=store.catalog, num_interactions=len(rows),
     )  # fmt: skip
     alone = Cases(np.arange(len(cases)), starts[1:] - 1, {})
-    found = evaluator.encode(module, {"params": params}, cases, **settings)
-    expected = evaluator_on(short).encode(module, variables, alone, **settings)
+    found = evaluator.encode(ScoringModel(module, {"params": params}, **settings), cases)
+    expected = evaluator_on(short).encode(ScoringModel(module, variables, **settings), alone)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     empty = [not rows for rows in kept]
     assert (found[empty] == 0).all() == causal  # only biases remain: a causal model learns no MASK
-    ranks = evaluator.rank_model(module, {"params": params}, cases, **settings).ranks
-    given = evaluator.rank_model(module, variables, cases, **settings, hidden=found).ranks
+    ranks = evaluator.rank_model(ScoringModel(module, {"params": params}, **settings), cases).ranks
+    given = evaluator.rank_model(
+        ScoringModel(module, variables, **settings), cases, hidden=found
+    ).ranks
     np.testing.assert_array_equal(ranks, given)
 
 
@@ -154,10 +156,12 @@ def test_batch_size_mesh_and_chunks_change_nothing(
     split = leave_one_out(store)
     known = train_counts(store, split.train_stop) > 0
     settings = {"known": known, "max_length": L, "causal": False}
-    expected = evaluator_on(store).rank_model(module, variables, split.validation, **settings)
+    expected = evaluator_on(store).rank_model(
+        ScoringModel(module, variables, **settings), split.validation
+    )
     found = evaluator_on(
         store, model=mesh_model, batch_size=batch_size, item_chunk=item_chunk
-    ).rank_model(module, variables, split.validation, **settings)
+    ).rank_model(scoring, split.validation)
     np.testing.assert_array_equal(found.ranks, expected.ranks)
     np.testing.assert_array_equal(found.top, expected.top)
 
@@ -168,7 +172,9 @@ def test_the_target_changes_no_score(store, model):
     cases = leave_one_out(store).validation
     everything = np.ones(store.catalog.num_rows, bool)
     settings = {"known": everything, "max_length": L, "causal": False}
-    expected = evaluator_on(store).rank_model(module, variables, cases, **settings).top
+    expected = (
+        evaluator_on(store).rank_model(ScoringModel(module, variables, **settings), cases).top
+    )
 
     class Changed:
         """The store with another item, rating and time at every target."""
@@ -182,7 +188,7 @@ def test_the_target_changes_no_score(store, model):
             self.timestamps = np.array(store.timestamps)
             self.timestamps[cases.rows] += 86_400
 
-    found = evaluator_on(Changed()).rank_model(module, variables, cases, **settings).top
+    found = evaluator_on(Changed()).rank_model(scoring, cases).top
     np.testing.assert_array_equal(found, expected)
 
 
@@ -190,10 +196,9 @@ def test_broken_parameters_are_an_error(store, model):
     module, variables = model
     broken = jax.tree.map(lambda x: x * np.nan, variables)
     with pytest.raises(UserError, match="NaN or infinite"):
-        evaluator_on(store).rank_model(
-            module, broken, leave_one_out(store).validation,
-            known=np.ones(store.catalog.num_rows, bool), max_length=L, causal=False,
-        )  # fmt: skip
+        everything = np.ones(store.catalog.num_rows, bool)
+        scoring = ScoringModel(module, broken, known=everything, max_length=L, causal=False)
+        evaluator_on(store).rank_model(scoring, leave_one_out(store).validation)
 
 
 class Scores:
@@ -241,12 +246,13 @@ def test_a_very_low_score_keeps_an_item_out(store):
 def test_a_store_is_all_an_evaluator_needs(store, model):
     module, variables = model
     cases = leave_one_out(store).test["test"]
-    settings = {"known": store.catalog.is_item(), "max_length": L, "causal": False}
-    found = Evaluator(store).rank_model(module, variables, cases, **settings)
+    known = store.catalog.is_item()
+    scoring = ScoringModel(module, variables, known=known, max_length=L, causal=False)
+    found = Evaluator(store).rank_model(scoring, cases)
     source = {**store.manifest["source"], "max_rating": 10}
     rated = SequenceStore(store.path, {**store.manifest, "source": source})
-    by_scale = Evaluator(rated).rank_model(module, variables, cases, **settings)
-    expected = evaluator_on(store).rank_model(module, variables, cases, **settings)
+    by_scale = Evaluator(rated).rank_model(scoring, cases)
+    expected = evaluator_on(store).rank_model(scoring, cases)
     np.testing.assert_array_equal(by_scale.ranks, expected.ranks)  # thumbs up from 6, not from 3
     assert (found.ranks != expected.ranks).any()
 

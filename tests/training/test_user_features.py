@@ -27,7 +27,7 @@ from bert4rec_jax.data.plan import Plan
 from bert4rec_jax.data.split import leave_one_out, train_counts
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.evaluation.evaluator import Evaluator, ScoringModel
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import Along, global_rows, put
@@ -194,13 +194,13 @@ def test_meshes_agree(store, shape):
 def test_the_evaluator_gives_each_case_its_user(store, model):
     module, params = model
     features, cases = features_of(store), leave_one_out(store).test["test"]
-    settings = {
-        "known": store.catalog.is_item(), "max_length": L, "causal": True
-    }  # fmt: skip
+    scoring = ScoringModel(
+        module, {"params": params}, known=store.catalog.is_item(), max_length=L, causal=True
+    )
 
     def lists(features, cases=cases):
         asked = Evaluator(store, batch_size=16, item_chunk=64, thumbs=(6, 9), users=features)
-        return asked.rank_model(module, {"params": params}, cases, **settings).top
+        return asked.rank_model(scoring, cases).top
 
     expected = lists(features)
     changed = features.copy()
