@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bert4rec_jax.data.split import Cases, train_counts
 from bert4rec_jax.evaluation.cold_offset import choose_offset
 from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose_covisitation
 from bert4rec_jax.evaluation.metrics import summary
-from bert4rec_jax.evaluation.search import Choice, choosing
+from bert4rec_jax.evaluation.search import Choice, Settings, choosing
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
 from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections, read_corrections
 from bert4rec_jax.experiment.finished import load_selected
@@ -23,6 +24,9 @@ from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_json
 from bert4rec_jax.processes import barrier, is_first
 from bert4rec_jax.training.digests import digest
+
+_EVERY = 15.0  # seconds between the lines of a search
+Evaluate = Callable[[Settings | None], float]
 
 
 def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
@@ -163,7 +167,7 @@ def _trend(validation: _Validation, console: Console) -> dict[str, Any]:
     def evaluate(trend: Trend | None) -> float:
         return validation.warm(shift=None if trend is None else trend.shift(store, stop))
 
-    found = choose_trend(evaluate)
+    found = choose_trend(_telling(evaluate, console))
     if found.chosen is not None:
         validation.shift = validation.shift + found.chosen.shift(store, stop)
     _tell("a trend", found, console)
@@ -182,12 +186,27 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
         collection = tried.collection(followers, setting.length)
         return validation.warm(shift=tried.shift(counts), covisitation=collection)
 
-    found = choose_covisitation(evaluate)
+    found = choose_covisitation(_telling(evaluate, console))
     if found.chosen is not None:
         validation.shift = validation.shift + found.chosen.shift(counts)
         validation.covisitation = found.chosen.collection(followers, setting.length)
     _tell("it", found, console)
     return {**found.to_json("chosen"), "uncounted_gain": True}
+
+
+def _telling(evaluate: Evaluate[Settings], console: Console) -> Evaluate[Settings]:
+    """`evaluate`, telling how a long search goes."""
+    values, told = list[float](), [time.monotonic()]
+
+    def evaluated(tried: Settings | None) -> float:
+        values.append(evaluate(tried))
+        if (now := time.monotonic()) - told[-1] >= _EVERY:
+            told.append(now)
+            text = f"  {len(values)} settings tried; the best so far has {max(values):.4f}"
+            console.print(text, highlight=False)
+        return values[-1]
+
+    return evaluated
 
 
 def _tell(what: str, found: Choice[Any], console: Console) -> None:

@@ -155,10 +155,8 @@ def test_batch_size_mesh_and_chunks_change_nothing(
     module, variables = model
     split = leave_one_out(store)
     known = train_counts(store, split.train_stop) > 0
-    settings = {"known": known, "max_length": L, "causal": False}
-    expected = evaluator_on(store).rank_model(
-        ScoringModel(module, variables, **settings), split.validation
-    )
+    scoring = ScoringModel(module, variables, known=known, max_length=L, causal=False)
+    expected = evaluator_on(store).rank_model(scoring, split.validation)
     found = evaluator_on(
         store, model=mesh_model, batch_size=batch_size, item_chunk=item_chunk
     ).rank_model(scoring, split.validation)
@@ -171,10 +169,8 @@ def test_the_target_changes_no_score(store, model):
     module, variables = model
     cases = leave_one_out(store).validation
     everything = np.ones(store.catalog.num_rows, bool)
-    settings = {"known": everything, "max_length": L, "causal": False}
-    expected = (
-        evaluator_on(store).rank_model(ScoringModel(module, variables, **settings), cases).top
-    )
+    scoring = ScoringModel(module, variables, known=everything, max_length=L, causal=False)
+    expected = evaluator_on(store).rank_model(scoring, cases).top
 
     class Changed:
         """The store with another item, rating and time at every target."""
