@@ -137,8 +137,12 @@ class ModelConfig:
     dropout or position bias, for heads whose width (dim / heads) is a multiple of 8; it is faster
     from a few hundred positions on. Other devices, evaluation and export compute the same function
     as `plain`."""
+    initial: Literal["random", "identity"] = "random"
+    """What training starts from: `random` kernels (the paper), or `identity`: values and outputs of
+    attention and the output head pass vectors on as they are, and feed-forward networks add little.
+    Sparse logs gain most: items that occur together attract each other from the first step on."""
     init_scale: float = 0.02
-    """Standard deviation of the truncated normal initialisation."""
+    """Standard deviation of the truncated normal initialisation of all that starts at random."""
     thumbs: bool = False
     """Also read the thumb of every item in the history, except at masked positions."""
     times: bool = False

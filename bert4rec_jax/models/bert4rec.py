@@ -22,7 +22,7 @@ class BERT4Rec(SequenceModel):
 
     def setup(self) -> None:
         """Create the submodules."""
-        init, dtype = self._init, self._computed_in
+        init, dtype = self._initialisers.random, self._computed_in
         self.item_table = self._new_table()
         self.position_embedding = self.param(
             "position_embedding", init, (self.max_length, self.dim), jnp.float32

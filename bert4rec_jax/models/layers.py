@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
-
-Initializer = Any
+from bert4rec_jax.models.initial import Initial
 
 
 def attention_weights(
@@ -102,7 +101,7 @@ class MultiHeadAttention(nn.Module):
     position_bias: int  # max. row length of the relative position bias; 0: no bias
     fused: bool
     dtype: Any
-    kernel_init: Initializer
+    initial: Initial
 
     @nn.compact
     def __call__(
@@ -119,15 +118,20 @@ class MultiHeadAttention(nn.Module):
         None means that there is a query for every column.
         """
 
+        passing = self.initial.passing
+
         def project(name: str, x: jax.Array) -> jax.Array:
             heads = (self.heads, self.dim // self.heads)
-            dense = nn.DenseGeneral(
-                heads, dtype=self.dtype, kernel_init=self.kernel_init, name=name
-            )
+            init = passing if name == "value" else self.initial.random
+            dense = nn.DenseGeneral(heads, dtype=self.dtype, kernel_init=init, name=name)
             return dense(x).swapaxes(1, 2)
 
         output = nn.DenseGeneral(
-            self.dim, axis=(-2, -1), dtype=self.dtype, kernel_init=self.kernel_init, name="output"
+            self.dim,
+            axis=(-2, -1),
+            dtype=self.dtype,
+            kernel_init=self.initial.passing,
+            name="output",
         )
         asked, keys, values = (
             project(name, x)
@@ -156,14 +160,15 @@ class FeedForward(nn.Module):
     hidden: int
     activation: Literal["gelu", "swiglu"]
     dtype: Any
-    kernel_init: Initializer
+    initial: Initial
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., D] -> [..., D]`."""
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
+            init = self.initial.added if name == "project" else self.initial.random
+            return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
 
         a = dense(self.hidden, "expand")(x)
         if self.activation == "gelu":
@@ -189,7 +194,7 @@ class TransformerLayer(nn.Module):
     position_bias: int
     fused: bool
     dtype: Any
-    kernel_init: Initializer
+    initial: Initial
 
     @nn.compact
     def __call__(
@@ -212,11 +217,11 @@ class TransformerLayer(nn.Module):
             self.position_bias,
             self.fused,
             self.dtype,
-            self.kernel_init,
+            self.initial,
             name="attention",
         )
         feed_forward = FeedForward(
-            self.dim, self.ffn_dim, self.ffn, self.dtype, self.kernel_init, name="feed_forward"
+            self.dim, self.ffn_dim, self.ffn, self.dtype, self.initial, name="feed_forward"
         )
         norm_1 = layer_norm(self.dtype, "attention_norm")
         norm_2 = layer_norm(self.dtype, "feed_forward_norm")

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.models.dropout import Dropout
+from bert4rec_jax.models.initial import Initial
 from bert4rec_jax.models.layers import RelativePositionBias
 
 
@@ -30,7 +31,7 @@ class Pooling(nn.Module):
     dropout: float
     recency: int  # max. row length for a weight per distance; 0: no such weight
     dtype: Any
-    kernel_init: Any
+    initial: Initial
 
     @nn.compact
     def __call__(
@@ -38,20 +39,20 @@ class Pooling(nn.Module):
     ) -> jax.Array:
         """`[B, L, D], [B, Q, L] -> [B, Q, D]`, for queries at `columns [B, Q]`."""
 
-        def dense(features: Any, name: str) -> nn.DenseGeneral:
-            return nn.DenseGeneral(
-                features, dtype=self.dtype, kernel_init=self.kernel_init, name=name
-            )
-
-        by_item = dense(self.heads, "importance")(context).astype(jnp.float32)
+        random, passing, _ = self.initial
+        importance = nn.Dense(self.heads, dtype=self.dtype, kernel_init=random, name="importance")
+        by_item = importance(context).astype(jnp.float32)
         logits = by_item.swapaxes(1, 2)[:, :, None, :]
         if self.recency:
             recency = RelativePositionBias(self.heads, self.recency, name="recency")
             logits = logits + recency(columns, context.shape[1])
         weights = jax.nn.softmax(jnp.where(visible[:, None], logits, -1e30), axis=-1)
         weights = Dropout(self.dropout)(weights, deterministic=deterministic)
-        values = dense((self.heads, self.dim // self.heads), "value")(context)
+        heads = (self.heads, self.dim // self.heads)
+        values = nn.DenseGeneral(heads, dtype=self.dtype, kernel_init=passing, name="value")(
+            context
+        )
         mixed = jnp.einsum("BHQL,BLHK->BQHK", weights.astype(values.dtype), values)
         return nn.DenseGeneral(
-            self.dim, axis=(-2, -1), dtype=self.dtype, kernel_init=self.kernel_init, name="output"
+            self.dim, axis=(-2, -1), dtype=self.dtype, kernel_init=passing, name="output"
         )(mixed)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bert4rec_jax.models.history import History
+from bert4rec_jax.models.initial import Initial, initialisers
 from bert4rec_jax.models.item_table import ItemTable
 from bert4rec_jax.models.layers import TransformerLayer, layer_norm, unit_length
 
@@ -36,6 +37,7 @@ class SequenceModel(nn.Module):
     dropout: float
     attention_dropout: float
     fused: bool
+    initial: Literal["random", "identity"]
     init_scale: float
     thumbs: bool
     times: bool
@@ -73,7 +75,7 @@ class SequenceModel(nn.Module):
     def _set_up_head(self) -> None:
         """Create the submodules of `_head`; called by `setup`."""
         dtype = self._computed_in
-        self.transform = nn.Dense(self.dim, dtype=dtype, kernel_init=self._init)
+        self.transform = nn.Dense(self.dim, dtype=dtype, kernel_init=self._initialisers.passing)
         self.head_norm = layer_norm(dtype, "head_norm")
 
     def _head(self, h: jax.Array) -> jax.Array:
@@ -87,11 +89,13 @@ class SequenceModel(nn.Module):
         return jnp.dtype(self.dtype)
 
     @property
-    def _init(self) -> Any:
-        return nn.initializers.truncated_normal(self.init_scale)
+    def _initialisers(self) -> Initial:
+        return initialisers(self.initial, self.init_scale)
 
     def _new_table(self) -> ItemTable:
-        return ItemTable(self.num_rows, self.dim, self._init, self.content_dim, self.unknown_rate)
+        return ItemTable(
+            self.num_rows, self.dim, self._initialisers.random, self.content_dim, self.unknown_rate
+        )
 
     def _new_layers(self) -> list[TransformerLayer]:
         return [
@@ -106,7 +110,7 @@ class SequenceModel(nn.Module):
                 position_bias=self.max_length if self.position_bias else 0,
                 fused=self.fused,
                 dtype=self._computed_in,
-                kernel_init=self._init,
+                initial=self._initialisers,
             )
             for _ in range(self.layers)
         ]

@@ -30,22 +30,26 @@ class TwoTower(SequenceModel):
 
     def setup(self) -> None:
         """Create the submodules."""
-        init, dtype = self._init, self._computed_in
+        initial, dtype = self._initialisers, self._computed_in
         recency = self.max_length if self.position_bias else 0
         self.item_table = self._new_table()
         if self.thumbs:
-            self.thumb_embedding = self.param("thumb_embedding", init, (4, self.dim), jnp.float32)
+            self.thumb_embedding = self.param(
+                "thumb_embedding", initial.random, (4, self.dim), jnp.float32
+            )
         self.input_norm = layer_norm(dtype, "input_norm")
         self.drop = Dropout(self.dropout)
         self.transformer = self._new_layers()
-        self.pooling = Pooling(self.dim, self.heads, self.attention_dropout, recency, dtype, init)
+        self.pooling = Pooling(
+            self.dim, self.heads, self.attention_dropout, recency, dtype, initial
+        )
         self.pooled_norm = layer_norm(dtype, "pooled_norm")
         # Flax creates no parameters unless this is called. Weights start at zero, so those of
         # features that no training user has stay zero.
         self.user_features = nn.Dense(
             self.dim, use_bias=False, dtype=dtype, kernel_init=nn.initializers.zeros
         )
-        self.feed_forward = FeedForward(self.dim, self.ffn_dim, self.ffn, dtype, init)
+        self.feed_forward = FeedForward(self.dim, self.ffn_dim, self.ffn, dtype, initial)
         self._set_up_head()
 
     def __call__(

@@ -30,6 +30,26 @@ def make(content_dim=0, **changes):
     return model, jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, params)
 
 
+@pytest.mark.parametrize("kind", ["bert4rec", "two-tower"])
+def test_identity_begins_by_comparing_items_with_those_of_the_history(kind):
+    """Untrained, the vector of a history points to its own items, and to no other."""
+    changes = {"kind": kind, "dim": 64, "head": "linear", "init_scale": 0.1}
+    tokens, positions, segments = row([3, 4, 5])
+
+    def cosines(initial):
+        model, params = make(**changes, initial=initial)
+        params = jax.tree.map(lambda x: x / 8 if x.ndim > 1 else x, params)
+        history = encode(model, params, tokens, positions, segments, [2], causal=True)[0, 0]
+        items = model.apply(params, method="item_vectors")[0][2:]
+        lengths = np.linalg.norm(items, axis=1) * np.linalg.norm(history)
+        return np.asarray(items @ history) / lengths
+
+    own, others = [1, 2, 3], np.delete(np.arange(V - 2), [1, 2, 3])
+    assert cosines("identity")[own].min() > 0.25
+    assert abs(cosines("identity")[others].mean()) < 0.02
+    assert cosines("random")[own].max() < 0.2
+
+
 def row(items, width=L):
     """One history as a row: tokens, positions, segments."""
     n = len(items)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from bert4rec_jax.models.initial import Initial
 from bert4rec_jax.models.layers import (
     FeedForward,
     MultiHeadAttention,
@@ -15,7 +16,7 @@ from bert4rec_jax.models.layers import (
 )
 
 B, L, D, H = 2, 5, 8, 2
-init = nn.initializers.normal(0.5)
+INITIAL = Initial(*[nn.initializers.normal(0.5)] * 3)
 
 
 def numpy_attention(params, queries, context, visible):
@@ -90,7 +91,7 @@ def test_attention_equals_its_formula(inputs, position_bias):
     x, visible = inputs
     module = MultiHeadAttention(
         D, H, dropout=0.0, position_bias=position_bias, fused=False, dtype=jnp.float32,
-        kernel_init=init,
+        initial=INITIAL,
     )  # fmt: skip
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = randomised(module.init(jax.random.key(0), *arguments, deterministic=True)["params"])
@@ -120,7 +121,7 @@ def test_fused_attention_equals_plain_attention(monkeypatch, queries, is_fused):
     def attend(fused):
         module = MultiHeadAttention(
             width, H, dropout=0.0, position_bias=0, fused=fused, dtype=jnp.bfloat16,
-            kernel_init=init,
+            initial=INITIAL,
         )  # fmt: skip
         arguments = x[:, :queries], x, visible
         params = module.init(jax.random.key(0), *arguments, deterministic=True)
@@ -143,7 +144,7 @@ def test_fused_attention_equals_plain_attention(monkeypatch, queries, is_fused):
 @pytest.mark.parametrize(("norm", "ffn"), [("post", "gelu"), ("pre", "swiglu")])
 def test_layer_equals_its_formula(inputs, norm, ffn):
     x, visible = inputs
-    module = TransformerLayer(D, H, 16, ffn, norm, 0.0, 0.0, 0, False, jnp.float32, init)
+    module = TransformerLayer(D, H, 16, ffn, norm, 0.0, 0.0, 0, False, jnp.float32, INITIAL)
     arguments = jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = randomised(module.init(jax.random.key(0), *arguments, deterministic=True)["params"])
     result = module.apply({"params": params}, *arguments, deterministic=True)
@@ -161,7 +162,7 @@ def test_layer_equals_its_formula(inputs, norm, ffn):
 
 def test_fewer_queries_give_the_same_results_at_those_positions(inputs):
     x, visible = inputs
-    module = TransformerLayer(D, H, 16, "gelu", "post", 0.0, 0.0, 0, False, jnp.float32, init)
+    module = TransformerLayer(D, H, 16, "gelu", "post", 0.0, 0.0, 0, False, jnp.float32, INITIAL)
     x, visible = jnp.asarray(x, jnp.float32), jnp.asarray(visible)
     params = module.init(jax.random.key(0), x, x, visible, deterministic=True)
     everywhere = module.apply(params, x, x, visible, deterministic=True)
@@ -170,7 +171,7 @@ def test_fewer_queries_give_the_same_results_at_those_positions(inputs):
 
 
 def test_feed_forward_acts_on_each_position_alone():
-    module = FeedForward(D, 16, "gelu", jnp.float32, init)
+    module = FeedForward(D, 16, "gelu", jnp.float32, INITIAL)
     x = jax.random.normal(jax.random.key(0), (B, L, D))
     params = module.init(jax.random.key(1), x)
     changed = x.at[0, 0].add(1.0)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from test_bert4rec import TOWERS, encode, make, row, with_position_bias
 
+from bert4rec_jax.models.initial import Initial
 from bert4rec_jax.models.pooling import Pooling
 
 
@@ -33,7 +34,7 @@ def test_nothing_of_what_comes_later_is_seen():
 
 def test_the_weights_of_pooling_by_hand():
     """One head of width 1, importance x, recency ln 2 per step back, values x: items 0 and 1."""
-    module = Pooling(1, 1, 0.0, 2, np.float32, nn.initializers.zeros)
+    module = Pooling(1, 1, 0.0, 2, np.float32, Initial(*[nn.initializers.zeros] * 3))
     ln2 = float(np.log(2))
     params = {
         "importance": {"kernel": np.ones((1, 1)), "bias": np.zeros(1)},
