@@ -29,13 +29,13 @@ def held_out(store, validation, test):
     return ColdItems(*masks)
 
 
-def arranged(store, cold, path):
+def arranged(store, cold, path, **options):
     """The arranged store and its split."""
     found = arrange(store, cold)
     changed = write_arranged(
         store, path, rows=found.rows, offsets=found.offsets, users=found.users, source={}
     )
-    return changed, cold_items(changed, found, cold)
+    return changed, cold_items(changed, found, cold, **options)
 
 
 def questions(store, cases):
@@ -75,6 +75,15 @@ def test_questions_by_hand(tmp_path):
     assert letters(store, split.within["test_cold_only"]) == "xy"
     assert next(iter(split.test)) == "test_warm"
     assert not split.refits
+
+
+def test_warm_targets_of_the_history_are_asked_for_only_with_repeats(tmp_path):
+    store = make(tmp_path, ["abavbwx"])
+    cold = held_out(store, "vw", "x")
+    for repeats, expected in ((False, []), (True, [("0", "aba", "b")])):
+        changed, split = arranged(store, cold, tmp_path / str(repeats), repeats=repeats)
+        assert questions(changed, split.test["test_warm"]) == expected
+        assert questions(changed, split.test["test_cold"]) == [("0", "abab", "x")]
 
 
 def test_ratings_and_times_go_along(tmp_path):
@@ -144,8 +153,28 @@ def test_a_tenth_each_of_every_stratum_of_popularity(tmp_path):
     for half in (cold.validation, cold.test):
         assert half.sum() == 10
         assert half[tokens].reshape(10, 10).sum(axis=1).tolist() == [1] * 10
-    again = choose_cold(store)
-    np.testing.assert_array_equal(again.test, cold.test)
+    # A fixed seed, so that the questions of all runs are the same; and a draw of its own for each.
+    assert cold.test[tokens].reshape(10, 10).argmax(axis=1).tolist() == [
+        7,
+        0,
+        1,
+        0,
+        6,
+        5,
+        7,
+        8,
+        3,
+        0,
+    ]
+
+
+def test_equally_popular_items_are_drawn_in_random_order(tmp_path):
+    rows = [(0, item, item) for item in range(100)]
+    path = tmp_path / "store"
+    store = write_store(interactions(rows).in_time_order(), path, titles={}, source={})
+    drawn = choose_cold(store).either[store.catalog.is_item()]
+    assert drawn.sum() == 20
+    assert drawn.reshape(10, 10).sum(axis=1).tolist() != [2] * 10  # as if the order were a ranking
 
 
 def test_too_few_items_is_one_clear_error(tmp_path):

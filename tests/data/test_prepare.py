@@ -144,6 +144,18 @@ def test_a_maximum_is_told_apart_and_not_below_the_minimum(log, tmp_path):
         prepare(log, tmp_path / "out", max_user_interactions=9.5)
 
 
+def test_a_store_is_told_from_that_of_another_log_or_other_minima(log, tmp_path):
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    prepare(log, tmp_path / "out", **minima)
+    for name in minima:
+        assert not is_prepared_from(tmp_path / "out", log, **{**minima, name: 2})
+    moved = log.rename(tmp_path / "moved.csv")
+    assert is_prepared_from(tmp_path / "out", moved, **minima)
+    assert is_prepared_from(tmp_path / "out", log, **minima)  # by its name, as it is gone
+    log.write_text(LOG.replace("c,w,5,1", "c,w,5,2"))
+    assert not is_prepared_from(tmp_path / "out", log, **minima)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_columns_that_are_not_read_are_named(tmp_path, suffix):
     log = tmp_path / f"log.{suffix}"

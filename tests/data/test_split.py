@@ -6,7 +6,14 @@ import pytest
 from sample import interactions
 
 from bert4rec_jax.data import split
-from bert4rec_jax.data.split import global_time, in_training, leave_one_out, train_counts
+from bert4rec_jax.data.batch import SECONDS_PER_DAY
+from bert4rec_jax.data.split import (
+    first_days,
+    global_time,
+    in_training,
+    leave_one_out,
+    train_counts,
+)
 from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 
@@ -144,6 +151,37 @@ def test_global_time_asks_for_the_last_and_separately_for_the_first_event(tmp_pa
     assert split.test["test_first"].dropped == {"no history before the target": 1}
 
 
+def test_global_time_validates_on_the_last_event_of_its_period(tmp_path):
+    # T = 5 and T_val = 3, as above: both d and e are in the period.
+    store = make(
+        tmp_path,
+        {"u": list(zip("abcde", range(1, 6))), "later": list(zip("abcde", range(6, 11)))},
+    )
+    split = global_time(store, quantile=0.5)
+    assert trained(store, split.train_stop) == ["abc", ""]
+    assert questions(store, split.validation) == [("u", "abcd", "e")]
+
+
+def test_targets_of_the_history_are_asked_for_only_with_repeats(tmp_path):
+    store = make(tmp_path, {"u": list(zip("abcabcabca", range(1, 11)))})
+
+    def asked(**options):
+        splits = (
+            leave_one_out(store, **options),
+            leave_one_out(store, np.ones(10, bool), **options),
+            global_time(store, quantile=0.5, **options),
+        )
+        return [
+            [questions(store, cases) for cases in (split.validation, *split.test.values())]
+            for split in splits
+        ]
+
+    last_two = [[("u", "abcabcab", "c")], [("u", "abcabcabc", "a")]]
+    by_time = [[("u", "abca", "b")], [("u", "abcabcabc", "a")], [("u", "abcab", "c")]]
+    assert asked(repeats=True) == [last_two, last_two, by_time]
+    assert asked() == [[[], []], [[], []], [[], [], []]]
+
+
 def test_global_time_from_a_moment(tmp_path):
     """The test begins at 6: as with T = 5 in the test above."""
     timeline = {
@@ -197,6 +235,16 @@ def test_training_rows_and_counts(tmp_path):
     counts = train_counts(store, split.train_stop)
     assert counts.shape == (256,)
     assert counts[:7].tolist() == [0, 0, 2, 2, 1, 0, 0]  # pad, mask, a, b, c, d, nothing
+
+
+def test_the_first_day_of_an_item_is_that_of_its_earliest_training_row(tmp_path):
+    days = {"u": [("a", 2), ("b", 3), ("c", 4), ("d", 5)], "v": [("b", 1), ("a", 6)]}
+    seconds = {user: [(x, day * SECONDS_PER_DAY) for x, day in row] for user, row in days.items()}
+    store = make(tmp_path, seconds)
+    found = first_days(store, leave_one_out(store).train_stop)
+    assert found.shape == (256,)
+    # c and d are asked for, not trained on.
+    assert found[:7].tolist() == [0, 0, 2, 1, 0, 0, 0]  # pad, mask, a, b, c, d, nothing
 
 
 def test_cases_can_be_cut_and_masked(tmp_path):

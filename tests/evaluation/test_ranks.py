@@ -89,6 +89,22 @@ def test_a_score_that_is_not_finite_is_reported(bad):
     assert not by_scores(scores, *arguments, unknown).broken.any()
 
 
+def test_a_broken_score_is_reported_in_whichever_chunk_it_is():
+    hidden, vectors, bias, targets, excluded = problem(0)
+    for item in (3, 20, 49):
+        broken = vectors.copy()
+        broken[item] = np.nan
+        rest = (broken, bias, targets, excluded, IS_ITEM, EVERYTHING)
+        assert rank_by_vectors(hidden, *rest, top=5, chunk=16).broken.all()
+
+
+def test_a_target_whose_score_is_not_a_number_comes_last():
+    scores = np.zeros((1, V), np.float32)
+    scores[0, 3] = np.nan
+    ranked = by_scores(scores, np.array([3]), np.zeros((1, 1), np.int32), IS_ITEM, EVERYTHING)
+    assert ranked.ranks.tolist() == [48]
+
+
 def test_an_unknown_item_comes_last_and_is_never_listed():
     scores = np.zeros((1, V), np.float32)
     scores[0, 5] = 9
@@ -211,6 +227,7 @@ def test_the_largest_of_long_rows_are_those_of_top_k(columns):
     scores = np.random.default_rng(0).integers(0, 300, (4, columns)).astype(np.float32)
     scores[1] = 7
     scores[2, 3:] = -np.inf
+    scores[3] -= 999  # below anything that fills up the last block
     for found, expected in zip(
         jax.jit(largest, static_argnums=1)(scores, 3), jax.lax.top_k(scores, 3)
     ):
