@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from bert4rec_jax.data.catalog import MASK, PAD, Catalog
+from bert4rec_jax.data.catalog import MASK, PAD, Catalog, name_and_year
 from bert4rec_jax.errors import UserError
 
 CATALOG = Catalog(("0054890", "x", "ü"), ("La notte", "x", "Ü"), ("Drama", "", "Comedy|War"))
@@ -24,6 +24,18 @@ def test_tokens_have_ids_and_genres():
     genres = [CATALOG.genres_of(token) for token in (PAD, MASK, 2, 3, 4)]
     assert genres == [(), (), ("Drama",), (), ("Comedy", "War")]
     assert "x" in CATALOG and "y" not in CATALOG and None not in CATALOG
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Heat (1995)", ("Heat", 1995)), (" La Sortie (1895) ", ("La Sortie", 1895)),
+        ("2012 (2009)", ("2012", 2009)), ("Room (1408)", ("Room (1408)", None)),
+        ("Heat 1995", ("Heat 1995", None)), ("(1995)", ("(1995)", None)),
+    ],
+)  # fmt: skip
+def test_the_year_stands_in_brackets_at_the_end_of_a_title(title, expected):
+    assert name_and_year(title) == expected
 
 
 def test_unknown_item_is_named():

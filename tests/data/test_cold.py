@@ -1,5 +1,7 @@
 """Cold items: which ones, that no training history holds them, and what is asked about them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sample import interactions
@@ -97,6 +99,18 @@ def test_ratings_and_times_go_along(tmp_path):
     assert SequenceStore.open(tmp_path / "cold").fingerprint == changed.fingerprint
 
 
+def test_a_log_without_times_stays_one_and_nothing_else_is_replaced(tmp_path):
+    log = interactions([("u", item, t) for t, item in enumerate("axbv")]).in_time_order()
+    store = write_store(replace(log, timed=False), tmp_path / "rows", titles={}, source={})
+    cold = held_out(store, "v", "x")
+    assert not arranged_rows(store, cold, tmp_path / "cold").timed
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text").write_text("")
+    with pytest.raises(UserError, match="exists and is not prepared data"):
+        arranged_rows(store, cold, tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "text").exists()
+
+
 def arranged_rows(store, cold, path):
     found = arrange(store, cold)
     return write_arranged(
@@ -154,18 +168,8 @@ def test_a_tenth_each_of_every_stratum_of_popularity(tmp_path):
         assert half.sum() == 10
         assert half[tokens].reshape(10, 10).sum(axis=1).tolist() == [1] * 10
     # A fixed seed, so that the questions of all runs are the same; and a draw of its own for each.
-    assert cold.test[tokens].reshape(10, 10).argmax(axis=1).tolist() == [
-        7,
-        0,
-        1,
-        0,
-        6,
-        5,
-        7,
-        8,
-        3,
-        0,
-    ]
+    places = cold.test[tokens].reshape(10, 10).argmax(axis=1)
+    assert places.tolist() == [7, 0, 1, 0, 6, 5, 7, 8, 3, 0]
 
 
 def test_equally_popular_items_are_drawn_in_random_order(tmp_path):

@@ -35,6 +35,7 @@ def test_rows_are_filled_by_hand():
     assert rows_of([1, 1, 1, 1, 1], capacity=5, most=2) == [[0, 1], [2, 3], [4]]
     assert rows_of([5, 5], capacity=5, most=2) == [[0], [1]]
     assert rows_of([2, 3, 3, 2, 5], capacity=6, most=9) == [[0, 3], [1, 2], [4]]
+    assert rows_of([7, 5, 3], capacity=10, most=9) == [[0, 2], [1]]  # where it fits best
 
 
 @pytest.mark.parametrize(("most", "full"), [(2, 0.6), (8, 0.95), (100, 0.99)])
@@ -93,7 +94,23 @@ def test_epochs_differ_and_repeat():
     plan = plan_of(np.full(50, 4))
     first, again, other = (plan.epoch(e).spans.examples for e in (0, 0, 1))
     assert (first == again).all() and not (first == other).all()
-    assert not (plan_of(np.full(50, 4), seed=1).epoch(0).spans.examples == first).all()
+    for epoch in (0, 1):  # nor is an epoch of one seed a later one of another
+        assert not (plan_of(np.full(50, 4), seed=1).epoch(epoch).spans.examples == first).all()
+        later = plan_of(np.full(50, 4)).epoch(1 - epoch).spans.examples
+        assert not (plan_of(np.full(50, 4), seed=1).epoch(epoch).spans.examples == later).all()
+
+
+def test_packed_rows_are_trained_on_in_random_order():
+    """Not full rows first: how many items the rows hold differs by epoch."""
+    plan = plan_of(np.repeat([2, 3, 5, 6], 20), pack=True)
+    first, other = (
+        np.bincount(s.rows, s.lengths) for s in (plan.epoch(0).spans, plan.epoch(1).spans)
+    )
+    assert sorted(first) == sorted(other) and first.tolist() != other.tolist()
+
+
+def test_the_last_step_of_an_epoch_may_have_empty_rows():
+    assert [plan_of(np.full(users, 4)).steps_per_epoch for users in (3, 8, 9)] == [1, 2, 3]
 
 
 def test_hosts_share_the_rows_of_one_batch(store):
@@ -198,6 +215,15 @@ def test_serving_reads_the_history_then_mask():
     in_days = timed.since / 86_400
     assert in_days.tolist() == [[0, 1, 1, 5], [0, 1, 4, 0], [0, 0, 0, 0]]
     assert timed.since.dtype == np.int32
+
+
+def test_a_gap_of_a_lifetime_does_not_turn_negative():
+    far = np.array([0, 2**32])
+    batch, _ = inference_rows(
+        np.array([[0, 1, 0]]), np.array([2]), np.array([7, 8], np.int32), lambda rows: rows,
+        max_length=3, timestamps=far, moments=far[1:],
+    )  # fmt: skip
+    assert batch.since.tolist() == [[0, 2**31 - 1, 0]]
 
 
 def test_nothing_to_learn_from_is_an_error():

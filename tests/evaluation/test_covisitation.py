@@ -245,6 +245,15 @@ def test_the_weights_are_searched_again_after_the_counts():
     assert replace(best, **found.to_json("chosen")["chosen"]) == best
 
 
+def test_the_search_keeps_within_what_settings_can_be():
+    def ask(tried):  # the less popularity and the slower a decay, the better
+        return 0.1 if tried is None else 0.2 + (tried.decay - tried.popularity) / 10
+
+    trials = [tried for tried, _ in choose_covisitation(ask).trials]
+    assert min(tried.popularity for tried in trials) == 0
+    assert max(tried.decay for tried in trials) == 0.95
+
+
 def test_what_lies_beyond_the_grids_is_climbed_to():
     """As on dense logs: much smoothing, a fast decay, all of the popularity."""
     best = {"decay": 0.225, "smoothing": 3200.0, "weight": 0.5, "popularity": 0.875}

@@ -3,15 +3,21 @@
 import dataclasses
 import hashlib
 import json
+from itertools import compress
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shelf
+from sample import interactions
 
+from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.cold import choose_cold
+from bert4rec_jax.data.store import write_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.build import build, training_items
-from bert4rec_jax.features.content import Content
+from bert4rec_jax.features.content import Content, made_for
 from bert4rec_jax.features.options import BLOCKS, Options, TextOptions
 from bert4rec_jax.features.sources import Sources, gather
 
@@ -43,6 +49,35 @@ def test_training_items_are_those_before_the_targets(store):
     assert seen == {item_id: item_id != shelf.IDS[-1] for item_id in shelf.IDS}
     # By time: the fifth step of every user lies after the first quarter of the rows.
     assert training_items(store, "global-time", time_quantile=0.3).sum() < 6
+
+
+def watched_in_order(path, items):
+    """A store of one user, who watches an item a second."""
+    log = interactions([("u", item, t) for t, item in enumerate(items, start=1)])
+    return write_store(log.in_time_order(), path, titles={}, source={})
+
+
+def test_training_items_by_time_are_those_that_selection_trains_on(tmp_path):
+    store = watched_in_order(tmp_path / "store", "abcdefghij")
+    # T = 5 and T_val = 3; from 6 on, T = 5 too, and T_val is the .9 quantile of 1 .. 5, which is 4.
+    for options, expected in (({"time_quantile": 0.5}, "abc"), ({"test_from": 6}, "abcd")):
+        seen = training_items(store, "global-time", **options)
+        assert "".join(compress(store.catalog.item_ids, seen)) == expected
+
+
+def test_training_items_of_cold_items_are_in_neither_half(tmp_path):
+    store = watched_in_order(tmp_path / "store", map(str, range(40)))
+    warm, cold, is_item = training_items(store), choose_cold(store), store.catalog.is_item()
+    halves = cold.validation[is_item], cold.test[is_item]
+    assert all((warm & half).any() for half in halves)
+    expected = warm & ~halves[0] & ~halves[1]
+    np.testing.assert_array_equal(training_items(store, "cold-items"), expected)
+
+
+def test_vocabularies_are_fitted_on_the_given_items_alone(store, tmp_path):
+    fitted = np.array([item == "0113277" for item in store.catalog.item_ids])  # Crime|Drama
+    genres = made(store, tmp_path / "content", fitted=fitted).content.encoder.blocks[0]
+    assert sorted(genres.vocabulary.names) == ["Crime", "Drama"]
 
 
 def test_the_catalog_alone_gives_genres_and_years(store, tmp_path):
@@ -105,6 +140,7 @@ def test_the_manifest_tells_where_content_comes_from(store, table, tmp_path):
     blocks = {block["name"]: block for block in manifest["blocks"]}
     assert blocks["genres"]["start"] == 0
     assert blocks["text"]["stop"] == manifest["shape"][1]
+    assert blocks["text"]["stop"] - blocks["text"]["start"] == 4 + 1  # and whether it is missing
     assert blocks["keywords"]["coverage"] == [
         {"name": "keywords", "columns": blocks["keywords"]["stop"] - blocks["keywords"]["start"],
          "items": pytest.approx(2 / 6), "interactions": pytest.approx(10 / 26)}
@@ -130,6 +166,30 @@ def test_text_is_embedded_with_its_prompt_where_there_is_any(store, table, tmp_p
     assert built.coverage[-1].items == pytest.approx(5 / 6)
 
 
+def test_an_item_without_a_text_moves_no_other_text(tmp_path):
+    catalog = Catalog(tuple("abc"), ("Heat", "b", "Ran"), ("",) * 3)
+    model = shelf.Fake()
+    text = TextOptions("fake", prompt="{text}")
+    found = gather(catalog, Sources(), text=text, embedder=model, cache=tmp_path).vectors["text"]
+    assert found.present.tolist() == [True, False, True]
+    lengths = np.linalg.norm(expected := model(["Heat", "Ran"]), axis=1, keepdims=True)
+    np.testing.assert_allclose(found.values[[0, 2]], expected / lengths, rtol=1e-6)
+    assert not found.values[1].any()
+
+
+def test_a_text_model_is_loaded_as_it_was_asked_for(monkeypatch, tmp_path):
+    asked = []
+
+    def load(name, **options):
+        asked.append((name, options))
+        return shelf.Fake(name)
+
+    monkeypatch.setattr("bert4rec_jax.features.sources.load_model", load)
+    text = TextOptions("fake", revision="abc", batch_size=3)
+    gather(shelf.catalog(), Sources(), text=text, cache=tmp_path)
+    assert asked == [("fake", {"revision": "abc", "batch_size": 3})]
+
+
 def test_embeddings_are_a_block_of_their_own(store, tmp_path):
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
     np.save(tmp_path / "e.npy", values)
@@ -153,6 +213,11 @@ def test_leaky_columns_come_with_a_warning(store, table, tmp_path):
     parts = built.content.blocks[-1].missing
     assert list(parts) == ["popularity", "vote_average", "vote_count", "revenue"]
     assert built.content.manifest["leaky"] is True
+    again = made(
+        store, tmp_path / "like", sources=Sources(metadata=table), like=built.content.encoding,
+        notify=sentences.append,
+    )  # fmt: skip
+    assert again.content.manifest["leaky"] is True and sentences[-1].startswith("popularity, ")
 
 
 def test_the_order_of_the_table_changes_nothing(store, tmp_path):
@@ -253,6 +318,22 @@ def test_an_id_map_leads_to_the_table(store, tmp_path):
     assert [source["role"] for source in built.content.manifest["sources"]] == [
         "metadata", "id_map",
     ]  # fmt: skip
+
+
+def test_an_id_map_leads_to_embeddings(store, tmp_path):
+    vectors = pa.table({"tmdb_id": [862, 949], "vector": [[0.0, 1.0], [1.0, 0.0]]})
+    pq.write_table(vectors, tmp_path / "e.parquet")
+    (tmp_path / "map.txt").write_text("0113277 949\n0114709 862\n")
+    sources = Sources(embeddings=tmp_path / "e.parquet", id_map=tmp_path / "map.txt")
+    found = gather(shelf.catalog(), sources).vectors["embeddings"]
+    assert found.present.tolist() == [True, True] + [False] * 4
+    assert found.values[:2].tolist() == [[1, 0], [0, 1]]
+
+
+def test_new_content_of_the_same_columns_tells_what_they_were_fitted_on(store, tmp_path):
+    about = {"split": "global-time", "time_quantile": 0.8, "test_from": 7}
+    made(store, tmp_path / "content", about=about)
+    assert made_for(tmp_path / "content") == {**about, "fitted_items": 5, "like": True}
 
 
 def test_blocks_that_a_later_table_lacks_are_told(store, table, tmp_path):

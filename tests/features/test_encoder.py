@@ -8,7 +8,7 @@ import shelf
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.encoder import Encoder, fit
 from bert4rec_jax.features.movie import Movie
-from bert4rec_jax.features.options import BLOCKS, Options
+from bert4rec_jax.features.options import BLOCKS, Options, OtherColumns
 from bert4rec_jax.features.tmdb import movie_of
 from bert4rec_jax.features.vectors import Vectors
 
@@ -51,6 +51,13 @@ def test_every_block_of_every_movie_says_something_or_is_missing(encoder):
             assert not missing[0], f"{part} of the movie about which everything is known"
     heist = rows[:, column(encoder, "keywords", "heist")]
     assert (heist > 0).tolist() == [True, True, False, False, False, False]
+
+
+def test_rare_names_of_other_columns_have_no_column_of_their_own():
+    movies = [Movie(others={"brand": (name,)}) for name in ("Acme", "Acme", "Bolt")]
+    options = Options((), min_count=2, others=OtherColumns(("brand",)))
+    (block,) = fit(movies, np.ones(3, bool), options=options).blocks
+    assert block.vocabulary.names == ("Acme",)
 
 
 def test_missing_never_equals_known(encoder):

@@ -51,6 +51,9 @@ def test_an_id_map_leads_from_the_catalog_to_the_table(tmp_path):
     file = shelf.write_parquet(tmp_path / "m.parquet")
     found = read_metadata(file, catalog, id_map={"1": "603", "2": "949"})
     assert [movie.title for movie in found.movies] == ["The Matrix", "Heat"]
+    both = read_metadata(file, catalog, id_map={"1": "603", "2": "603"})
+    assert [movie.title for movie in both.movies] == ["The Matrix", "The Matrix"]
+    assert both.matched.all()
 
 
 def test_the_ids_of_the_api(tmp_path):
@@ -107,6 +110,11 @@ def test_ids_that_match_by_accident(tmp_path):
     )
     with pytest.raises(UserError, match=message):
         read_metadata(file, catalog)
+    # Half of the years, or a few movies, are no proof.
+    half = [row | {"release_date": f"{1940 + i}-01-01"} if i % 2 else row
+            for i, row in enumerate(rows)]  # fmt: skip
+    assert read_metadata(shelf.write_lines(file, half), catalog).matched.all()
+    assert read_metadata(shelf.write_lines(file, rows[:9]), catalog).matched.sum() == 9
     # Countries differ by a year.
     rows = [row | {"release_date": f"{1941 + i}-01-01"} for i, row in enumerate(rows)]
     assert read_metadata(shelf.write_lines(file, rows), catalog).matched.all()

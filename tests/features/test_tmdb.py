@@ -72,6 +72,22 @@ def test_other_places_of_the_same():
 def test_only_the_top_of_the_bill_counts():
     names = [f"actor {i}" for i in range(30)]
     assert movie_of({"cast": "|".join(names)}, "").cast == tuple(names[:BILLED])
+    assert movie_of({"cast": "|".join(names[:1] + names)}, "").cast == tuple(names[:BILLED])
+
+
+def test_who_has_no_place_on_the_bill_comes_last():
+    cast = [{"name": "c"}, {"name": "b", "order": 1}, {"name": "a", "order": 0}]
+    assert movie_of({"cast": cast}, "").cast == ("a", "b", "c")
+
+
+def test_a_release_date_is_believed_before_a_year():
+    assert movie_of({"release_date": "1995-12-15", "year": 2001}, "").year == 1995
+
+
+def test_zero_is_a_number_of_other_columns():
+    assert movie_of({"price": 0, "brand": ""}, "", names=["brand"], numbers=["price"]).others == {
+        "price": 0
+    }
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,19 @@ def test_the_order_of_allowed_ids_makes_no_other_job():
     assert Filters(only=["b", "a"]).described() != Filters(only=["b"]).described()
 
 
+def test_filters_are_told_apart_by_all_that_they_hold(tmp_path):
+    for name, text in (("one", "1\n"), ("same", "1\n"), ("other", "2\n")):
+        (tmp_path / name).write_text(text)
+    kinds = (
+        Filters(), Filters(genres="Drama"), Filters(genres=("Drama", "War")),
+        Filters(years=(1990, 1999)), Filters(years=(1990, 2000)),
+        Filters(only=tmp_path / "one"), Filters(only=tmp_path / "other"),
+    )  # fmt: skip
+    described = [kind.described() for kind in kinds]
+    assert all(described.count(one) == 1 for one in described)
+    assert Filters(only=tmp_path / "same").described() == described[5]
+
+
 def test_a_list_of_other_ids_is_refused(scorer, tmp_path):
     file = tmp_path / "now.txt"
     file.write_text("tt1\ntt2\n")
