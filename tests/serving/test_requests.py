@@ -107,6 +107,15 @@ def test_ratings_are_those_of_the_items_that_are_known():
     assert found.ratings.dtype == np.float32
 
 
+def test_times_are_those_of_the_items_that_are_known():
+    times = pa.array([[1, 2, 3], None], pa.list_(pa.int64()))
+    asked = table([["007", "x", "13"], ["12"]], timestamps=times)
+    found = RequestReader(CATALOG, times=True, ended=9).read(asked, str)
+    at, then = found.moments()
+    assert at.tolist() == [9, 9]
+    assert then.tolist() == [1, 3, 9]  # that of the request where it is not known
+
+
 def test_ratings_that_are_all_null_are_none():
     asked = table([["007"], ["12"]]).append_column("ratings", pa.nulls(2))
     check_columns(asked.schema, "in.parquet")
