@@ -25,6 +25,12 @@ def test_less_kept_is_a_higher_offset(kept, offset):
     assert found.chosen.offset == offset
 
 
+def test_what_trained_targets_keep_is_of_their_best_trial():
+    """It is not that of the first trial: .97 of the best, at 0, is left up to 1.73."""
+    found = choose_offset(lambda x: (0.2 - 0.002 * x**2, 0.01 + x / 1000), kept=0.97)
+    assert found.chosen.offset == 1.6875
+
+
 def test_an_offset_that_gains_nothing_is_not_taken():
     assert (
         choose_offset(lambda offset: (0.1, 0.05 if offset >= 0 else 0.01), kept=0.97).chosen.offset

@@ -60,7 +60,13 @@ def test_checksums_cover_every_file(bundle):
     assert set(Bundle.open(bundle).manifest["checksums"]) == files
 
 
-@pytest.mark.parametrize("changed", [{"repeats": True}, {"thumbs": [1, 2]}, {"created": "today"}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"repeats": True}, {"thumbs": [1, 2]}, {"max_length": 5}, {"reads": "causal"},
+        {"trained_until": 5}, {"created": "today"},
+    ],
+)  # fmt: skip
 def test_what_answers_differently_has_another_fingerprint(bundle, copy, changed):
     change(copy, **changed)
     same = Bundle.open(copy).fingerprint == Bundle.open(bundle).fingerprint

@@ -289,6 +289,9 @@ def test_one_bundle_holds_both(retriever, bundle, stages, histories, tmp_path):
     )
     assert both.bundle.fingerprint == expected.bundle.fingerprint
     assert both.bundle.fingerprint != stages(6).bundle.fingerprint
+    assert both.bundle.fingerprint != stages(5, blend=0.5).bundle.fingerprint
+    searched = Bundle.open(bundle).behind(Bundle.open(retriever), 5, probes=1)
+    assert both.bundle.fingerprint != searched.fingerprint
     assert both.bundle.fingerprint != Bundle.open(bundle).fingerprint
     with joined(retriever, bundle, candidates=5) as folder:
         assert Bundle.open(folder).fingerprint == expected.bundle.fingerprint

@@ -33,6 +33,8 @@ def test_shards_are_equal_whatever_the_row_groups(file):
 def test_a_folder_is_read_in_the_order_of_names(tmp_path):
     for name, start in (("b.parquet", 5), ("a.parquet", 0), ("c.parquet", 10)):
         pq.write_table(rows(start, start + 5), tmp_path / name)
+    for hidden in (".a.parquet", "_a.parquet"):
+        (tmp_path / hidden).write_text("")
     opened = RequestFile.open(tmp_path)
     found = [table["user_id"].to_pylist() for _, table in opened.shards(6, 1)]
     assert found == [[6, 7, 8, 9, 10, 11], [12, 13, 14]]
@@ -91,6 +93,13 @@ def test_unreadable_requests(file, change, message):
         for _ in RequestFile.open(file).shards(4, 0):
             pass
     assert str(file) in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_file_that_has_other_rows_by_now_is_refused(file):
+    opened = RequestFile.open(file)
+    pq.write_table(rows(0, 9), file)
+    with pytest.raises(UserError, match="changed while its requests were answered"):
+        next(opened.shards(4, 0))
 
 
 def test_columns_of_a_folder_may_differ_in_whether_null_is_allowed(tmp_path):

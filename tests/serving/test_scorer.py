@@ -11,6 +11,7 @@ from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import MANIFEST, PARAMETERS, Bundle
 from bert4rec_jax.serving.export import write_parameters
+from bert4rec_jax.serving.filters import Filters
 from bert4rec_jax.serving.scorer import Scorer, load
 
 
@@ -130,6 +131,14 @@ def test_vectors_give_the_scores_that_are_listed(scorer, ids):
         assert found == pytest.approx(expected, abs=1e-4)
     count, width = items.vectors.shape
     assert repr(items) == f"ItemVectors({count} items, {width} wide)"  # not a page of ids
+
+
+def test_filters_hold_for_similar_items_and_vectors_too(bundle, tmp_path, ids):
+    (tmp_path / "now.txt").write_text("\n".join(ids[:4]))
+    filters = Filters(only=tmp_path / "now.txt")
+    some = load(bundle, batch_size=16, devices=jax.devices()[:1], filters=filters)
+    assert set(some.similar(ids[7], 10).item_ids) == set(some.item_vectors().item_ids)
+    assert set(some.item_vectors().item_ids) == set(ids[:4])
 
 
 def test_similar_is_the_cosine(scorer, trained, ids):
