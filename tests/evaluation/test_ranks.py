@@ -55,6 +55,12 @@ def problem(seed, low=-3, high=4):
     return hidden, vectors, bias, targets, excluded
 
 
+def mesh_of(shape):
+    full = make_mesh()
+    devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
+    return jax.sharding.Mesh(devices, full.axis_names, axis_types=full.axis_types)
+
+
 def test_ranks_by_hand():
     scores = np.full((1, V), -9.0, np.float32)
     scores[0, 2:7] = [5, 3, 3, 1, 4]
@@ -89,13 +95,16 @@ def test_a_score_that_is_not_finite_is_reported(bad):
     assert not by_scores(scores, *arguments, unknown).broken.any()
 
 
-def test_a_broken_score_is_reported_in_whichever_chunk_it_is():
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4)])
+def test_a_broken_score_is_reported_in_whichever_chunk_it_is(shape):
     hidden, vectors, bias, targets, excluded = problem(0)
+    rank = jax.jit(functools.partial(rank_by_vectors, top=5, chunk=16))
     for item in (3, 20, 49):
         broken = vectors.copy()
         broken[item] = np.nan
-        rest = (broken, bias, targets, excluded, IS_ITEM, EVERYTHING)
-        assert rank_by_vectors(hidden, *rest, top=5, chunk=16).broken.all()
+        with jax.set_mesh(mesh_of(shape)):
+            ranked = rank(hidden, broken, bias, targets, excluded, IS_ITEM, EVERYTHING)
+        assert ranked.broken.all()
 
 
 def test_a_target_whose_score_is_not_a_number_comes_last():
@@ -129,10 +138,7 @@ def test_any_mesh_and_chunk_equal_the_transcription(seed, shape, chunk):
     hidden, vectors, bias, targets, excluded = problem(seed)
     known = np.random.default_rng(seed).random(V) < 0.9
     scores = hidden @ vectors.T + bias
-    full = make_mesh()
-    devices = np.asarray(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
-    mesh = jax.sharding.Mesh(devices, full.axis_names, axis_types=full.axis_types)
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh_of(shape)):
         ranked = jax.jit(functools.partial(rank_by_vectors, top=5, chunk=chunk))(
             hidden, vectors, bias, targets, excluded, IS_ITEM, known
         )
@@ -143,6 +149,19 @@ def test_any_mesh_and_chunk_equal_the_transcription(seed, shape, chunk):
         assert ranked.ranks[row] == same.ranks[row] == expected_rank(*arguments, known)
         assert ranked.top[row].tolist() == expected_top(arguments[0], arguments[2], known)
         assert same.top[row].tolist() == ranked.top[row].tolist()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4)])
+def test_items_to_rank_among_are_found_in_every_chunk(shape):
+    hidden, vectors, bias, targets, excluded = problem(0)
+    draw = np.random.default_rng(0).permuted(np.tile(np.arange(2, 50), (B, 1)), axis=1)
+    rest = targets, excluded, IS_ITEM, EVERYTHING, draw[:, :20].astype(np.int32)
+    expected = by_scores(hidden @ vectors.T + bias, *rest)
+    rank = jax.jit(functools.partial(rank_by_vectors, top=5, chunk=16))
+    with jax.set_mesh(mesh_of(shape)):
+        found = rank(hidden, vectors, bias, *rest)
+    np.testing.assert_array_equal(found.ranks, expected.ranks)
+    np.testing.assert_array_equal(found.top, expected.top)
 
 
 def test_only_the_candidates_are_ranked():

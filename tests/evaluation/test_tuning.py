@@ -155,6 +155,7 @@ def test_settings_are_chosen_on_a_sample_where_ranking_all_takes_long(store, mon
     again = search.choosing(split.validation, len(store.catalog))
     np.testing.assert_array_equal(sampled.users, again.users)
     assert len(set(sampled.users)) == everyone // 2
+    assert sampled.users.max() > split.validation.users[everyone // 2]  # not only of the first half
     found = tune([Fixed(1), Fixed(2)], store=store, split=split, rank=rank)
     assert [len(cases) for cases in asked] == [everyone // 2] * 2 + [everyone]
     assert [trial.ndcg for trial in found.trials] == [1, 1]

@@ -133,12 +133,14 @@ def test_vectors_give_the_scores_that_are_listed(scorer, ids):
     assert repr(items) == f"ItemVectors({count} items, {width} wide)"  # not a page of ids
 
 
-def test_filters_hold_for_similar_items_and_vectors_too(bundle, tmp_path, ids):
+def test_filters_hold_for_candidates_similar_items_and_vectors_too(bundle, tmp_path, ids):
     (tmp_path / "now.txt").write_text("\n".join(ids[:4]))
     filters = Filters(only=tmp_path / "now.txt")
     some = load(bundle, batch_size=16, devices=jax.devices()[:1], filters=filters)
     assert set(some.similar(ids[7], 10).item_ids) == set(some.item_vectors().item_ids)
     assert set(some.item_vectors().item_ids) == set(ids[:4])
+    (answer,) = some.rank([ids[20:22]], [ids[:8]])
+    assert set(answer.item_ids) == set(ids[:4])
 
 
 def test_similar_is_the_cosine(scorer, trained, ids):

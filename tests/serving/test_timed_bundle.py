@@ -229,6 +229,25 @@ def test_a_request_without_a_time_is_made_after_its_history(scorer, log, cases, 
     assert found != recommended(scorer, log, 3, cases, timestamps=times, request_time=until)
 
 
+def test_an_item_that_the_model_does_not_know_is_left_out_with_its_time(scorer, log, cases):
+    ids, ratings, times, at = asked(log, 2, cases)
+    place = len(ids) - 3
+    bundle = replace(scorer.bundle)
+    vars(bundle)["known"] = scorer.bundle.known.copy()
+    bundle.known[scorer.catalog.token(ids[place])] = False
+
+    def vector(ranker, kept):
+        history, stars, moments = ([[row[i] for i in kept]] for row in (ids, ratings, times))
+        return ranker.user_vectors(
+            scorer.requests(history, ratings=stars, timestamps=moments, request_time=at)
+        )
+
+    every = range(len(ids))
+    found = vector(replace(scorer.ranker, bundle=bundle), every)
+    expected = vector(scorer.ranker, [i for i in every if i != place])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_late_requests_of_a_file_are_counted(bundle, scorer, log, cases, tmp_path):
     late = scorer.bundle.trained_until + 60 * SECONDS_PER_DAY
     table = requests_of(log, cases, 3, request_time=[late, late + 1, None])
@@ -404,6 +423,16 @@ def test_a_pipeline_takes_the_times_of_its_ranker(bundle, scorer, log, cases, tm
     assert both.bundle.asks_times
     found, expected = (recommended(one, log, 1, cases) for one in (both, scorer))
     assert found.item_ids == expected.item_ids
+
+
+def test_a_pipeline_asks_for_the_times_that_its_retriever_alone_reads(scorer):
+    timed = scorer.bundle
+    manifest = {x: y for x, y in timed.manifest.items() if not x.startswith("trained_")}
+    plain = replace(timed, manifest={**manifest, "model": {**manifest["model"], "times": False}})
+    both = plain.behind(timed, 5)
+    assert both.asks_times and not both.reads_times and not plain.asks_times
+    assert both.trained_until == timed.trained_until
+    assert both.trained_from == timed.trained_from > 0
 
 
 def test_late_requests_change_movies_that_are_older_than_the_log_alike(scorer, log, cases):
