@@ -335,6 +335,15 @@ def test_the_output_of_another_job_is_refused(tmp_path, finished, changes, messa
         job(tmp_path / "out", **changes).finished()
 
 
+def test_a_shard_of_another_job_or_length_is_made_again(tmp_path):
+    shards, made = job(tmp_path / "out"), Shard(0, 3, Counter(requests=3), "here")
+    with shards.held():
+        shards.write(made, [pa.table({"user_id": ["a", "b", "c"]})])
+        assert shards.made(0, 3) == made
+        assert shards.made(0, 4) is None
+        assert job(tmp_path / "out", top=7).made(0, 3) is None
+
+
 def test_a_place_that_is_taken(tmp_path):
     (tmp_path / "out").mkdir()
     assert job(tmp_path / "out").finished() is None

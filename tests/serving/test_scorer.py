@@ -10,6 +10,7 @@ import bert4rec_jax
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.bundle import MANIFEST, PARAMETERS, Bundle
+from bert4rec_jax.serving.explanation import explain
 from bert4rec_jax.serving.export import write_parameters
 from bert4rec_jax.serving.filters import Filters
 from bert4rec_jax.serving.scorer import Scorer, load
@@ -105,6 +106,8 @@ def test_equal_scores_come_in_the_order_of_the_catalog(bundle, tmp_path, ids):
         ids[9],
     )
     assert scorer.similar(ids[1], 3).item_ids == (ids[0], ids[2], ids[3])
+    # But a rank is the evaluator's, by which ties count against an item.
+    assert explain(scorer, ids[:3], ids[3]).rank == int(scorer.bundle.known.sum()) - 3
 
 
 def test_a_score_that_is_not_a_number_is_an_error(bundle, tmp_path, ids):
