@@ -17,6 +17,10 @@ def test_items_have_tokens_from_two_on():
     assert CATALOG.num_tokens == 5
 
 
+def test_what_the_catalog_does_not_have_is_found_as_padding():
+    assert CATALOG.find(["ü", "y", None, "x"]).tolist() == [4, PAD, PAD, 3]
+
+
 def test_tokens_have_ids_and_genres():
     assert [CATALOG.item_id(token) for token in (2, 3, 4)] == ["0054890", "x", "ü"]
     with pytest.raises(IndexError, match="token 1 stands for no item"):

@@ -109,6 +109,14 @@ def test_packed_rows_are_trained_on_in_random_order():
     assert sorted(first) == sorted(other) and first.tolist() != other.tolist()
 
 
+def test_steps_of_later_epochs_begin_at_their_first_row():
+    plan = plan_of(np.full(8, 4))
+    later = plan.epoch(1)
+    for step in (2, 3):
+        found = plan.step(later, step).examples
+        assert found.tolist() == later.spans.examples[4 * (step - 2) :][:4].tolist()
+
+
 def test_the_last_step_of_an_epoch_may_have_empty_rows():
     assert [plan_of(np.full(users, 4)).steps_per_epoch for users in (3, 8, 9)] == [1, 2, 3]
 
@@ -206,6 +214,7 @@ def test_serving_reads_the_history_then_mask():
     assert batch.tokens.tolist() == [[7, 8, 9, MASK], [4, 5, MASK, 0], [MASK, 0, 0, 0]]
     assert batch.positions.tolist() == [[1, 2, 3, 4], [2, 3, 4, 0], [4, 0, 0, 0]]
     assert batch.segments.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]]
+    assert batch.thumbs.tolist() == [[1, 2, 3, 0], [1, 2, 0, 0], [0, 0, 0, 0]]
     assert slots.tolist() == [[3], [2], [0]]
     timed, _ = inference_rows(
         source, lengths, tokens, lambda rows: thumbs[rows], max_length=5,

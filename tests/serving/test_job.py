@@ -344,6 +344,15 @@ def test_a_shard_of_another_job_or_length_is_made_again(tmp_path):
         assert job(tmp_path / "out", top=7).made(0, 3) is None
 
 
+def test_other_requests_under_the_same_name_are_another_job(bundle, requests, tmp_path):
+    table = pq.read_table(requests).slice(0, 4)
+    pq.write_table(table, requests)
+    rank_file(bundle, requests, tmp_path / "out", SMALL)
+    pq.write_table(table.take([3, 2, 1, 0]), requests)
+    with pytest.raises(UserError, match="belongs to another job:\n  requests: "):
+        rank_file(bundle, requests, tmp_path / "out", SMALL)
+
+
 def test_a_place_that_is_taken(tmp_path):
     (tmp_path / "out").mkdir()
     assert job(tmp_path / "out").finished() is None

@@ -102,6 +102,20 @@ def test_the_first_of_the_list_is_explained(stages, scorer, histories):
     assert not all(firsts)
 
 
+def test_the_first_of_the_list_is_explained_as_it_was_asked_for(stages, histories):
+    few, ratings_matter = stages(5), False
+    for history in histories[:8]:
+        ratings = [1.0] * len(history)
+        (first,) = few.recommend(history, 1, ratings=ratings).item_ids
+        assert explain(few, history, ratings=ratings).item_id == first
+        assert (
+            explain(few, history, ratings=ratings, exclude=[first]).item_id
+            == (few.recommend(history, 1, [first], ratings=ratings).item_ids[0])
+        )
+        ratings_matter |= few.recommend(history, 1).item_ids[0] != first
+    assert ratings_matter
+
+
 def test_what_the_ranker_cannot_score_takes_no_place(rare, towers, histories, tmp_path):
     ranker, finder = rare.bundle, towers[1].bundle
     unranked = set(finder.catalog.item_ids[:5])

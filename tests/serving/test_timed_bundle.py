@@ -230,8 +230,10 @@ def test_a_request_without_a_time_is_made_after_its_history(scorer, log, cases, 
 
 
 def test_an_item_that_the_model_does_not_know_is_left_out_with_its_time(scorer, log, cases):
-    ids, ratings, times, at = asked(log, 2, cases)
+    ids, ratings, _, at = asked(log, 2, cases)
     place = len(ids) - 3
+    ago = [*range(200 + len(ids), 203, -1), 200, 2, 1]  # days
+    times = [at - days * SECONDS_PER_DAY for days in ago]
     bundle = replace(scorer.bundle)
     vars(bundle)["known"] = scorer.bundle.known.copy()
     bundle.known[scorer.catalog.token(ids[place])] = False
