@@ -425,6 +425,13 @@ def test_a_pipeline_takes_the_times_of_its_ranker(bundle, scorer, log, cases, tm
     assert both.bundle.asks_times
     found, expected = (recommended(one, log, 1, cases) for one in (both, scorer))
     assert found.item_ids == expected.item_ids
+    times_matter = False
+    for case in range(12):  # what is explained is the first of the list at that time
+        ids, ratings, times, at = asked(log, case, cases)
+        explained = explain(both, ids, ratings=ratings, timestamps=times, request_time=at)
+        assert explained.item_id == recommended(both, log, case, cases).item_ids[0]
+        times_matter |= explained.item_id != both.recommend(ids, 1, ratings=ratings).item_ids[0]
+    assert times_matter
 
 
 def test_a_pipeline_asks_for_the_times_that_its_retriever_alone_reads(scorer):
