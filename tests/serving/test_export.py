@@ -75,14 +75,17 @@ def test_a_bundle_is_tested_only_beside_the_run_that_it_was_exported_from(bundle
             exported([wrong])(what)
 
 
-def test_metrics_are_those_of_these_parameters_or_none(run, tmp_path):
+def test_metrics_are_those_of_these_parameters_and_corrections_or_none(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     results = json.loads((copy / "metrics.json").read_text())
-    results["parameters_sha256"]["tested"] = "others"
-    (copy / "metrics.json").write_text(json.dumps(results))
-    from rich.console import Console
-
-    assert read_run(copy, console=Console(quiet=True)).origin["metrics"] is None
+    for changes, told in (
+        ({}, True),
+        ({"parameters_sha256": {**results["parameters_sha256"], "tested": "others"}}, False),
+        ({"corrections_sha256": "others"}, False),
+    ):
+        (copy / "metrics.json").write_text(json.dumps({**results, **changes}))
+        found = read_run(copy, console=Console(quiet=True)).origin["metrics"]
+        assert (found is not None) == told
 
 
 def test_something_else_is_not_replaced(run, tmp_path):
