@@ -114,6 +114,14 @@ def test_a_target_whose_score_is_not_a_number_comes_last():
     assert ranked.ranks.tolist() == [48]
 
 
+def test_scores_have_all_bits_of_float32_on_every_platform():
+    """By default, GPUs and TPUs multiply with fewer."""
+    arguments = (*problem(0), IS_ITEM, EVERYTHING)
+    ranking = jax.jit(functools.partial(rank_by_vectors, top=5, chunk=16)).lower(*arguments)
+    products = [line for line in ranking.as_text().splitlines() if "stablehlo.dot_general" in line]
+    assert products and all("[HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_an_unknown_item_comes_last_and_is_never_listed():
     scores = np.zeros((1, V), np.float32)
     scores[0, 5] = 9

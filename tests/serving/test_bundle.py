@@ -73,6 +73,13 @@ def test_what_answers_differently_has_another_fingerprint(bundle, copy, changed)
     assert same == ("created" in changed)
 
 
+def test_products_have_all_bits_of_float32_on_every_platform(bundle):
+    """As in the evaluator, whose scores these are."""
+    module = Bundle.open(bundle).function("score").mlir_module()
+    products = [line for line in module.splitlines() if "stablehlo.dot_general" in line]
+    assert products and all("[HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_something_else_is_no_bundle(tmp_path, store):
     for path in (tmp_path / "nothing", tmp_path):
         with pytest.raises(UserError, match=f"{path} is no bundle .*`bert4rec export RUN BUNDLE`"):

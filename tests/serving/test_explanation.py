@@ -148,6 +148,10 @@ def test_attention_of_every_layer_sums_to_one_and_skips_padding(trained, ids):
     assert (np.asarray(weights)[..., 3:] == 0).all() and (np.asarray(weights)[..., :3] > 0).all()
     expected = jax.jit(serving.encode)(params, rows[:, :2], np.zeros((1, 2), np.int8))
     np.testing.assert_allclose(hidden, expected, atol=1e-6)
+    # From the slot, the first layer looks where it does as the only one.
+    alone = jax.jit(Serving(trained.model, L, causal=False).attend)
+    first = alone(params, rows, np.zeros_like(rows), slots)[1]
+    np.testing.assert_allclose(weights[:, :1], first, atol=1e-6)
 
 
 class Mean(SequenceModel):

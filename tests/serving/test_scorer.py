@@ -72,6 +72,13 @@ def test_untrained_items_are_never_listed(rare, ids):
     assert set(rare.similar(ids[10], 40).item_ids) == set(ids[5:]) - {ids[10]}
 
 
+def test_padding_and_untrained_items_have_no_score(rare):
+    history = np.array([[10, 11]], np.int32)
+    candidates = np.array([[0, 1, 2, 20]], np.int32)  # the first items had no training event
+    scores = rare.ranker.functions.score(history, np.zeros((1, 2), np.int8), candidates)
+    assert np.isneginf(np.asarray(scores)[0]).tolist() == [True, True, True, False]
+
+
 def test_an_empty_history_is_answered(scorer, causal):
     assert len(scorer.recommend([], k=3)) == 3
     changed, left_to_right = causal

@@ -397,9 +397,10 @@ def test_a_new_release_has_an_age(bundle, scorer, log, cases, tmp_path):
         {"item_id": "901", "genres": "War", "release_date": "1950-01-01"},
         {"item_id": "902", "genres": "War", "year": 2011},
     ]
-    (tmp_path / "more.jsonl").write_text("\n".join(map(json.dumps, releases)))
+    unknown = {"item_id": "899"}  # is left out, and moves no date
+    (tmp_path / "more.jsonl").write_text("\n".join(map(json.dumps, [unknown, *releases])))
     sources = Sources(metadata=tmp_path / "more.jsonl")
-    add_items(bundle, tmp_path / "more", sources=sources)
+    add_items(bundle, tmp_path / "more", sources=sources, skip_unknown=True)
     more = load(tmp_path / "more", batch_size=16, devices=jax.devices()[:1])
     days = more.bundle.parameters()["catalog/request_time/first_day"]
     tokens = [more.catalog.token(item["item_id"]) for item in releases]
