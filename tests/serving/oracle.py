@@ -7,7 +7,7 @@ import numpy as np
 
 from bert4rec_jax.data.batch import inference_rows
 from bert4rec_jax.data.thumbs import to_thumbs
-from bert4rec_jax.evaluation.evaluator import Evaluator
+from bert4rec_jax.evaluation.evaluator import Evaluator, ScoringModel
 from bert4rec_jax.models.history import History
 
 
@@ -44,11 +44,15 @@ def item_vectors(trained):
 def evaluated(trained, store, cases):
     """The evaluator's ranks and lists."""
     config = trained.config
-    return Evaluator(store, batch_size=32, item_chunk=64, thumbs=trained.thumbs).rank_model(
-        trained.model, trained.variables, cases, known=trained.known,
+    model = ScoringModel(
+        trained.model,
+        trained.variables,
+        known=trained.known,
         max_length=config.data.max_length,
         causal=config.masking.objective == "next",
-    )  # fmt: skip
+    )
+    evaluator = Evaluator(store, batch_size=32, item_chunk=64, thumbs=trained.thumbs)
+    return evaluator.rank_model(model, cases)
 
 
 def plain(answers):

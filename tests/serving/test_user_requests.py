@@ -17,6 +17,7 @@ from rich.console import Console
 from bert4rec_jax.cli.recommend import facts
 from bert4rec_jax.data.split import leave_one_out
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.evaluator import ScoringModel
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.features.known_users import read_user_columns
@@ -57,16 +58,15 @@ def served(with_users):
 def test_ranks_through_the_bundle_are_those_of_the_evaluator(served, setting, store):
     trained, scorer = served
     cases = leave_one_out(store).test["test"]
-    expected = setting.evaluator.rank_model(
-        trained.model, trained.variables, cases, known=trained.known, max_length=L, causal=True
+    model = ScoringModel(
+        trained.model, trained.variables, known=trained.known, max_length=L, causal=True
     )
+    expected = setting.evaluator.rank_model(model, cases)
     found = answer_cases(scorer, store, cases, users=setting.known_users)
     np.testing.assert_array_equal(found.ranks, expected.ranks)
     np.testing.assert_array_equal(found.top, expected.top)
     nobody = replace(setting.evaluator, users=setting.users * 0 + setting.users[0])
-    other = nobody.rank_model(
-        trained.model, trained.variables, cases, known=trained.known, max_length=L, causal=True
-    )
+    other = nobody.rank_model(model, cases)
     assert (other.ranks != found.ranks).any()
     with pytest.raises(UserError, match="reads gender, age, tags of users, encoded otherwise than"):
         rank_cases(scorer, store, cases)
