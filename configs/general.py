@@ -32,6 +32,7 @@ config = Config(
         position_bias=True,
         head="linear",
         attention_dropout=0.1,
+        initial="identity",
         init_scale=0.1,
     ),
     masking=MaskingConfig(objective="mixed", rate=0.4, last_only=0.1, own_negatives=False),
