@@ -61,13 +61,14 @@ def adapt(config: Config, store: SequenceStore) -> Config:
     towers = config.model.kind == "two-tower"
     objective = config.masking.objective if towers else "next" if sparse else "mixed"
     dropout = 0.5 if sparse else 0.3 if per_item < 100 else 0.2
-    # The cost of an epoch grows with the softmax: N x V.
-    cost = interactions * items
-    epochs = 40 if cost < 5e9 else 24 if cost < 5e10 else 12
     # A sample of the items teaches as much where there are many, in a fraction of the time.
+    sampled = sparse and items > 20_000 and not towers
     negatives = config.training.in_batch_negatives, config.training.uniform_negatives
-    if sparse and items > 20_000 and not towers:
+    if sampled:
         negatives = 1024, 2048
+    # The cost of an epoch grows with the softmax: N x V. Sparse logs are learnt in fewer epochs.
+    cost, short = interactions * items, sparse and not towers
+    epochs = 12 if cost >= 5e10 and not sampled else 24 if cost >= 5e9 or short else 40
 
     return replace(
         config,

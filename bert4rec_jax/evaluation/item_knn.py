@@ -115,7 +115,7 @@ def similarities(store: SequenceStore, stop: Stop, *, neighbours: int, shrinkage
     )
     watched.data[:] = 1  # an item watched twice is one entry
     by_item = watched.T.tocsr()
-    watchers = np.diff(by_item.indptr)
+    watchers = np.diff(by_item.indptr).astype(np.int64)  # products of two exceed 32 bits
     # At most so many entries has an item's row: it may be similar to all items that its users
     # watched. In a large catalog these are few, so that a block has many items.
     most = np.minimum(by_item @ np.diff(watched.indptr), items).astype(np.int64)

@@ -191,8 +191,9 @@ def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypa
         # worked out by hand, in the order of the comparison below
         (5_000, 3_000, 20, (24, 1, 0.3, "mixed", 64, 40, (0, 0))),
         (6_000, 3_400, 165, (100, 2, 0.2, "mixed", 32, 40, (0, 0))),
-        (11_000, 9_000, 7, (16, 1, 0.5, "next", 128, 40, (0, 0))),
+        (11_000, 9_000, 7, (16, 1, 0.5, "next", 128, 24, (0, 0))),
         (40_000, 50_000, 8, (16, 2, 0.5, "next", 128, 24, (1024, 2048))),
+        (500_000, 300_000, 8, (16, 2, 0.5, "next", 1024, 24, (1024, 2048))),
         (138_000, 26_000, 144, (100, 2, 0.2, "mixed", 128, 12, (0, 0))),
     ],
     ids=[
@@ -200,6 +201,7 @@ def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypa
         "like MovieLens-1M",
         "like a small shop",
         "like a shop",
+        "like a large shop",
         "like MovieLens-20M",
     ],
 )
