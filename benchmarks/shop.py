@@ -1,69 +1,95 @@
-"""Makes a log like that of a shop with tens of thousands of items, of which each has few events.
+"""Makes a log like that of a shop: many items, and users of 5 to 10 events each.
 
-    bert4rec prepare ml-1m.txt --output data/ml-1m \\
-        --min-user-interactions 1 --min-item-interactions 1
-    python benchmarks/shop.py data/ml-1m shop.csv --variants 12 --share 0.25
-    bert4rec prepare shop.csv --output data/shop --min-item-interactions 1
+    python benchmarks/shop.py shop.csv --users 60000 --items 50000
+    python train.py general --data.path shop.csv --data.min-item-interactions 1 --workdir runs/shop
 
-Real histories are cut into shoppers of 5 to 10 events each, as in `thin.py`. Every item comes in
-variants, as products come in sizes and styles. A shopper has a style, some of which are more common
-than others, and buys its variant of an item 7 times in 10, else any. So what a shopper buys depends
-on the history in two ways: what goes with what, and the style. The same store gives the same file.
+For trying sizes and times: what is bought next is made up (a successor of the last item, another of
+its category, one of a related category, or a popular one), so figures of quality say little about
+real shops. The same arguments give the same file.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 
-from bert4rec_jax.data.batch import SECONDS_PER_DAY
-from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.outputs import whole_file
 
-BEGIN, DAYS = 1_600_000_000, 180
-OWN_STYLE = 0.7  # how often a shopper buys the variant of the own style
+Ints = npt.NDArray[np.int64]
+
+_PER_CATEGORY = 100  # items, on average
+_SUCCESSORS, _RELATED = 6, 3
+_MOVES = np.cumsum([0.35, 0.4, 0.1])  # to a successor, within the category, to a related one
+_START, _SECONDS = 1_600_000_000, 200_000.0  # of the first day, and mean between two events
+
+
+class Shop:
+    """Items with a popularity and a category, and which of them lead to which."""
+
+    def __init__(self, items: int, rng: np.random.Generator) -> None:
+        self._rng = rng
+        categories = max(1, items // _PER_CATEGORY)
+        self._category = rng.integers(0, categories, items)
+        self._popularity = rng.permutation(1 / np.arange(1, items + 1) ** 0.8)
+        self._order = np.argsort(self._category, kind="stable")
+        bounds = np.searchsorted(self._category[self._order], np.arange(categories + 1))
+        self._everywhere = np.cumsum(self._popularity)
+        self._within = [np.cumsum(self._popularity[self._order[a:b]]) for a, b in pairwise(bounds)]
+        self._first = bounds[:-1]
+        self._related = rng.integers(0, categories, (categories, _RELATED))
+        self._successors = np.array(
+            [[self._of(category) for _ in range(_SUCCESSORS)] for category in self._category]
+        )
+
+    def popular(self) -> int:
+        """An item, by popularity."""
+        return self._drawn(self._everywhere)
+
+    def after(self, item: int) -> int:
+        """An item that may follow another one."""
+        category = self._category[item]
+        move = int(np.searchsorted(_MOVES, self._rng.random()))
+        if move == 0:
+            return int(self._rng.choice(self._successors[item]))
+        if move == 1:
+            return self._of(category)
+        return self._of(self._rng.choice(self._related[category])) if move == 2 else self.popular()
+
+    def _of(self, category: int) -> int:
+        if not len(self._within[category]):
+            return self.popular()
+        return int(self._order[self._first[category] + self._drawn(self._within[category])])
+
+    def _drawn(self, sums: npt.NDArray[np.float64]) -> int:
+        return int(np.searchsorted(sums, self._rng.random() * sums[-1]))
 
 
 def main(
-    store: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STORE")],
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CSV")],
-    variants: int = 24,
-    share: float = 0.5,
-    pieces: int = 40,
+    users: int = 60_000,
+    items: int = 50_000,
+    seed: int = 0,
 ) -> None:
-    """Make shoppers of a store's histories.
-
-    Args:
-      store: A folder made by `bert4rec prepare`.
-      output: The log to write; items are called token_variant.
-      variants: Number of variants of an item, and of styles.
-      share: Share of the shoppers that are kept.
-      pieces: The most shoppers that one history becomes.
-    """
-    source, generator = SequenceStore.open(store), np.random.default_rng(0)
-    common = 1 / np.arange(1, variants + 1) ** 0.8
-    common /= common.sum()
-    lines = ["user_id,item_id,timestamp"]
-    for user, (start, stop) in enumerate(zip(source.offsets[:-1], source.offsets[1:])):
-        at = int(start)
-        for piece in range(pieces):
-            if at + 5 > stop:
-                break
-            end = min(at + int(generator.integers(5, 11)), int(stop))
-            if generator.random() < share:
-                style = generator.choice(variants, p=common)
-                time = BEGIN + int(generator.integers(0, DAYS * SECONDS_PER_DAY))
-                for token in source.tokens[at:end]:
-                    own = generator.random() < OWN_STYLE
-                    variant = style if own else generator.choice(variants, p=common)
-                    time += int(generator.integers(60, 5 * SECONDS_PER_DAY))
-                    lines.append(f"{user}_{piece},{token}_{variant},{time}")
-            at = end
+    """Make a log like that of a shop."""
+    rng = np.random.default_rng(seed)
+    shop = Shop(items, rng)
     with whole_file(output) as file:
-        file.write(("\n".join(lines) + "\n").encode())
+        file.write(b"user_id,item_id,timestamp\n")
+        for user in range(users):
+            moment, item = _START + rng.uniform(0, 1.5e7), shop.popular()
+            bought = dict.fromkeys([item])
+            wanted = int(rng.integers(5, 11))
+            while len(bought) < min(wanted, items):
+                item = shop.after(item)
+                bought.setdefault(item)
+            for one in bought:
+                file.write(f"u{user},B{one:06d},{int(moment)}\n".encode())
+                moment += rng.exponential(_SECONDS)
 
 
 if __name__ == "__main__":
