@@ -34,9 +34,9 @@ def initialisers(kind: Literal["random", "identity"], scale: float) -> Initial:
 
     With `identity`, a model begins as one that mixes the vectors of a history and compares the
     result with those of all items. So items that occur together attract each other from the first
-    step on. With `random`, the model first has to learn how to pass a vector on. Trockman and
-    Kolter, "Mimetic Initialization of Self-Attention Layers" (ICML 2023), find products of value
-    and output kernels near the identity in trained models, and begin with them.
+    step on. With `random`, the model first has to learn how to pass a vector on. Beginning with
+    attention whose products of kernels have a strong diagonal, as in trained models, is an idea of
+    Trockman and Kolter, "Mimetic Initialization of Self-Attention Layers" (ICML 2023).
     """
     random = nn.initializers.truncated_normal(scale)
     if kind == "random":

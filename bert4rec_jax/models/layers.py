@@ -127,11 +127,7 @@ class MultiHeadAttention(nn.Module):
             return dense(x).swapaxes(1, 2)
 
         output = nn.DenseGeneral(
-            self.dim,
-            axis=(-2, -1),
-            dtype=self.dtype,
-            kernel_init=self.initial.passing,
-            name="output",
+            self.dim, axis=(-2, -1), dtype=self.dtype, kernel_init=passing, name="output"
         )
         asked, keys, values = (
             project(name, x)

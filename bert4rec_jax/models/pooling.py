@@ -48,10 +48,9 @@ class Pooling(nn.Module):
             logits = logits + recency(columns, context.shape[1])
         weights = jax.nn.softmax(jnp.where(visible[:, None], logits, -1e30), axis=-1)
         weights = Dropout(self.dropout)(weights, deterministic=deterministic)
-        heads = (self.heads, self.dim // self.heads)
-        values = nn.DenseGeneral(heads, dtype=self.dtype, kernel_init=passing, name="value")(
-            context
-        )
+        heads = self.heads, self.dim // self.heads
+        value = nn.DenseGeneral(heads, dtype=self.dtype, kernel_init=passing, name="value")
+        values = value(context)
         mixed = jnp.einsum("BHQL,BLHK->BQHK", weights.astype(values.dtype), values)
         return nn.DenseGeneral(
             self.dim, axis=(-2, -1), dtype=self.dtype, kernel_init=passing, name="output"
