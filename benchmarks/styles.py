@@ -19,6 +19,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from thin import shoppers
 
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.store import SequenceStore
@@ -48,21 +49,16 @@ def main(
     common = 1 / np.arange(1, variants + 1) ** 0.8
     common /= common.sum()
     lines = ["user_id,item_id,timestamp"]
-    for user, (start, stop) in enumerate(zip(source.offsets[:-1], source.offsets[1:])):
-        at = int(start)
-        for piece in range(pieces):
-            if at + 5 > stop:
-                break
-            end = min(at + int(generator.integers(5, 11)), int(stop))
-            if generator.random() < share:
-                style = generator.choice(variants, p=common)
-                time = BEGIN + int(generator.integers(0, DAYS * SECONDS_PER_DAY))
-                for token in source.tokens[at:end]:
-                    own = generator.random() < OWN_STYLE
-                    variant = style if own else generator.choice(variants, p=common)
-                    time += int(generator.integers(60, 5 * SECONDS_PER_DAY))
-                    lines.append(f"{user}_{piece},{token}_{variant},{time}")
-            at = end
+    for name, rows in shoppers(source, generator, pieces):
+        if generator.random() >= share:
+            continue
+        style = generator.choice(variants, p=common)
+        time = BEGIN + int(generator.integers(0, DAYS * SECONDS_PER_DAY))
+        for token in source.tokens[rows]:
+            own = generator.random() < OWN_STYLE
+            variant = style if own else generator.choice(variants, p=common)
+            time += int(generator.integers(60, 5 * SECONDS_PER_DAY))
+            lines.append(f"{name},{token}_{variant},{time}")
     with whole_file(output) as file:
         file.write(("\n".join(lines) + "\n").encode())
 

@@ -11,6 +11,7 @@ This is for trying recipes on a log like that of a shop. The same store gives th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,20 @@ import tyro
 
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.outputs import whole_file
+
+
+def shoppers(
+    store: SequenceStore, generator: np.random.Generator, pieces: int
+) -> Iterator[tuple[str, slice]]:
+    """Cut histories into users of 5 to 10 events: a name and rows for each."""
+    for user, (start, stop) in enumerate(zip(store.offsets[:-1], store.offsets[1:])):
+        at = int(start)
+        for piece in range(pieces):
+            if at + 5 > stop:
+                break
+            end = min(at + int(generator.integers(5, 11)), int(stop))
+            yield f"{user}_{piece}", slice(at, end)
+            at = end
 
 
 def main(
@@ -33,17 +48,11 @@ def main(
         output: The log to write, with tokens as item ids.
         pieces: The most users that one history becomes; what is left of it is dropped.
     """
-    source, generator = SequenceStore.open(store), np.random.default_rng(0)
+    source = SequenceStore.open(store)
     lines = ["user_id,item_id,timestamp"]
-    for user, (start, stop) in enumerate(zip(source.offsets[:-1], source.offsets[1:])):
-        at = int(start)
-        for piece in range(pieces):
-            if at + 5 > stop:
-                break
-            end = min(at + int(generator.integers(5, 11)), int(stop))
-            rows = zip(source.tokens[at:end], source.timestamps[at:end])
-            lines += [f"{user}_{piece},{token},{time}" for token, time in rows]
-            at = end
+    for name, rows in shoppers(source, np.random.default_rng(0), pieces):
+        events = zip(source.tokens[rows], source.timestamps[rows])
+        lines += [f"{name},{token},{time}" for token, time in events]
     with whole_file(output) as file:
         file.write(("\n".join(lines) + "\n").encode())
 
