@@ -2,6 +2,8 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.readers import read_log
@@ -25,3 +27,11 @@ def whole(path, **options):
     """All rows of a log as one block."""
     (block,) = read_log(path, **options).blocks(1 << 40)
     return block.interactions
+
+
+def write_parquet(table, path):
+    """Write a table whose types not every version of pyarrow that is supported can write."""
+    try:
+        pq.write_table(table, path)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"pyarrow {pa.__version__}: {error}")

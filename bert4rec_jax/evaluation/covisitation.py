@@ -164,6 +164,8 @@ def choose_covisitation(evaluate: Callable[[Covisitation | None], float]) -> Cho
             replace(found, weight=down),
             replace(found, popularity=found.popularity + 0.125),
             replace(found, popularity=max(found.popularity - 0.125, 0.0)),
+            # Towards the Markov chain alone. Each step of only one of the two may be a loss.
+            replace(found, weight=found.weight * 2, popularity=found.popularity + 0.5),
         ]
 
     return search(Covisitation(), evaluate, weights, counts, finer, neighbours=neighbours)

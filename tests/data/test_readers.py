@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sample import whole
+from sample import whole, write_parquet
 
 from bert4rec_jax.data import delimited, parquet
 from bert4rec_jax.data.columns import Columns
@@ -263,7 +263,7 @@ def test_unclear_time_zones_are_refused(tmp_path, zone):
 )
 def test_times_of_typed_tables(tmp_path, times):
     table = pa.table({"user_id": ["a"], "item_id": ["x"], "timestamp": times})
-    pq.write_table(table, tmp_path / "log.parquet")
+    write_parquet(table, tmp_path / "log.parquet")
     assert rows(whole(tmp_path / "log.parquet")) == [("a", "x", WHEN, None)]
 
 

@@ -239,7 +239,7 @@ def test_the_weights_are_searched_again_after_the_counts():
 
     found = choose_covisitation(ask)
     assert found.chosen == best and found.best == pytest.approx(0.3)
-    assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 42
+    assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 43
     nothing = choose_covisitation(lambda tried: 0.1)
     assert nothing.chosen is None and nothing.best == 0.1
     assert replace(best, **found.to_json("chosen")["chosen"]) == best
@@ -270,3 +270,16 @@ def test_what_lies_beyond_the_grids_is_climbed_to():
     assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 110
     assert min(trial.popularity for trial, _ in found.trials) == 0
     assert max(trial.decay for trial, _ in found.trials) <= 0.95
+
+
+def test_the_search_finds_counts_that_are_worth_more_than_the_model():
+    """There, more weight pays only with more of the popularity, and that only with more weight."""
+
+    def ask(tried):
+        if tried is None:
+            return 0.1
+        apart = tried.popularity - 0.5 - np.log2(tried.weight / 0.5) / 2
+        return 0.2 + min(tried.popularity, 2) / 50 - abs(apart) / 5
+
+    chosen = choose_covisitation(ask).chosen
+    assert (chosen.weight, chosen.popularity) == (4, 2)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sample import write_parquet
 
 from bert4rec_jax.errors import TemporaryError, UserError
 from bert4rec_jax.serving.filters import Filters
@@ -401,7 +402,7 @@ def test_a_few_users_may_have_seen_new_items_alone(bundle, tmp_path):
     strings = pa.array([["new"], []], pa.list_(pa.string_view()))
     asked = pa.table({"user_id": pa.array(["a", "b"], pa.string_view()), "history": strings})
     said = []
-    pq.write_table(asked, tmp_path / "in.parquet")
+    write_parquet(asked, tmp_path / "in.parquet")
     rank_file(bundle, tmp_path / "in.parquet", tmp_path / "out", SMALL, notify=said.append)
     answered = pq.read_table(tmp_path / "out" / "part-000000.parquet")["user_id"]
     assert set(answered.to_pylist()) == {"a", "b"}
