@@ -65,3 +65,36 @@ def test_whoever_chose_a_number_keeps_it():
     flags = "--xla_force_host_platform_device_count=3"
     assert devices(4, 32, 256, flags=flags) == 3
     assert devices(4, 32, 256, begun=True) == 1, "JAX was in use"
+
+
+ADAPTING = """
+from dataclasses import replace
+from bert4rec_jax.config import Config
+
+config = Config()
+
+def adapt(config, store):
+    return replace(config, training=replace(config.training, batch_size=30))
+"""
+ADAPTED = """
+import os, sys
+os.sched_getaffinity = lambda _: set(range(4))
+import jax
+from bert4rec_jax.experiment.recipes import recipe
+from bert4rec_jax.experiment.start import start
+start(recipe(sys.argv[1], {"data.path": sys.argv[2], "workdir": sys.argv[3]}))
+print(jax.device_count())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere cores are counted otherwise")
+def test_the_batch_size_that_a_recipe_derives_from_the_data_decides(store, tmp_path):
+    """Not the one that it has before: 128 splits over four devices, 30 and 256 over two."""
+    file = tmp_path / "odd.py"
+    file.write_text(ADAPTING)
+    done = subprocess.run(
+        [sys.executable, "-c", ADAPTED, str(file), str(store.path), str(tmp_path / "run")],
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) == 2

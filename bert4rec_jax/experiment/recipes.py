@@ -19,7 +19,7 @@ from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment.effects import check_changes
 from bert4rec_jax.experiment.inputs import open_data
-from bert4rec_jax.experiment.start import start
+from bert4rec_jax.experiment.start import join
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.processes import is_first
 from bert4rec_jax.training.run_record import read_config
@@ -171,7 +171,7 @@ def _resolved(
     if recipe.adapt is None and not config.init_from:
         check_changes(default, config, config)
         return config
-    start(config)  # JAX is needed to look at an earlier run in the folder
+    join()  # processes alone: how many devices there are depends on the batch size found here
     console = console or Console(quiet=not is_first())
     found, adapted = "the earlier run", config
     if recipe.adapt is not None:
