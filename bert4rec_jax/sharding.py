@@ -159,6 +159,11 @@ def check_divides(mesh: Mesh, *, batch_size: int, num_rows: int) -> None:
         )
 
 
+def rounded_up(mesh: Mesh, batch_size: int) -> int:
+    """The smallest batch of at least so many rows that the mesh splits evenly."""
+    return -(-batch_size // mesh.shape[_DATA]) * mesh.shape[_DATA]
+
+
 def place(mesh: Mesh, along: Along) -> NamedSharding:
     """The sharding of an array whose first dimensions are `along`."""
     return NamedSharding(mesh, along.spec)

@@ -28,7 +28,7 @@ from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.experiment.splits import open_split, require_validation
 from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.outputs import require_utf8
-from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform
+from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform, rounded_up
 from bert4rec_jax.training.run_record import check_same_config, read_config
 from bert4rec_jax.training.wandb_run import require_wandb
 
@@ -36,7 +36,8 @@ from bert4rec_jax.training.wandb_run import require_wandb
 def open_setting(config: Config, console: Console, *, finished: bool = False) -> Setting:
     """Open devices, data, split, features and evaluator; refuse settings that cannot work.
 
-    For a `finished` run, the store kept in its workdir is used, whatever has become of its log.
+    For a `finished` run, the store kept in its workdir is used, whatever has become of its log, and
+    its batches need not split over the devices of this machine.
 
     Raises:
       UserError: the workdir holds another run, the devices do not fit, settings contradict each
@@ -61,8 +62,11 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
     if saved is not None:  # check before anything in the folder is changed
         check_same_config(saved, to_json(config), workdir)
     source = open_data(config.data, workdir, console, finished=finished)
-    for batch_size in (config.training.batch_size, config.evaluation.batch_size):
-        check_divides(mesh, batch_size=batch_size, num_rows=source.catalog.num_rows)
+    batch_size = config.evaluation.batch_size
+    if finished:  # nothing is trained, and no result depends on how many cases are ranked at once
+        batch_size = rounded_up(mesh, batch_size)
+    for size in (batch_size, *([] if finished else [config.training.batch_size])):
+        check_divides(mesh, batch_size=size, num_rows=source.catalog.num_rows)
     check_log(config, source)
     thumbs = config.data.thumbs or default_thresholds(
         source.manifest["source"].get("max_rating"), read=config.reads_thumbs
@@ -83,12 +87,11 @@ def open_setting(config: Config, console: Console, *, finished: bool = False) ->
     )
     require_validation(split, store)
     users = _open_users(config, store, split, earlier, console) if config.data.users else None
-    evaluation = config.evaluation
     evaluator = Evaluator(
         store,
         mesh=mesh,
-        batch_size=evaluation.batch_size,
-        item_chunk=evaluation.item_chunk,
+        batch_size=batch_size,
+        item_chunk=config.evaluation.item_chunk,
         thumbs=thumbs,
         users=None if users is None else users.matrix,
         repeats=config.data.repeats,

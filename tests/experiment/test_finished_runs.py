@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -24,6 +25,7 @@ from bert4rec_jax.evaluation.rank_file import VALIDATION_RANKS, RankFile
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.locks import locked
+from bert4rec_jax.sharding import make_mesh
 
 QUIET = Console(quiet=True)
 
@@ -195,3 +197,17 @@ def test_metrics_of_validation_are_of_the_model_that_is_tested_and_of_the_ranks(
     alone = [name for name in metrics["validation"] if name.endswith(" alone")] or ["BERT4Rec"]
     assert metrics["validation"][alone[0]]["ndcg@10"] == pytest.approx(selected, abs=1e-5)
     assert selected == max(line["ndcg@10"] for line in by_step.values())
+
+
+def test_it_is_opened_on_a_number_of_devices_that_splits_no_batch(config, monkeypatch):
+    """A run of 16 rows per step, tested 64 at once, on a machine with three accelerators."""
+    alone = open_finished(Path(config.workdir), QUIET)
+    mesh = make_mesh(devices=jax.devices()[:3])
+    monkeypatch.setattr("bert4rec_jax.experiment.opening.make_mesh", lambda **_: mesh)
+    found = open_finished(Path(config.workdir), QUIET)
+    assert found.setting.mesh.shape["data"] == 3
+    ranks = [
+        each.setting.rank(each.best.state.params, each.trained, each.setting.split.validation).ranks
+        for each in (alone, found)
+    ]
+    np.testing.assert_array_equal(*ranks)
