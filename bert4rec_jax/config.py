@@ -135,8 +135,9 @@ class ModelConfig:
     attention: Literal["plain", "fused"] = "plain"
     """`fused` trains with cuDNN flash attention on NVIDIA GPUs, in bfloat16, without attention
     dropout or position bias, for heads whose width (dim / heads) is a multiple of 8; it is faster
-    from a few hundred positions on. Other devices, evaluation and export compute the same function
-    as `plain`."""
+    from a few hundred positions on. Needs an even data.max_length, and leaves out the last layer of
+    BERT4Rec where that has an odd number of queries, as with the objectives next and mixed. Other
+    devices, evaluation and export compute the same function as `plain`."""
     initial: Literal["random", "identity"] = "random"
     """What training starts from: `random` kernels (the paper), or `identity`: values and outputs of
     attention and the output head pass vectors on as they are, and feed-forward networks add little.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, to_json
+from bert4rec_jax.training.masking import num_slots
 
 
 class _Need(NamedTuple):
@@ -17,6 +18,20 @@ class _Need(NamedTuple):
     needs: str  # the condition, in words
 
 
+def _fuses(config: Config) -> bool:
+    """Whether any layer has an even number of queries and of positions, which `fused` needs."""
+    data, masking, model = config.data, config.masking, config.model
+    queries = [data.max_length] * model.layers
+    if model.kind == "bert4rec":  # the last layer is computed for the slots only
+        queries[-1] = num_slots(
+            rate=masking.rate,
+            next_item=masking.next_item,
+            max_length=data.max_length,
+            max_segments=data.segments_per_row,
+        )
+    return data.max_length % 2 == 0 and any(number % 2 == 0 for number in queries)
+
+
 _NEEDS = (
     _Need(
         ("data.time_quantile",),
@@ -24,7 +39,14 @@ _NEEDS = (
         "data.split global-time",
     ),
     _Need(("data.max_segments",), lambda c: c.data.pack, "data.pack"),
-    _Need(("model.norm", "model.attention"), lambda c: c.model.layers > 0, "model.layers above 0"),
+    _Need(("model.norm",), lambda c: c.model.layers > 0, "model.layers above 0"),
+    _Need(
+        ("model.attention",),
+        _fuses,
+        "an even data.max-length, and a layer with an even number of queries: any but the last one "
+        "of BERT4Rec, which has an odd number with masking.objective next or mixed, and with some "
+        "masking.rate",
+    ),
     _Need(
         ("model.unknown_rate",),
         lambda c: bool(c.data.content),

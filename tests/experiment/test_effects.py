@@ -1,6 +1,7 @@
 """Every setting has an effect, or is refused where it has none."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -19,10 +20,12 @@ from bert4rec_jax.config import (
 )
 from bert4rec_jax.experiment import recipes
 from bert4rec_jax.experiment.effects import without_effect
+from bert4rec_jax.models.history import History
 from bert4rec_jax.sharding import make_mesh
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.fit import fit
 from bert4rec_jax.training.inputs import TrainingData
+from bert4rec_jax.training.parts import Sizes, make_parts
 
 BASE = Config(
     data=DataConfig(content="catalog", max_length=12, window="tiles", pack=True, max_segments=3),
@@ -108,3 +111,41 @@ def test_what_the_data_makes_idle_is_refused(store, tmp_path):
     assert recipes.recipe("general", changes).masking.objective == "next"
     with pytest.raises(ConfigError, match=r"masking\.rate 0\.3 has no effect"):
         recipes.recipe("general", {**changes, "masking.rate": 0.3})
+
+
+FUSED = {
+    "model.attention": "fused", "model.dtype": "bfloat16", "model.attention_dropout": 0.0,
+    "model.position_bias": False, "data.pack": False,
+}  # fmt: skip
+TOWERS = {**NEXT, "model.kind": "two-tower"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers"),
+    [
+        ({"masking.objective": "masked"}, 1),  # int(0.4 * 12 + 0.501) = 5 slots, an odd number
+        ({"masking.objective": "masked", "masking.rate": 0.5}, 1),
+        ({}, 1),
+        (NEXT, 1),
+        ({}, 2),
+        ({"data.max_length": 13}, 3),
+        (TOWERS, 0),
+        (TOWERS, 1),
+        ({**TOWERS, "data.max_length": 13}, 1),
+    ],
+)
+def test_fused_attention_is_idle_where_no_layer_calls_it(changes, layers, monkeypatch):
+    config = changed(BASE, {**FUSED, **changes, "model.layers": layers})
+    called = []
+
+    def recorded(queries, keys, values, visible):
+        called.append(visible.shape)
+        return queries.swapaxes(1, 2)
+
+    monkeypatch.setattr("bert4rec_jax.models.layers.fused_attention", recorded)
+    parts = make_parts(config, Sizes(64), total_steps=1, fused=True)
+    row = jnp.zeros((1, config.data.max_length), jnp.int32)
+    history = History(row, row, row, row, row != 0)
+    slots = row[:, : parts.slots]
+    jax.eval_shape(lambda: parts.model.init(jax.random.key(0), history, slots, deterministic=True))
+    assert ("model.attention" in without_effect(config)) == (not called)
