@@ -119,8 +119,8 @@ def _require_minima(store: SequenceStore, config: DataConfig) -> None:
         if made is not None and wanted not in (made, getattr(DataConfig(), name)):
             option = name.replace("_", "-")
             raise UserError(
-                f"data.{name} is {wanted}, but {store.path} was prepared with {made}; leave the "
-                f"setting out, or prepare the log again with --{option} {wanted}"
+                f"data.{name} is {wanted}, but {store.path} was prepared with {made}; give "
+                f"--data.{option} {made}, or prepare the log again with --{option} {wanted}"
             )
 
 

@@ -187,8 +187,11 @@ def test_minima_that_a_store_does_not_have_are_refused(tmp_path, said):
     path = str(tmp_path / "store")
     for config in (DataConfig(path=path), DataConfig(path=path, min_user_interactions=3)):
         assert open_data(config, tmp_path / "run", said).num_users == 1
-    with pytest.raises(UserError, match=r"data\.min_item_interactions is 7, but .* with 1; leave"):
+    advice = r"min_item_interactions is 7, but .* with 1; give --data\.min-item-interactions 1"
+    with pytest.raises(UserError, match=advice):
         open_data(DataConfig(path=path, min_item_interactions=7), tmp_path / "run", said)
+    followed = DataConfig(path=path, min_item_interactions=1)
+    assert open_data(followed, tmp_path / "run", said).num_users == 1
 
 
 def test_paths_are_kept_as_text(tmp_path):
