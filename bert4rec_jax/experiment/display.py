@@ -19,7 +19,7 @@ def introduce(setting: Setting, recipe: str, console: Console) -> None:
     config, source, split = setting.config, setting.source, setting.split
     device = jax.devices()[0]
     console.print(
-        f"[bold]{recipe}[/] on {escape(config.data.path)}: {source.num_interactions:,} "
+        f"[bold]{escape(recipe)}[/] on {escape(config.data.path)}: {source.num_interactions:,} "
         f"interactions of {source.num_users:,} users with {len(source.catalog):,} items, "
         f"{split.name.replace('_', ' ')}, on {jax.device_count()} x {device.device_kind} "
         f"({' x '.join(f'{n} {axis}' for axis, n in setting.mesh.shape.items())})",
@@ -53,6 +53,7 @@ def show(setting: Setting, tested: Tested, console: Console) -> None:
         )
         console.print(
             "validation NDCG@10: " + ", ".join(f"{name} {value:.4f}" for value, name in scores),
+            markup=False,
             highlight=False,
         )
     sets = setting.tested()
@@ -69,7 +70,9 @@ def show(setting: Setting, tested: Tested, console: Console) -> None:
         console.print(results_table(title, models))
         if setting.split.cold_validation is not None and within is None:
             shares = ", ".join(f"{m.name} {m.metrics['cold_exposure@10']:.1%}" for m in models)
-            console.print(f"Share of untrained items in the lists: {shares}", highlight=False)
+            console.print(
+                f"Share of untrained items in the lists: {shares}", markup=False, highlight=False
+            )
     for variant, of_models in tested.comparison.against_sampled.items():
         console.print()
         console.print(sampled_table(next(iter(sets)), variant, of_models))

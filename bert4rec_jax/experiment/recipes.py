@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from bert4rec_jax.checks import ConfigError
 from bert4rec_jax.config import Config, from_json, to_json
@@ -180,7 +181,8 @@ def _resolved(
             found, adapted = "the data", recipe.adapt(config, store)
     adapted = overridden(_as_earlier(adapted, earlier))
     check_changes(default, config, adapted)
-    console.print(f"[bold]{recipe.name}[/]: settings that follow from {found}", highlight=False)
+    name = escape(recipe.name)
+    console.print(f"[bold]{name}[/]: settings that follow from {found}", highlight=False)
     asked = _with_changes(to_json(recipe.config), to_json(default), to_json(config))
     for change in differences(asked, to_json(adapted)):
         console.print(f"  {change}", markup=False, highlight=False)

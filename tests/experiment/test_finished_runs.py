@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from bert4rec_jax.config import (
 from bert4rec_jax.errors import TemporaryError
 from bert4rec_jax.evaluation.metrics import ndcg
 from bert4rec_jax.evaluation.rank_file import VALIDATION_RANKS, RankFile
+from bert4rec_jax.evaluation.tuning import GRIDS
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.locks import locked
@@ -211,3 +213,17 @@ def test_it_is_opened_on_a_number_of_devices_that_splits_no_batch(config, monkey
         for each in (alone, found)
     ]
     np.testing.assert_array_equal(*ranks)
+
+
+def test_names_with_square_brackets_are_shown_as_they_are(config, tmp_path):
+    shutil.copytree(config.workdir, tmp_path / "run")
+    copy = replace(
+        config,
+        evaluation=replace(config.evaluation, test=False, baselines=False, sampled=False),
+        workdir=str(tmp_path / "run"),
+    )
+    console = Console(file=io.StringIO(), width=200)
+    recipe, baseline = "mine [v1][/]", "counts [bold][/]"
+    protocol.run(copy, recipe=recipe, console=console, baselines={baseline: GRIDS["popular"]})
+    shown = console.file.getvalue()
+    assert f"{recipe} on " in shown and f"{baseline} 0." in shown

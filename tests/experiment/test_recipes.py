@@ -82,7 +82,7 @@ def test_help_explains_fields_with_defaults(capsys):
 
 @pytest.fixture
 def adapting(tmp_path):
-    path = tmp_path / "adapting.py"
+    path = tmp_path / "adapting [v1].py"
     path.write_text(ADAPTING)
     return path
 
@@ -90,7 +90,7 @@ def adapting(tmp_path):
 def parsed(adapting, *arguments):
     console = Console(file=io.StringIO(), width=200)
     name, config = recipes.parse([str(adapting), *arguments], FOLDER, console=console)
-    assert name == "adapting"
+    assert name == "adapting [v1]"
     return config, console.file.getvalue()
 
 
@@ -99,6 +99,7 @@ def test_settings_follow_from_the_data_unless_given(adapting, store, tmp_path):
     config, said = parsed(adapting, *data)
     assert (config.model.dim, config.model.layers) == (120, 60)
     assert "model.dim: 8 -> 120" in said and "model.layers: 3 -> 60" in said
+    assert f"{adapting.stem}: settings that follow from the data" in said
     config, said = parsed(adapting, *data, "--model.layers", "4")
     assert (config.model.dim, config.model.layers) == (120, 4)
     assert "model.layers" not in said
