@@ -18,7 +18,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType, TracebackType
 
-from bert4rec_jax.errors import UserError
+from bert4rec_jax.errors import UserError, first_line
 
 # glibc's mallopt parameters (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -36,7 +36,8 @@ class Terminated(KeyboardInterrupt):
 def run_command(command: Callable[[], None]) -> None:
     """Run a command and end the process on an error or a signal.
 
-    The exit status is a `UserError`'s own, 128 + n after signal n, or 1 after a broken pipe.
+    The exit status is a `UserError`'s own, 128 + n after signal n, or 1 after a broken pipe. Too
+    little memory on a device is reported as a `UserError` is.
     """
     tune_memory()
     # What Orbax and asyncio log is either reported in one clear error or of no use to users.
@@ -61,9 +62,17 @@ def run_command(command: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except Exception:
-        _leave_others(1)
-        raise
+    except Exception as error:
+        status = UserError.status if _is_out_of_memory(error) else 1
+        _leave_others(status)
+        if status == 1:
+            raise
+        print(
+            f"error: a device has not enough memory ({first_line(error)}); choose smaller batches, "
+            "shorter rows or a smaller model, or split the item table over more devices",
+            file=sys.stderr,
+        )
+        sys.exit(status)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -86,6 +95,12 @@ def run_program(main: Callable[[], None]) -> None:
             with suppress(OSError):
                 stream.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether JAX had no memory for an array."""
+    by_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    return by_jax and any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory"))
 
 
 def _leave_others(status: int) -> None:

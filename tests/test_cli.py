@@ -246,3 +246,17 @@ def test_titles_that_the_terminal_cannot_show_are_no_error(tmp_path):
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "? 9, Am?lie\n"), done.stderr
+
+
+TOO_LARGE = """
+import jax.numpy as jnp
+from bert4rec_jax.entry import run_command
+run_command(lambda: jnp.zeros(1 << 43).block_until_ready())
+"""
+
+
+def test_too_little_memory_on_a_device_is_one_clear_error():
+    done = subprocess.run([sys.executable, "-c", TOO_LARGE], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: a device has not enough memory (")
+    assert "choose smaller batches" in done.stderr and "Traceback" not in done.stderr
