@@ -218,5 +218,7 @@ def _require_finite(step: int, metrics: Metrics, checkpoints: Checkpoints) -> No
             good = f"the last good checkpoint is step {saved[-1]}" if saved else "nothing was saved"
             raise UserError(
                 f"{name} is {float(metrics[name])} at step {step}; {good}. Lower "
-                "optimizer.peak-lr or optimizer.clip-norm, or lengthen optimizer.warmup-steps"
+                "optimizer.peak-lr (with the Noam schedule optimizer.noam-scale) or "
+                "optimizer.clip-norm, or lengthen optimizer.warmup-steps"
+                + (", and train in another workdir" if saved else "")
             )

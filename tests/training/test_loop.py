@@ -176,14 +176,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
     recorder = Recorder()
     with pytest.raises(
         UserError, match=r"loss is nan at step 5; the last good checkpoint is step 4"
-    ):
+    ) as stopped:
         run(recorder, bad_step=5)
+    assert "optimizer.noam-scale" in str(stopped.value)
+    assert str(stopped.value).endswith("in another workdir")  # here, other settings are refused
     assert max(recorder.saved) == 4
 
 
 def test_a_broken_state_is_never_saved():
     recorder = Recorder()
-    with pytest.raises(UserError, match=r"loss is nan at step 2; nothing was saved"):
+    with pytest.raises(UserError, match=r"at step 2; nothing was saved.*warmup-steps$"):
         run(recorder, bad_step=2)
     assert not recorder.saved
 
