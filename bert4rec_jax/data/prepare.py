@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require_a, require_whole
+from bert4rec_jax.checks import require, require_a, require_whole
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.external_sort import Runs
@@ -164,6 +164,8 @@ def prepare(
         "min_user_interactions": require_whole(min_user_interactions, "min_user_interactions"),
         "min_item_interactions": require_whole(min_item_interactions, "min_item_interactions"),
     }
+    for name, least in minima.items():
+        require(least >= 1, name, least, "at least 1")
     most = max_user_interactions
     most = None if most is None else require_whole(most, "max_user_interactions")
     if most is not None and most < min_user_interactions:

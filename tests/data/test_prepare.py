@@ -345,6 +345,12 @@ def test_no_rows_in_memory_are_refused(log, tmp_path):
         prepare(log, tmp_path / "out", rows_in_memory=0)
 
 
+@pytest.mark.parametrize("name", ["min_user_interactions", "min_item_interactions"])
+def test_minima_that_no_training_takes_are_refused(name, log, tmp_path):
+    with pytest.raises(UserError, match=f"{name} is 0; expected at least 1"):
+        prepare(log, tmp_path / "out", **{name: 0})
+
+
 def test_rows_without_an_item_are_reported(tmp_path):
     table = pa.table({"user_id": ["a", "b"], "item_id": [["x", "y"], []]})
     pq.write_table(table, tmp_path / "log.parquet")
