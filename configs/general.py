@@ -1,7 +1,7 @@
-"""Your own data: the log decides on lengths, depth, dropout, batches, epochs and objective instead.
+"""Your own data: the log decides on lengths, dropout, batches, epochs and objective instead.
 
 Command: `python train.py general --data.path YOUR_LOG --workdir runs/mine`. `adapt` replaces the
-defaults of data.max-length, model.layers, model.dropout, masking.objective, optimizer.weight-decay,
+defaults of data.max-length, model.dropout, masking.objective, optimizer.weight-decay,
 training.batch-size, training.epochs, training.evaluate-every and, for sparse logs of many items,
 training.in-batch-negatives and training.uniform-negatives. Its rules were found on the validation
 splits of MovieTweetings, MovieLens-1M and thinned copies of them (docs/results.md); they look at
@@ -28,6 +28,7 @@ config = Config(
     model=ModelConfig(
         dim=128,
         heads=4,
+        layers=2,
         ffn_dim=256,
         position_bias=True,
         head="linear",
@@ -46,7 +47,6 @@ config = Config(
 def adapt(config: Config, store: SequenceStore) -> Config:
     """Settings for a log of N interactions with V items."""
     interactions, items = store.num_interactions, len(store.catalog)
-    large = interactions > 300_000
 
     # Rows hold 19 of 20 histories whole; longer ones are cut into several rows, none is lost.
     long = int(np.quantile(store.lengths, 0.95))
@@ -73,9 +73,9 @@ def adapt(config: Config, store: SequenceStore) -> Config:
     return replace(
         config,
         data=replace(config.data, max_length=max_length),
-        model=replace(config.model, layers=2 if large else 1, dropout=dropout),
+        model=replace(config.model, dropout=dropout),
         masking=replace(config.masking, objective=objective),
-        optimizer=replace(config.optimizer, weight_decay=0.05 if large else 0.1),
+        optimizer=replace(config.optimizer, weight_decay=0.05 if interactions > 300_000 else 0.1),
         training=replace(
             config.training,
             batch_size=batch_size,
