@@ -190,12 +190,12 @@ def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypa
     ("users", "items", "length", "expected"),
     [
         # worked out by hand, in the order of the comparison below
-        (5_000, 3_000, 20, (24, 1, 0.3, "mixed", 64, 40, (0, 0))),
-        (6_000, 3_400, 165, (100, 2, 0.2, "mixed", 32, 40, (0, 0))),
-        (11_000, 9_000, 7, (16, 1, 0.5, "next", 128, 24, (0, 0))),
-        (40_000, 50_000, 8, (16, 2, 0.5, "next", 128, 24, (1024, 2048))),
-        (500_000, 300_000, 8, (16, 2, 0.5, "next", 1024, 24, (1024, 2048))),
-        (138_000, 26_000, 144, (100, 2, 0.2, "mixed", 128, 12, (0, 0))),
+        (5_000, 3_000, 20, (24, 0.1, 0.3, "mixed", 64, 40, (0, 0))),
+        (6_000, 3_400, 165, (100, 0.05, 0.2, "mixed", 32, 40, (0, 0))),
+        (11_000, 9_000, 7, (16, 0.1, 0.5, "next", 128, 24, (0, 0))),
+        (40_000, 50_000, 8, (16, 0.05, 0.5, "next", 128, 24, (1024, 2048))),
+        (500_000, 300_000, 8, (16, 0.05, 0.5, "next", 1024, 24, (1024, 2048))),
+        (138_000, 26_000, 144, (100, 0.05, 0.2, "mixed", 128, 12, (0, 0))),
     ],
     ids=[
         "like MovieTweetings",
@@ -214,7 +214,7 @@ def test_the_general_recipe_by_hand(users, items, length, expected):
     found = recipe.adapt(recipe.config, sizes)
     assert expected == (
         found.data.max_length,
-        found.model.layers,
+        found.optimizer.weight_decay,
         found.model.dropout,
         found.masking.objective,
         found.training.batch_size,
