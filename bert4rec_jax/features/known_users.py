@@ -120,7 +120,7 @@ def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[list[int
     """The log's users in the table: their places, their indices in `user_ids`, and their values.
 
     A user id that occurs several times in `user_ids`, as with the cold-items split, has several
-    indices. The values are given by column name.
+    indices. The values are given by column name, None where a JSON object lacks the column.
     """
     numbers: dict[str, list[int]] = {}
     for number, user in enumerate(user_ids):
@@ -130,10 +130,15 @@ def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[list[int
     values: dict[str, list[Any]] = {}
     seen: dict[str, str] = {}
     for where, record in read_records(path, what="user"):
-        if not seen:
-            _check_names(path, list(record))
-            values = {name: [] for name in record if name != USER}
-        user = _id(where, record[USER])
+        if not seen and USER not in record:
+            raise UserError(
+                f"{path} has no column {USER!r}; its columns are {', '.join(map(repr, record))}: "
+                "rename the one with the ids of the log's users"
+            )
+        for name in record:
+            if name != USER:
+                values.setdefault(name, [None] * len(rows))
+        user = _id(where, record.get(USER))
         if user in seen:
             raise UserError(
                 f"{where}: the user {user!r} was in {seen[user]} already; expected one row per "
@@ -145,17 +150,13 @@ def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[list[int
             rows.append(numbers[user])
             for name, column in values.items():
                 column.append(record.get(name))
+    _check_names(path, list(values))
     return places, rows, values
 
 
 def _check_names(path: Path, names: list[str]) -> None:
-    shown = ", ".join(map(repr, names))
-    if USER not in names:
-        raise UserError(
-            f"{path} has no column {USER!r}; its columns are {shown}: rename the one with the ids "
-            "of the log's users"
-        )
-    if len(names) == 1:
+    """Check the names of the columns besides that of ids."""
+    if not names:
         raise UserError(
             f"{path} has no column but {USER!r}; expected some that say something about users"
         )

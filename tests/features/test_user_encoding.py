@@ -1,5 +1,7 @@
 """What is known of users as rows of numbers: a worked example, and what is refused."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,6 +84,23 @@ def test_columns_that_come_later_get_rows_as_the_first_ones_did(tmp_path):
     assert rows[1, 4] == 4  # standard deviations at most
     np.testing.assert_array_equal(rows[:, 6:], [[0, 1, 0, 0], [0, 0, 1, 0]])
     np.testing.assert_array_equal(encoding.encode({}, 3, str), known.matrix[:1].repeat(3, 0))
+
+
+def test_lines_of_json_may_lack_what_others_have(tmp_path):
+    """As JSON Lines often leave out what is not known: the first line does not name all columns."""
+    file = tmp_path / "users.jsonl"
+    lines = [{"user_id": "u0"}, {"user_id": "other", "plan": "a"}, {"user_id": "u1", "age": 30}]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    known = read_users(file, USERS, EVERYONE)
+    assert known.encoding.names == ("plan", "age")
+    # no plan has a column of its own | age: mean 30; missing
+    np.testing.assert_array_equal(known.matrix[1:4], [[0, 1, 0, 1], [0, 1, 0, 0], [0, 1, 0, 1]])
+    file.write_text('{"user_id": "u0", "age": 30}\n{"age": 40}\n')
+    with pytest.raises(UserError, match=r"users.jsonl, line 2: the user_id is empty"):
+        read_users(file, USERS, EVERYONE)
+    file.write_text('{"user_id": "u0", "age": 30}\n{"user_id": "u1", "history": 1}\n')
+    with pytest.raises(UserError, match="has a column 'history'"):
+        read_users(file, USERS, EVERYONE)
 
 
 def test_texts_of_a_csv_are_numbers_where_all_are(tmp_path):
