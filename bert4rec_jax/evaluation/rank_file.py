@@ -300,8 +300,9 @@ def _check(path: Path, name: str, found: RankedSet) -> None:
                 "per case"
             )
     for model, ranks in found.ranks.items():
-        if ranks.dtype.kind not in "iu" or (len(ranks) and ranks.min() < 1):
+        if ranks.dtype.kind not in "iu" or ranks.min() < 1:
+            lowest = f" from {ranks.min()}" if ranks.dtype.kind in "iuf" else ""
             raise UserError(
-                f"{path}: {name}/{model} holds {ranks.dtype} from {ranks.min()}; expected whole "
-                "ranks from 1, the best"
+                f"{path}: {name}/{model} holds {ranks.dtype}{lowest}; expected whole ranks from 1, "
+                "the best"
             )

@@ -127,6 +127,10 @@ def test_names_of_models_that_are_taken(five, tmp_path):
         ),
         ({"test/users": np.arange(2), "test/mine": np.ones(2)}, "test/mine holds float64 from 1.0"),
         (
+            {"test/users": np.arange(2), "test/mine": np.ones(2, int), "test/zones": ["a", "b"]},
+            "test/zones holds <U1; expected whole ranks from 1",
+        ),
+        (
             {"test/mine": np.array([None])},
             "cannot read .*evaluate .* makes the file of a run again",
         ),
