@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.checks import require, require_whole
 from bert4rec_jax.config import OWN_NAMES
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.bootstrap import SEED, Interval, beside_first
@@ -157,7 +158,8 @@ def compare_runs(
 
     Raises:
       UserError: ranks cannot be read or are about different cases; no set is in all files; a model
-        or metric is unknown; no run or metric is given, or a run twice.
+        or metric is unknown; no run or metric is given, or a run twice; `resamples` is no whole
+        number from 1 on.
     """
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     models = [models] if isinstance(models, str) else list(models)
@@ -165,6 +167,8 @@ def compare_runs(
         raise UserError("no metric is named; give one or more, such as ndcg@10")
     for name in metrics:
         contribution(name, np.ones(1, np.int64))
+    resamples = require_whole(resamples, "resamples")
+    require(resamples >= 1, "resamples", resamples, "at least 1")
     if isinstance(paths, str | PathLike):
         paths = [paths]
     runs = [RecordedRun.open(Path(path), validation=validation) for path in paths]
