@@ -62,7 +62,8 @@ class Explanation:
       probability: by the softmax over all items that the model can score.
       rank: among the items that may be listed; ties count against the item. If it may not be
         listed itself, that which it would have.
-      barred_by: why it may not be listed: it is "in the history" or "excluded"; None if it may.
+      barred_by: why it may not be listed: it is "in the history", or "excluded" by the request or
+        by the filters of the scorer; None if it may.
       influences: one per item of the history, oldest first.
       attention: `[layers, H, n]` attention weights from the position whose output is read; each row
         sums to 1. The columns are the items that are read, oldest first. A bidirectional model has
@@ -233,7 +234,8 @@ def both_sides(
     """Hide one item of a history, and guess it without and with the items after it.
 
     All other items of the history, before and after it, are excluded from both guesses, unless the
-    model was trained to repeat items (`data.repeats`). Scores are those of the model alone:
+    model was trained to repeat items (`data.repeats`), and so are those that do not pass the
+    filters of the scorer. Scores are those of the model alone:
     covisitation, if the bundle has it, only applies to the next item.
 
     Args:
@@ -324,7 +326,7 @@ def _scores(
 
 def _barred(scorer: Scorer, seen: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     """`[V]`: the tokens that may not be listed."""
-    barred = ~scorer.bundle.known
+    barred = ~scorer.ranker.listed
     if not scorer.bundle.repeats:
         barred[seen] = True
     return barred

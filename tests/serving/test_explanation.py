@@ -16,6 +16,7 @@ from bert4rec_jax.models.history import History
 from bert4rec_jax.models.sequence_model import SequenceModel
 from bert4rec_jax.serving.explanation import both_sides, explain
 from bert4rec_jax.serving.explanation_display import show_explanation
+from bert4rec_jax.serving.filters import Filters
 from bert4rec_jax.serving.scorer import load
 from bert4rec_jax.serving.traced import Serving, by_path
 
@@ -59,6 +60,19 @@ def test_the_first_recommendation_is_explained_unless_another_is_named(scorer, i
     found = explain(scorer, ids[:3])
     assert (found.item_id, found.rank) == (listed[0], 1)
     assert explain(scorer, ids[:3], listed[4]).rank == 5
+
+
+def test_what_the_filters_leave_out_is_not_recommended(scorer, bundle, ids):
+    listed = scorer.recommend(ids[:3], 5).item_ids
+    filtered = load(bundle, filters=Filters(only=[*listed[2:], *ids[:3]]))
+    found = explain(filtered, ids[:3])
+    assert (found.item_id, found.rank, found.barred_by) == (listed[2], 1, None)
+    barred = explain(filtered, ids[:3], listed[0])
+    assert (barred.rank, barred.barred_by) == (1, "excluded")
+    assert barred.probability == explain(scorer, ids[:3], listed[0]).probability
+    guesses = both_sides(filtered, ids[:3], 1)
+    for guess in (guesses.before, guesses.both):
+        assert set(guess.likeliest.item_ids) == {*listed[2:], ids[1]}
 
 
 def test_ids_may_be_whole_numbers_as_in_lists(scorer, ids):
