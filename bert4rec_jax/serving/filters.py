@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,14 @@ class Filters:
             "years": list(self.years) if self.years else None,
             "only": None if self.only is None else _digest(self.only),
         }
+
+    def without_file(self) -> Filters:
+        """These filters with the ids that are in the file of `only` now, instead of its path.
+
+        Raises:
+          UserError: the file cannot be read, or is not UTF-8.
+        """
+        return replace(self, only=_ids(self.only)) if isinstance(self.only, Path) else self
 
     def allowed(self, catalog: Catalog) -> npt.NDArray[np.bool_]:
         """`[V]` bool: the items that pass.

@@ -147,6 +147,8 @@ def _planned(
     job["request_time"] = options.asked_at
     if options.asked_at is None:
         del job["request_time"]  # so that a job of an earlier version can be continued
+    # Workers may not see the file of ids, or see it later, when it has changed.
+    options = replace(options, filters=options.filters.without_file())
     return Plan(bundle, opened.fingerprint, asked, Shards(output, job), options)
 
 

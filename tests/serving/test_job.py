@@ -299,6 +299,22 @@ def test_an_output_may_be_a_link(bundle, requests, tmp_path, there):
     assert rank_file(bundle, requests, link, SMALL)["finished"]
 
 
+def test_workers_need_not_see_the_file_of_allowed_items(bundle, scorer, requests, tmp_path):
+    """On a cluster they may start elsewhere, and a file may change while a job is at work."""
+    allowed, file = scorer.catalog.item_ids[:30], tmp_path / "only.txt"
+    file.write_text("\n".join([*allowed, "", " none "]))
+
+    def elsewhere(plan, opened, missing):
+        file.unlink()
+        yield from local(plan, opened, missing)
+
+    options = replace(SMALL, filters=Filters(only=file))
+    with pytest.warns(UserWarning, match="1 of its ids, such as ' none ', are not in the catalog"):
+        rank_file(bundle, requests, tmp_path / "out", options, engine=elsewhere)
+    listed = pq.read_table(tmp_path / "out")["item_ids"].combine_chunks().flatten().to_pylist()
+    assert listed and set(listed) <= set(allowed)
+
+
 @pytest.mark.parametrize("output", ["", ".", "/", "somewhere/.."])
 def test_an_output_without_a_name(output):
     with pytest.raises(UserError, match=r"the output is .*; expected the name of a folder to make"):
