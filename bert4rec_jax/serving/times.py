@@ -18,7 +18,7 @@ from bert4rec_jax.errors import UserError
 
 # Seconds since 1970, or a date with or without a time: UTC if it has no time zone.
 RequestTime = int | str | date | datetime | np.datetime64
-Times = Sequence[RequestTime | None]  # None (or NumPy's NaT) where the time is not known
+Times = Sequence[RequestTime | None]  # None (or a NaT) where the time is not known
 UNKNOWN = int(np.iinfo(np.int64).min)  # in place of a time, in arrays
 _LATEST = 2**32 - 1  # seconds since 1970, in 2106
 
@@ -149,6 +149,8 @@ def _of_python(time: Any) -> Any:
 def _second_of(time: Any) -> Any:
     """The second since 1970 in which a date or its text lies; anything else as it is."""
     time = _of_python(time)
+    if isinstance(time, date) and time != time:  # NaT of pandas
+        return None
     if isinstance(time, str):
         try:
             time = datetime.fromisoformat(time)

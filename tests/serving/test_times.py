@@ -63,6 +63,23 @@ def test_times_in_python_are_seconds_or_dates():
     assert whole_seconds(given, "times") == [None, 9, 10, *[86_400] * 6, None]
 
 
+def test_a_time_of_pandas_may_be_missing():
+    class Missing(datetime.datetime):
+        """As `pandas.NaT`, which is a datetime that equals nothing."""
+
+        def __ne__(self, other):
+            return True
+
+        __eq__ = None
+        __hash__ = None
+
+        def timestamp(self):
+            raise ValueError("NaTType does not support timestamp")
+
+    given = [datetime.datetime(1970, 1, 2), Missing(1, 1, 1)]
+    assert whole_seconds(given, "times") == [86_400, None]
+
+
 @pytest.mark.parametrize(
     "wrong",
     ["yesterday", 1.5, True, -1, 2**32, "2106-02-08", "1969-12-31", np.datetime64("1969-12-31")],
