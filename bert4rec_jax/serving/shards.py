@@ -197,9 +197,14 @@ class Shards:
         return manifest
 
     def _read(self, folder: Path) -> dict[str, Any]:
-        """The manifest of a folder of this job; refuses any other, except an empty folder."""
+        """The manifest of a folder of this job; refuses any other, except an empty folder.
+
+        A folder is empty too if a process was killed while it wrote the first manifest there.
+        """
         file = folder / MANIFEST
-        if folder.is_dir() and not any(folder.iterdir()):
+        if folder.is_dir() and all(
+            left.match(f"{MANIFEST}.*{_UNFINISHED}") for left in folder.iterdir()
+        ):
             return {}
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))

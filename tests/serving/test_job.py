@@ -384,6 +384,15 @@ def test_an_empty_folder_is_taken(bundle, requests, tmp_path):
     assert rank_file(bundle, requests, tmp_path / "out", SMALL)["finished"]
 
 
+def test_a_job_that_was_killed_over_its_first_manifest_continues(bundle, requests, tmp_path):
+    left = tmp_path / "out.partial" / "_manifest.json.0a1b2c3d.partial"
+    left.parent.mkdir()
+    left.write_text('{"jo')
+    assert rank_file(bundle, requests, tmp_path / "out", SMALL)["finished"]
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"_manifest.json", *(f"part-{number:06d}.parquet" for number in range(5))}
+
+
 def test_what_another_job_left_is_refused_beside_an_empty_folder_too(tmp_path):
     left = job(tmp_path / "out")
     with left.held():
