@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bert4rec_jax.data.fields import Where
+from bert4rec_jax.data.grouped import is_list
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.outputs import require_utf8
 
@@ -40,14 +43,59 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
       columns: the key under which a column is returned -> its name in the file.
 
     Raises:
-      UserError: see `schema`.
+      UserError: see `schema` and `require_text`.
     """
     names = list(columns.values())
+    first = 0
     with _open(path) as file:
         for group in range(file.num_row_groups):
             rows = _batch_rows(file.metadata.row_group(group), names)
             for batch in file.iter_batches(rows, row_groups=[group], columns=names):
+                where = partial(_place, path, first)
+                for name in names:
+                    require_text(batch[name], name, where)
+                first += len(batch)
                 yield {key: batch[name] for key, name in columns.items()}
+
+
+def require_text(column: pa.Array, name: str, where: Where) -> None:
+    """Refuse text that is not UTF-8, which Arrow lets pass when it reads a file.
+
+    Args:
+      column: some rows of a column of any type.
+      name: its name.
+      where: from one of these rows to where it stands, for the message.
+
+    Raises:
+      UserError: it has such text; names the first row.
+    """
+    if _is_valid(column):
+        return
+    row = next((row for row in range(len(column)) if not _is_valid(_plain(column, row))), 0)
+    raise UserError(
+        f"{where(row)}: column {name!r} holds text that is not UTF-8; convert the column, and "
+        "write the file again"
+    )
+
+
+def _is_valid(column: pa.Array) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _plain(column: pa.Array, row: int) -> pa.Array:
+    """The values of one row alone, without those of others in a dictionary or in lists."""
+    values = column.slice(row, 1)
+    while is_list(values.type):
+        values = values.flatten()
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def _place(path: Path, first: int, row: int) -> str:
+    return f"{path}, row {first + row + 1}"
 
 
 def _batch_rows(group: pq.RowGroupMetaData, names: list[str]) -> int:

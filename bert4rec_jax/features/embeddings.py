@@ -151,8 +151,10 @@ def _columns(path: Path) -> tuple[str, list[str]]:
 def _match(
     path: Path, catalog: Catalog, id_columns: list[str], id_map: Mapping[str, str] | None
 ) -> Match:
-    table = pq.read_table(path, columns=id_columns)
-    values = {name: set(filter(None, map(plain, table[name].to_pylist()))) for name in id_columns}
+    values: dict[str, set[str]] = {name: set() for name in id_columns}
+    for batch in parquet.stream(path, dict(zip(id_columns, id_columns))):
+        for name, ids in batch.items():
+            values[name].update(filter(None, map(plain, ids.to_pylist())))
     candidates = [candidate(name, values[name], catalog, id_map) for name in id_columns]
     chosen = best(path, candidates, catalog)
     fewer = min(len(catalog), len(chosen.keys))

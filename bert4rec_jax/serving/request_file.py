@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from bert4rec_jax.data.delimited import suffix_of
 from bert4rec_jax.data.fields import Where
 from bert4rec_jax.data.jsonlines import line_of
+from bert4rec_jax.data.parquet import require_text
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError, first_line
 from bert4rec_jax.outputs import require_utf8
@@ -78,7 +80,7 @@ class RequestFile:
 
         Raises:
           UserError: it cannot be read, its columns are not those of requests (see `check_columns`)
-            or differ between files, or a user is null.
+            or differ between files, or a user is null or not UTF-8.
         """
         files: tuple[Path, ...] = (path,)
         if path.is_dir():  # without hidden files, as query engines do
@@ -136,7 +138,8 @@ class RequestFile:
         Without any requests there is one empty shard.
 
         Raises:
-          UserError: a file cannot be read any more, or has other columns or rows by now.
+          UserError: a file cannot be read any more, or has other columns or rows by now, or text
+            that is not UTF-8.
         """
         yield from enumerate(tables_of(self._batches(first * size), size), first)
         if not self.rows:
@@ -163,17 +166,22 @@ class RequestFile:
                 if not same or opened.metadata.num_rows != rows_then:
                     raise UserError(_changed(file))
                 groups: list[int] = []
+                first = 0  # row of the file
                 for group in range(opened.num_row_groups):
                     rows = opened.metadata.row_group(group).num_rows
                     if groups or rows > skip:
                         groups.append(group)
                     else:
                         skip -= rows
+                        first += rows
                 batches = (  # of one row group each: a batch cannot hold more than 2 GiB of text
                     opened.iter_batches(_BATCH_ROWS, row_groups=[group], columns=self.schema.names)
                     for group in groups
                 )
                 for batch in chain.from_iterable(batches):
+                    for name in self.schema.names:
+                        require_text(batch[name], name, partial(_place, file, first))
+                    first += len(batch)
                     dropped = min(skip, len(batch))
                     skip -= dropped
                     if dropped < len(batch):
@@ -214,11 +222,17 @@ def _hashed_users(opened: pq.ParquetFile, file: Path) -> Iterator[npt.NDArray[np
     row = 0
     for batch in opened.iter_batches(_BATCH_ROWS * 8, columns=[USER]):
         users = batch[USER]
-        require_users(users, lambda null, row=row: f"{file}, row {row + null}")  # type: ignore[misc]
+        where = partial(_place, file, row)
+        require_users(users, where)
+        require_text(users, USER, where)
         row += len(users)
         values: list[Any] = users.to_pylist()
         # As text, because Python's hashes of -1 and -2 are the same.
         yield np.fromiter(map(hash, map(str, values)), np.int64, len(values))
+
+
+def _place(file: Path, first: int, row: int) -> str:
+    return f"{file}, row {first + row}"
 
 
 def require_users(users: pa.Array, where: Where) -> None:

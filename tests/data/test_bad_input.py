@@ -246,6 +246,11 @@ def write(path, **columns):
     return path.read_bytes()
 
 
+def latin(values):
+    """A column of text with bytes that are not UTF-8, which other programs may write."""
+    return pa.array(values, pa.binary()).view(pa.string())
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -269,6 +274,11 @@ def write(path, **columns):
         ({"timestamp": [[1], [2], [3]]}, ", row 1: the timestamp [1] is of type list<"),
         ({"timestamp": pa.array([1, -(2**60) - 5, 3], pa.timestamp("ns"))}, ", row 2: the timestam"
          "p '1933-06-20 "),
+        ({"user_id": latin([b"a", b"b", b"\xe9"])}, ", row 3: column 'user_id' holds text that is "
+         "not UTF-8; convert the column"),
+        ({"item_id": latin([b"x", b"\xe9", b"x"]).dictionary_encode()}, ", row 2: column 'item_id'"
+         " holds text that is not UTF-8"),
+        ({"timestamp": latin([b"1", b"\xe9", b"3"])}, ", row 2: column 'timestamp' holds text "),
         ({"rating": pa.array([5, 5, 5], pa.timestamp("ns"))}, ", row 1: the rating '1970-01-01 00:"
          "00:00.000000005' is of type timestamp[ns]"),
     ],
@@ -278,6 +288,13 @@ def test_typed_values(tmp_path, monkeypatch, columns, message):
     assert refused(tmp_path / "log.parquet", content).startswith(message)
     monkeypatch.setattr(parquet, "_BATCH_ROWS", 2)
     assert refused(tmp_path / "log.parquet", content).startswith(message)
+
+
+def test_lists_of_text_that_is_not_utf8(tmp_path):
+    items = pa.ListArray.from_arrays([0, 2, 2, 4], latin([b"x", b"y", b"x", b"\xe9"]))
+    pq.write_table(pa.table({"user_id": ["a", "b", "c"], "item_id": items}), tmp_path / "g.parquet")
+    message = refused(tmp_path / "g.parquet", (tmp_path / "g.parquet").read_bytes())
+    assert message.startswith(", row 3: column 'item_id' holds text that is not UTF-8")
 
 
 def test_missing_columns_of_parquet(tmp_path):

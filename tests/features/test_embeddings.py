@@ -75,6 +75,12 @@ def test_lists_that_this_pyarrow_cannot_read(tmp_path, monkeypatch):
     assert "lists of a fixed size, of which some are null; pyarrow" in refused(file)
 
 
+def test_ids_that_are_not_utf8(tmp_path):
+    ids = pa.array([b"tt0113277", b"\xe9"], pa.binary()).view(pa.string())
+    file = write(tmp_path / "e.parquet", ids, [[0.0, 1.0], [2.0, 3.0]])
+    assert ", row 2: column 'imdb_id' holds text that is not UTF-8" in refused(file)
+
+
 def test_ids_under_another_name_by_a_map_or_as_the_catalogs_own(tmp_path):
     file = tmp_path / "e.parquet"
     vectors = pa.array([[1.0, 2.0]])

@@ -77,6 +77,18 @@ def null_user(path):
     pq.write_table(pa.table({"user_id": users, "history": [["1"]] * 3}), path)
 
 
+def latin(users, items):
+    """Requests with text that is not UTF-8, as other programs may write."""
+
+    def write(path):
+        found = [pa.array(x, pa.binary()).view(pa.string()) for x in (users, items)]
+        history = pa.ListArray.from_arrays(list(range(len(items) + 1)), found[1])
+        table = pa.table({"user_id": found[0], "history": history})
+        pq.write_table(table, path, row_group_size=2)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -85,6 +97,11 @@ def null_user(path):
         (cut, "is not a whole Parquet file"),
         (damage, "is not a whole Parquet file"),
         (null_user, "row 2: column 'user_id' is null"),
+        (
+            latin([b"a", b"b", b"\xe9"], [b"1"] * 3),
+            "row 2: column 'user_id' holds text that is not",
+        ),
+        (latin([b"a", b"b", b"c"], [b"1", b"2", b"\xe9"]), "row 2: column 'history' holds text"),
     ],
 )
 def test_unreadable_requests(file, change, message):
