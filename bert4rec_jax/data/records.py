@@ -9,6 +9,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from bert4rec_jax.data import delimited, jsonlines, parquet
 from bert4rec_jax.data.columns import refuse_semicolons
 from bert4rec_jax.data.delimited import Form, is_utf8, open_bytes, shorten, suffix_of
@@ -79,10 +81,21 @@ def _of_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Record]:
     read = [name for name in names if wanted is None or name in wanted]
     row = 0
     for batch in parquet.stream(path, {name: name for name in read}):
-        columns = [column.to_pylist() for column in batch.values()]
+        columns = [_values(path, name, column) for name, column in batch.items()]
         for values in zip(*columns):
             row += 1
             yield Record(f"{path}, row {row}", dict(zip(read, values)))
+
+
+def _values(path: Path, name: str, column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):  # Python has no nanoseconds, and no year 10000
+        raise UserError(
+            f"{path}: column {name!r} of type {column.type} holds values that are finer or larger "
+            "than those of Python; convert or remove the column"
+        ) from None
+    return values
 
 
 def _of_text(path: Path, form: Form) -> Iterator[Record]:

@@ -56,6 +56,14 @@ def test_parquet_reads_what_is_wanted(tmp_path):
     assert [values for _, values in wanted] == [{"id": 7}, {"id": 8}]
 
 
+def test_times_that_python_cannot_hold(tmp_path):
+    when = pa.array([None, 2**50], pa.timestamp("ms"))  # in the year 37648
+    pq.write_table(pa.table({"id": ["a", "b"], "when": when}), tmp_path / "m.parquet")
+    assert len(list(read_records(tmp_path / "m.parquet", ["id"]))) == 2
+    with pytest.raises(UserError, match=r"m.parquet: column 'when' of type timestamp\[ms\] holds"):
+        list(read_records(tmp_path / "m.parquet"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
