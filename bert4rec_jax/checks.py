@@ -55,6 +55,16 @@ def require_whole(value: object, name: str) -> int:
     return number
 
 
+def require_number(value: object, name: str) -> float:
+    """A Python or NumPy number as a float.
+
+    Raises:
+      ConfigError: the value is none.
+    """
+    number: float = _fitted(name, value, float)
+    return number
+
+
 def seconds_of(date: str, what: str = "the split point") -> int:
     """The seconds since 1970 of a date, with or without a time; UTC unless it names a time zone.
 

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jax import export
 
+from bert4rec_jax.checks import require_number, require_whole
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import TemporaryError, UserError, first_line
 from bert4rec_jax.evaluation.lift import COLLECTION
@@ -131,6 +132,8 @@ class Bundle:
           UserError: the two have different catalogs, only one repeats items (`data.repeats`), one
             is a pipeline itself, or a number is out of range; or see `require_vectors_alone`.
         """
+        candidates = require_whole(candidates, "candidates")
+        probes, blend = require_whole(probes, "probes"), require_number(blend, "blend")
         limits = (("candidates", candidates, 1), ("probes", probes, 0), ("blend", blend, 0))
         for name, value, least in limits:
             if not least <= value < math.inf:

@@ -112,7 +112,7 @@ def write_pipeline(
     with whole_folder(pipeline) as partial:
         for name, folder in zip(STAGE_FOLDERS, (retriever, ranker)):
             shutil.copytree(folder, partial / name)
-        _write_manifest(partial, candidates, probes, blend)
+        _write_manifest(partial, both.candidates, both.probes, both.blend)
         if Bundle.open(partial).fingerprint != both.fingerprint:
             raise TemporaryError(
                 f"{retriever} or {ranker} was replaced while it was copied; run the same command "
@@ -141,12 +141,12 @@ def joined(retriever: Path, ranker: Path, *, candidates: int, blend: float = 0.0
     Raises:
       UserError: see `Bundle.open` and `Bundle.behind`.
     """
-    Bundle.open(ranker).behind(Bundle.open(retriever), candidates, blend=blend)
+    both = Bundle.open(ranker).behind(Bundle.open(retriever), candidates, blend=blend)
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         pipeline = Path(folder)
         for name, bundle in zip(STAGE_FOLDERS, (retriever, ranker)):
             (pipeline / name).symlink_to(bundle.resolve(), target_is_directory=True)
-        _write_manifest(pipeline, candidates, 0, blend)
+        _write_manifest(pipeline, both.candidates, 0, both.blend)
         yield pipeline
 
 

@@ -308,6 +308,18 @@ def test_a_pipeline_does_not_replace_its_stages(retriever, bundle, tmp_path):
     assert Bundle.open(ranker).retriever is None
 
 
+def test_numbers_of_numpy_make_a_pipeline(retriever, bundle, tmp_path):
+    given = {"candidates": np.int64(5), "probes": np.int32(3), "blend": np.float32(0.5)}
+    write_pipeline(retriever, bundle, tmp_path / "both", **given)
+    opened = Bundle.open(tmp_path / "both")
+    assert (opened.candidates, opened.probes, opened.blend) == (5, 3, 0.5)
+    for name, wrong in (("candidates", 5.0), ("probes", "all"), ("candidates", None)):
+        with pytest.raises(UserError, match=f"{name} is {wrong!r}; expected a whole number"):
+            write_pipeline(retriever, bundle, tmp_path / "both", **{**given, name: wrong})
+    with pytest.raises(UserError, match="blend is 'half'; expected a number"):
+        write_pipeline(retriever, bundle, tmp_path / "both", **{**given, "blend": "half"})
+
+
 def test_towers_of_another_catalog_are_refused(trained, bundle, tmp_path):
     catalog = trained.catalog
     other = Catalog(("x", *catalog.item_ids[1:]), catalog.titles, catalog.genres)
