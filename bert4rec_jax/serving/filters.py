@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bert4rec_jax.checks import require, require_whole
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog, name_and_year
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.serving.arguments import id_list
+from bert4rec_jax.serving.arguments import id_list, require_list
 
 _SHOWN = 30  # genres in a message
 
@@ -38,7 +38,11 @@ class Filters:
     only: Path | Collection[str | int] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.genres, str):
+            require_list("genres", self.genres, "a list of genres")
         genres = (self.genres,) if isinstance(self.genres, str) else tuple(self.genres)
+        for genre in genres:
+            require(isinstance(genre, str), "one of genres", genre, "text, as in the catalog")
         object.__setattr__(self, "genres", genres)
         if isinstance(self.only, str | PathLike):
             object.__setattr__(self, "only", Path(self.only))
