@@ -156,6 +156,7 @@ def prepare(
         require_a(Columns, columns, "columns", "Columns, or a dict of its fields")
     titles, cache = (None if path is None else Path(path) for path in (titles, cache))
     require_replaceable(output)
+    rows_in_memory = require_whole(rows_in_memory, "rows_in_memory")
     if rows_in_memory < 1:
         raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
     require_a(bool, skip_incomplete, "skip_incomplete", "True or False")

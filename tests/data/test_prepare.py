@@ -142,6 +142,8 @@ def test_a_maximum_is_told_apart_and_not_below_the_minimum(log, tmp_path):
         prepare(log, tmp_path / "out", max_user_interactions=4)
     with pytest.raises(UserError, match=r"max_user_interactions is 9\.5; expected"):
         prepare(log, tmp_path / "out", max_user_interactions=9.5)
+    with pytest.raises(UserError, match=r"rows_in_memory is 2\.5; expected a whole number"):
+        prepare(log, tmp_path / "out", rows_in_memory=2.5)
 
 
 def test_a_store_is_told_from_that_of_another_log_or_other_minima(log, tmp_path):
