@@ -75,10 +75,13 @@ def rating_lists(ratings: Sequence[Ratings], place: Place) -> list[list[float]]:
     """Ratings as numbers, NaN for none; raises `UserError` if they are not valid."""
     require_list("ratings", ratings, "one list of ratings per history")
     lists = []
+    given: Any
     for row, given in enumerate(ratings):
         try:
+            if isinstance(given, str):  # its characters may be numbers
+                raise TypeError
             lists.append([math.nan if value is None else float(value) for value in given])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(
                 f"{place('ratings', row)} is {shorten(given)}; expected a list of numbers, None "
                 "or NaN where an item is not rated"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require_a
+from bert4rec_jax.checks import require_a, require_whole
 from bert4rec_jax.data.catalog import MASK, PAD
 from bert4rec_jax.data.thumbs import NONE, to_thumbs
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import gains
 from bert4rec_jax.evaluation.ranks import list_order
-from bert4rec_jax.serving.arguments import Facts, Ids, id_list, of_one
+from bert4rec_jax.serving.arguments import Facts, Ids, id_list, of_one, require_positive
 from bert4rec_jax.serving.buckets import history_widths, smallest
 from bert4rec_jax.serving.requests import Requests
 from bert4rec_jax.serving.scorer import Answer, Scorer
@@ -251,6 +251,8 @@ def both_sides(
       UserError: as `explain`; the model is causal, so that items after the hidden one change
         nothing; or the place is not among the last L items.
     """
+    place = require_whole(place, "place")
+    require_positive(k)
     seen = read_seen(scorer, history, ratings, timestamps, request_time)
     tokens = seen.tokens
     length = scorer.bundle.max_length

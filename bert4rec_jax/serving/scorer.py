@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require_a
+from bert4rec_jax.checks import require_a, require_whole
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
@@ -29,6 +29,7 @@ from bert4rec_jax.serving.arguments import (
     of_one,
     rating_lists,
     require_facts,
+    require_list,
     require_one_each,
     require_positive,
     time_lists,
@@ -122,6 +123,7 @@ class Scorer:
         devices: Sequence[jax.Device] | None = None,
         filters: Filters = EVERYTHING,
     ) -> None:
+        batch_size = require_whole(batch_size, "batch_size")
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected at least 1")
         require_a(Filters, filters, "filters")
@@ -351,6 +353,7 @@ class Scorer:
         Raises:
           UserError: there are not N users, or a feature has a name or type that no model uses.
         """
+        require_list("users", users, "the features of one user per history")
         if len(users) != count:
             raise UserError(f"{len(users)} users for {count} histories; give one each")
         given = [{} if facts is None else facts for facts in users]

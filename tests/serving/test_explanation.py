@@ -231,6 +231,8 @@ def test_questions_that_cannot_be_meant(scorer, causal, rare, ids):
         (lambda: explain(scorer, ids), "no item is left to recommend"),
         (lambda: both_sides(causal[1], ids[:3], 1), "reads a history from the left only"),
         (lambda: both_sides(scorer, ids[:9], 2), "place is 2; expected 3 to 8"),
+        (lambda: both_sides(scorer, ids[:9], 4.0), "place is 4.0; expected a whole number"),
+        (lambda: both_sides(scorer, ids[:9], 4, -1), "k is -1; expected a whole number, at least"),
     ):
         with pytest.raises(UserError, match=message):
             ask()

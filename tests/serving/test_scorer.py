@@ -226,7 +226,11 @@ def test_ratings_become_thumbs(scorer, ids):
         (lambda s: s.rank([["1"]], []), "0 lists of candidates for 1 histories"),
         (lambda s: s.rank([["1"]], [["2"]], ratings=5), "ratings is 5; expected one list of"),
         (lambda s: s.recommend_batch([["1"]], ratings=[]), "0 ratings for 1 histories"),
+        (lambda s: s.recommend(["1", "2"], ratings="54"), "^ratings is '54'; expected a list"),
+        (lambda s: s.recommend(["1"], ratings=[10**400]), r"^ratings is \[1000.*; expected a list"),
+        (lambda s: s.recommend_batch([["1"]], users=5), "users is 5; expected the features of one"),
         (lambda s: Scorer(s.bundle, batch_size=0), "batch_size is 0"),
+        (lambda s: Scorer(s.bundle, batch_size=2.5), "batch_size is 2.5; expected a whole number"),
     ],
 )
 def test_questions_that_cannot_be_meant(scorer, ask, message):
