@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -106,18 +107,50 @@ def records(path: Path, form: Form) -> Iterator[tuple[int, list[str]]]:
     with open_bytes(path) as binary:
         text = TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
         if form.headed:
-            quotes = _quoting(path, form)
-            reader = csv.reader(text, delimiter=form.separator, quoting=quotes)
-            line = 1
-            for fields in reader:
-                if fields:
-                    yield line, fields
-                line = reader.line_num + 1
+            yield from rows_of(path, text, form, _quoting(path, form))
             return
         for line, content in enumerate(text, start=1):
             content = content.rstrip("\r\n")
             if content:
                 yield line, [content] if form is LINES else content.split(form.separator or None)
+
+
+def rows_of(
+    path: Path, lines: Iterable[str], form: Form, quotes: Quoting
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not empty, split into fields, with the number of their first line from 1.
+
+    Args:
+      path: the file that the lines are of, for messages.
+      lines: with their line ends.
+      form, quotes: how to split them.
+
+    Raises:
+      UserError: a quote of the last row is never closed.
+      csv.Error: a row cannot be split.
+    """
+    own: list[str] = []  # lines of the row that is read
+    last: list[str] = []
+
+    def kept() -> Iterator[str]:
+        for text in lines:
+            own.append(text)
+            yield text
+
+    line = first = 1
+    split = partial(csv.reader, delimiter=form.separator, quoting=quotes)
+    reader = split(kept())
+    for fields in reader:
+        last, first = own.copy(), line
+        own.clear()
+        if fields:
+            yield line, fields
+        line = reader.line_num + 1
+    if last and len(list(split([*last, ""]))) == 1:  # within quotes, one more line is no other row
+        raise UserError(
+            f"{path}, line {first}: a quote is never closed, so all that follows is one field; "
+            "close or remove it, or if the file is cut off, get a whole copy of it"
+        )
 
 
 def first_line(path: Path) -> str:
@@ -179,24 +212,47 @@ def stream(path: Path, form: Form, columns: Mapping[str, str]) -> Iterator[dict[
       columns: the key under which a column is returned -> its name in the file.
 
     Raises:
-      UserError: a line has too few or too many fields, or bytes that are not UTF-8.
+      UserError: a line has too few or too many fields, or bytes that are not UTF-8; or a quote is
+        never closed.
     """
     try:
         with open_bytes(path) as binary:
             quotes = form.headed and _quoting(path, form) != csv.QUOTE_NONE
-            with _open_csv(binary, form, columns, quotes=quotes) as reader:
+            counted = _QuoteCounter(binary)
+            with _open_csv(counted, form, columns, quotes=quotes) as reader:
                 for batch in reader:
                     if form.separator:
                         yield {key: batch[name] for key, name in columns.items()}
                     else:
                         fields = _cut_at_white_space(batch["line"], len(form.names))
                         yield {key: fields[form.names.index(n)] for key, n in columns.items()}
-    except pa.ArrowInvalid:
+        if quotes and counted.quotes % 2:  # one may be never closed, which pyarrow lets pass
+            for _ in records(path, form):
+                pass
+    except (pa.ArrowInvalid, csv.Error):
         raise _explanation(path, form) from None
 
 
+class _QuoteCounter:
+    """A binary stream that counts the quotes in it, as far as it has been read."""
+
+    closed = False  # pyarrow asks; the file below is closed by whoever opened it
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.quotes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        found = self._stream.read(size)
+        self.quotes += found.count(b'"')
+        return found
+
+    def close(self) -> None:
+        pass
+
+
 def _open_csv(
-    binary: BinaryIO, form: Form, columns: Mapping[str, str], *, quotes: bool
+    binary: _QuoteCounter, form: Form, columns: Mapping[str, str], *, quotes: bool
 ) -> pa_csv.CSVStreamingReader:
     names: list[str] | None = list(form.names) or None
     types = {name: pa.string() for name in columns.values()}

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 from bert4rec_jax.data import jsonlines
-from bert4rec_jax.data.delimited import Form, open_bytes, quoting, shorten, suffix_of
+from bert4rec_jax.data.delimited import Form, open_bytes, quoting, rows_of, shorten, suffix_of
 from bert4rec_jax.data.records import Record, column_names, read_records
 from bert4rec_jax.errors import UserError
 
@@ -101,13 +101,12 @@ def _of_item_file(path: Path, lines: list[str]) -> Iterator[tuple[str, str, str]
 def _of_table(path: Path, text: str, id_columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     form = Form("\t" if suffix_of(path) == ".tsv" else ",")
     quotes = quoting(filter(None, text.split("\n")), form)
-    reader = csv.reader(StringIO(text, newline=""), delimiter=form.separator, quoting=quotes)
-    rows = filter(None, reader)
-    names = next(_whole(path, rows))
+    rows = _whole(path, rows_of(path, StringIO(text, newline=""), form, quotes))
+    _, names = next(rows)
     id_column = _id_column(path, names, id_columns)
-    for row in _whole(path, rows):
+    for line, row in rows:
         if len(row) != len(names):
-            raise _bad_line(path, reader.line_num, ",".join(row), ",".join(names))
+            raise _bad_line(path, line, ",".join(row), ",".join(names))
         values = dict(zip(names, row))
         yield values[id_column], values["title"], _names(values.get("genres", ""))
 
@@ -167,7 +166,7 @@ def _invalid(row: Record, field: str, expected: str) -> UserError:
     return UserError(f"{row.where}: the {field} {came}; expected {expected}: fix or remove the row")
 
 
-def _whole(path: Path, rows: Iterator[list[str]]) -> Iterator[list[str]]:
+def _whole(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
     try:
         yield from rows
     except csv.Error as error:

@@ -185,6 +185,17 @@ def test_a_quote_that_is_never_closed(tmp_path):
     assert message.endswith("; look for a quote that is never closed")
 
 
+def test_a_quote_that_would_swallow_the_last_rows(tmp_path):
+    head, rows = "user_id,timestamp,item_id\n", '1,7,a\n\n1,8,"b\n1,9,c\n1,10,d\n'
+    message = refused(tmp_path / "log.csv", head + rows)
+    assert message.startswith(", line 4: a quote is never closed, so all that follows is one field")
+    assert refused(tmp_path / "log.csv", head + '1,7,"a').startswith(", line 2: a quote is never")
+    message = refused(tmp_path / "log.csv", head + rows + "1,10,d\n" * 100_000)
+    assert message.startswith(": cannot cut the text after line 2 into fields")
+    (tmp_path / "log.csv").write_text(head + '1,7,"a\nb"\n1,8,15" tube\n')  # quotes: odd, closed
+    assert whole(tmp_path / "log.csv").item_ids.to_pylist() == ["a\nb", '15" tube']
+
+
 @pytest.mark.parametrize(
     ("content", "columns", "message"),
     [

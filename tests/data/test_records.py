@@ -80,6 +80,7 @@ def test_times_that_python_cannot_hold(tmp_path):
         ("m.csv", "id,title\n1,a\n2,b,c\n", ", line 3: '2,b,c' has 3 fields, expected 2 as in the"),
         ("m.csv", "id,id\n1,2\n", ", line 1: two columns are called 'id'; expected one of each"),
         ("m.csv", f'id,title\n1,"{"x" * 140_000}"\n', ": cannot cut the text after line 1 into f"),
+        ("m.csv", 'id,title\n1,a\n2,"b\n3,c\n', ", line 3: a quote is never closed, so all that"),
         ("m.csv", "id,title\n", " is empty: it holds no item"),
         ("m.csv", "", " is empty: it holds no item"),
         ("m.json", "\n", " is empty: it holds no item"),

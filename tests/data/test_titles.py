@@ -230,6 +230,9 @@ def test_a_quote_that_is_never_closed_is_told(tmp_path):
     file.write_text('movieId,title\n1,"A\n' + "2,B\n" * 40_000)
     with pytest.raises(UserError, match=r"movies\.csv: cannot cut the text into fields .*closed"):
         read_titles(file)
+    file.write_text('movieId,title\n1,A\n2,"B\n3,C\n')
+    with pytest.raises(UserError, match=r"movies\.csv, line 3: a quote is never closed"):
+        read_titles(file)
 
 
 def test_a_missing_file_is_named(tmp_path):
