@@ -45,9 +45,11 @@ def main(
     destination.parent.mkdir(parents=True, exist_ok=True)
     with np.load(run / "ranks.npz") as ranks:
         kept = {name: ranks[name] for name in ranks if name.split("/")[-1] not in _OF_THE_LOG}
-    np.savez_compressed(destination.with_suffix(".npz"), **kept)
+    # Not with_suffix, which would take the end of a name such as rate_0.1 for an ending.
+    np.savez_compressed(destination.with_name(f"{destination.name}.npz"), **kept)
     text = json.dumps({**about, **metrics}, indent=1)
-    destination.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
+    beside = destination.with_name(f"{destination.name}.json")
+    beside.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _portable(path: str) -> str:
