@@ -1,7 +1,7 @@
 """User columns: encoders of one user feature each, fitted once and then frozen.
 
-Values are plain Python ones; None and empty text mean "missing". Missing values are marked in a
-separate column, so they are never taken for a value.
+Values are plain Python ones, or numbers of NumPy; None and empty text mean "missing". Missing
+values are marked in a separate column, so they are never taken for a value.
 """
 
 from __future__ import annotations
@@ -157,6 +157,8 @@ def _all_names(
 
 def _name(value: object) -> str | None:
     """A category as text; None if the value cannot be one. True, "True" and "true" are the same."""
+    if isinstance(value, np.bool_ | np.integer):
+        value = value.item()
     if isinstance(value, bool | int):
         value = str(value)
     if not isinstance(value, str):
@@ -179,6 +181,8 @@ def _all_numbers(column: str, values: Sequence[Any], where: Where) -> npt.NDArra
 
 def to_number(value: object) -> float | None:
     """The number that a value or a text is; None for anything else."""
+    if isinstance(value, np.integer | np.floating):
+        value = value.item()
     if not isinstance(value, int | float | str) or isinstance(value, bool):
         return None
     if isinstance(value, str) and "_" in value:  # Python reads 25_34 as 2534

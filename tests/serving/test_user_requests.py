@@ -130,6 +130,16 @@ def test_explanations_refuse_facts_that_the_model_does_not_read(served, scorer, 
         explain(scorer, histories[0], user={"age": 3})
 
 
+def test_features_may_be_numbers_of_numpy(served, histories):
+    """As the rows of data frames hold them."""
+    scorer = served[1]
+    for age in (np.int64(35), np.float32(35)):
+        found = scorer.recommend(histories[0], user={"age": age, "gender": np.str_("F")})
+        assert found == scorer.recommend(histories[0], user={"age": 35, "gender": "F"})
+    with pytest.raises(UserError, match=r"^user: the age .*inf.* is not valid"):
+        scorer.recommend(histories[0], user={"age": np.float32("inf")})
+
+
 def test_users_that_cannot_be_meant_are_refused(served, towers, histories):
     scorer, asked = served[1], histories[:1]
     with pytest.raises(UserError, match="2 users for 1 histories"):
