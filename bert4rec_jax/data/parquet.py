@@ -43,11 +43,13 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
       columns: the key under which a column is returned -> its name in the file.
 
     Raises:
-      UserError: see `schema` and `require_text`.
+      UserError: two columns have one of the names; or see `schema` and `require_text`.
     """
     names = list(columns.values())
     first = 0
     with _open(path) as file:
+        for name in names:
+            require_one(file.schema_arrow, name, path)
         for group in range(file.num_row_groups):
             rows = _batch_rows(file.metadata.row_group(group), names)
             for batch in file.iter_batches(rows, row_groups=[group], columns=names):
@@ -56,6 +58,15 @@ def stream(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, pa.Arra
                     require_text(batch[name], name, where)
                 first += len(batch)
                 yield {key: batch[name] for key, name in columns.items()}
+
+
+def require_one(schema: pa.Schema, name: str, path: Path) -> None:
+    """Refuse a table with several columns of one name that is read; raises `UserError`."""
+    if schema.names.count(name) > 1:
+        raise UserError(
+            f"{path} has {schema.names.count(name)} columns called {name!r}; expected one: rename "
+            "the others"
+        )
 
 
 def require_text(column: pa.Array, name: str, where: Where) -> None:

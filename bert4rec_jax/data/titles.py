@@ -119,6 +119,11 @@ def _id_column(path: Path, names: Collection[str], id_columns: Sequence[str]) ->
             f"{path} has the columns {', '.join(map(repr, names))}; titles need the columns "
             f"{' or '.join(map(repr, id_columns))} and 'title', or lines as in movies.dat, u.item"
         )
+    for name in (id_column, "title", "genres"):
+        if list(names).count(name) > 1:
+            raise UserError(
+                f"{path} has several columns called {name!r}; expected one: rename the others"
+            )
     return id_column
 
 

@@ -132,7 +132,7 @@ def _columns(path: Path) -> tuple[str, list[str]]:
     """The name of the column of vectors, and the names of those that may hold ids."""
     names = parquet.column_names(path)
     schema = pq.read_schema(path)
-    lists = [name for name in names if _is_vector(schema.field(name).type)]
+    lists = [field.name for field in schema if _is_vector(field.type)]
     if len(lists) != 1:
         raise UserError(
             f"{path} has {len(lists)} columns of lists of numbers; its columns are "

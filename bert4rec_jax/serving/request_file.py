@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bert4rec_jax.data.delimited import suffix_of
 from bert4rec_jax.data.fields import Where
 from bert4rec_jax.data.jsonlines import line_of
-from bert4rec_jax.data.parquet import require_text
+from bert4rec_jax.data.parquet import require_one, require_text
 from bert4rec_jax.data.store import sha256
 from bert4rec_jax.errors import UserError, first_line
 from bert4rec_jax.outputs import require_utf8
@@ -99,6 +99,8 @@ class RequestFile:
             with _reading(file) as opened:
                 schema = opened.schema_arrow
                 check_columns(schema, str(file), times=times)
+                for column in more_columns:
+                    require_one(schema, column, file)
                 read = (*COLUMNS, *more_columns)
                 schemas.append(_of_columns(schema, read))
                 rows_of.append(opened.metadata.num_rows)

@@ -56,6 +56,14 @@ def test_parquet_reads_what_is_wanted(tmp_path):
     assert [values for _, values in wanted] == [{"id": 7}, {"id": 8}]
 
 
+def test_two_columns_of_one_name_are_refused_where_they_are_read(tmp_path):
+    columns = [pa.array([1]), pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.table(columns, names=["id", "zone", "zone"]), tmp_path / "m.parquet")
+    assert [values for _, values in read_records(tmp_path / "m.parquet", {"id"})] == [{"id": 1}]
+    with pytest.raises(UserError, match=r"m.parquet has 2 columns called 'zone'; expected one"):
+        list(read_records(tmp_path / "m.parquet"))
+
+
 def test_times_that_python_cannot_hold(tmp_path):
     when = pa.array([None, 2**50], pa.timestamp("ms"))  # in the year 37648
     pq.write_table(pa.table({"id": ["a", "b"], "when": when}), tmp_path / "m.parquet")

@@ -235,6 +235,16 @@ def test_a_quote_that_is_never_closed_is_told(tmp_path):
         read_titles(file)
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("item_id,title,title\n1,A,B\n")
+    ids, names = pa.array(["1"]), pa.array(["A"])
+    twice = pa.table([ids, names, names], names=["item_id", "title", "title"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    for name in ("t.csv", "t.parquet"):
+        with pytest.raises(UserError, match=f"{name} has several columns called 'title'"):
+            read_titles(tmp_path / name)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.dat does not exist"):
         read_titles(tmp_path / "absent.dat")

@@ -75,6 +75,16 @@ def test_lists_that_this_pyarrow_cannot_read(tmp_path, monkeypatch):
     assert "lists of a fixed size, of which some are null; pyarrow" in refused(file)
 
 
+def test_two_columns_of_one_name(tmp_path):
+    ids, vectors = pa.array(["tt0113277"]), pa.array([[0.0, 1.0]])
+    for names, columns, message in (
+        (["imdb_id", "imdb_id", "v"], [ids, ids, vectors], "has 2 columns called 'imdb_id'"),
+        (["imdb_id", "v", "v"], [ids, vectors, vectors], "has 2 columns of lists of numbers"),
+    ):
+        pq.write_table(pa.table(columns, names=names), tmp_path / "e.parquet")
+        assert message in refused(tmp_path / "e.parquet")
+
+
 def test_ids_that_are_not_utf8(tmp_path):
     ids = pa.array([b"tt0113277", b"\xe9"], pa.binary()).view(pa.string())
     file = write(tmp_path / "e.parquet", ids, [[0.0, 1.0], [2.0, 3.0]])

@@ -61,6 +61,16 @@ def test_content_makes_the_checksum(file, tmp_path):
     assert RequestFile.open(other).sha256 != RequestFile.open(file).sha256
 
 
+def test_two_columns_of_a_feature_are_refused(tmp_path):
+    table = rows(0, 3)
+    columns = [*table.columns, table["note"], table["note"]]
+    names = [*table.column_names, "age", "age"]
+    pq.write_table(pa.table(columns, names=names), tmp_path / "in.parquet")
+    assert RequestFile.open(tmp_path / "in.parquet").ignored == ("note", "age", "age")
+    with pytest.raises(UserError, match=r"in.parquet has 2 columns called 'age'; expected one"):
+        RequestFile.open(tmp_path / "in.parquet", ["age"])
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
