@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from flax.traverse_util import unflatten_dict
 from rich.console import Console
 
-from bert4rec_jax.checks import require_a
+from bert4rec_jax.checks import require, require_a, require_number
 from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.errors import Notify, UserError
@@ -86,11 +87,14 @@ def add_items(
       The manifest.
 
     Raises:
-      UserError: the model was trained without content, or the items are not valid; see
-        `read_releases`, `Encoding.rows` and `grow`.
+      UserError: the model was trained without content, the offset is no finite number, or the items
+        are not valid; see `read_releases`, `Encoding.rows` and `grow`.
     """
     source, output = Path(source), Path(output)
     require_a(Sources, sources, "sources")
+    if offset is not None:
+        offset = require_number(offset, "offset")
+        require(math.isfinite(offset), "offset", offset, "a finite number")
     require_dtype(dtype)
     require_replaceable(output)
     trained = open_source(source, console=console or Console(quiet=True))

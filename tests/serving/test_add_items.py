@@ -303,6 +303,13 @@ def test_embeddings_are_needed_where_the_model_had_them(bundle, tmp_path):
         add_items(bundle, tmp_path / "more", sources=Sources(metadata=table))
 
 
+@pytest.mark.parametrize("offset", [float("nan"), float("inf"), "1"])
+def test_an_offset_is_a_finite_number(bundle, tmp_path, offset):
+    sources = embeddings(tmp_path / "new.npy", 2)
+    with pytest.raises(UserError, match=f"offset is {offset!r}; expected a (finite )?number"):
+        add_items(bundle, tmp_path / "more", ids=new_ids(2), sources=sources, offset=offset)
+
+
 def test_a_model_of_ids_alone_knows_no_new_items(trained, tmp_path):
     without = replace(trained, encoding=None)
     write_bundle(without, tmp_path / "bundle")
