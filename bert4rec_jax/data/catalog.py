@@ -107,7 +107,8 @@ class Catalog:
         """The genres of a token's item; none for PAD and MASK."""
         if token < FIRST_ITEM:
             return ()
-        return tuple(filter(None, self.genres[token - FIRST_ITEM].split("|")))
+        names = self.genres[token - FIRST_ITEM].split("|")
+        return tuple(filter(None, map(str.strip, names)))  # tables may have spaces around each |
 
     def is_item(self) -> npt.NDArray[np.bool_]:
         """`[V]`: true for rows that stand for an item, false for PAD, MASK and padded rows."""

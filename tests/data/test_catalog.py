@@ -27,6 +27,8 @@ def test_tokens_have_ids_and_genres():
         CATALOG.item_id(MASK)
     genres = [CATALOG.genres_of(token) for token in (PAD, MASK, 2, 3, 4)]
     assert genres == [(), (), ("Drama",), (), ("Comedy", "War")]
+    spaced = Catalog(("x", "y"), ("x", "y"), ("Comedy | War ", " | "))
+    assert [spaced.genres_of(token) for token in (2, 3)] == [("Comedy", "War"), ()]
     assert "x" in CATALOG and "y" not in CATALOG and None not in CATALOG
 
 
