@@ -80,13 +80,20 @@ def require_text(column: pa.Array, name: str, where: Where) -> None:
     Raises:
       UserError: it has such text; names the first row.
     """
-    if _is_valid(column):
+    if not _has_text(column.type) or _is_valid(column):
         return
     row = next((row for row in range(len(column)) if not _is_valid(_plain(column, row))), 0)
     raise UserError(
         f"{where(row)}: column {name!r} holds text that is not UTF-8; convert the column, and "
         "write the file again"
     )
+
+
+def _has_text(kind: pa.DataType) -> bool:
+    while is_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _is_valid(column: pa.Array) -> bool:

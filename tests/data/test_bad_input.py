@@ -301,6 +301,12 @@ def test_typed_values(tmp_path, monkeypatch, columns, message):
     assert refused(tmp_path / "log.parquet", content).startswith(message)
 
 
+def test_columns_without_text_are_not_checked_for_it():
+    """Arrow finds other faults too, such as a date with a time, which are no matter of text."""
+    noon = pa.array([43_200_000], pa.int64()).view(pa.date64())
+    parquet.require_text(noon, "released", lambda row: f"row {row}")
+
+
 def test_lists_of_text_that_is_not_utf8(tmp_path):
     items = pa.ListArray.from_arrays([0, 2, 2, 4], latin([b"x", b"y", b"x", b"\xe9"]))
     pq.write_table(pa.table({"user_id": ["a", "b", "c"], "item_id": items}), tmp_path / "g.parquet")
