@@ -139,8 +139,8 @@ def prepare(
         log with a row per user, it holds for the entries of the lists.
       collapse_repeats: of a user's consecutive interactions with the same item, keep only the
         first, with its time and rating, before users and items are filtered.
-      cache: folder for downloads, see `download.fetch`.
-      mirror: URL to download from, see `base_url` of `download.fetch`.
+      cache: folder for downloads, see `download.fetch`; for data sets that are downloaded only.
+      mirror: URL to download from, see `base_url` of `download.fetch`; as for `cache`.
       rows_in_memory: interactions read, sorted or filtered at once, at about 110 bytes each; the
         store is the same for any number.
       progress: see `download.Progress`.
@@ -192,6 +192,12 @@ def prepare(
         if is_store(path):
             raise UserError(f"{path} is prepared already; give the log that it was made from")
         opened = nullcontext(read_log(path, format=format, columns=columns, titles=titles))
+    if source not in NAMES or source == MOVIETWEETINGS:
+        for name, value in (("cache", cache), ("mirror", mirror)):
+            if value is not None:
+                raise UserError(
+                    f"{name} is {value}, but {source} is not downloaded; leave {name} out"
+                )
     times = _Range()
     with opened as log, whole_folder(output) as folder, Rows(folder / "ordered") as ordered:
         found = _in_time_order(

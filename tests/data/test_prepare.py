@@ -222,6 +222,18 @@ def test_a_named_set_is_fetched_from_the_mirror_into_the_cache(tmp_path, monkeyp
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("given", [{"cache": "kept"}, {"mirror": "https://mirror.example"}])
+@pytest.mark.parametrize("source", ["movietweetings", "the log"])
+def test_settings_of_downloads_are_refused_where_nothing_is_downloaded(
+    source, given, log, tmp_path
+):
+    source = log if source == "the log" else source
+    (name,) = given
+    with pytest.raises(UserError, match=rf"^{name} is .*{source} is not downloaded; leave {name}"):
+        prepare(source, tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
