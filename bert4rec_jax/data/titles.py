@@ -48,7 +48,9 @@ def read_titles(path: Path, id_column: str | None = None) -> Titles:
     id_columns = tuple(dict.fromkeys(names))
     read = _of_typed_table if suffix_of(path) in _TYPED else _of_text
     rows = read(path, id_columns)
-    return {item_id: (title or item_id, genres) for item_id, title, genres in rows}
+    return {
+        item_id: (title if title.strip() else item_id, genres) for item_id, title, genres in rows
+    }
 
 
 def _of_text(path: Path, id_columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:

@@ -87,6 +87,11 @@ def test_a_table_without_genres_has_titles(tmp_path):
     assert read_titles(tmp_path / "t.csv") == {"07": ("Bond", "")}
 
 
+def test_a_title_of_blanks_is_none(tmp_path):
+    (tmp_path / "t.csv").write_text("item_id,title\n07, \n")
+    assert read_titles(tmp_path / "t.csv") == {"07": ("07", "")}
+
+
 def typed(path, rows):
     """Rows as a Parquet or JSON table."""
     if path.suffix == ".parquet":
