@@ -57,7 +57,7 @@ def read_releases(
     """
     column = id_column or _column(path, catalog, usual_column)
     digits = _digits(catalog)
-    wanted = {_in_form(item_id, digits) for item_id in ids}
+    wanted = {_in_form(_plain(item_id), digits) for item_id in ids}
     same = _same_ids(column)
     own = {same(item_id) for item_id in catalog.item_ids} if skip_known else set()
     places: dict[str, str] = {}
@@ -123,13 +123,24 @@ def named_releases(item_ids: Sequence[str], catalog: Catalog) -> Catalog:
             f"{_some(repeated)} is named {ids.count(repeated[0])} times in the ids to add; "
             "expected every item once"
         )
-    _refuse_known(ids, catalog, imdb_number)
+    _refuse_known(ids, catalog, _imdb_number)
     return Catalog(tuple(ids), tuple(ids), ("",) * len(ids))
 
 
 def _same_ids(column: str) -> Callable[[str], str]:
-    """What ids of a column are compared by: all forms of an IMDb id are one, others are text."""
-    return imdb_number if "imdb" in column.lower() else str
+    """What ids of a column are compared by: all forms of an IMDb id are one, others are text.
+
+    As in `match`, whole numbers are the same with and without `.0`.
+    """
+    return _imdb_number if "imdb" in column.lower() else _plain
+
+
+def _plain(item_id: str) -> str:
+    return plain(item_id) or item_id
+
+
+def _imdb_number(item_id: str) -> str:
+    return imdb_number(_plain(item_id))
 
 
 def _refuse_known(item_ids: Sequence[str], catalog: Catalog, same: Callable[[str], str]) -> None:
@@ -144,7 +155,7 @@ def _refuse_known(item_ids: Sequence[str], catalog: Catalog, same: Callable[[str
 
 
 def _column(path: Path, catalog: Catalog, usual: str | None) -> str:
-    own = {imdb_number(item_id) for item_id in catalog.item_ids}
+    own = {_imdb_number(item_id) for item_id in catalog.item_ids}
     known: dict[str, int] = {}
     columns: dict[str, None] = {}
     tried = id_columns(usual)

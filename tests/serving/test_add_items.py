@@ -15,7 +15,7 @@ from bert4rec_jax.features.encoder import fit
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import Movie, movies_of
 from bert4rec_jax.features.options import Options, OtherColumns
-from bert4rec_jax.features.releases import read_releases
+from bert4rec_jax.features.releases import named_releases, read_releases
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.add_items import add_items, grow, open_source
 from bert4rec_jax.serving.bundle import Bundle
@@ -228,6 +228,19 @@ def test_leading_zeros_count_in_ids_that_are_no_imdb_numbers(tmp_path):
     old, table = Catalog(("21", "5"), ("A", "B"), ("", "")), tmp_path / "new.csv"
     table.write_text("item_id,title\n21,A\n0021,C\n")
     assert read_releases(table, old, skip_known=True)[1].item_ids == ("0021",)
+
+
+def test_whole_numbers_with_and_without_a_fraction_are_one_id(tmp_path):
+    """As in a log that was written with missing ids, and in the match of `bert4rec features`."""
+    old, table = Catalog(("21.0", " 5"), ("A", "B"), ("", "")), tmp_path / "new.csv"
+    table.write_text("item_id,title\n21,A\n5,B\n7,C\n")
+    assert read_releases(table, old, skip_known=True)[1].item_ids == ("7",)
+    assert read_releases(table, old, ids=["7.0"])[1].item_ids == ("7",)
+    for given in ({}, {"ids": ["21.0"]}):
+        with pytest.raises(UserError, match="are in the catalog already \\('21'"):
+            read_releases(table, old, **given)
+    with pytest.raises(UserError, match="are in the catalog already \\('21'"):
+        named_releases(["21"], old)
 
 
 def test_the_column_of_ids_is_the_one_that_the_catalog_knows(tmp_path):
