@@ -179,6 +179,11 @@ def _resolved(
         with training_in(Path(config.workdir)):  # data may be prepared into it
             store = open_data(config.data, Path(config.workdir), console)
             found, adapted = "the data", recipe.adapt(config, store)
+        if not isinstance(adapted, Config):  # a recipe is a program, and may return anything
+            raise UserError(
+                f"`adapt` of the recipe {recipe.name} returned {type(adapted).__name__}; expected "
+                "the Config to train with: end it with `return replace(config, ...)`"
+            )
     adapted = overridden(_as_earlier(adapted, earlier))
     check_changes(default, config, adapted)
     name = escape(recipe.name)

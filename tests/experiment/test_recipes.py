@@ -105,6 +105,14 @@ def test_settings_follow_from_the_data_unless_given(adapting, store, tmp_path):
     assert "model.layers" not in said
 
 
+def test_an_adapt_that_returns_no_config_is_refused(adapting, store, tmp_path):
+    """It would train the default config, on other data than were asked for."""
+    data = ("--data.path", str(store.path), "--workdir", str(tmp_path / "run"))
+    adapting.write_text(adapting.read_text().replace("    return ", "    forgotten = "))
+    with pytest.raises(UserError, match=r"`adapt` of the recipe .* returned NoneType; expected"):
+        parsed(adapting, *data)
+
+
 def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch):
     """The folder holds a run on other data: it is refused before they are replaced."""
     monkeypatch.setattr(
