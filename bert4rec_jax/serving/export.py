@@ -163,7 +163,7 @@ def _tell_what_is_missing(finished: FinishedRun, console: Console) -> None:
     held_out = "the test" if setting.split.refits else "validation and test"
     console.print(
         f"  the model was trained without the events held out for {held_out}"
-        + (f", and {unlisted:,} items have no others: they are never listed" if unlisted else "")
+        + (f"; items without others are never listed: {unlisted:,}" if unlisted else "")
         + ("" if setting.config.data.split == "cold-items" else remedy),
         highlight=False,
         soft_wrap=True,
