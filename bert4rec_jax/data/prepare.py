@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.external_sort import Runs
 from bert4rec_jax.data.interactions import Interactions
 from bert4rec_jax.data.k_core import Core, k_core
+from bert4rec_jax.data.named import NAMES, open_named, unknown_name
 from bert4rec_jax.data.options import ROWS_IN_MEMORY, Format
 from bert4rec_jax.data.plausibility import doubt, require_fitting_unit
 from bert4rec_jax.data.readers import RawLog, read_log
@@ -30,10 +29,8 @@ from bert4rec_jax.data.tables import TABLE, ArrowTable, table_log
 from bert4rec_jax.errors import Notify, UserError, warn
 from bert4rec_jax.outputs import whole_folder
 
-MOVIETWEETINGS = "movietweetings"
 # Of rows and users: in a manifest only if they were made.
 _CHOICES = ("events", "incomplete", "collapsed", "max_user_interactions")
-NAMES = (MOVIETWEETINGS, *download.NAMES)
 
 
 @dataclass(frozen=True)
@@ -157,8 +154,7 @@ def prepare(
     titles, cache = (None if path is None else Path(path) for path in (titles, cache))
     require_replaceable(output)
     rows_in_memory = require_whole(rows_in_memory, "rows_in_memory")
-    if rows_in_memory < 1:
-        raise UserError(f"rows_in_memory is {rows_in_memory}; give 1 or more")
+    require(rows_in_memory >= 1, "rows_in_memory", rows_in_memory, "at least 1")
     require_a(bool, skip_incomplete, "skip_incomplete", "True or False")
     require_a(bool, collapse_repeats, "collapse_repeats", "True or False")
     minima = {
@@ -184,15 +180,15 @@ def prepare(
                 f"the format of {source} is known; leave out the format and the column names, or "
                 f"give ./{source} if you mean a file or folder of that name"
             )
-        opened = _known(str(source), titles, cache, mirror, progress, notify)
+        opened = open_named(str(source), titles, cache, mirror, progress, notify)
     else:
         path = Path(source)
         if not path.exists():
-            raise UserError(_unknown(str(source)))
+            raise UserError(unknown_name(str(source)))
         if is_store(path):
             raise UserError(f"{path} is prepared already; give the log that it was made from")
         opened = nullcontext(read_log(path, format=format, columns=columns, titles=titles))
-    if source not in NAMES or source == MOVIETWEETINGS:
+    if source not in download.NAMES:
         for name, value in (("cache", cache), ("mirror", mirror)):
             if value is not None:
                 raise UserError(
@@ -368,36 +364,3 @@ def is_prepared_from(
 
 def _name(source: str | Path) -> str:
     return str(source) if source in NAMES else Path(source).resolve().name
-
-
-@contextmanager
-def _known(
-    name: str,
-    titles: Path | None,
-    cache: Path | None,
-    mirror: str | None,
-    progress: download.Progress,
-    notify: Notify,
-) -> Iterator[RawLog]:
-    """Open one of the named data sets as a log."""
-    if name != MOVIETWEETINGS:
-        folder = download.fetch(
-            name, cache=cache, base_url=mirror, progress=progress, notify=notify
-        )
-        yield read_log(folder, titles=titles)
-        return
-    shipped = resources.files("bert4rec_jax.data") / MOVIETWEETINGS
-    with (
-        resources.as_file(shipped / "ratings.dat.xz") as ratings,
-        resources.as_file(shipped / "movies.dat.xz") as movies,
-    ):
-        yield read_log(ratings, format="movielens-dat", titles=titles or movies)
-
-
-def _unknown(source: str) -> str:
-    close = difflib.get_close_matches(source, NAMES, cutoff=0.5)
-    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    return (
-        f"{source} does not exist, and no data set has this name{hint}; give a log file, a folder "
-        f"or one of {', '.join(NAMES)}"
-    )

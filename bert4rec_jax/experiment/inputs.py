@@ -13,7 +13,8 @@ from rich.console import Console
 from bert4rec_jax.checks import seconds_of
 from bert4rec_jax.config import DataConfig
 from bert4rec_jax.data.catalog import Catalog
-from bert4rec_jax.data.prepare import NAMES, is_prepared_from, prepare
+from bert4rec_jax.data.named import NAMES
+from bert4rec_jax.data.prepare import is_prepared_from, prepare
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.content import Content, content_rows

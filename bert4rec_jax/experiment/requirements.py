@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bert4rec_jax.config import Config
-from bert4rec_jax.data.prepare import NAMES
+from bert4rec_jax.data.named import NAMES
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require_a, require_whole
+from bert4rec_jax.checks import require, require_a, require_whole
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
@@ -124,8 +124,7 @@ class Scorer:
         filters: Filters = EVERYTHING,
     ) -> None:
         batch_size = require_whole(batch_size, "batch_size")
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; expected at least 1")
+        require(batch_size >= 1, "batch_size", batch_size, "at least 1")
         require_a(Filters, filters, "filters")
         self.bundle = bundle
         self.reader = RequestReader.of(bundle)

@@ -355,7 +355,7 @@ def test_rows_in_memory_change_no_byte(forms, tmp_path, monkeypatch, rows):
 
 
 def test_no_rows_in_memory_are_refused(log, tmp_path):
-    with pytest.raises(UserError, match="rows_in_memory is 0; give 1 or more"):
+    with pytest.raises(UserError, match="rows_in_memory is 0; expected at least 1"):
         prepare(log, tmp_path / "out", rows_in_memory=0)
 
 
