@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,12 +179,7 @@ def _resolved(
     if recipe.adapt is not None:
         with training_in(Path(config.workdir)):  # data may be prepared into it
             store = open_data(config.data, Path(config.workdir), console)
-            found, adapted = "the data", recipe.adapt(config, store)
-        if not isinstance(adapted, Config):  # a recipe is a program, and may return anything
-            raise UserError(
-                f"`adapt` of the recipe {recipe.name} returned {type(adapted).__name__}; expected "
-                "the Config to train with: end it with `return replace(config, ...)`"
-            )
+            found, adapted = "the data", _adapted(recipe, recipe.adapt, config, store)
     adapted = overridden(_as_earlier(adapted, earlier))
     check_changes(default, config, adapted)
     name = escape(recipe.name)
@@ -191,6 +187,32 @@ def _resolved(
     asked = _with_changes(to_json(recipe.config), to_json(default), to_json(config))
     for change in differences(asked, to_json(adapted)):
         console.print(f"  {change}", markup=False, highlight=False)
+    return adapted
+
+
+def _adapted(
+    recipe: Recipe,
+    adapt: Callable[[Config, SequenceStore], Config],
+    config: Config,
+    store: SequenceStore,
+) -> Config:
+    """What `adapt` returns; it is a program, and may raise or return anything."""
+    try:
+        adapted = adapt(config, store)
+    except UserError:
+        raise
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"`adapt` of the recipe {recipe.name} failed ({type(error).__name__}: {error}, in line "
+            f"{line.lineno} of {line.filename}); correct it: it gets the config and the store, and "
+            "returns the Config to train with"
+        ) from error
+    if not isinstance(adapted, Config):
+        raise UserError(
+            f"`adapt` of the recipe {recipe.name} returned {type(adapted).__name__}; expected "
+            "the Config to train with: end it with `return replace(config, ...)`"
+        )
     return adapted
 
 

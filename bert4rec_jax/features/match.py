@@ -68,7 +68,7 @@ def read_id_map(path: Path, catalog: Catalog) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     with open_bytes(path) as stream:
-        lines = stream.read().decode("utf-8-sig", errors="replace").splitlines()
+        lines = stream.read().decode("utf-8-sig", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
         fields = line.replace(",", " ").split()
         if not fields:

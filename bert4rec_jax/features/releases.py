@@ -60,7 +60,8 @@ def read_releases(
     wanted = {_in_form(_plain(item_id), digits) for item_id in ids}
     same = _same_ids(column)
     own = {same(item_id) for item_id in catalog.item_ids} if skip_known else set()
-    places: dict[str, str] = {}
+    rows: dict[str, str] = {}
+    found_ids: list[str] = []
     columns: dict[str, None] = {}
     movies: list[Movie] = []
     for where, values in read_records(path, {column, "external_ids", *COLUMNS, *others}):
@@ -73,10 +74,10 @@ def read_releases(
         item_id = _in_form(found, digits)
         if (wanted and item_id not in wanted) or same(item_id) in own:
             continue
-        if item_id in places:
+        if same(item_id) in rows:
             raise UserError(
-                f"{where}: the {column} {found!r} is in {places[item_id]} too; expected one row "
-                "per item: remove one of them"
+                f"{where}: the {column} {found!r} is in {rows[same(item_id)]} too; expected one "
+                "row per item: remove one of them"
             )
         if digits and not item_id.isdigit():
             raise UserError(
@@ -84,7 +85,8 @@ def read_releases(
                 f"which are digits such as {catalog.item_ids[0]!r}; name the right column with "
                 "--id-column"
             )
-        places[item_id] = where
+        rows[same(item_id)] = where
+        found_ids.append(item_id)
         movies.append(
             movie_of(
                 values,
@@ -96,12 +98,13 @@ def read_releases(
             )
         )
     require_columns(path, others, columns)
-    missing = sorted(item_id for item_id in wanted - places.keys() if same(item_id) not in own)
+    absent = wanted.difference(found_ids)
+    missing = sorted(item_id for item_id in absent if same(item_id) not in own)
     if missing:
         raise UserError(f"{path} has no {column} {_some(missing)}; check the spelling")
     new = Catalog(
-        tuple(places),
-        tuple(title_of(item_id, movie) for item_id, movie in zip(places, movies)),
+        tuple(found_ids),
+        tuple(title_of(item_id, movie) for item_id, movie in zip(found_ids, movies)),
         tuple("|".join(movie.genres) for movie in movies),
     )
     _refuse_known(new.item_ids, catalog, same)

@@ -76,7 +76,7 @@ class LogFiles:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep only the lines of steps up to `step`; lines that are not valid JSON are dropped too."""
+    """Keep only the lines of steps up to `step`; lines that hold no step are dropped too."""
     if not path.exists():
         return
     kept = []
@@ -84,7 +84,7 @@ def _drop_after(path: Path, step: int) -> None:
         try:
             if json.loads(text)["step"] <= step:
                 kept.append(text + "\n")
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
     with whole_file(path) as file:
         file.write("".join(kept).encode())

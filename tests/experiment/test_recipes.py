@@ -113,6 +113,15 @@ def test_an_adapt_that_returns_no_config_is_refused(adapting, store, tmp_path):
         parsed(adapting, *data)
 
 
+def test_an_adapt_that_fails_is_reported_with_its_line(adapting, store, tmp_path):
+    data = ("--data.path", str(store.path), "--workdir", str(tmp_path / "run"))
+    text = adapting.read_text().replace("    return ", "    store.num_movies\n    return ")
+    adapting.write_text(text)
+    line = text.splitlines().index("    store.num_movies") + 1
+    with pytest.raises(UserError, match=rf"failed \(AttributeError: .*num_movies.*line {line} of"):
+        parsed(adapting, *data)
+
+
 def test_data_of_another_run_stay_where_they_are(adapting, tmp_path, monkeypatch):
     """The folder holds a run on other data: it is refused before they are replaced."""
     monkeypatch.setattr(

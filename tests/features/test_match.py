@@ -68,6 +68,12 @@ def test_id_maps(tmp_path):
         assert read_id_map(file, shelf.catalog()) == {"0113277": "949", "0114709": "862"}
 
 
+def test_lines_of_an_id_map_end_where_editors_end_them(tmp_path):
+    (tmp_path / "map.txt").write_text("0113277\x0b949\r\n0114709\x85862\n", encoding="utf-8")
+    found = read_id_map(tmp_path / "map.txt", shelf.catalog())
+    assert found == {"0113277": "949", "0114709": "862"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -159,6 +159,7 @@ def test_a_table_of_movies(trained, tmp_path):
     for rows, message in (
         ("imdb_id,title\ntt0000001,War\n", r"1 of 1 items to add .*already \('0000001'\); leave"),
         ("imdb_id,title\ntt3,A\ntt3,B\n", r"line 3: the imdb_id 'tt3' is in .*line 2 too"),
+        ("imdb_id,title\ntt003,A\n3,B\n", r"line 3: the imdb_id '3' is in .*line 2 too"),
         ("imdb_id,title\nnm3,A\n", "'nm3' is of another form than the ids of the catalog"),
         ("imdb_id,title\n,A\n", "line 2: the imdb_id is missing"),
         ("film,title\ntt3,A\n", "has none of item_id, imdb_id.*with --id-column"),

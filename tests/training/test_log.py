@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 from bert4rec_jax.config import Config, LogConfig, TrainingConfig
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.training.log import Course, training_log
+from bert4rec_jax.training.log_files import LogFiles
 
 COUNTS = {"items_by_thumb": np.array([4, 0, 0, 0]), "masked_by_thumb": np.array([1, 0, 0, 0])}
 
@@ -54,6 +55,14 @@ def test_events_and_lines_hold_the_same_scalars(tmp_path):
     assert found["validation/ndcg_10"] == {4: 0.25}  # TensorBoard has no @ in names
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in lines if "loss" in line] == [3.0, 0.75]
+
+
+def test_lines_that_hold_no_step_are_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n5\n[]\n{"step": null}\n{"loss": 2}\n{"step": 2}\n{"step": 9')
+    with LogFiles(tmp_path, 1, events=False):
+        pass
+    assert path.read_text() == '{"step": 1}\n'
 
 
 def test_the_rate_does_not_count_checkpoints(tmp_path, monkeypatch):
