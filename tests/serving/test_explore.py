@@ -5,6 +5,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -312,6 +313,44 @@ def test_in_a_browser_by_keyboard_on_a_small_window(browser, address, models):
     unlabelled = """return [...document.querySelectorAll('button,input:not([type=hidden])')].filter(
         e => !(e.getAttribute('aria-label') || e.labels.length || e.textContent.trim())).length"""
     assert browser.execute_script(unlabelled) == 0
+
+
+def test_in_a_browser_the_page_is_that_of_its_address(browser, address, models, monkeypatch):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait, ids, lists = WebDriverWait(browser, 60), models.catalog.item_ids, models.lists
+    answered = []
+
+    def late(state):
+        if len(state.seen) == 2:
+            time.sleep(2)
+        answered.append(len(state.seen))
+        return lists(state)
+
+    def seen():
+        return len(browser.find_elements(By.CSS_SELECTOR, ".seen .name"))
+
+    browser.get(address)
+    browser.implicitly_wait(0)
+    for count, item in enumerate(ids[:3], start=1):
+        browser.execute_script("document.getElementById('title').value = arguments[0]", item)
+        browser.execute_script("document.querySelector('.add button').click()")
+        wait.until(lambda _, count=count: seen() == count)
+    monkeypatch.setattr(models, "lists", late)
+    for count in (2, 1):  # back twice, and the first answer comes last
+        browser.back()
+        wait.until(lambda _, count=count: browser.current_url.count("seen=") == count)
+    wait.until(lambda _: sorted(answered) == [1, 2])
+    time.sleep(0.5)
+    assert seen() == 1
+
+    def broken(state):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(models, "lists", broken)
+    browser.execute_script("document.getElementById(arguments[0]).click()", f"remove.1:{ids[0]}")
+    wait.until(lambda _: "Internal Server Error" in browser.page_source)
 
 
 def test_a_disliked_movie_takes_no_place_in_an_explanation(scorer, monkeypatch):

@@ -2,9 +2,22 @@
 // replaced, and focus and scroll stay where they are. Texts are set as text, never as HTML.
 "use strict";
 
+let loading = new AbortController();
+
 async function load(address, focus, remember) {
-  const answer = await fetch(address);
-  const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+  loading.abort(); // a late answer would replace what was asked for after it
+  loading = new AbortController();
+  const { signal } = loading;
+  let answer, next;
+  try {
+    answer = await fetch(address, { signal });
+    next = new DOMParser().parseFromString(await answer.text(), "text/html");
+  } catch {} // stopped, or the server does not answer
+  if (signal.aborted) return;
+  if (!next?.querySelector("main")) {
+    location.assign(address); // the browser shows what is wrong
+    return;
+  }
   document.querySelector("main").replaceWith(next.querySelector("main"));
   document.title = next.title;
   if (remember && answer.ok) history.pushState(null, "", answer.url);
