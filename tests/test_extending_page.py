@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_names_that_are_there_are_refused_before_any_work(name):
         protocol.run(Config(), baselines={"users": None})
 
 
+@dataclass(slots=True)
+class WithSettings:
+    settings: object
+
+    name = "own"
+    refit = scores = None
+
+
 @pytest.mark.parametrize(
     ("own", "message"),
     [
@@ -94,6 +103,14 @@ def test_names_that_are_there_are_refused_before_any_work(name):
         ),
         ({"mine": lambda store, stop: iter([])}, "baseline 'mine' yields nothing"),
         ({"mine": lambda store, stop: [object()]}, "'mine' yields one without settings"),
+        ({"mine": lambda store, stop: WithSettings({})}, "baseline 'mine' yields nothing"),
+        (
+            {"mine": lambda store, stop: [WithSettings({"of": {1}})]},
+            r"baseline 'own' has settings \{'of': \{1\}\}, which metrics.json cannot hold",
+        ),
+        ({"mine": lambda store, stop: [WithSettings(None)]}, "'own' has settings None, which"),
+        ({"mine": lambda store, stop: [WithSettings]}, "'own' has settings <member 'settings'"),
+        ({1: lambda store, stop: [WithSettings({})]}, "the name 1 of a baseline is of type int"),
         ([Popular], "baselines is a list; expected a dict"),
     ],
 )

@@ -6,9 +6,11 @@ that the tested model may be trained on, and only then evaluated on the test cas
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,17 +83,14 @@ def tune(
 
     Raises:
       ValueError: there are no candidates.
+      UserError: the settings of one cannot be recorded.
     """
     best: tuple[Trial, Baseline, npt.NDArray[np.integer]] | None = None
     trials = []
     cases = choosing(split.validation, len(store.catalog))
     for candidate in candidates:
         ranks = rank(candidate, cases)
-        settings = {
-            name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-            for name, value in candidate.settings.items()
-        }
-        trial = Trial(settings, float(ndcg(ranks, SELECTED_AT).mean()))
+        trial = Trial(_settings(candidate), float(ndcg(ranks, SELECTED_AT).mean()))
         trials.append(trial)
         if best is None or trial.ndcg > best[0].ndcg:
             best = trial, candidate, ranks
@@ -157,9 +156,8 @@ def check_grids(grids: Mapping[str, Grid], store: SequenceStore, stop: Stop) -> 
       UserError: one is not; the message names the first such grid.
     """
     for name, grid in grids.items():
-        first = None
-        if callable(grid) and not isinstance(grid, type):
-            first = next(iter(grid(store, stop)), None)
+        candidates = grid(store, stop) if callable(grid) and not isinstance(grid, type) else None
+        first = next(iter(candidates), None) if isinstance(candidates, Iterable) else None
         missing = [x for x in ("settings", "refit", "scores") if not hasattr(first, x)]
         if missing:
             what = "yields nothing" if first is None else f"yields one without {missing[0]}"
@@ -167,6 +165,21 @@ def check_grids(grids: Mapping[str, Grid], store: SequenceStore, stop: Stop) -> 
                 f"baseline {name!r} {what}; expected a function of store and stop that yields "
                 "baselines with settings, refit and scores (docs/extending.md)"
             )
+        _settings(first)
+
+
+def _settings(baseline: Any) -> Settings:
+    """The settings of a baseline as `metrics.json` holds them; values of NumPy are plain ones."""
+    try:
+        text = json.dumps(dict(baseline.settings), default=lambda value: value.tolist())
+    except (TypeError, ValueError, AttributeError):
+        name = getattr(baseline, "name", type(baseline).__name__)
+        raise UserError(
+            f"baseline {name!r} has settings {baseline.settings!r}, which metrics.json cannot "
+            "hold; expected a property that is a dict, name -> text or number"
+        ) from None
+    settings: Settings = json.loads(text)
+    return settings
 
 
 def _popular(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:

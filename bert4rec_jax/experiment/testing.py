@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from bert4rec_jax.checks import require_a
 from bert4rec_jax.config import OWN_NAMES
 from bert4rec_jax.data.catalog import PAD
 from bert4rec_jax.data.split import Cases, train_counts
@@ -189,5 +190,6 @@ def check_own(baselines: Mapping[str, Grid]) -> None:
         raise UserError(f"baselines is a {type(baselines).__name__}; expected a dict, name -> grid")
     check_names(baselines)
     for name in baselines:
+        require_a(str, name, f"the name {name!r} of a baseline", "text")
         if name in (*OWN_NAMES, *GRIDS, *SPECIAL):
             raise UserError(f"baseline {name!r} is there already; give yours another name")

@@ -49,6 +49,17 @@ def test_the_best_on_validation_is_chosen_and_the_earlier_of_equals(store):
     assert found.trials[0].ndcg == 0
 
 
+def test_settings_of_numpy_are_plain_however_deep(store):
+    split = leave_one_out(store)
+    candidates = [Fixed(np.int64(2)), Fixed({"of": [np.float32(0.5)], "by": np.arange(2)})]
+    found = tune(
+        candidates, store=store, split=split, rank=lambda _, cases: np.ones(len(cases), int)
+    )
+    plain = [{"rank": 2}, {"rank": {"of": [0.5], "by": [0, 1]}}]
+    assert [trial.settings for trial in found.trials] == plain
+    assert type(found.chosen.settings["rank"]) is int
+
+
 def test_only_validation_cases_are_ranked(store):
     split = global_time(store)
     asked = []
