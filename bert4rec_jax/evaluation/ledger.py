@@ -101,8 +101,12 @@ def append(
         },
     }
     try:
-        with (folder / LEDGER).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with (folder / LEDGER).open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # the last line was cut off, as by a full disk
+                    file.write(b"\n")
+            file.write((json.dumps(line) + "\n").encode())
     except OSError as error:
         raise TemporaryError(
             f"cannot write {folder / LEDGER}: {error.strerror or error}"

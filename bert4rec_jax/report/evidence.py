@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,11 +223,10 @@ def _recorded(run: Path, parameters: str, corrections: str) -> tuple[str, Ranked
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines up to the first invalid one, such as one cut off; none without the file."""
+    """Read JSON lines, but for invalid ones, such as one cut off; none without the file."""
     found: list[dict[str, Any]] = []
-    try:
+    with suppress(OSError, ValueError):
         for text in path.read_text(encoding="utf-8").splitlines():
-            found.append(json.loads(text))
-    except (OSError, ValueError):
-        pass
+            with suppress(ValueError):
+                found.append(json.loads(text))
     return found

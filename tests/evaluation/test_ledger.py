@@ -9,7 +9,7 @@ from bert4rec_jax.data.split import Cases, leave_one_out, train_counts
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.comparison import compare
 from bert4rec_jax.evaluation.evaluator import Ranking
-from bert4rec_jax.evaluation.ledger import LEDGER, fingerprint, record
+from bert4rec_jax.evaluation.ledger import LEDGER, append, fingerprint, record
 from bert4rec_jax.evaluation.rank_file import RankFile
 from bert4rec_jax.experiment import protocol
 
@@ -42,6 +42,17 @@ def test_each_reading_adds_a_line_and_keeps_its_ranks(tmp_path, compared, store)
     arrays = np.load(tmp_path / "ranks.npz")
     assert arrays["test/first"].tolist() == ranks.tolist()
     assert arrays["test/users"].tolist() == cases.users.tolist()
+
+
+def test_a_line_that_was_cut_off_takes_no_later_one_with_it(tmp_path, compared):
+    _, cases, _ = compared
+    for command in ("train", "evaluate"):
+        append(tmp_path, {}, {"test": cases}, about={"command": command})
+        if command == "train":
+            path = tmp_path / LEDGER
+            path.write_text(path.read_text()[:-5])
+    first, last = path.read_text().splitlines()
+    assert '"command": "train"' in first and json.loads(last)["command"] == "evaluate"
 
 
 def test_ranks_of_other_models_stay_where_the_test_is_the_same(tmp_path, compared, store):

@@ -202,6 +202,13 @@ def test_a_test_of_a_pipeline_hides_no_test_of_the_model(run, tmp_path):
     assert gather(copy, QUIET).set_name == "test"
 
 
+def test_a_line_that_was_cut_off_hides_no_later_test(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    ledger = copy / "ledger.jsonl"
+    ledger.write_text(ledger.read_text()[:100] + "\n" + ledger.read_text())
+    assert gather(copy, QUIET).set_name == "test"
+
+
 def test_files_that_contradict_the_run(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     with np.load(copy / "ranks.npz") as file:
