@@ -63,8 +63,9 @@ class RecordedRun:
         beside = file.with_name(METRICS) if of_run else file.with_suffix(".json")
         metrics = read_metrics(beside)
         settings, seed = _settings(metrics)
-        data = metrics.get("data") or {}
-        hashes: Any = data.get("content_sha256"), data.get("users_sha256")
+        data = metrics.get("data")
+        about: dict[str, Any] = data if isinstance(data, dict) else {}
+        hashes: Any = about.get("content_sha256"), about.get("users_sha256")
         features = None if None in hashes else hashes
         ranks = RankFile.read(file)
         if validation:

@@ -283,6 +283,7 @@ def test_a_file_of_another_program_has_ids(make):
     named = {f"test/{name}": values for name, values in kept.items()}
     named["test/user_ids"] = named["test/user_ids"].astype(int)
     np.savez(second / "ranks.npz", **named)
+    (second / "metrics.json").write_text('{"data": "mine", "config": {"data": "mine"}}')
     found = compare_runs([first, second])["test"]
     assert [row.model for row in found.rows] == ["BERT4Rec", "theirs"]
     change(first, **dict.fromkeys(("user_ids", "item_ids", "cases_sha256")))
