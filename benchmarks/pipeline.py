@@ -269,7 +269,7 @@ def _grown(retriever: Bundle, ranker: Bundle, items: int, batch: int) -> tuple[_
 
 
 def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -19,7 +19,8 @@ from typing import Any
 from bert4rec_jax.experiment.environment import describe
 from bert4rec_jax.sharding import make_mesh
 
-FOLDER = Path(__file__).parents[1] / "results" / "performance"
+_ROOT = Path(__file__).parents[1]
+FOLDER = _ROOT / "results" / "performance"
 _ABOUT = ("platform", "kind", "devices", "cpu", "cores", "jax", "python")
 
 
@@ -58,7 +59,8 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    command = ["git", "-C", str(_ROOT), *arguments]  # wherever this is called
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
