@@ -38,7 +38,8 @@ def main(
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     config = metrics["config"]
     seed = config["training"]["seed"]
-    config["workdir"] = _portable(config["workdir"])
+    for name in ("workdir", "init_from"):
+        config[name] = _portable(config[name])
     for name in ("path", "content", "users"):
         config["data"][name] = _portable(config["data"][name])
     about = {"command": command, "commit": commit, "seed": seed}
