@@ -80,11 +80,14 @@ def main(
         line = {"split": split, "trial": trial, "settings": GRIDS[histories][trial]}
         line |= {"validation": validation[trial], "seconds": found["seconds"]}
         print(json.dumps(line), flush=True)
+    answers: dict[int, dict[str, Any]] = {}  # one test serves both models
     for model in ("BERT4Rec", "BERT4Rec alone"):
         best = max(trials, key=lambda trial: validation[trial][model])
         line = {"split": split, "model": model, "best": best, "validation": validation[best][model]}
         if test:
-            found = run(best, tested=True)
+            if best not in answers:
+                answers[best] = run(best, tested=True)
+            found = answers[best]
             sets = [x for x in found if x.startswith("test")]
             line["test"] = {
                 name: found[name].get(model, found[name]["BERT4Rec"])["ndcg@10"] for name in sets
