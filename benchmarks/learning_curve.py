@@ -30,8 +30,11 @@ def main(
         metric: Validation metric.
         level: Horizontal lines, as NAME=VALUE.
     """
-    curves = {run.name: _curve(run, metric) for run in runs}
-    levels = {name: float(value) for name, value in (text.split("=") for text in level)}
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    curves = {name: _curve(run, metric) for name, run in zip(names, runs)}
+    levels = {name: float(value) for name, value in (text.rsplit("=", 1) for text in level)}
     drawn = line_chart(f"validation {metric.upper()} by step", curves, levels=levels)
     output.write_text(drawn + "\n", encoding="utf-8")
 

@@ -1,0 +1,31 @@
+"""Benchmarks show and measure what they are asked for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="benchmarks/ lies in the repository only"
+)
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def test_runs_of_one_name_have_a_curve_each(tmp_path):
+    import learning_curve
+
+    runs = tuple(tmp_path / seed / "run" for seed in ("one", "two"))
+    for run in runs:
+        run.mkdir(parents=True)
+        lines = [{"step": step, "validation": {"ndcg@10": step / 10}} for step in (1, 2)]
+        (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    learning_curve.main(tmp_path / "drawn.svg", runs, level=("a=b=0.1",))
+    drawn = (tmp_path / "drawn.svg").read_text()
+    assert all(str(run) in drawn for run in runs) and "a=b" in drawn
+    learning_curve.main(tmp_path / "drawn.svg", runs[:1])
+    assert ">run<" in (tmp_path / "drawn.svg").read_text()
