@@ -165,7 +165,9 @@ def _rate(line: Line, name: str) -> str:
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]], lines: list[Line]) -> str:
-    """A Markdown table, and below it the command, commit and device of its lines."""
+    """A Markdown table, and below it the command, commit and device of its lines, if any."""
+    if not lines:
+        return ""
     head = list(head)
     shown = [head, ["---"] * len(head), *rows]
     text = "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in shown)

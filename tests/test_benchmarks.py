@@ -29,3 +29,10 @@ def test_runs_of_one_name_have_a_curve_each(tmp_path):
     assert all(str(run) in drawn for run in runs) and "a=b" in drawn
     learning_curve.main(tmp_path / "drawn.svg", runs[:1])
     assert ">run<" in (tmp_path / "drawn.svg").read_text()
+
+
+def test_a_table_without_a_line_is_empty(monkeypatch):
+    import page
+
+    monkeypatch.setattr(page, "read", lambda name: [])
+    assert {name: table() for name, table in page.TABLES.items()} == dict.fromkeys(page.TABLES, "")
