@@ -54,7 +54,7 @@ def main(
 
     Args:
         rows: Interactions per log.
-        users: Users that they belong to, equally many each.
+        users: Users that they belong to, equally many each, give or take one.
         items: Items, with popularity falling as 1/rank.
         steps: Steps of training.
     """
@@ -81,7 +81,7 @@ def _write(path: Path, rows: int, users: int, items: int) -> None:
     generator = np.random.default_rng(0)
     popularity = 1 / np.arange(1, items + 1)
     log = Interactions(
-        users=np.repeat(np.arange(users, dtype=np.int32), rows // users),
+        users=(np.arange(rows) * users // rows).astype(np.int32),
         items=generator.choice(items, rows, p=popularity / popularity.sum()).astype(np.int32),
         timestamps=np.arange(rows, dtype=np.int64),
         ratings=np.full(rows, np.nan, np.float32),

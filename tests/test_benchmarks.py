@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bert4rec_jax.data.store import SequenceStore
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(
     not FOLDER.is_dir(), reason="benchmarks/ lies in the repository only"
@@ -36,3 +38,11 @@ def test_a_table_without_a_line_is_empty(monkeypatch):
 
     monkeypatch.setattr(page, "read", lambda name: [])
     assert {name: table() for name, table in page.TABLES.items()} == dict.fromkeys(page.TABLES, "")
+
+
+def test_rows_need_not_divide_by_users(tmp_path):
+    import training_memory
+
+    training_memory._write(tmp_path / "store", 104, 10, 5)
+    store = SequenceStore.open(tmp_path / "store")
+    assert sorted(store.lengths.tolist()) == [10] * 6 + [11] * 4
