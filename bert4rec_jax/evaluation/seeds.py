@@ -125,6 +125,13 @@ def label(runs: Sequence[RecordedRun]) -> str:
     return f"{name} (seeds {', '.join(str(run.seed) for run in runs)})"
 
 
+def labels(groups: Sequence[Sequence[RecordedRun]]) -> list[str]:
+    """The names of several groups, with all paths of those that would have the same name."""
+    short = [label(group) for group in groups]
+    whole = [", ".join(str(run.path) for run in group) for group in groups]
+    return [long if short.count(name) > 1 else name for name, long in zip(short, whole)]
+
+
 def _settings(metrics: dict[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
     """The settings of a run without its seed, and the seed; None for both if not recorded."""
     try:

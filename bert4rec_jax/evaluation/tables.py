@@ -18,7 +18,7 @@ from bert4rec_jax.evaluation.bootstrap import Interval
 from bert4rec_jax.evaluation.evaluator import Ranking
 from bert4rec_jax.evaluation.run_comparison import ComparedSet, Figure
 from bert4rec_jax.evaluation.sampled import NEGATIVES, SEEDS
-from bert4rec_jax.evaluation.seeds import label
+from bert4rec_jax.evaluation.seeds import labels
 
 _COLUMNS = ("hr@10", "ndcg@10", "hr@50", "mrr")
 _DRAWN = {"users": "users", "items": "target items"}
@@ -70,8 +70,8 @@ def comparison_table(name: str, compared: ComparedSet, metrics: Sequence[str]) -
     cases, users = compared.cases, compared.users
     sizes = f"{users:,} users" if users == cases else f"{cases:,} cases of {users:,} users"
     over = _DRAWN[compared.drawn]
-    labels = list(dict.fromkeys(label(row.runs) for row in compared.rows))
-    legend = [f"run {number}: {escape(path)}" for number, path in enumerate(labels, start=1)]
+    groups = list(dict.fromkeys(row.runs for row in compared.rows))
+    legend = [f"run {number}: {escape(name)}" for number, name in enumerate(labels(groups), 1)]
     if any(len(row.runs) > 1 for row in compared.rows):
         legend.append("±: standard deviation over seeds")
     table = Table(
@@ -88,7 +88,7 @@ def comparison_table(name: str, compared: ComparedSet, metrics: Sequence[str]) -
         table.add_column(f"first leads\n{metric.upper()} by", justify="right", no_wrap=True)
     for number, row in enumerate(compared.rows):
         cells = [cell for metric in metrics for cell in _compared(row.figures[metric])]
-        title = f"{escape(row.model)}\n[dim]run {1 + labels.index(label(row.runs))}[/]"
+        title = f"{escape(row.model)}\n[dim]run {1 + groups.index(row.runs)}[/]"
         table.add_row(title, *cells, style="bold" if number == 0 else "")
     return table
 

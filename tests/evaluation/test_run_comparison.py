@@ -387,6 +387,18 @@ def test_the_command_shows_tables_and_writes_json(make, tmp_path, monkeypatch, c
     assert rival["runs"] == [str(other)] and rival["mrr"]["lead"] == 0.416667
 
 
+def test_groups_that_begin_alike_are_told_apart(make, monkeypatch, capsys):
+    monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+    runs = [
+        make(f"run_{n}", seed=n % 2, dim=8 * (1 + n // 2), BERT4Rec=[1, 1, n + 1]) for n in range(4)
+    ]
+    monkeypatch.setattr(sys, "argv", ["bert4rec", "compare", *map(str, runs), "--metric", "mrr"])
+    cli.main()
+    shown = "".join(capsys.readouterr().out.split())
+    for number, (one, two) in enumerate((runs[:2], runs[2:]), start=1):
+        assert f"run{number}:{one},{two}" in shown and f"run{number}." in shown
+
+
 def test_the_command_fits_into_80_columns(make, monkeypatch, capsys):
     """Three metrics are two tables, each with the names of its models."""
     monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
