@@ -83,12 +83,17 @@ def tune(
 
     Raises:
       ValueError: there are no candidates.
-      UserError: the settings of one cannot be recorded.
+      UserError: the settings of one cannot be recorded, or one comes twice.
     """
     best: tuple[Trial, Baseline, npt.NDArray[np.integer]] | None = None
     trials = []
     cases = choosing(split.validation, len(store.catalog))
     for candidate in candidates:
+        if best is not None and candidate is best[1]:  # it may have the later settings by now
+            raise UserError(
+                f"the grid of baseline {_name(candidate)!r} yields the same object twice; expected "
+                "a new one for each point, such as what dataclasses.replace returns"
+            )
         ranks = rank(candidate, cases)
         trial = Trial(_settings(candidate), float(ndcg(ranks, SELECTED_AT).mean()))
         trials.append(trial)
@@ -173,13 +178,16 @@ def _settings(baseline: Any) -> Settings:
     try:
         text = json.dumps(dict(baseline.settings), default=lambda value: value.tolist())
     except (TypeError, ValueError, AttributeError):
-        name = getattr(baseline, "name", type(baseline).__name__)
         raise UserError(
-            f"baseline {name!r} has settings {baseline.settings!r}, which metrics.json cannot "
-            "hold; expected a property that is a dict, name -> text or number"
+            f"baseline {_name(baseline)!r} has settings {baseline.settings!r}, which metrics.json "
+            "cannot hold; expected a property that is a dict, name -> text or number"
         ) from None
     settings: Settings = json.loads(text)
     return settings
+
+
+def _name(baseline: Any) -> str:
+    return str(getattr(baseline, "name", type(baseline).__name__))
 
 
 def _popular(store: SequenceStore, stop: Stop) -> Iterator[Baseline]:

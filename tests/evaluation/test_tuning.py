@@ -49,6 +49,19 @@ def test_the_best_on_validation_is_chosen_and_the_earlier_of_equals(store):
     assert found.trials[0].ndcg == 0
 
 
+def test_a_baseline_that_changes_while_it_is_tuned_is_refused(store):
+    """Else the one of the last settings would be tested as that of the best."""
+
+    def grid():
+        found = Fixed(2)
+        for rank in (2, 5):
+            object.__setattr__(found, "rank", rank)
+            yield found
+
+    with pytest.raises(UserError, match="grid of baseline 'fixed' yields the same object twice"):
+        tune(grid(), store=store, split=leave_one_out(store), rank=constant)
+
+
 def test_settings_of_numpy_are_plain_however_deep(store):
     split = leave_one_out(store)
     candidates = [Fixed(np.int64(2)), Fixed({"of": [np.float32(0.5)], "by": np.arange(2)})]
