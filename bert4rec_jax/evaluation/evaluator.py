@@ -165,14 +165,14 @@ class Evaluator:
         `among` is as for `rank_model`.
 
         Raises:
-          UserError: the scores do not have shape `[M, V]`, or the score of an item is not finite.
+          UserError: the scores are no dense `[M, V]`, or the score of an item is not finite.
         """
         name = getattr(scorer, "name", type(scorer).__name__)
 
         def answer(block: _Block) -> Ranked:
-            found = np.asarray(scorer.scores(block.cases, self.store), np.float32)
-            self._check_shape(found, len(block.cases), name)
-            scores = put(self.mesh, Along.ROWS_BY_ITEMS, found)
+            found = scorer.scores(block.cases, self.store)
+            checked = self._checked(found, len(block.cases), name)
+            scores = put(self.mesh, Along.ROWS_BY_ITEMS, checked)
             return self._rank_scores(
                 scores, block.targets, block.excluded, self._is_item, self._is_item, block.among
             )
@@ -183,8 +183,13 @@ class Evaluator:
         )
         return self._ask(cases, among, answer, wrong)
 
-    def _check_shape(self, scores: npt.NDArray[np.float32], cases: int, name: str) -> None:
+    def _checked(self, found: Any, cases: int, name: str) -> npt.NDArray[np.float32]:
         catalog = self.store.catalog
+        try:
+            scores = np.asarray(found, np.float32)
+        except (TypeError, ValueError):
+            what = f"{type(found).__name__}; expected a dense array, as toarray() of a sparse one"
+            raise UserError(f"{name} gave scores as {what}") from None
         if scores.shape != (cases, catalog.num_rows):
             raise UserError(
                 f"{name} gave scores of shape {scores.shape}; expected {(cases, catalog.num_rows)},"
@@ -192,6 +197,7 @@ class Evaluator:
                 f"item i of the {len(catalog):,} of the catalog is column FIRST_ITEM + i = "
                 f"{FIRST_ITEM} + i (columns of other tokens are not read)"
             )
+        return scores
 
     def _ask(
         self,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from reference import rank_and_list
 
 from bert4rec_jax.config import ModelConfig
@@ -218,6 +219,16 @@ def test_scores_of_another_shape_are_an_error_that_says_which(store, shape):
     ) as e:
         evaluator_on(store).rank_scorer(wrong, cases)
     assert "item i of the 40 of the catalog is column FIRST_ITEM + i = 2 + i" in str(e.value)
+
+
+@pytest.mark.parametrize("made", [lambda shape: sp.csr_array(shape), lambda shape: object()])
+def test_scores_that_are_no_dense_array_are_an_error_that_says_so(store, made):
+    cases = leave_one_out(store).test["test"]
+    wrong = Scores(lambda count: made((count, store.catalog.num_rows)))
+    with pytest.raises(
+        UserError, match=r"mine gave scores as (csr_array|object); expected a dense"
+    ):
+        evaluator_on(store).rank_scorer(wrong, cases)
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.nan])
