@@ -38,4 +38,4 @@ def write_report(run: Path, output: Path, console: Console) -> None:
         )
     ]
     with whole_file(output) as file:
-        file.write(page(f"What {run.name} learned", shown).encode())
+        file.write(page(f"What {run.resolve().name} learned", shown).encode())

@@ -42,7 +42,7 @@ def about(evidence: Evidence) -> Section:
     """The run, its data, and how it was trained."""
     results, source = evidence.results, evidence.source
     rows: list[tuple[object, ...]] = [
-        ("run", evidence.run.name),
+        ("run", evidence.run.resolve().name),
         ("checkpoint", f"step {evidence.step:,}"),
         ("data", f"{source.num_interactions:,} interactions of {source.num_users:,} users"),
         ("items", f"{len(evidence.catalog):,}"),

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,13 @@ def test_a_page_holds_the_figures_of_the_run_and_needs_no_network(run, tmp_path)
     assert text.count('role="img" aria-label=') == text.count("<svg") > 0
     assert 'lang="en"' in text and 'name="viewport"' in text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_run_is_named_from_within_its_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run)
+    write_report(Path(), tmp_path / "report.html", QUIET)
+    text = (tmp_path / "report.html").read_text()
+    assert f"<h1>What {run.name} learned</h1>" in text and f"<td>{run.name}</td>" in text
 
 
 def test_a_test_with_other_corrections_is_not_mixed_with_the_lists(run, tmp_path):
