@@ -174,10 +174,11 @@ def compare_runs(
     runs = [RecordedRun.open(Path(path), validation=validation) for path in paths]
     _check_paths(runs, validation=validation)
     runs = [_in_order_of(runs[0], run) for run in runs]
-    _check_models(runs, models)
+    shared = _shared_sets(runs)
+    _check_models(runs, models, shared)
     sets = {}
     classes = _note_on_times(runs)
-    for name in _shared_sets(runs):
+    for name in shared:
         notes = [_check_same_cases(name, runs[0], run) for run in runs[1:]] + [classes]
         first = runs[0].ranks.sets[name]
         users = first.cases[IDS[0]] if IDS[0] in first.cases else first.cases[ROWS[0]]
@@ -267,15 +268,15 @@ def _check_paths(runs: Sequence[RecordedRun], *, validation: bool) -> None:
             raise UserError(f"{runs[number].path} is given twice; leave one out")
 
 
-def _check_models(runs: Sequence[RecordedRun], models: Sequence[str]) -> None:
+def _check_models(runs: Sequence[RecordedRun], models: Sequence[str], sets: Sequence[str]) -> None:
     known = dict.fromkeys(
-        model for run in runs for found in run.ranks.sets.values() for model in found.ranks
+        model for run in runs for name in sets for model in run.ranks.sets[name].ranks
     )
     for model in models:
         if model not in known:
             raise UserError(
-                f"no run has a model {model!r}; there are {', '.join(known)} (quote names with "
-                "spaces)"
+                f"no run has a model {model!r} in {' or '.join(sets)}; there are "
+                f"{', '.join(known)} (quote names with spaces)"
             )
 
 

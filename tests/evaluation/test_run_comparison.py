@@ -295,6 +295,9 @@ def test_only_shared_sets_are_compared(make):
     first = make("first", sets=("test", "test_first"), BERT4Rec=[1, 1, 1])
     second = make("second", sets=("test_first",), BERT4Rec=[1, 1, 1])
     assert list(compare_runs([first, second])) == ["test_first"]
+    change(first, mine=np.ones(3, int))  # in test alone
+    with pytest.raises(UserError, match="no run has a model 'mine' in test_first; there are BERT"):
+        compare_runs([first, second], models="mine")
     third = make("third", BERT4Rec=[1, 1, 1])
     with pytest.raises(UserError, match=r"no test set is in all files \(.*second: test_first; "):
         compare_runs([second, third])
@@ -333,7 +336,7 @@ def test_what_is_asked_for_has_to_be_there(make, tmp_path):
     for metric in ("recall@10", "ndcg", "hr@0", "hr@1.5"):
         with pytest.raises(UserError, match=f"'{metric}' is no metric; expected hr@K or ndcg@K"):
             compare_runs([run], metrics=[metric])
-    with pytest.raises(UserError, match="no run has a model 'popular'; there are BERT4Rec"):
+    with pytest.raises(UserError, match="no run has a model 'popular' in test; there are BERT4Rec"):
         compare_runs([run], models="popular")
     with pytest.raises(UserError, match="no metric is named; give one or more"):
         compare_runs([run], metrics=[])
