@@ -110,7 +110,11 @@ def quality(evidence: Evidence) -> Section:
     ]
     if not evidence.baselines:
         validation = evidence.results.get("validation", {}).items()
-        tuned = [(name, f"{x['ndcg@10']:.4f}") for name, x in validation if "trials" in x]
+        tuned = [
+            (f"{name} on {x['cases']} items" if "cases" in x else name, f"{x['ndcg@10']:.4f}")
+            for name, x in validation
+            if "trials" in x
+        ]
         if tuned:
             caption = "Validation: the tuned baselines"
             parts.append(table(caption, ("model", "NDCG@10"), tuned))

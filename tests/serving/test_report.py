@@ -202,6 +202,14 @@ def test_what_was_not_tested_is_shown_on_validation(run, tmp_path):
     assert ndcg == pytest.approx(best["ndcg@10"], abs=1e-6)
 
 
+def test_a_baseline_that_was_tuned_on_cold_items_is_not_set_beside_others(evidence):
+    tuned = {"ndcg@10": 0.5, "trials": 1}
+    validation = {"popular": tuned, "content-knn": {**tuned, "cases": "cold"}}
+    shown = replace(evidence, baselines=(), results={"validation": validation})
+    text = str(sections.quality(shown))
+    assert ">popular<" in text and ">content-knn on cold items<" in text
+
+
 def test_a_test_of_a_pipeline_hides_no_test_of_the_model(run, tmp_path):
     """benchmarks/candidates.py leaves a line without parameters in the ledger of a run."""
     copy = shutil.copytree(run, tmp_path / "run")
