@@ -3,6 +3,7 @@
 "use strict";
 
 let loading = new AbortController();
+let shown = location.search; // or asked for
 
 async function load(address, focus, remember) {
   loading.abort(); // a late answer would replace what was asked for after it
@@ -21,6 +22,7 @@ async function load(address, focus, remember) {
   document.querySelector("main").replaceWith(next.querySelector("main"));
   document.title = next.title;
   if (remember && answer.ok) history.pushState(null, "", answer.url);
+  shown = location.search;
   const alert = document.querySelector("[role=alert]");
   const why = focus && focus.startsWith("why.") && document.getElementById("why");
   const first = document.querySelector(".recommended .title");
@@ -40,7 +42,11 @@ document.addEventListener("submit", (event) => {
   load(`/act?${fields}`, focus, true);
 });
 
-window.addEventListener("popstate", () => load(location.href, "", false));
+window.addEventListener("popstate", () => {
+  if (location.search === shown) return; // a link within the page
+  shown = location.search;
+  load(location.pathname + location.search, "", false);
+});
 
 let asked = 0;
 document.addEventListener("input", async (event) => {
