@@ -126,7 +126,8 @@ class RankFile:
           parameters, corrections: see the attributes.
 
         Raises:
-          UserError: a model has one of the names in `CASE_ARRAYS`.
+          UserError: a model has one of the names in `CASE_ARRAYS`, or not a whole rank for each
+            case.
         """
         users, items = store.user_ids(), store.catalog.item_ids
         found = {}
@@ -144,6 +145,7 @@ class RankFile:
             }
             if (drawn or {}).get(name) == "items":
                 known[DRAWN] = np.unique(targets, return_inverse=True)[1].astype(np.int32)
+            _check(Path(RANKS), name, RankedSet(known, answers))
             found[name] = RankedSet(known, {m: r.astype(np.int32) for m, r in answers.items()})
         return cls(found, parameters, corrections)
 

@@ -101,6 +101,20 @@ def test_published_files_are_read(path):
         assert not {"users", "rows"} & found.ranks.keys()
 
 
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        (np.array([1.5, 1.5, 3]), r"test/mine holds float64 from 1\.5; expected whole ranks"),
+        (np.array([0, 1, 2]), "test/mine holds int64 from 0; expected whole ranks from 1"),
+        (np.array([1, 2]), r"test/users has shape \(3,\); expected \(2,\), a value per case"),
+    ],
+)
+def test_what_is_no_rank_for_each_case_is_not_written(five, ranks, message):
+    cases = Cases(np.arange(3), five.store.offsets[1:4] - 1, {})
+    with pytest.raises(UserError, match=message):
+        RankFile.of({"test": {"mine": ranks}}, {"test": cases}, five.store)
+
+
 def test_names_of_models_that_are_taken(five, tmp_path):
     cases = leave_one_out(five.store).test["test"]
     with pytest.raises(UserError, match=r"a model is named 'rows', .* choose a name other than"):
