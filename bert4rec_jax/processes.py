@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,24 @@ def everywhere(here: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(np.all(multihost_utils.process_allgather(np.array(here))))
+
+
+def done_by_first(what: str, work: Callable[[], None]) -> None:
+    """Do some work in the first process while the others wait; all processes have to call this.
+
+    Raises:
+      UserError: the work did, in the first process; in the others one that points to it.
+    """
+    failed: UserError | None = None
+    if is_first():
+        try:
+            work()
+        except UserError as error:
+            failed = error
+    if not everywhere(failed is None):
+        raise failed or UserError(
+            f"the first process of the run cannot {what}; its output says why"
+        )
 
 
 def alone() -> bool:

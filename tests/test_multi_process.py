@@ -166,3 +166,22 @@ def test_a_number_that_no_process_can_have_is_one_error(variables, message):
     run = start([sys.executable, TRAIN, "--workdir", "none"], environment(1, **more))
     output, _ = run.communicate(timeout=100)
     assert run.returncode == 2 and message in output and "Traceback" not in output
+
+
+NOT_FOUND = [
+    "nowhere does not exist",
+    "the first process of the run cannot prepare the log nowhere",
+]
+IN_ONE = ["is a prepared log in this process", "nowhere is no prepared log in this process"]
+
+
+@pytest.mark.parametrize(("path", "expected"), [("nowhere", NOT_FOUND), (None, IN_ONE)])
+def test_a_mistaken_path_of_data_is_one_clear_error(store, tmp_path, path, expected):
+    arguments = [sys.executable, str(TRAIN), "--workdir", str(tmp_path / "run"), "--data.path"]
+    started = start_two(
+        [*arguments, path or str(store.path)], "--data.path", "nowhere", devices=(1, 1)
+    )
+    for message, process in zip(expected, started):
+        output, _ = process.communicate(timeout=150)
+        assert process.returncode == 2 and "Traceback" not in output, output
+        assert message in output

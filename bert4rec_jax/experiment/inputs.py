@@ -23,7 +23,7 @@ from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.sources import KnownMovies
-from bert4rec_jax.processes import barrier, is_first
+from bert4rec_jax.processes import done_by_first, everywhere
 from bert4rec_jax.training.run_record import check_same_config, read_config
 
 
@@ -57,7 +57,14 @@ def open_data(
         its `verify`.
     """
     given, kept = Path(config.path), workdir / "data"
-    if is_store(given):
+    prepared = is_store(given)
+    if not everywhere(prepared) and not everywhere(not prepared):
+        is_one = "is a prepared log" if prepared else "is no prepared log"
+        raise UserError(
+            f"data.path {given} {is_one} in this process of the run, unlike in others; give a "
+            "folder that all hosts see, or copy the log to the same place on each"
+        )
+    if prepared:
         store = SequenceStore.open(given)
         _require_minima(store, config)
     else:
@@ -74,9 +81,12 @@ def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Consol
     if saved is not None:  # check before the data of that run is replaced
         asked = {**saved, "data": {**saved["data"], **_minima(config)}}
         check_same_config(saved, asked, workdir)
-        if is_first():
+
+    def prepare_log() -> None:
+        if saved is not None:
             _refuse_another_log(config, workdir, kept, saved["data"]["path"])
-    if is_first() and not is_prepared_from(kept, config.path, **_minima(config)):
+        if is_prepared_from(kept, config.path, **_minima(config)):
+            return
         if saved is not None and is_store(kept):
             raise UserError(
                 f"{config.path} has changed since the run in {workdir} was trained on it; put the "
@@ -88,7 +98,8 @@ def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Consol
             **_minima(config),
             notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
         )
-    barrier("data is prepared")
+
+    done_by_first(f"prepare the log {config.path}", prepare_log)
 
 
 def _minima(config: DataConfig) -> dict[str, Any]:
