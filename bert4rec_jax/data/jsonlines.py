@@ -19,6 +19,7 @@ _BLOCK_BYTES = 8 << 20  # read at once; a longer line needs more
 _LONGEST_LINE = 1 << 30
 _SAMPLE = 100  # lines from which the columns and their types are inferred
 _IDS = ("user", "item", "event")
+_NULLS = pa.list_(pa.null())
 _KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
 
 
@@ -102,6 +103,7 @@ def _batches(path: Path, wanted: pa.Schema, block: int, skip: int) -> Iterator[p
             parse_options=_parsing(wanted),
         ):
             batch.validate(full=True)  # refuses text that is not UTF-8
+            batch = _of_nulls(batch, wanted)
             rows += len(batch)
             dropped = min(skip, len(batch))
             skip -= dropped
@@ -112,7 +114,27 @@ def _batches(path: Path, wanted: pa.Schema, block: int, skip: int) -> Iterator[p
 
 
 def _parsing(wanted: pa.Schema) -> pa_json.ParseOptions:
-    return pa_json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
+    # pyarrow makes broken arrays of lists of nothing but nulls, if it is told that they are.
+    read = pa.schema([
+        field.with_type(pa.list_(pa.string())) if field.type == _NULLS else field
+        for field in wanted
+    ])  # fmt: skip
+    return pa_json.ParseOptions(explicit_schema=read, unexpected_field_behavior="ignore")
+
+
+def _of_nulls(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    """A batch whose lists of nothing but nulls have the type that is wanted again."""
+    if _NULLS not in wanted.types:
+        return batch
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(batch[field.name].to_pylist(), _NULLS)
+            if field.type == _NULLS
+            else batch[field.name]
+            for field in wanted
+        ],
+        schema=wanted,
+    )
 
 
 class _LineCounter:

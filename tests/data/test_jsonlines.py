@@ -52,6 +52,15 @@ def test_a_row_per_user(tmp_path):
     assert rows(whole(path)) == [("a", "x", 1, None), ("a", "y", 2, None)]
 
 
+def test_a_row_per_user_without_any_rating(tmp_path):
+    path = write(
+        tmp_path / "log.jsonl",
+        [{"user_id": "a", "item_id": ["x", "y"], "timestamp": [1, 2], "rating": [None, None]},
+         {"user_id": "b", "item_id": ["x"], "timestamp": [3], "rating": [None]}],
+    )  # fmt: skip
+    assert rows(whole(path)) == [("a", "x", 1, None), ("a", "y", 2, None), ("b", "x", 3, None)]
+
+
 def test_many_blocks_give_the_store_of_one(tmp_path, monkeypatch):
     objects = [{"user_id": f"u{i % 9}", "item_id": f"i{i % 7}", "timestamp": i} for i in range(300)]
     path = write(tmp_path / "log.jsonl", objects)

@@ -132,6 +132,15 @@ def test_nothing_but_nulls_and_empty_lists(tmp_path, reader):
     assert found.schema.field("candidates").type == pa.list_(pa.string())
 
 
+def test_lists_of_nothing_but_nulls(tmp_path, reader):
+    rows = [
+        {"user_id": "a", "history": ["1", "2"], "ratings": [None, None], "timestamps": [None] * 2},
+        {"user_id": "b", "history": ["1"], "ratings": [None], "timestamps": None},
+        {"user_id": "c", "history": [], "ratings": [], "timestamps": []},
+    ]
+    assert converted(write(tmp_path / "in.jsonl", rows), reader).to_pylist() == rows
+
+
 def test_times_may_be_numbers_or_dates(tmp_path, reader):
     rows = [
         {"history": ["1", "2"], "timestamps": ["1970-01-02", None], "request_time": "1970-01-03"},
