@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from bert4rec_jax.data.delimited import is_utf8, shorten
 from bert4rec_jax.data.options import TimeUnit, column_option, option
 from bert4rec_jax.errors import UserError
 
@@ -65,7 +66,7 @@ class Columns:
             would spoil every history.
 
         Raises:
-          UserError: a column is missing, or two columns have its name.
+          UserError: a column is missing, two columns have its name, or names are not UTF-8.
         """
         whole = list(present)
         present = [name if name in self._named else _TYPE.sub("", name) for name in whole]
@@ -83,6 +84,13 @@ class Columns:
         refuse_semicolons(path, present)
         for role, name in wanted.items():
             if present.count(name) != 1:
+                unread = next((x for x in whole if not is_utf8(x)), None)
+                if unread is not None:
+                    raise UserError(
+                        f"{path}: the name of a column, "
+                        f"{shorten(unread.encode(errors='surrogateescape'))}, is not UTF-8 text; "
+                        "convert the file to UTF-8"
+                    )
                 count = "two columns" if name in present else "no column"
                 unnamed = any(name.replace(".", "", 1).isdigit() for name in present)
                 raise UserError(

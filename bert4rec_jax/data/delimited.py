@@ -323,6 +323,8 @@ def _explanation(path: Path, form: Form) -> UserError:
         )
     if not line:
         return UserError(f"{path} is empty")
+    if line == 1 and fields == expected:
+        return UserError(f"{path} is empty: it holds no interaction")
     return UserError(
         f"{path} cannot be read as text with the columns {', '.join(expected)}; name another format"
     )

@@ -99,6 +99,21 @@ def test_bytes_that_are_not_utf8_are_shown_with_their_line(tmp_path, name):
     assert message.endswith(" is not UTF-8 text; convert the file to UTF-8")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-16", r"b'\xff\xfe"), ("latin-1", r"b'\xfc'")]
+)
+def test_names_of_columns_that_are_not_utf8(tmp_path, encoding, shown):
+    content = "ü,item,time\na,x,1\n".encode(encoding)
+    message = refused(tmp_path / "log.csv", content, columns=Columns("ü", "item", "time", None))
+    assert message.startswith(f": the name of a column, {shown}")
+    assert message.endswith(" is not UTF-8 text; convert the file to UTF-8")
+
+
+def test_names_of_columns_without_a_row_or_the_end_of_a_line(tmp_path):
+    for names in ("user_id,item_id,timestamp\n", "user_id,item_id,timestamp"):
+        assert refused(tmp_path / "log.csv", names) == " is empty: it holds no interaction"
+
+
 @pytest.mark.parametrize("name", ["ratings.dat", "u.data", "ratings.csv", "log.csv"])
 @pytest.mark.parametrize(
     ("timestamp", "message"),
