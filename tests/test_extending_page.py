@@ -102,6 +102,7 @@ class WithSettings:
             "baseline 'mine' yields nothing; expected a function of store an",
         ),
         ({"mine": lambda store, stop: iter([])}, "baseline 'mine' yields nothing"),
+        ({"mine": lambda store, stop: None}, "baseline 'mine' yields nothing"),
         ({"mine": lambda store, stop: [object()]}, "'mine' yields one without settings"),
         ({"mine": lambda store, stop: WithSettings({})}, "baseline 'mine' yields nothing"),
         (
