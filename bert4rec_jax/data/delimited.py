@@ -7,13 +7,14 @@ name no line, so after an error the file is read again, line by line, to find th
 from __future__ import annotations
 
 import bz2
+import codecs
 import csv
 import gzip
 import itertools
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from io import TextIOWrapper
@@ -67,16 +68,15 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
       UserError: the file is missing, unreadable or damaged, also if that shows only while it is
-        open.
+        open; or it is text in UTF-16, as Excel's "Unicode text" is.
     """
     try:
         with path.open("rb") as stream:
             unpack = UNPACKED.get(path.suffix.lower())
-            if unpack is None:
-                yield stream
-            else:
-                with unpack(stream) as unpacked:
-                    yield cast(BinaryIO, unpacked)
+            with nullcontext(stream) if unpack is None else unpack(stream) as unpacked:
+                if unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                    raise UserError(f"{path} is UTF-16 text; convert the file to UTF-8")
+                yield cast(BinaryIO, unpacked)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (EOFError, lzma.LZMAError, zlib.error):

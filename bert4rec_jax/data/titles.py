@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -57,8 +56,6 @@ def read_titles(path: Path, id_column: str | None = None) -> Titles:
 def _of_text(path: Path, id_columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     with open_bytes(path) as stream:
         content = stream.read()
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Excel's "Unicode text"
-        raise UserError(f"{path} is UTF-16 text; convert the file to UTF-8")
     if content.startswith(b"PAR1"):
         raise UserError(f"{path} is a Parquet file; give it a name that ends in .parquet")
     try:

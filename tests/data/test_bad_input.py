@@ -11,6 +11,7 @@ from sample import whole
 
 from bert4rec_jax.data import delimited, parquet
 from bert4rec_jax.data.columns import Columns
+from bert4rec_jax.data.titles import read_titles
 from bert4rec_jax.errors import UserError
 
 GOOD = {
@@ -99,14 +100,21 @@ def test_bytes_that_are_not_utf8_are_shown_with_their_line(tmp_path, name):
     assert message.endswith(" is not UTF-8 text; convert the file to UTF-8")
 
 
-@pytest.mark.parametrize(
-    ("encoding", "shown"), [("utf-16", r"b'\xff\xfe"), ("latin-1", r"b'\xfc'")]
-)
-def test_names_of_columns_that_are_not_utf8(tmp_path, encoding, shown):
-    content = "ü,item,time\na,x,1\n".encode(encoding)
+def test_names_of_columns_that_are_not_utf8(tmp_path):
+    content = "ü,item,time\na,x,1\n".encode("latin-1")
     message = refused(tmp_path / "log.csv", content, columns=Columns("ü", "item", "time", None))
-    assert message.startswith(f": the name of a column, {shown}")
-    assert message.endswith(" is not UTF-8 text; convert the file to UTF-8")
+    assert (
+        message == r": the name of a column, b'\xfc', is not UTF-8 text; convert the file to UTF-8"
+    )
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv.gz", "log.jsonl", "log.csv.xz"])
+def test_utf16(tmp_path, name):
+    content = GOOD["log.csv"].encode("utf-16")
+    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(name[-3:], bytes)
+    assert refused(tmp_path / name, pack(content)) == " is UTF-16 text; convert the file to UTF-8"
+    with pytest.raises(UserError, match="is UTF-16 text"):
+        read_titles(tmp_path / name)
 
 
 def test_names_of_columns_without_a_row_or_the_end_of_a_line(tmp_path):

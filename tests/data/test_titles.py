@@ -31,12 +31,6 @@ def test_movies_dat_in_utf8_and_latin1(tmp_path):
         assert read_titles(file) == expected
 
 
-def test_utf16_is_refused(tmp_path):
-    (tmp_path / "titles.csv").write_text("item_id,title\n1,Heat\n", encoding="utf-16")
-    with pytest.raises(UserError, match=r"titles\.csv is UTF-16 text; convert the file to UTF-8"):
-        read_titles(tmp_path / "titles.csv")
-
-
 def test_ml_100k_flags_become_genres(tmp_path):
     file = tmp_path / "u.item"
     file.write_bytes(
