@@ -26,8 +26,8 @@ def start_processes() -> None:
     JAX_COORDINATOR_ADDRESS (host:port of the first process), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      UserError: only some of the variables are set, or the last two are not whole numbers; or the
-        processes do not find each other.
+      UserError: only some of the variables are set, the address has no port, or the last two are
+        not whole numbers; or the processes do not find each other.
     """
     if jax.distributed.is_initialized():
         return
@@ -39,13 +39,20 @@ def start_processes() -> None:
                 f"{', '.join(missing)} is not set; several processes need all of "
                 f"{_ADDRESS}, {_COUNT} and {_ID}"
             )
+        address = given[_ADDRESS] or ""
         try:
             count, number = int(given[_COUNT] or ""), int(given[_ID] or "")
         except ValueError:
             raise UserError(
                 f"{_COUNT}={given[_COUNT]!r} and {_ID}={given[_ID]!r} have to be whole numbers"
             ) from None
-        _join(f"process {number} of {count} at {given[_ADDRESS]}", given[_ADDRESS], count, number)
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16):  # JAX aborts, or waits
+            raise UserError(
+                f"{_ADDRESS}={address!r} has to be the host of the first process and a port that "
+                "is free there, such as host0:1234"
+            )
+        _join(f"process {number} of {count} at {address}", address, count, number)
     elif _on_tpu_vm() or _launched_together():
         _join("the processes that the launcher started")
 
@@ -57,9 +64,9 @@ def _join(what: str, *arguments: Any) -> None:
         jax.distributed.initialize(*arguments)
     except (ValueError, RuntimeError, IndexError) as error:
         raise UserError(
-            f"cannot join {what}: {first_line(error)}. Start {_COUNT} processes with the same "
-            f"{_ADDRESS}, whose port is free on the first one's host, and with {_ID} from 0 to "
-            f"{_COUNT} - 1"
+            f"cannot join {what}: {first_line(error).rstrip('.')}. Start {_COUNT} processes with "
+            f"the same {_ADDRESS}, whose port is free on the first one's host, and with {_ID} from "
+            f"0 to {_COUNT} - 1"
         ) from error
 
 

@@ -11,6 +11,7 @@ import pytest
 from test_end_to_end import TRAIN, command
 
 from bert4rec_jax import processes
+from bert4rec_jax.errors import UserError
 
 pytestmark = pytest.mark.skipif(not TRAIN.is_file(), reason="train.py lies in the repository only")
 
@@ -166,6 +167,17 @@ def test_a_number_that_no_process_can_have_is_one_error(variables, message):
     run = start([sys.executable, TRAIN, "--workdir", "none"], environment(1, **more))
     output, _ = run.communicate(timeout=100)
     assert run.returncode == 2 and message in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize("address", ["host0", ":1234", "host0:", "host0:port", "host0:70000"])
+def test_an_address_without_a_host_or_a_port_is_refused(monkeypatch, address):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", address)
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "0")
+    with pytest.raises(
+        UserError, match=f"{address}' has to be the host of the first .* host0:1234"
+    ):
+        processes.start_processes()
 
 
 NOT_FOUND = [
