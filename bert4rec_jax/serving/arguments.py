@@ -28,15 +28,17 @@ def of_one(name: str, row: int) -> str:
     return {"histories": "history", "users": "user"}.get(name, name)
 
 
-def id_lists(name: str, lists: Sequence[Ids], place: Place) -> list[list[str]]:
+def id_lists(
+    name: str, lists: Sequence[Ids], place: Place, *, ordered: bool = True
+) -> list[list[str]]:
     """Lists of ids as text; raises `UserError` if they are not valid."""
     require_list(name, lists, "one list of item ids per request")
-    return [id_list(place(name, row), ids) for row, ids in enumerate(lists)]
+    return [id_list(place(name, row), ids, ordered=ordered) for row, ids in enumerate(lists)]
 
 
-def id_list(name: str, ids: Collection[str | int]) -> list[str]:
+def id_list(name: str, ids: Collection[str | int], *, ordered: bool = True) -> list[str]:
     """A list of ids as text; raises `UserError` if they are not valid."""
-    require_list(name, ids, "a list of item ids")
+    require_list(name, ids, "a list of item ids", ordered=ordered)
     for item in ids:
         if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
             raise UserError(
@@ -54,10 +56,14 @@ def require_one_each(name: str, given: Sized, histories: Sized) -> None:
         raise UserError(f"{len(given)} {name} for {len(histories)} histories; give one list each")
 
 
-def require_list(name: str, given: Any, expected: str) -> None:
-    """Refuse what is no list of values, such as text; raises `UserError`."""
+def require_list(name: str, given: Any, expected: str, *, ordered: bool = True) -> None:
+    """Refuse what is no list of values, such as text; raises `UserError`.
+
+    Sets are lists only where the order of the values says nothing.
+    """
     listed = isinstance(given, Sized) and isinstance(given, Iterable)
-    if not listed or isinstance(given, str | bytes | Mapping):
+    unordered = ordered and isinstance(given, set | frozenset)
+    if not listed or unordered or isinstance(given, str | bytes | Mapping):
         raise UserError(f"{name} is {shorten(given)}; expected {expected}")
 
 
@@ -78,7 +84,8 @@ def rating_lists(ratings: Sequence[Ratings], place: Place) -> list[list[float]]:
     given: Any
     for row, given in enumerate(ratings):
         try:
-            if isinstance(given, str):  # its characters may be numbers
+            # The characters of a text and the keys of a mapping may be numbers.
+            if isinstance(given, str | Mapping | set | frozenset):
                 raise TypeError
             lists.append([math.nan if value is None else float(value) for value in given])
         except (TypeError, ValueError, OverflowError):

@@ -144,7 +144,7 @@ def explain(
     """
     require_a(Scorer, scorer, "scorer", "a Scorer, which `bert4rec_jax.load` makes of a bundle")
     seen = read_seen(scorer, history, ratings, timestamps, request_time)
-    tokens, excluded = seen.tokens, id_list("exclude", exclude)
+    tokens, excluded = seen.tokens, id_list("exclude", exclude, ordered=False)
     asked = None if item is None else str(item)
     if asked is None and scorer.bundle.retriever is not None:
         found = scorer.recommend(

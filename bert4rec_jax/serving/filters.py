@@ -39,7 +39,7 @@ class Filters:
 
     def __post_init__(self) -> None:
         if not isinstance(self.genres, str):
-            require_list("genres", self.genres, "a list of genres")
+            require_list("genres", self.genres, "a list of genres", ordered=False)
         genres = (self.genres,) if isinstance(self.genres, str) else tuple(self.genres)
         for genre in genres:
             require(isinstance(genre, str), "one of genres", genre, "text, as in the catalog")
@@ -47,7 +47,9 @@ class Filters:
         if isinstance(self.only, str | PathLike):
             object.__setattr__(self, "only", Path(self.only))
         elif self.only is not None:
-            object.__setattr__(self, "only", tuple(sorted(id_list("only", self.only))))
+            object.__setattr__(
+                self, "only", tuple(sorted(id_list("only", self.only, ordered=False)))
+            )
         if self.years is not None:
             pair = isinstance(self.years, Sequence) and len(self.years) == 2
             require(pair, "years", self.years, "the first and the last one")

@@ -320,7 +320,7 @@ class Scorer:
         """The requests in tokens; see `rank` for the arguments, which `place` names in messages."""
         asked = id_lists("histories", histories, place)
         others = {
-            name: id_lists(name, lists, place)
+            name: id_lists(name, lists, place, ordered=False)
             for name, lists in (("candidates", candidates), ("exclude", exclude))
             if lists is not None
         }

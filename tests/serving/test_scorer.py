@@ -190,6 +190,13 @@ def test_ratings_become_thumbs(scorer, ids):
         scorer.recommend_batch([[], ids[:2]], 3, ratings=[[], [10.0]])
 
 
+def test_sets_are_lists_where_order_says_nothing(scorer, ids):
+    assert scorer.recommend(ids[:1], exclude=set(ids[1:3])) == scorer.recommend(
+        ids[:1], exclude=ids[1:3]
+    )
+    assert scorer.rank([ids[:1]], [set(ids[1:3])]) == scorer.rank([ids[:1]], [ids[1:3]])
+
+
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
@@ -212,6 +219,12 @@ def test_ratings_become_thumbs(scorer, ids):
         (lambda s: s.similar("1", k=-1), "k is -1"),
         (lambda s: s.similar("no such item"), "item 'no such item' is not among the 40 items"),
         (lambda s: s.recommend("1"), r"^history is '1'; expected a list of item ids"),
+        (lambda s: s.recommend({"1", "2"}), r"^history is {'.*; expected a list of item ids"),
+        (
+            lambda s: s.recommend(["1"], ratings={"1": 5}),
+            r"^ratings is \{'1': 5\}; expected a list",
+        ),
+        (lambda s: s.recommend(["1"], ratings={5}), r"^ratings is \{5\}; expected a list"),
         (lambda s: s.recommend(None), r"^history is None; expected a list of item ids"),
         (lambda s: s.recommend_batch([None]), r"^histories\[0\] is None; expected a list of it"),
         (lambda s: s.recommend(["1"], exclude="2"), r"^exclude is '2'; expected a list"),
