@@ -81,12 +81,13 @@ def select(setting: Setting, console: Console) -> TrainResult:
 def train_on_all(setting: Setting, steps: int, console: Console) -> None:
     """Train the model to serve on all events. It cannot be tested, as no events are held out."""
     config = setting.config
+    folder = Path(config.workdir) / FINAL
     fit(
         config,
         setting.training_data,
         mesh=setting.mesh,
         stop=np.asarray(setting.store.offsets[1:]),
-        folder=Path(config.workdir) / FINAL,
+        folder=folder,
         console=console,
         title="final fit on all events",
         validate=None,
@@ -94,6 +95,7 @@ def train_on_all(setting: Setting, steps: int, console: Console) -> None:
         scheduled=_scheduled(setting),
         initial=_begin(setting, console, as_served),
     )
+    console.print(f"Written: {escape(str(folder))}, which is what is exported", highlight=False)
 
 
 def _require_earlier(setting: Setting, console: Console) -> None:

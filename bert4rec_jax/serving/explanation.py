@@ -259,9 +259,10 @@ def both_sides(
     require_both_sides(scorer)
     lowest = max(len(tokens) - length, 0)
     if not lowest <= place < len(tokens):
+        read = f"the model reads the last {length} of" if lowest else "the history has"
         raise UserError(
-            f"place is {place}; expected {lowest} to {len(tokens) - 1}, as the model reads the "
-            f"last {length} of {len(tokens)} items"
+            f"place is {place}; expected {lowest} to {len(tokens) - 1}, as {read} {len(tokens)} "
+            "items"
         )
     hidden = np.arange(len(tokens)) == place
     places = np.flatnonzero(scorer.bundle.known[tokens] | hidden)[-length:]

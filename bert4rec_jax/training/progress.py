@@ -22,9 +22,10 @@ class ProgressDisplay:
     """Shows how many of the `total` updates are done, of which `start` are at the beginning."""
 
     def __init__(self, console: Console, title: str, *, start: int, total: int) -> None:
-        self._console, self._title, self._total = console, title, total
+        self._console, self._title, self._start, self._total = console, title, start, total
+        self._step = start
         self._first: tuple[int, float] | None = None
-        self._last_line = time.monotonic()
+        self._began = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -51,10 +52,15 @@ class ProgressDisplay:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        if error is None and self._step > self._start and not self._console.is_terminal:
+            self.line(
+                f"{self._title}: ended at step {self._step:,} of {self._total:,}, "
+                f"{time.monotonic() - self._began:,.0f} s after its start"
+            )
 
     def stepped(self, step: int, text: str | None = None) -> None:
         """Show the step; `text`, if given, says how the training is doing by now."""
-        now = time.monotonic()
+        self._step, now = step, time.monotonic()
         first, began = self._first = self._first or (step, now)
         if text is None:
             self._bar.update(self._task, completed=step)

@@ -230,7 +230,8 @@ def test_questions_that_cannot_be_meant(scorer, causal, rare, ids):
         (lambda: explain(rare, ids[9:12], ids[0]), "has no training event"),
         (lambda: explain(scorer, ids), "no item is left to recommend"),
         (lambda: both_sides(causal[1], ids[:3], 1), "reads a history from the left only"),
-        (lambda: both_sides(scorer, ids[:9], 2), "place is 2; expected 3 to 8"),
+        (lambda: both_sides(scorer, ids[:9], 2), "expected 3 to 8, as the model reads the last 6"),
+        (lambda: both_sides(scorer, ids[:3], 3), "expected 0 to 2, as the history has 3 items"),
         (lambda: both_sides(scorer, ids[:9], 4.0), "place is 4.0; expected a whole number"),
         (lambda: both_sides(scorer, ids[:9], 4, -1), "k is -1; expected a whole number, at least"),
     ):

@@ -32,10 +32,17 @@ def final(run, once):
         shutil.copytree(run, folder / "run")
         config = from_json(read_config(run))
         config = replace(config, workdir=str(folder / "run"), final_fit=True, calibration=COUNTS)
-        protocol.run(config, recipe="final", console=QUIET)
+        with (folder / "output.txt").open("w") as output:
+            protocol.run(config, recipe="final", console=Console(file=output, width=1000))
         export(folder / "run", folder / "bundle", console=QUIET)
 
     return once("final", make)
+
+
+def test_the_output_ends_with_its_last_step_and_its_folder(final):
+    *_, ended, written = (final / "output.txt").read_text().splitlines()
+    assert ended.startswith("final fit on all events: ended at step ")
+    assert written.startswith("Written: ") and written.endswith("final, which is what is exported")
 
 
 def test_it_is_trained_on_all_events_for_as_many_steps(final, run):

@@ -93,6 +93,7 @@ def test_the_time_left_is_not_that_of_compiling(tmp_path, monkeypatch):
             now.seconds += seconds
             log.stepped(step, {"loss": 1.0, "grad_norm": 1.0, **COUNTS})
     assert "step 2/4" in console.file.getvalue() and "ETA 20 s" in console.file.getvalue()
+    assert console.file.getvalue().endswith(": ended at step 2 of 4, 3,610 s after its start\n")
 
 
 def test_a_full_disk_is_one_clear_error_and_hides_no_other(tmp_path, monkeypatch):
