@@ -73,3 +73,7 @@ def listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}, port {port}: {error.strerror or error}; choose others "
             "with --host and --port"
         ) from error
+    except TypeError:  # Python cannot encode the name
+        raise UserError(
+            f"cannot listen on {host!r}, which is no name of a host; choose another with --host"
+        ) from None

@@ -200,6 +200,7 @@ def test_a_port_in_use_and_other_mistakes(bundle):
     for host, port, message in (
         ("127.0.0.1", 70_000, "port is 70000; expected 0 to 65535"),
         ("192.0.2.1", 0, "cannot listen on 192.0.2.1"),
+        ("é" * 64, 0, "'é+', which is no name of a host; choose another with --host"),
     ):
         with pytest.raises(UserError, match=message):
             listen(host, port)
