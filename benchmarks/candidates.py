@@ -22,6 +22,7 @@ import tyro
 
 from bert4rec_jax.data.split import leave_one_out
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation import ledger
 from bert4rec_jax.evaluation.bootstrap import differences
 from bert4rec_jax.evaluation.metrics import ndcg
@@ -50,8 +51,18 @@ def main(
         test: Ask the test targets, and leave a line in the ledger of this folder (a run's workdir,
             say); choose the numbers without this.
     """
+    if not candidates or not blends:
+        raise UserError("nothing to compare; give --candidates and --blends at least one number")
     data = SequenceStore.open(store)
-    bundle = Bundle.open(ranker).behind(Bundle.open(retriever), max(candidates))
+    first, second = Bundle.open(retriever), Bundle.open(ranker)
+    bundle = max(
+        (second.behind(first, cut, blend=blend) for cut in candidates for blend in blends),
+        key=lambda pipeline: pipeline.candidates,
+    )
+    if test is not None:
+        if not test.is_dir():
+            raise UserError(f"{test} is no folder; give the workdir of a run with --test")
+        ledger.require_writable(test)
     split = leave_one_out(data, repeats=bundle.repeats)
     cases = split.validation if test is None else split.test["test"]
     scorer = Scorer(bundle, batch_size=256)
@@ -92,4 +103,7 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

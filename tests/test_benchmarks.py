@@ -1,6 +1,8 @@
 """Benchmarks show and measure what they are asked for."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,14 @@ def test_rows_need_not_divide_by_users(tmp_path):
     training_memory._write(tmp_path / "store", 104, 10, 5)
     store = SequenceStore.open(tmp_path / "store")
     assert sorted(store.lengths.tolist()) == [10] * 6 + [11] * 4
+
+
+def test_mistakes_of_a_benchmark_of_bundles_are_one_line(tmp_path):
+    arguments = [sys.executable, FOLDER / "candidates.py", tmp_path / "a", tmp_path / "b", tmp_path]
+    for more, message in (
+        ([], f"{tmp_path} holds no prepared data"),
+        (["--candidates"], "nothing to compare; give --candidates and --blends"),
+    ):
+        done = subprocess.run([*arguments, *more], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
