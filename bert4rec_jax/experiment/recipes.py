@@ -267,9 +267,16 @@ def load(recipe: str, folder: Path | None = None) -> Recipe:
     folder = folder or shipped()
     path = Path(recipe) if recipe.endswith(".py") else folder / f"{recipe}.py"
     if not path.is_file():
+        known = names(folder)
+        if not known and not recipe.endswith(".py"):
+            raise UserError(
+                f"there are no recipes in {folder} (was train.py copied without configs/?); "
+                "`bert4rec train` has those of the package: call that, or give the path of a "
+                "Python file that defines `config`"
+            )
         raise UserError(
-            f"there is no recipe {recipe!r}; known are {', '.join(names(folder))}, or give the "
-            "path of a Python file that defines `config`"
+            f"there is no recipe {recipe!r}; known are {', '.join(known) or 'none'}, or give "
+            "the path of a Python file that defines `config`"
         )
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     assert spec is not None and spec.loader is not None

@@ -53,6 +53,14 @@ def test_an_unknown_recipe_names_those_that_exist():
         recipes.parse(["no_such_recipe"], FOLDER)
 
 
+def test_a_folder_without_recipes_says_where_they_are(tmp_path):
+    for arguments in ([], ["general"]):
+        with pytest.raises(UserError, match=r"no recipes in .*copied without.*`bert4rec train`"):
+            recipes.parse(arguments, tmp_path / "configs")
+    with pytest.raises(UserError, match=r"no recipe 'mine\.py'; known are none, or give the path"):
+        recipes.parse(["mine.py"], tmp_path / "configs")
+
+
 @in_repository
 @pytest.mark.parametrize(
     ("option", "value", "message"),
