@@ -29,7 +29,7 @@ from bert4rec_jax.experiment.splits import open_split, require_validation
 from bert4rec_jax.features.known_users import KnownUsers, read_users
 from bert4rec_jax.outputs import require_utf8
 from bert4rec_jax.sharding import check_divides, fits, make_mesh, platform, rounded_up
-from bert4rec_jax.training.run_record import check_same_config, read_config
+from bert4rec_jax.training.run_record import check_same_config, read_config, require_run
 from bert4rec_jax.training.wandb_run import require_wandb
 
 
@@ -105,11 +105,7 @@ def reopen(workdir: Path, console: Console) -> Setting:
     Raises:
       UserError: the folder holds no run; or see `open_setting`.
     """
-    values = read_config(workdir)
-    if values is None and (workdir / "manifest.json").is_file():
-        raise UserError(f"{workdir} is a bundle or a store; give the folder of a run (its workdir)")
-    if values is None:
-        raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
+    values = require_run(workdir)
     latest = read_metrics(workdir / METRICS).get("config")
     if isinstance(latest, dict) and not differences(completed(values), completed(latest)):
         values = latest  # a run that is started again may have other settings of evaluation

@@ -24,7 +24,7 @@ from bert4rec_jax.experiment.inputs import open_data
 from bert4rec_jax.experiment.start import join
 from bert4rec_jax.experiment.workdir import training_in
 from bert4rec_jax.processes import is_first
-from bert4rec_jax.training.run_record import read_config
+from bert4rec_jax.training.run_record import read_config, require_run
 
 DEFAULT = "movietweetings"
 _FOLDERS = ("init_from", "workdir")  # settings that name an earlier run
@@ -170,6 +170,8 @@ def _resolved(
     earlier = _earlier(*folders)
     default = _as_earlier(recipe.config, earlier)
     config = overridden(default)
+    if config.init_from and earlier is None:
+        require_run(Path(config.init_from))
     if recipe.adapt is None and not config.init_from:
         check_changes(default, config, config)
         return config
@@ -234,7 +236,7 @@ def _earlier(init_from: str, workdir: str) -> Config | None:
     """The config of the run at `init_from`, if there is one."""
     folders = (init_from, workdir) if init_from else ()  # once that run is gone, this one's copy
     saved = next(filter(None, (read_config(Path(f)) for f in folders)), None)
-    return from_json(saved) if saved else None  # without: opening the run will report it
+    return from_json(saved) if saved else None
 
 
 def _as_earlier(config: Config, earlier: Config | None) -> Config:

@@ -62,6 +62,20 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
     return None
 
 
+def require_run(workdir: Path) -> dict[str, Any]:
+    """The config, in JSON form, of the run in a folder.
+
+    Raises:
+      UserError: the folder holds no run, or cannot be read.
+    """
+    values = read_config(workdir)
+    if values is None and (workdir / "manifest.json").is_file():
+        raise UserError(f"{workdir} is a bundle or a store; give the folder of a run (its workdir)")
+    if values is None:
+        raise UserError(f"{workdir} holds no checkpoint; train with --workdir {workdir} first")
+    return values
+
+
 def cannot_open(folder: Path, error: OSError) -> TemporaryError:
     """The error of a folder of checkpoints that cannot be read or made."""
     return TemporaryError(

@@ -191,6 +191,17 @@ def test_a_run_takes_the_model_of_the_one_it_begins_from(adapting, store, tmp_pa
 
 @in_repository
 @pytest.mark.parametrize("name", ["general", "movietweetings"])
+def test_an_earlier_run_that_is_not_there_is_told_before_anything_else(name, store, tmp_path):
+    """Data is not prepared first, and no settings follow from a run that is not there."""
+    console = Console(file=io.StringIO())
+    changes = {"data.path": store.path, "workdir": tmp_path / "run", "init_from": tmp_path / "no"}
+    with pytest.raises(UserError, match="no holds no checkpoint"):
+        recipes.recipe(name, changes, console=console)
+    assert not console.file.getvalue() and not (tmp_path / "run").exists()
+
+
+@in_repository
+@pytest.mark.parametrize("name", ["general", "movietweetings"])
 def test_what_the_earlier_run_read_is_read_again(name, store, tmp_path, monkeypatch):
     """Two towers of a shop: no setting of theirs has to be named again, whatever the recipe."""
     then = Config(
