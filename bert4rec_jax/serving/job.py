@@ -12,6 +12,7 @@ from typing import Any
 
 from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
+from bert4rec_jax.data.store import is_store
 from bert4rec_jax.errors import Notify, UserError, warn
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.json_requests import as_parquet
@@ -26,6 +27,7 @@ from bert4rec_jax.serving.requests import (
     RequestReader,
 )
 from bert4rec_jax.serving.shards import Shard, Shards
+from bert4rec_jax.serving.store_requests import request_file
 from bert4rec_jax.serving.times import require_in_training
 from bert4rec_jax.serving.worker import Options, Plan, Worker
 
@@ -68,7 +70,7 @@ def rank_file(
     Args:
       bundle: a folder made by `bert4rec export`.
       requests: a Parquet file, a folder of them, or JSON Lines; see `docs/serving.md` for the
-        columns.
+        columns. Or a folder made by `bert4rec prepare`: all its users with their whole histories.
       output: the folder to make; while the job works it is `OUTPUT.partial`.
       options: see `Options`.
       name: what to call the requests in messages, if not by their path.
@@ -81,9 +83,9 @@ def rank_file(
       The manifest of the output.
 
     Raises:
-      UserError: see `Bundle.open`, `as_parquet`, `RequestFile.open`, `Filters.allowed` and
-        `Shards`; lists are to be longer than the number of candidates of a pipeline; or the
-        requests changed meanwhile.
+      UserError: see `Bundle.open`, `request_file`, `as_parquet`, `RequestFile.open`,
+        `Filters.allowed` and `Shards`; lists are to be longer than the number of candidates of a
+        pipeline; the requests changed meanwhile; or they are a prepared log, for another engine.
     """
     bundle, requests, output = Path(bundle), Path(requests), Path(output)
     require_a(Options, options, "options", "RankOptions")
@@ -93,13 +95,21 @@ def rank_file(
     if options.asked_at is not None:
         opened.require_times()
         require_in_training(options.asked_at, opened.trained_from, "the time of the request")
-    with as_parquet(requests, output, reader) as file:
+    if engine is not local and is_store(requests):
+        raise UserError(
+            f"{requests} is a prepared log, which other machines cannot read; give a file of "
+            "requests, or the engine of this process"
+        )
+    with (
+        request_file(requests, times=reader.times) as given,
+        as_parquet(given, output, reader) as file,
+    ):
         asked = RequestFile.open(
             file,
             reader.more_columns,
             times=reader.times,
             name=name or requests,
-            lines_of=None if file == requests else requests.resolve(),
+            lines_of=None if file == given else requests.resolve(),
         )
         for sentence in _doubts(asked, reader):
             notify(sentence)

@@ -111,6 +111,10 @@ def test_all_users_of_a_prepared_log_are_requests(bundle, scorer, store, tmp_pat
         np.testing.assert_array_equal(row["ratings"], stars)
     answer = scorer.recommend(requests[7]["history"], k=5, ratings=requests[7]["ratings"])
     assert tuple(rows[7]["item_ids"]) == answer.item_ids
+    rank_file(bundle, store.path, tmp_path / "as the command", SMALL)
+    assert pq.read_table(tmp_path / "as the command").to_pylist() == rows
+    with pytest.raises(UserError, match="is a prepared log, which other machines cannot read"):
+        rank_file(bundle, store.path, tmp_path / "far", SMALL, engine=lambda *plan: iter(()))
     with request_file(tmp_path / "in.parquet") as same:
         assert same == tmp_path / "in.parquet"
 

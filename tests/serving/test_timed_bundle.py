@@ -343,6 +343,9 @@ def test_a_prepared_log_gives_its_times(bundle, scorer, log, tmp_path, capsys):
     rank_command(bundle, requests=log.path, output=tmp_path / "out", top=3,
                  request_time="2011-03-01")  # fmt: skip
     assert "no column timestamps" not in capsys.readouterr().err
+    options = RankOptions(3, request_time="2011-03-01")
+    rank_file(bundle, log.path, tmp_path / "python", options)
+    assert pq.read_table(tmp_path / "python").equals(pq.read_table(tmp_path / "out"))
     row = pq.read_table(tmp_path / "out").to_pylist()[7]
     start, stop = log.offsets[7:9]
     expected = scorer.recommend(
