@@ -139,6 +139,7 @@ def features(
 
 
 _Given = Mapping[str, Any]
+_LISTS = ("keywords", "cast", "crew", "companies")
 # What options need to have an effect: how that is called, whether it is there, and the options.
 _NEEDS: tuple[tuple[str, Callable[[_Given], Any], tuple[str, ...]], ...] = (
     (
@@ -149,7 +150,14 @@ _NEEDS: tuple[tuple[str, Callable[[_Given], Any], tuple[str, ...]], ...] = (
     (
         "--text or --text-model",
         lambda given: given["text"] or given["text_model"],
-        ("text_columns", "text_revision", "text_prompt", "truncate_dim", "text_batch_size"),
+        (
+            "text_columns",
+            "text_revision",
+            "text_prompt",
+            "truncate_dim",
+            "text_batch_size",
+            "cache",
+        ),
     ),
     (
         "--split global-time",
@@ -160,6 +168,17 @@ _NEEDS: tuple[tuple[str, Callable[[_Given], Any], tuple[str, ...]], ...] = (
     ("--blocks ... cast", lambda given: "cast" in given["blocks"], ("cast",)),
     ("--blocks ... crew", lambda given: "crew" in given["blocks"], ("crew",)),
     ("--blocks ... companies", lambda given: "companies" in given["blocks"], ("companies",)),
+    (
+        "--blocks other than numbers, or --name-columns",
+        lambda given: {*given["blocks"]} - {"numbers"} or given["name_columns"],
+        ("min_count",),
+    ),
+    (
+        "--blocks of keywords, cast, crew or companies, or --name-columns",
+        lambda given: {*given["blocks"]}.intersection(_LISTS) or given["name_columns"],
+        ("buckets",),
+    ),
+    ("--metadata", lambda given: given["metadata"], (*_LISTS, "buckets")),  # titles have none
 )
 _FITTED = (
     "blocks", "min_count", "keywords", "cast", "crew", "companies", "buckets", "leaky_columns",
