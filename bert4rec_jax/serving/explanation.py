@@ -272,7 +272,8 @@ def both_sides(
     before = scorer.ranker.user_vectors(requests_of([then]))[0]
     scores, log_probabilities = _scores(scorer, np.stack([before, both]))
     barred = _barred(scorer, np.delete(tokens, place))
-    target = _target(scorer, str(history[place]), scores[0], barred)
+    item = scorer.catalog.item_id(tokens[place])  # a series of pandas looks up labels, not places
+    target = _target(scorer, item, scores[0], barred)
     barred[target] = False  # where the history has it in other places too
     guesses = [
         Guess(

@@ -87,6 +87,18 @@ def test_ids_may_be_whole_numbers_as_in_lists(scorer, ids):
         explain(scorer, "0114709")
 
 
+class Labelled(list):
+    """As a series of pandas whose labels are 2, 1, 0: brackets look up labels, not places."""
+
+    def __getitem__(self, label):
+        return list(self)[len(self) - 1 - label]
+
+
+def test_the_hidden_item_is_told_by_its_place(scorer, ids):
+    found = both_sides(scorer, Labelled(ids[:3]), 0)
+    assert found.item_id == ids[0] and found.both == both_sides(scorer, ids[:3], 0).both
+
+
 def test_movies_that_the_model_does_not_know_are_not_read(rare, ids):
     mixed = [ids[10], ids[0], ids[11], ids[1]]
     found, plain = (explain(rare, history, ids[20]) for history in (mixed, [ids[10], ids[11]]))
