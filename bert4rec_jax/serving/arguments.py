@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bert4rec_jax.checks import require_a
 from bert4rec_jax.data.delimited import is_utf8, shorten
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.serving.times import Times, whole_seconds
@@ -57,14 +58,16 @@ def require_one_each(name: str, given: Sized, histories: Sized) -> None:
 
 
 def require_list(name: str, given: Any, expected: str, *, ordered: bool = True) -> None:
-    """Refuse what is no list of values, such as text; raises `UserError`.
+    """Refuse what is no list of values, such as text, or a set if order counts.
 
-    Sets are lists only where the order of the values says nothing.
+    Raises:
+      UserError: it is none.
     """
     listed = isinstance(given, Sized) and isinstance(given, Iterable)
-    unordered = ordered and isinstance(given, set | frozenset)
-    if not listed or unordered or isinstance(given, str | bytes | Mapping):
+    if not listed or isinstance(given, str | bytes | Mapping) or getattr(given, "ndim", 1) == 0:
         raise UserError(f"{name} is {shorten(given)}; expected {expected}")
+    if ordered and isinstance(given, set | frozenset):
+        raise UserError(f"{name} is {shorten(given)}, a set without order; expected {expected}")
 
 
 def time_lists(timestamps: Sequence[Times], place: Place) -> list[list[int | None]]:
@@ -84,9 +87,8 @@ def rating_lists(ratings: Sequence[Ratings], place: Place) -> list[list[float]]:
     given: Any
     for row, given in enumerate(ratings):
         try:
-            # The characters of a text and the keys of a mapping may be numbers.
-            if isinstance(given, str | Mapping | set | frozenset):
-                raise TypeError
+            if isinstance(given, str | bytes | Mapping | set | frozenset):
+                raise TypeError  # signs or keys may be numbers, and a set has no order
             lists.append([math.nan if value is None else float(value) for value in given])
         except (TypeError, ValueError, OverflowError):
             raise UserError(
@@ -100,6 +102,17 @@ def require_facts(facts: Any, name: str) -> None:
     """Refuse user features that are not given by name; raises `UserError`."""
     if not isinstance(facts, Mapping) or not all(isinstance(key, str) for key in facts):
         raise UserError(f"{name} is {shorten(facts)}; expected features by name, as {{'age': 35}}")
+
+
+def require_kind_of_lists(k: int | None, keep_seen: bool | None) -> None:
+    """Refuse a length of lists, or whether they may have items of the history, of other types.
+
+    Raises:
+      UserError: one is not valid.
+    """
+    if k is not None:
+        require_positive(k)
+    require_a(bool | np.bool_ | None, keep_seen, "keep_seen", "True, False or None")
 
 
 def require_positive(k: int) -> None:

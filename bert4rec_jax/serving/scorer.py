@@ -29,6 +29,7 @@ from bert4rec_jax.serving.arguments import (
     of_one,
     rating_lists,
     require_facts,
+    require_kind_of_lists,
     require_list,
     require_one_each,
     require_positive,
@@ -374,8 +375,7 @@ class Scorer:
         self, k: int | None, keep_seen: bool | None, histories: Sequence[Ids], **others: Any
     ) -> list[Answer]:
         """A list for each history; `others` are more arguments of `requests`."""
-        if k is not None:
-            require_positive(k)
+        require_kind_of_lists(k, keep_seen)
         requests = self.requests(histories, **others)
         lists = self.lists(requests, top=k, keep_seen=keep_seen)
         asked = (histories, others.get("candidates"), others.get("exclude"))
