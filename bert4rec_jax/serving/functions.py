@@ -10,7 +10,10 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.data.delimited import shorten
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.lift import Boosts
+from bert4rec_jax.serving.arguments import require_list
 from bert4rec_jax.serving.buckets import batch_size
 from bert4rec_jax.serving.bundle import FUNCTIONS, Bundle
 from bert4rec_jax.serving.weights import boosts_of_params, unpacked
@@ -51,7 +54,14 @@ class Functions:
         listed: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.largest_batch = largest_batch
-        self.devices = tuple(devices or jax.local_devices())
+        if devices is not None:
+            require_list("devices", devices, "a list of devices, such as `jax.devices()`")
+        self.devices = tuple(jax.local_devices() if devices is None else devices)
+        if not self.devices or not all(isinstance(each, jax.Device) for each in self.devices):
+            raise UserError(
+                f"devices is {shorten(devices)}; expected one or more, such as `jax.devices()`, or "
+                "None for all"
+            )
         self._turns = cycle(self.devices)
         self._bundle = bundle
         self.user_encoding = bundle.user_encoding
