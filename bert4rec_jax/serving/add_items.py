@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import compress
 from os import PathLike
@@ -27,6 +27,7 @@ from bert4rec_jax.features.movie import release_days
 from bert4rec_jax.features.releases import named_releases, read_releases
 from bert4rec_jax.features.sources import Sources, gather
 from bert4rec_jax.models.sequence_model import SequenceModel
+from bert4rec_jax.serving.arguments import id_list
 from bert4rec_jax.serving.bundle import ENCODING, Bundle, is_bundle, require_replaceable
 from bert4rec_jax.serving.export import ORIGIN, TrainedModel, read_run, write_bundle
 from bert4rec_jax.serving.traced import SEPARATOR, by_path
@@ -53,7 +54,7 @@ def add_items(
     output: str | PathLike[str],
     *,
     sources: Sources,
-    ids: Sequence[str] = (),
+    ids: Collection[str | int] = (),
     skip_known: bool = False,
     skip_unknown: bool = False,
     offset: float | None = None,
@@ -90,7 +91,7 @@ def add_items(
       UserError: the model was trained without content, the offset is no finite number, or the items
         are not valid; see `read_releases`, `Encoding.rows` and `grow`.
     """
-    source, output = Path(source), Path(output)
+    source, output, ids = Path(source), Path(output), id_list("ids", ids)
     require_a(Sources, sources, "sources")
     if offset is not None:
         offset = require_number(offset, "offset")

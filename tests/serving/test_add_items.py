@@ -300,6 +300,10 @@ def with_catalog(trained, catalog, encoding, rows):
         ((), (1, 3), "which items to add"),
         (("0",), (1, 3), r"1 of 1 items to add are in the catalog already \('0'\)"),
         (("tt0", "tt7777"), (2, 3), r"1 of 2 items to add are in the catalog already \('0'\)"),
+        ("tt7777", (1, 3), "ids is 'tt7777'; expected a list of item ids"),
+        (None, (1, 3), "ids is None; expected a list of item ids"),
+        (np.array([], str), (1, 3), "which items to add"),
+        (np.array([0]), (1, 3), r"1 of 1 items to add are in the catalog already \('0'\)"),
         (("tt7777", "7777"), (2, 3), "'7777' is named 2 times in the ids to add; expected every"),
     ],
 )
