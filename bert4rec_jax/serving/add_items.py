@@ -19,7 +19,7 @@ from rich.console import Console
 from bert4rec_jax.checks import require, require_a, require_number
 from bert4rec_jax.config import Config, DataConfig, MaskingConfig, ModelConfig
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
-from bert4rec_jax.errors import Notify, UserError
+from bert4rec_jax.errors import Notify, UserError, warn
 from bert4rec_jax.evaluation.lift import COLLECTION
 from bert4rec_jax.features.cache import Progress
 from bert4rec_jax.features.encoding import Encoding
@@ -63,7 +63,7 @@ def add_items(
     cache: str | PathLike[str] | None = None,
     console: Console | None = None,
     progress: Progress = lambda done, total: None,
-    notify: Notify = lambda sentence: None,
+    notify: Notify = warn,
 ) -> dict[str, Any]:
     """Write a bundle of a trained model with items that it was not trained on.
 
@@ -82,7 +82,8 @@ def add_items(
       cache: folder of embedded texts.
       console: shows messages while data is prepared, if `source` is a run.
       progress: called with the number of texts embedded so far, and of all.
-      notify: called with a sentence the user should see.
+      notify: called with a sentence the user should see. By default, one about a likely mistake is
+        a Python warning, and others are not shown.
 
     Returns:
       The manifest.
@@ -102,6 +103,8 @@ def add_items(
     assert trained.encoding is not None
     others = trained.encoding.encoder.options.others
     sources = trained.encoding.as_before(sources, notify)
+    if notify is warn:  # all that follows was asked for
+        notify = _say_nothing
     if sources.metadata:
         column, new = read_releases(
             sources.metadata,
@@ -141,6 +144,10 @@ def add_items(
             return write_bundle(_with_offset(trained, offset), output, dtype=dtype)
     grown = _with_offset(grow(trained, new, rows, days), offset)
     return write_bundle(grown, output, dtype=dtype)
+
+
+def _say_nothing(sentence: str) -> None:
+    """Show no sentence."""
 
 
 def _described(new: Catalog, known: npt.NDArray[np.bool_], notify: Notify) -> Catalog:

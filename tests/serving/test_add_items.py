@@ -214,6 +214,10 @@ def test_a_nightly_table_of_a_shop(trained, tmp_path, capsys):
     add_items(tmp_path / "bundle", tmp_path / "wrong", skip_known=True, skip_unknown=True,
               sources=Sources(metadata=table, separator="|"), notify=notes.append)  # fmt: skip
     assert any("warning: lists are cut at '|', and were cut at ';'" in note for note in notes)
+    with pytest.warns(UserWarning, match="warning: lists are cut at '|', and") as warned:
+        add_items(tmp_path / "bundle", tmp_path / "wrong", skip_known=True, skip_unknown=True,
+                  sources=Sources(metadata=table, separator="|"))  # fmt: skip
+    assert len(warned) == 1
 
 
 def test_rows_without_an_id_are_none_of_the_named_ones(tmp_path):
