@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.checks import require
 from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.data.split import global_time, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
@@ -31,6 +32,7 @@ from bert4rec_jax.features.options import DEFAULTS, Options, TextOptions
 from bert4rec_jax.features.sources import NO_SOURCES, Sources, gather
 from bert4rec_jax.features.text import Embedder
 
+SplitName = Literal["leave-one-out", "global-time", "cold-items"]
 _LEAK = (
     "popularity, votes and revenue were read after the interactions they are to predict: results "
     "with this content know the future, say so where you report them"
@@ -47,7 +49,7 @@ class BuiltContent:
 
 def training_items(
     store: SequenceStore,
-    split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
+    split: SplitName = "leave-one-out",
     *,
     time_quantile: float = 0.9,
     test_from: int | None = None,
@@ -55,7 +57,12 @@ def training_items(
     """`[len(catalog)]`: mask of the items with an interaction in the rows that selection trains on.
 
     For the cold-items split: those of leave-one-out that are not held out.
+
+    Raises:
+      ConfigError: there is no such split.
     """
+    splits = get_args(SplitName)
+    require(split in splits, "split", split, f"one of {', '.join(splits)}")
     chosen = (
         global_time(store, quantile=time_quantile, test_from=test_from)
         if split == "global-time"
@@ -105,6 +112,12 @@ def build(
     """
     require_replaceable(output)
     catalog = store.catalog
+    fitted = np.asarray(fitted)
+    if fitted.dtype != bool or fitted.shape != (len(catalog),):
+        raise UserError(
+            f"fitted is of type {fitted.dtype} and shape {list(fitted.shape)}; expected a mask "
+            f"(bool) of the {len(catalog):,} items, such as `training_items(store)`"
+        )
     if like is not None:
         sources = like.as_before(sources, notify)
     known = gather(

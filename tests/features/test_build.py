@@ -51,6 +51,17 @@ def test_training_items_are_those_before_the_targets(store):
     assert training_items(store, "global-time", time_quantile=0.3).sum() < 6
 
 
+def test_a_split_or_a_mask_that_cannot_be_meant(store, tmp_path):
+    """Another split would be leave-one-out, and a mask of rows of the model two items off."""
+    with pytest.raises(UserError, match="split is 'cold'; expected one of leave-one-out, global"):
+        training_items(store, "cold")
+    mask = training_items(store)
+    for fitted in (np.append([False, False], mask), mask[:-1], np.flatnonzero(mask), mask * 1.0):
+        with pytest.raises(UserError, match=r"^fitted is of type .* expected a mask \(bool\) of"):
+            made(store, tmp_path / "content", fitted=fitted)
+    assert made(store, tmp_path / "content", fitted=mask.tolist()).content.width
+
+
 def watched_in_order(path, items):
     """A store of one user, who watches an item a second."""
     log = interactions([("u", item, t) for t, item in enumerate(items, start=1)])
