@@ -105,8 +105,10 @@ def write_pipeline(
     """
     retriever, ranker, pipeline = Path(retriever), Path(ranker), Path(pipeline)
     require_replaceable(pipeline)
-    if pipeline.resolve() in (retriever.resolve(), ranker.resolve()):
-        raise UserError(f"{pipeline} is one of the two stages; choose another folder")
+    for stage in (retriever, ranker):
+        if pipeline.resolve().is_relative_to(stage.resolve()):
+            where = "is one of" if pipeline.resolve() == stage.resolve() else "lies in one of"
+            raise UserError(f"{pipeline} {where} the two stages; choose another folder")
     both = Bundle.open(ranker).behind(Bundle.open(retriever), candidates, probes, blend)
     _tell_what_is_never_listed(both, notify)
     with whole_folder(pipeline) as partial:

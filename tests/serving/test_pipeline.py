@@ -303,8 +303,9 @@ def test_towers_without_layers_are_a_bundle(trained, histories, tmp_path):
 
 def test_a_pipeline_does_not_replace_its_stages(retriever, bundle, tmp_path):
     ranker = shutil.copytree(bundle, tmp_path / "ranker")
-    with pytest.raises(UserError, match="is one of the two stages; choose another folder"):
-        write_pipeline(retriever, ranker, tmp_path / "." / "ranker", candidates=4)
+    for place, where in ((".", "is"), ("new", "lies in")):
+        with pytest.raises(UserError, match=f"{where} one of the two stages; choose another fo"):
+            write_pipeline(retriever, ranker, ranker / place, candidates=4)
     assert Bundle.open(ranker).retriever is None
 
 
