@@ -136,7 +136,8 @@ class Scorer:
         self.answering: Ranker | TwoStages = self.ranker
         if bundle.retriever is not None:
             found = bundle.retriever.known & self._listed  # no place for what cannot be ranked
-            finding = retrieval(bundle.retriever, batch_size, devices, found, bundle.probes)
+            same = functions.devices
+            finding = retrieval(bundle.retriever, batch_size, same, found, bundle.probes)
             first = Ranker(finding, found, bundle.retriever)
             self.answering = TwoStages(first, self.ranker, bundle.candidates, bundle.blend)
 

@@ -312,7 +312,7 @@ def test_a_pipeline_does_not_replace_its_stages(retriever, bundle, tmp_path):
 def test_numbers_of_numpy_make_a_pipeline(retriever, bundle, tmp_path):
     given = {"candidates": np.int64(5), "probes": np.int32(3), "blend": np.float32(0.5)}
     write_pipeline(retriever, bundle, tmp_path / "both", **given)
-    opened = Bundle.open(tmp_path / "both")
+    opened = load(tmp_path / "both", devices=np.array(jax.devices())).bundle
     assert (opened.candidates, opened.probes, opened.blend) == (5, 3, 0.5)
     for name, wrong in (("candidates", 5.0), ("probes", "all"), ("candidates", None)):
         with pytest.raises(UserError, match=f"{name} is {wrong!r}; expected a whole number"):
