@@ -201,11 +201,11 @@ class _Fields:
             return value
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
         try:
             return ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise self._invalid(field, value, f"JSON, {_LIST}") from None
 
     def _unique(self, field: str, entries: Iterable[Any], key: str = "name") -> tuple[str, ...]:

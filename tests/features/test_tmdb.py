@@ -159,6 +159,8 @@ LIST = "; expected names with a separator, or TMDB's list of objects with a name
         ("genres", [{"id": 18}], f"the genres {{'id': 18}} is not valid{LIST}"),
         ("keywords", {"id": 18}, f"the keywords {{'id': 18}} is not valid{LIST}"),
         ("keywords", '[{"name": "a"', "the keywords '[{\"name\": \"a\"' is not valid; expected"),
+        ("genres", "{[18]: 1}", "the genres '{[18]: 1}' is not valid; expected JSON, "),
+        ("genres", '{"a":' * 10**5, "the genres '{\"a\":"),
         ("credits", "Al Pacino", "the credits 'Al Pacino' is not valid; expected an object with "),
     ],
 )  # fmt: skip
