@@ -59,8 +59,9 @@ def training_items(
     For the cold-items split: those of leave-one-out that are not held out.
 
     Raises:
-      ConfigError: there is no such split.
+      ConfigError: there is no such split, or `time_quantile` is not in (0, 1).
     """
+    require(0 < time_quantile < 1, "time_quantile", time_quantile, "in (0, 1)")
     splits = get_args(SplitName)
     require(split in splits, "split", split, f"one of {', '.join(splits)}")
     chosen = (

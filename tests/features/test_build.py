@@ -55,6 +55,9 @@ def test_a_split_or_a_mask_that_cannot_be_meant(store, tmp_path):
     """Another split would be leave-one-out, and a mask of rows of the model two items off."""
     with pytest.raises(UserError, match="split is 'cold'; expected one of leave-one-out, global"):
         training_items(store, "cold")
+    for quantile in (2.0, 1.0, 0.0, float("nan")):
+        with pytest.raises(UserError, match=r"time_quantile is .*; expected in \(0, 1\)"):
+            training_items(store, "global-time", time_quantile=quantile)
     mask = training_items(store)
     for fitted in (np.append([False, False], mask), mask[:-1], np.flatnonzero(mask), mask * 1.0):
         with pytest.raises(UserError, match=r"^fitted is of type .* expected a mask \(bool\) of"):
