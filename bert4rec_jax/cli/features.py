@@ -190,12 +190,17 @@ def _require_effect(given: _Given) -> None:
     """Check that every option given, by name, has an effect beside the others.
 
     Raises:
-      UserError: one has none.
+      UserError: one has none, or names no model.
     """
     from bert4rec_jax.errors import UserError
 
     usual = {name: x.default for name, x in inspect.signature(features).parameters.items()}
     changed = {name for name, value in given.items() if value != usual[name]}
+    if given["text_model"] == "":  # as of a variable of the shell that is not set
+        raise UserError(
+            "--text-model is empty; expected a name on the Hugging Face hub or a folder: name the "
+            "model, or leave the option out"
+        )
     if given["like"] and changed.intersection(_FITTED):
         raise UserError(
             "--like makes the columns of earlier content; leave out the options that choose "

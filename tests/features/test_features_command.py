@@ -94,6 +94,7 @@ def test_options_without_an_effect_are_refused(tmp_path, monkeypatch, capsys):
         (("--text-columns", "a", "--metadata", "m.csv"), "no effect without --text or --text-m"),
         (("--cast", 9), "--cast has no effect without --blocks ... cast"),
         (("--companies", 9, "--blocks", "genres"), "no effect without --blocks ... companies"),
+        (("--text-model", ""), "--text-model is empty; expected a name on the Hugging Face hub"),
         (("--companies", 9), "--companies has no effect without --metadata"),
         (("--buckets", 8), "--buckets has no effect without --metadata"),
         (("--buckets", 8, "--blocks", "genres", "--metadata", "m.csv"), "without --blocks of key"),
