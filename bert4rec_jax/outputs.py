@@ -131,8 +131,10 @@ def require_folder_of(path: Path) -> None:
     """Refuse a file whose folder is not there, before the work whose result it is to hold.
 
     Raises:
-      UserError: it is not.
+      UserError: it is not, or `path` is a folder itself.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file to write")
     if not path.resolve().parent.is_dir():
         raise UserError(f"{path.parent} is no folder to write {path.name} to; make it first")
 

@@ -150,6 +150,8 @@ def test_a_missing_folder_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match=r"none is no folder to write a\.json to; make it first"):
         require_folder_of(tmp_path / "none" / "a.json")
     require_folder_of(tmp_path / "a.json")
+    with pytest.raises(UserError, match="is a folder; give the name of a file to write"):
+        require_folder_of(tmp_path)
 
 
 def test_a_path_through_a_file_is_a_mistake_and_a_full_disk_is_not(tmp_path):

@@ -155,8 +155,9 @@ def _digest(only: Path | Collection[str | int]) -> str:
 
 
 def _content(file: Path) -> bytes:
-    if not file.is_file():
-        raise UserError(f"{file} does not exist; expected a file with an item id per line")
+    if not file.is_file():  # a pipe could not be read again
+        found = "is no regular file" if file.exists() else "does not exist"
+        raise UserError(f"{file} {found}; expected a file with an item id per line")
     try:
         return file.read_bytes()
     except OSError as error:

@@ -82,6 +82,8 @@ def test_a_list_of_other_ids_is_refused(scorer, tmp_path):
         Filters(only=str(file)).allowed(scorer.catalog)
     with pytest.raises(UserError, match="does not exist; expected a file with an item id per line"):
         Filters(only=tmp_path / "none").allowed(scorer.catalog)
+    with pytest.raises(UserError, match="is no regular file; expected a file with an item id per"):
+        Filters(only=tmp_path).allowed(scorer.catalog)
     file.write_bytes(b"1\nfilm\xe9\n")
     with pytest.raises(UserError, match=r"now\.txt is not UTF-8 text .*save it as UTF-8"):
         Filters(only=file).allowed(scorer.catalog)
