@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -161,8 +161,7 @@ def compare_runs(
         or metric is unknown; no run or metric is given, or a run twice; `resamples` is no whole
         number from 1 on.
     """
-    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-    models = [models] if isinstance(models, str) else list(models)
+    metrics, models = _texts("metrics", metrics), _texts("models", models)
     if not metrics:
         raise UserError("no metric is named; give one or more, such as ndcg@10")
     for name in metrics:
@@ -189,6 +188,14 @@ def compare_runs(
                 len(users), len(np.unique(users)), first.drawn, rows, [n for n in notes if n]
             )
     return sets
+
+
+def _texts(name: str, given: str | Sequence[str]) -> list[str]:
+    """One or several texts as a list; raises `UserError` for anything else."""
+    found = [given] if isinstance(given, str) else given
+    listed = isinstance(found, Iterable) and all(isinstance(text, str) for text in found)
+    require(listed, name, given, "text, or a list of texts")
+    return list(found)
 
 
 def _rows(

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from bert4rec_jax.checks import ConfigError
+from bert4rec_jax.checks import ConfigError, require_a
 from bert4rec_jax.config import Config, from_json, to_json
 from bert4rec_jax.config_roles import differences
 from bert4rec_jax.data.store import SequenceStore
@@ -115,6 +115,7 @@ def recipe(
       ConfigError: there is no such field, or a value is impossible.
     """
     console, changes = console or Console(quiet=True), changes or {}
+    require_a(Mapping, changes, "changes", "a dict, such as {'training.epochs': 3}")
     given = {name: str(changes[name]) for name in _FOLDERS if name in changes}
     return _resolved(load(str(name)), lambda config: _changed(config, changes), given, console)
 

@@ -340,6 +340,9 @@ def test_what_is_asked_for_has_to_be_there(make, tmp_path):
         compare_runs([run], models="popular")
     with pytest.raises(UserError, match="no metric is named; give one or more"):
         compare_runs([run], metrics=[])
+    for name, wrong in (("metrics", None), ("metrics", [10]), ("models", None)):
+        with pytest.raises(UserError, match=f"^{name} is .*; expected text, or a list of texts"):
+            compare_runs([run], **{name: wrong})
     for resamples, expected in ((0, "at least 1"), (99.5, "a whole number")):
         with pytest.raises(UserError, match=f"resamples is {resamples}; expected {expected}"):
             compare_runs([run], resamples=resamples)

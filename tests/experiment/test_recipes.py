@@ -280,6 +280,7 @@ def test_a_recipe_from_python_is_that_of_the_command_line(store, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ("training.epochs", "changes is of type str; expected a dict, such as"),
         ({"training.epoch": 3}, r"no field 'training\.epoch' \(did you mean training\.epochs\?\)"),
         ({"data": {}}, "data is a section of settings; give each, such as 'data.path'"),
         ({"workdir.work": 1}, r"no field 'workdir\.work'"),
