@@ -130,6 +130,8 @@ def fit_column(
         numbers = numbers[~np.isnan(numbers)]
         if not len(numbers):
             return UserNumber(name, 0.0, 1.0)
+        if numbers.min() == numbers.max():  # rounded, their deviation may be a little above 0
+            return UserNumber(name, float(numbers[0]), 1.0)
         return UserNumber(name, float(numbers.mean()), float(numbers.std()) or 1.0)
     lists = isinstance(first, list | tuple)
     names = list(_all_names(name, values, lists, where))

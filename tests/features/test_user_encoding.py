@@ -51,6 +51,14 @@ def test_only_users_that_are_trained_on_shape_the_columns(tmp_path):
     assert gender.vocabulary.names == ("F",) and age.mean == np.mean(AGES[:5])
 
 
+def test_a_number_that_is_the_same_for_all_has_no_deviation(tmp_path):
+    """Rounded, that of twelve times 35.7 is 7e-15: another age would be 4, the most there is."""
+    known = read_users(write(tmp_path, age=[35.7] * 12), USERS, EVERYONE)
+    np.testing.assert_array_equal(known.matrix[1:], [[0, 0]] * 12)
+    later = known.encoding.encode({"age": [36.2]}, 1, str)
+    np.testing.assert_allclose(later, [[0.5, 0]], rtol=1e-6)
+
+
 def test_a_user_with_several_histories_has_the_row_in_all(tmp_path):
     """As where cold items are held out: a history without them, and one per question."""
     ids, trained = [*USERS, USERS[3], USERS[9]], np.append(EVERYONE, [False, False])
