@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import operator
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +14,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bert4rec_jax.errors import UserError
+
+SPACED_ZONE = r"([T ][\d:.]+) (?:UTC|([+-]\d\d(?::?\d\d)?))$"  # after a time; UTC is implied
 
 
 class ConfigError(UserError, ValueError):
@@ -65,19 +68,26 @@ def require_number(value: object, name: str) -> float:
     return number
 
 
-def seconds_of(date: str, what: str = "the split point") -> int:
-    """The seconds since 1970 of a date, with or without a time; UTC unless it names a time zone.
+def date_of(text: str, what: str) -> datetime:
+    """An ISO date, with or without a time; UTC unless it names a time zone.
+
+    A space may stand before the zone, which BigQuery writes as ` UTC`.
 
     Raises:
-      ConfigError: the text is not an ISO date.
+      ConfigError: the text is not such a date; `what` names it.
     """
     try:
-        moment = datetime.fromisoformat(date)
+        moment = datetime.fromisoformat(re.sub(SPACED_ZONE, r"\1\2", text))
     except ValueError:
         raise ConfigError(
-            f"{what} is {date!r}; expected a date such as 2024-05-31 or 2024-05-31 18:00"
+            f"{what} is {text!r}; expected a date such as 2024-05-31 or 2024-05-31 18:00"
         ) from None
-    return math.ceil((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def seconds_of(date: str) -> int:
+    """The seconds since 1970 of the split point; raises as `date_of`."""
+    return math.ceil(date_of(date, "the split point").timestamp())
 
 
 def fit_types(config: Any, section: str = "") -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert4rec_jax.checks import SPACED_ZONE
 from bert4rec_jax.data.delimited import shorten
 from bert4rec_jax.data.options import TimeUnit, option, unit_option
 from bert4rec_jax.errors import UserError
@@ -25,7 +26,6 @@ Parse = Callable[[pa.Array], npt.NDArray[Any]]
 
 LATEST = 4_133_980_799  # the last second of the year 2100
 _NANOSECONDS = 10**9
-_SPACED_ZONE = r"([T ][\d:.]+) (?:UTC|([+-]\d\d(?::?\d\d)?))$"  # after a time; UTC is implied
 PARTS_OF_A_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": _NANOSECONDS}
 NAMES_OF_UNITS: dict[TimeUnit, str] = {
     "s": "seconds",
@@ -252,7 +252,7 @@ def _moments_of_written_dates(column: pa.StringArray) -> npt.NDArray[np.int64]:
     A space may stand before the zone, which BigQuery writes as ` UTC`.
     """
     column = column.cast(pa.string())  # pandas and polars write other types of text
-    column = pc.replace_substring_regex(column, _SPACED_ZONE, r"\1\2")
+    column = pc.replace_substring_regex(column, SPACED_ZONE, r"\1\2")
     midnight = pc.if_else(pc.equal(pc.utf8_length(column), 10), "T00:00Z", "")
     column = pc.binary_join_element_wise(column, midnight, "")
     has_zone = pc.match_substring_regex(column, r"(Z|[+-]\d\d(:?\d\d)?)$")

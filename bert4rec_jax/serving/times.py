@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bert4rec_jax.checks import seconds_of
+from bert4rec_jax.checks import ConfigError, date_of
 from bert4rec_jax.data.fields import NAMES_OF_UNITS, PARTS_OF_A_SECOND, Where
 from bert4rec_jax.errors import UserError
 
@@ -24,15 +24,17 @@ _LATEST = 2**32 - 1  # seconds since 1970, in 2106
 
 
 def moment_of(time: RequestTime) -> int:
-    """A time as seconds since 1970.
+    """A time as seconds since 1970, without parts of a second.
 
     Raises:
       UserError: it is no `RequestTime`, or out of range.
     """
     found = _of_python(time)
+    if isinstance(found, str):
+        date_of(found, "the time of the request")
+    seconds = _second_of(found)
     if isinstance(found, date):  # `datetime` is a subclass
         found = found.isoformat()
-    seconds = seconds_of(found, "the time of the request") if isinstance(found, str) else found
     if not _is_moment(seconds):
         raise UserError(
             f"the time of the request is {found!r}; expected seconds since 1970, or a date such as "
@@ -153,8 +155,8 @@ def _second_of(time: Any) -> Any:
         return None
     if isinstance(time, str):
         try:
-            time = datetime.fromisoformat(time)
-        except ValueError:
+            time = date_of(time, "the time")
+        except ConfigError:
             return time
     if not isinstance(time, date):
         return time

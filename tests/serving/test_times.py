@@ -54,13 +54,17 @@ def test_times_in_python_are_seconds_or_dates():
         np.uint32(10),
         "1970-01-02",
         "1970-01-02T01:00:00.9+01:00",
+        "1970-01-02 01:00:00.9 +0100",
+        "1970-01-02 00:00:00 UTC",
         datetime.date(1970, 1, 2),
         datetime.datetime(1970, 1, 2, 0, 0, 0, 999_999),
         np.datetime64("1970-01-02"),
         np.datetime64("1970-01-02T00:00:00.999999999"),
         np.datetime64("NaT"),
     ]
-    assert whole_seconds(given, "times") == [None, 9, 10, *[86_400] * 6, None]
+    expected = [None, 9, 10, *[86_400] * 8, None]
+    assert whole_seconds(given, "times") == expected
+    assert [moment_of(time) for time in given[1:-1]] == expected[1:-1]
 
 
 def test_a_time_of_pandas_may_be_missing():
