@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from bert4rec_jax.checks import ConfigError, fit_types, require, seconds_of
 
+SplitName = Literal["leave-one-out", "global-time", "cold-items"]
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -25,7 +27,7 @@ class DataConfig:
     the split)."""
     min_item_interactions: int = 5
     """Drop items with fewer interactions, in the same k-core filtering."""
-    split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out"
+    split: SplitName = "leave-one-out"
     """What is held out: the last item of each user; everything after one point in time; or a fifth
     of the items, removed from all histories, plus the last other item of each user."""
     time_quantile: float = 0.9

@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from bert4rec_jax.config import SplitName
 from bert4rec_jax.features.options import USUAL, BlockName
 
 
@@ -34,7 +35,7 @@ def features(
     companies: int = 32,
     buckets: int = 16,
     leaky_columns: bool = False,
-    split: Literal["leave-one-out", "global-time", "cold-items"] = "leave-one-out",
+    split: SplitName = "leave-one-out",
     time_quantile: float = 0.9,
     test_from: str = "",
     text: bool = False,

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from bert4rec_jax.checks import require
+from bert4rec_jax.config import SplitName
 from bert4rec_jax.data.cold import choose_cold
 from bert4rec_jax.data.split import global_time, leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
@@ -32,7 +33,6 @@ from bert4rec_jax.features.options import DEFAULTS, Options, TextOptions
 from bert4rec_jax.features.sources import NO_SOURCES, Sources, gather
 from bert4rec_jax.features.text import Embedder
 
-SplitName = Literal["leave-one-out", "global-time", "cold-items"]
 _LEAK = (
     "popularity, votes and revenue were read after the interactions they are to predict: results "
     "with this content know the future, say so where you report them"

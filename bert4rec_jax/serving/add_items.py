@@ -63,7 +63,7 @@ def add_items(
     cache: str | PathLike[str] | None = None,
     console: Console | None = None,
     progress: Progress = lambda done, total: None,
-    notify: Notify = warn,
+    notify: Notify | None = None,
 ) -> dict[str, Any]:
     """Write a bundle of a trained model with items that it was not trained on.
 
@@ -82,8 +82,8 @@ def add_items(
       cache: folder of embedded texts.
       console: shows messages while data is prepared, if `source` is a run.
       progress: called with the number of texts embedded so far, and of all.
-      notify: called with a sentence the user should see. By default, one about a likely mistake is
-        a Python warning, and others are not shown.
+      notify: called with a sentence the user should see. None: one about a likely mistake is a
+        Python warning, and others, about what was asked for, are not shown.
 
     Returns:
       The manifest.
@@ -102,9 +102,8 @@ def add_items(
     trained = open_source(source, console=console or Console(quiet=True))
     assert trained.encoding is not None
     others = trained.encoding.encoder.options.others
-    sources = trained.encoding.as_before(sources, notify)
-    if notify is warn:  # all that follows was asked for
-        notify = _say_nothing
+    sources = trained.encoding.as_before(sources, notify or warn)
+    notify = notify or _say_nothing
     if sources.metadata:
         column, new = read_releases(
             sources.metadata,
