@@ -409,7 +409,8 @@ class CalibrationConfig:
 
     covisitation: bool = False
     """Add co-visitation counts: raise items that followed the last items of a history in other
-    users' histories. Helps on sparse logs. BERT4Rec only; exported with the model."""
+    users' histories and, where items have content, relatives of these items. Helps on sparse logs.
+    BERT4Rec only; exported with the model."""
 
     warm_kept: float = 0.97
     """Where the split holds out items: share of the validation NDCG@10 of trained targets that the

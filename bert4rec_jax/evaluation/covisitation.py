@@ -19,6 +19,7 @@ from bert4rec_jax.data.ranges import in_parts, within
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.markov import transitions
+from bert4rec_jax.evaluation.relatives import Relatives
 from bert4rec_jax.evaluation.search import Choice, search
 
 DISTANCE = 9  # as in the skip-gram Markov baseline
@@ -27,6 +28,7 @@ RECENT = 16  # R, number of last items of a history that are used
 DECAYS = (0.6, 0.75)
 SMOOTHINGS = (20.0, 50.0, 100.0, 200.0)
 DENSE = ((0.45, 400.0), (0.3, 800.0), (0.3, 1600.0))  # decay and smoothing for dense logs
+STRENGTHS = (1.0, 2.0, 3.0, 4.0)
 WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 POPULARITIES = (0.0, 0.25, 0.5)
 FINER = ((0.8, 1.0, 1.25), (-0.125, 0.0, 0.125))  # factors of the weight; added to the popularity
@@ -43,12 +45,14 @@ class Covisitation:
       weight: weight of the logarithm of the lift; the model's scores have weight 1.
       popularity: how much of the logarithm of an item's popularity is added to that of its lift. At
         1 the sum is the logarithm of the Markov chain's probability.
+      relatives: how strongly counts are smoothed towards items of like content; 0 for not at all.
     """
 
     decay: float = 0.6
     smoothing: float = 50.0
     weight: float = 1.0
     popularity: float = 0.25
+    relatives: float = 0.0
 
     def shift(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """`[V]`: the popularity term added to item biases, from `[V]` training interactions.
@@ -61,15 +65,27 @@ class Covisitation:
         shift[seen] = logs - np.average(logs, weights=counts[seen])
         return shift
 
-    def collection(self, followers: Followers, max_length: int) -> dict[str, npt.NDArray[Any]]:
-        """The variable collection that `evaluation.lift` reads, for a model of L positions."""
+    def collection(
+        self, followers: Followers, max_length: int, relatives: Relatives | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The variable collection that `evaluation.lift` reads, for a model of L positions.
+
+        Without `relatives`, counts are smoothed towards popularity alone.
+        """
         norms = followers.totals + self.smoothing
+        items, ratios = followers.items, followers.lifted / norms[:, None]
+        covered, uncovered = followers.totals / norms, self.smoothing / norms
+        if relatives is not None and self.relatives:
+            excess = uncovered[:, None] * relatives.excess(self.relatives)
+            items = np.concatenate([items, relatives.items], axis=1)
+            ratios = np.concatenate([ratios, excess], axis=1)
+            covered = covered + (relatives.shares * excess).sum(axis=1)
         recent = min(RECENT, max_length - 1)
         return {
-            "followers": followers.items,
-            "ratios": (followers.lifted / norms[:, None]).astype(np.float32),
-            "covered": (followers.totals / norms).astype(np.float32),
-            "uncovered": (self.smoothing / norms).astype(np.float32),
+            "followers": items,
+            "ratios": ratios.astype(np.float32),
+            "covered": covered.astype(np.float32),
+            "uncovered": uncovered.astype(np.float32),
             "decays": np.power(np.float32(self.decay), np.arange(recent), dtype=np.float32),
             "weight": np.array(self.weight, np.float32),
             "uncounted": followers.uncounted,
@@ -120,14 +136,17 @@ class Followers:
         )
 
 
-def choose_covisitation(evaluate: Callable[[Covisitation | None], float]) -> Choice[Covisitation]:
-    """Search `weight` and `popularity` jointly, then the other two, then finer weights; then climb.
+def choose_covisitation(
+    evaluate: Callable[[Covisitation | None], float], *, related: bool = False
+) -> Choice[Covisitation]:
+    """Search `weight` and `popularity` jointly, then the others, then finer weights; then climb.
 
     The climb goes beyond the grids, in single steps, as long as that gains, at most `search.CLIMBS`
     times. All this takes about 40 to 150 calls of `evaluate`.
 
     Args:
       evaluate: maps settings, or None for no correction, to validation NDCG@10.
+      related: whether `relatives` is searched too.
     """
 
     def weights(found: Covisitation) -> list[Covisitation]:
@@ -152,6 +171,9 @@ def choose_covisitation(evaluate: Callable[[Covisitation | None], float]) -> Cho
             if found.popularity + more >= 0
         ]
 
+    def alike(found: Covisitation) -> list[Covisitation]:
+        return [replace(found, relatives=strength) for strength in STRENGTHS if related]
+
     def neighbours(found: Covisitation) -> list[Covisitation]:
         up, down = (round(found.weight * step, 4) for step in (1.25, 0.8))
         slower, faster = (round(found.decay * step, 4) for step in (4 / 3, 0.75))
@@ -164,8 +186,15 @@ def choose_covisitation(evaluate: Callable[[Covisitation | None], float]) -> Cho
             replace(found, weight=down),
             replace(found, popularity=found.popularity + 0.125),
             replace(found, popularity=max(found.popularity - 0.125, 0.0)),
-            # Towards the Markov chain alone. Each step of only one of the two may be a loss.
+            # Each step of only one of these two may be a loss: towards the Markov chain alone,
             replace(found, weight=found.weight * 2, popularity=found.popularity + 0.5),
+            # and towards more of counts that are surer.
+            replace(found, weight=found.weight * 2, smoothing=found.smoothing * 4),
+            *(
+                replace(found, relatives=max(found.relatives + step, 0.0))
+                for step in (1.0, -1.0)
+                if related
+            ),
         ]
 
-    return search(Covisitation(), evaluate, weights, counts, finer, neighbours=neighbours)
+    return search(Covisitation(), evaluate, weights, counts, finer, alike, neighbours=neighbours)

@@ -18,7 +18,12 @@ from bert4rec_jax.evaluation.covisitation import Covisitation, Followers, choose
 from bert4rec_jax.evaluation.metrics import summary
 from bert4rec_jax.evaluation.search import Choice, Settings, choosing
 from bert4rec_jax.evaluation.trend import Trend, choose_trend
-from bert4rec_jax.experiment.corrections import CALIBRATION, Corrections, read_corrections
+from bert4rec_jax.experiment.corrections import (
+    CALIBRATION,
+    Corrections,
+    read_corrections,
+    relatives_of,
+)
 from bert4rec_jax.experiment.finished import load_selected
 from bert4rec_jax.experiment.setting import Setting
 from bert4rec_jax.outputs import write_json
@@ -39,15 +44,13 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     They are chosen once and saved in the workdir for `bert4rec evaluate` and `export`, even if
     there are none.
     """
-    split, store = setting.split, setting.store
+    split = setting.split
     wanted = setting.config.calibration
     workdir, parameters = Path(setting.config.workdir), digest(params)
     if not setting.calibrates:
         _keep(workdir, {"parameters_sha256": parameters})
         return Corrections()
-    kept = read_corrections(
-        workdir, params, store=store, stop=split.refit_stop, length=setting.length
-    )
+    kept = _read(setting, params)
     if kept is not None and (kept.tried, kept.warm_kept) == (
         wanted.covisitation,
         wanted.warm_kept if setting.offsets_cold else kept.warm_kept,
@@ -65,10 +68,18 @@ def calibrate(setting: Setting, params: Any, console: Console) -> Corrections:
     if setting.offsets_cold:
         found |= _offset(validation, console)
     _keep(workdir, {**found, "parameters_sha256": parameters})
-    kept = read_corrections(
-        workdir, params, store=store, stop=split.refit_stop, length=setting.length
+    return _read(setting, params) or Corrections()
+
+
+def _read(setting: Setting, params: Any) -> Corrections | None:
+    return read_corrections(
+        Path(setting.config.workdir),
+        params,
+        store=setting.store,
+        stop=setting.split.refit_stop,
+        length=setting.length,
+        likeness=setting.likeness,
     )
-    return kept or Corrections()
 
 
 def _keep(workdir: Path, found: dict[str, Any]) -> None:
@@ -179,19 +190,21 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
     setting = validation.setting
     store, stop = setting.store, setting.split.train_stop
     followers, counts = Followers.of(store, stop), train_counts(store, stop)
+    relatives = relatives_of(setting.likeness(), store, stop)
 
     def evaluate(tried: Covisitation | None) -> float:
         if tried is None:
             return validation.warm()
-        collection = tried.collection(followers, setting.length)
+        collection = tried.collection(followers, setting.length, relatives)
         return validation.warm(shift=tried.shift(counts), covisitation=collection)
 
-    found = choose_covisitation(_telling(evaluate, console))
+    found = choose_covisitation(_telling(evaluate, console), related=relatives is not None)
     if found.chosen is not None:
         validation.shift = validation.shift + found.chosen.shift(counts)
-        validation.covisitation = found.chosen.collection(followers, setting.length)
+        validation.covisitation = found.chosen.collection(followers, setting.length, relatives)
     _tell("it", found, console)
-    return {**found.to_json("chosen"), "uncounted_gain": True}
+    alike = {} if relatives is None else {"likeness": relatives.weights}
+    return {**found.to_json("chosen"), "uncounted_gain": True, **alike}
 
 
 def _telling(evaluate: Evaluate[Settings], console: Console) -> Evaluate[Settings]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import numpy.typing as npt
 from bert4rec_jax.data.split import train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.errors import UserError
-from bert4rec_jax.evaluation.covisitation import Covisitation, Followers
+from bert4rec_jax.evaluation.covisitation import DISTANCE, Covisitation, Followers
+from bert4rec_jax.evaluation.likeness import Likeness
+from bert4rec_jax.evaluation.relatives import Relatives
 from bert4rec_jax.evaluation.trend import Trend
 from bert4rec_jax.training.digests import digest
 from bert4rec_jax.training.inputs import Features
@@ -67,7 +69,13 @@ class Corrections:
 
 
 def read_corrections(
-    workdir: Path, params: Any, *, store: SequenceStore, stop: npt.NDArray[np.int64], length: int
+    workdir: Path,
+    params: Any,
+    *,
+    store: SequenceStore,
+    stop: npt.NDArray[np.int64],
+    length: int,
+    likeness: Callable[[], Likeness | None],
 ) -> Corrections | None:
     """Read a run's corrections; None if there are none, or if they belong to other parameters.
 
@@ -77,6 +85,7 @@ def read_corrections(
       store: the run's data.
       stop: `[U]` where each user's training rows end; shifts and covisitation count these rows.
       length: positions L of the model.
+      likeness: what the items have in common, or None; called if the corrections depend on it.
 
     Raises:
       UserError: the file cannot be read.
@@ -92,7 +101,8 @@ def read_corrections(
             covisitation = Covisitation(**weighed["chosen"])
             moved = covisitation.shift(train_counts(store, stop))
             shift = moved if shift is None else shift + moved
-            collection = covisitation.collection(Followers.of(store, stop), length)
+            relatives = relatives_of(likeness(), store, stop) if covisitation.relatives else None
+            collection = covisitation.collection(Followers.of(store, stop), length, relatives)
             if not weighed.get("uncounted_gain"):  # chosen by an earlier version, without this gain
                 del collection["uncounted"]
         offset = float(found.get("offset", 0.0))
@@ -111,3 +121,13 @@ def read_corrections(
             f"cannot read {workdir / CALIBRATION} ({error}); remove it, and the same training "
             "command writes it again"
         ) from None
+
+
+def relatives_of(
+    likeness: Likeness | None, store: SequenceStore, stop: npt.NDArray[np.int64]
+) -> Relatives | None:
+    """The relatives that covisitation smooths counts towards, learned from the rows up to `stop`.
+
+    None without likeness, or if there is nothing to learn from.
+    """
+    return None if likeness is None else Relatives.of(likeness, store, stop, distance=DISTANCE)

@@ -147,7 +147,14 @@ def _corrections(setting: Setting, params: Any, stop: npt.NDArray[np.int64]) -> 
     None if the run has none for them.
     """
     workdir = Path(setting.config.workdir)
-    return read_corrections(workdir, params, store=setting.store, stop=stop, length=setting.length)
+    return read_corrections(
+        workdir,
+        params,
+        store=setting.store,
+        stop=stop,
+        length=setting.length,
+        likeness=setting.likeness,
+    )
 
 
 def _load_whole(setting: Setting, name: str, steps: int, console: Console) -> Checkpoint | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from rich.console import Console
 
 from bert4rec_jax.checks import seconds_of
@@ -17,11 +18,13 @@ from bert4rec_jax.data.named import NAMES
 from bert4rec_jax.data.prepare import is_prepared_from, prepare
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.likeness import Likeness
 from bert4rec_jax.features.content import Content, content_rows
 from bert4rec_jax.features.encoder import fit as fit_encoder
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import movies_of
 from bert4rec_jax.features.options import Options
+from bert4rec_jax.features.shared_names import names_of, sets_of
 from bert4rec_jax.features.sources import KnownMovies
 from bert4rec_jax.processes import done_by_first, everywhere
 from bert4rec_jax.training.run_record import check_same_config, read_config
@@ -36,12 +39,14 @@ class KnownContent:
       encoding: what computed the matrix.
       names: the catalog with the titles and genres of the content, or None.
       release_days: `[V]`, see `Content.release_days`; or None.
+      shared_names: see `Content.shared_names`; or None.
     """
 
     matrix: npt.NDArray[np.float32]
     encoding: Encoding
     names: Catalog | None = None
     release_days: npt.NDArray[np.float32] | None = None
+    shared_names: pa.Table | None = None
 
 
 def open_data(
@@ -168,7 +173,9 @@ def open_content(
         content = Content.open(Path(config.content), catalog)
         _refuse_leak(content, config, begins=begins)
         matrix = np.where(content.present()[:, None], content.matrix, 0)
-        return KnownContent(matrix, content.encoding, content.names, content.release_days)
+        return KnownContent(
+            matrix, content.encoding, content.names, content.release_days, content.shared_names
+        )
     movies = movies_of(catalog)
     fitted = counts[catalog.is_item()] > 0
     if not any(movie.genres or movie.year for movie in movies):
@@ -180,6 +187,24 @@ def open_content(
     encoding = like or Encoding(fit_encoder(movies, fitted, options=options), None)
     rows = encoding.rows(KnownMovies(movies, {}, None, None))
     return KnownContent(content_rows(catalog, rows), encoding)
+
+
+def likeness_of(
+    config: DataConfig, catalog: Catalog, content: KnownContent | None
+) -> Likeness | None:
+    """What the items of a catalog have in common, by their content; None for items known by id.
+
+    Of content made by earlier versions, only titles and genres are compared by name. So are they
+    where the content is that of the `catalog`, also if that has no more than titles.
+    """
+    if not config.content:
+        return None
+    names = None if content is None else content.shared_names
+    if names is None:
+        known = None if content is None else content.names
+        names = names_of(movies_of(known or catalog))
+    values = {} if content is None else content.encoding.encoder.values(content.matrix)
+    return Likeness(sets_of(names, catalog), values)
 
 
 def _refuse_leak(content: Content, config: DataConfig, *, begins: bool) -> None:

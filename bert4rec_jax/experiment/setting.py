@@ -16,9 +16,10 @@ from bert4rec_jax.data.split import Cases, Split, train_counts
 from bert4rec_jax.data.store import SequenceStore
 from bert4rec_jax.evaluation.evaluator import Evaluator, Ranking, ScoringModel
 from bert4rec_jax.evaluation.lift import COLLECTION
+from bert4rec_jax.evaluation.likeness import Likeness
 from bert4rec_jax.evaluation.metrics import known
 from bert4rec_jax.experiment.corrections import Corrections
-from bert4rec_jax.experiment.inputs import KnownContent
+from bert4rec_jax.experiment.inputs import KnownContent, likeness_of
 from bert4rec_jax.experiment.seen_before import SeenBefore
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.known_users import KnownUsers
@@ -144,6 +145,10 @@ class Setting:
         """Whether calibration has anything to choose."""
         covisitation = self.config.calibration.covisitation
         return self.offsets_cold or self.split.refits or covisitation
+
+    def likeness(self) -> Likeness | None:
+        """What the items have in common by their content; None if they are known by their ids."""
+        return likeness_of(self.config.data, self.store.catalog, self.known_content)
 
     def model(self) -> SequenceModel:
         """The Flax module of the model."""

@@ -30,6 +30,7 @@ from bert4rec_jax.features.encoder import fit
 from bert4rec_jax.features.encoding import Encoding
 from bert4rec_jax.features.movie import named
 from bert4rec_jax.features.options import DEFAULTS, Options, TextOptions
+from bert4rec_jax.features.shared_names import names_of
 from bert4rec_jax.features.sources import NO_SOURCES, Sources, gather
 from bert4rec_jax.features.text import Embedder
 
@@ -179,6 +180,7 @@ def build(
         },
         named(catalog, known.movies) if known.metadata else None,
         release_days_of(catalog, known.movies),
+        names_of(known.movies, encoder.options.others.names),
     )
     return BuiltContent(content, tuple(report))
 

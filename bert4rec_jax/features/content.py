@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
@@ -26,6 +28,7 @@ _KIND = "bert4rec content"
 _MATRIX = "content.npy"
 _NAMES = "names.parquet"
 _RELEASED = "release_days.npy"
+_SHARED = "shared_names.parquet"
 _ENCODER = "encoder.json"
 _AGAIN = "make it again with `bert4rec features STORE --output DIR`"
 
@@ -72,6 +75,15 @@ class Content:
         """
         file = self.path / _RELEASED
         return np.load(file) if file.is_file() else None
+
+    @cached_property
+    def shared_names(self) -> pa.Table | None:
+        """The names of each item, see `shared_names.names_of`.
+
+        None in content of earlier versions.
+        """
+        file = self.path / _SHARED
+        return pq.read_table(file) if file.is_file() else None
 
     @property
     def width(self) -> int:
@@ -182,6 +194,7 @@ def write_content(
     about: dict[str, Any],
     names: Catalog | None = None,
     release_days: npt.NDArray[np.float32] | None = None,
+    shared_names: pa.Table | None = None,
 ) -> Content:
     """Write content as a folder, which appears complete or not at all.
 
@@ -193,6 +206,7 @@ def write_content(
       about: more entries of the manifest.
       names: the catalog with titles and genres from the metadata table, if there was one.
       release_days: see `Content.release_days`.
+      shared_names: see `Content.shared_names`.
 
     Raises:
       UserError: `path` exists and is neither content nor an empty folder, or it cannot be written.
@@ -205,6 +219,8 @@ def write_content(
             names.write(partial / _NAMES)
         if release_days is not None:
             np.save(partial / _RELEASED, release_days, allow_pickle=False)
+        if shared_names is not None:
+            pq.write_table(shared_names, partial / _SHARED)
         manifest = {
             "kind": _KIND,
             "schema_version": SCHEMA_VERSION,

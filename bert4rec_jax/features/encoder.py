@@ -103,6 +103,18 @@ class Encoder:
                 known |= rows[:, column] == 0
         return known
 
+    def values(self, rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        """Number or block of embeddings -> its columns of `[n, F]` rows, without missing marks."""
+        found = {}
+        for block, span in zip(self.blocks, self.spans()):
+            if isinstance(block, NumberBlock):
+                stops = [span.start + column for column in block.missing.values()]
+                for number, stop in zip(block.numbers, stops):
+                    found[number.name] = rows[:, stop - len(number.knots) : stop]
+            elif isinstance(block, VectorBlock):
+                found[block.name] = rows[:, span.start : span.stop - 1]
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The encoder as values for JSON, from which `from_json` makes an equal one."""
         kinds = {kind: name for name, kind in _KINDS.items()}

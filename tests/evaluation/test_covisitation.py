@@ -239,7 +239,7 @@ def test_the_weights_are_searched_again_after_the_counts():
 
     found = choose_covisitation(ask)
     assert found.chosen == best and found.best == pytest.approx(0.3)
-    assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 43
+    assert len(found.trials) == len({trial for trial, _ in found.trials}) <= 44
     nothing = choose_covisitation(lambda tried: 0.1)
     assert nothing.chosen is None and nothing.best == 0.1
     assert replace(best, **found.to_json("chosen")["chosen"]) == best
@@ -256,7 +256,7 @@ def test_the_search_keeps_within_what_settings_can_be():
 
 def test_what_lies_beyond_the_grids_is_climbed_to():
     """As on dense logs: much smoothing, a fast decay, all of the popularity."""
-    best = {"decay": 0.225, "smoothing": 3200.0, "weight": 0.5, "popularity": 0.875}
+    best = {"decay": 0.225, "smoothing": 3200.0, "weight": 0.5, "popularity": 0.875, "relatives": 0}
 
     def ask(tried):
         if tried is None:
@@ -283,3 +283,31 @@ def test_the_search_finds_counts_that_are_worth_more_than_the_model():
 
     chosen = choose_covisitation(ask).chosen
     assert (chosen.weight, chosen.popularity) == (4, 2)
+
+
+def test_relatives_are_searched_where_there_are_any():
+    def ask(tried):  # alone, the counts are best at a strength of 0
+        return 0.1 if tried is None else 0.2 - abs(tried.relatives - 6) / 100 - tried.weight / 1000
+
+    without = choose_covisitation(ask)
+    assert {tried.relatives for tried, _ in without.trials} == {0}
+    found = choose_covisitation(ask, related=True)
+    assert found.chosen.relatives == 6
+    none = choose_covisitation(
+        lambda tried: 0.2 - (tried.relatives if tried else 0.1), related=True
+    )
+    assert none.chosen.relatives == 0
+    assert min(tried.relatives for tried, _ in none.trials) == 0
+
+
+def test_the_search_finds_counts_that_are_surer():
+    """There, more weight pays only with more smoothing, and that only with more weight."""
+
+    def ask(tried):
+        if tried is None:
+            return 0.1
+        apart = np.log2(tried.smoothing / 50) / 2 - np.log2(tried.weight / 0.5)
+        return 0.2 + min(tried.smoothing, 800) / 1e5 - abs(apart) / 5
+
+    chosen = choose_covisitation(ask).chosen
+    assert (chosen.weight, chosen.smoothing) == (2, 800)

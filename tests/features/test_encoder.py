@@ -108,6 +108,21 @@ def test_a_row_does_not_depend_on_the_others(encoder):
         np.testing.assert_array_equal(alone[0], rows[at])
 
 
+def test_values_are_the_columns_of_numbers_and_embeddings(encoder):
+    rows = encoder.encode(MOVIES, VECTORS)
+    values = encoder.values(rows)
+    numbers = [n for block in encoder.blocks for n in getattr(block, "numbers", ())]
+    assert list(values) == [*(number.name for number in numbers), "text"]
+    scales = {n.name: b.scale for b in encoder.blocks for n in getattr(b, "numbers", ())}
+    for number in numbers:
+        known = np.array([movie.number(number.name) is not None for movie in MOVIES])
+        assert values[number.name].shape == (6, len(number.knots))
+        np.testing.assert_allclose(
+            values[number.name].sum(axis=1), np.where(known, scales[number.name], 0), rtol=1e-5
+        )
+    np.testing.assert_array_equal(values["text"], rows[:, -4:-1])
+
+
 def test_json_gives_an_equal_encoder_with_bitwise_equal_rows(encoder):
     again = Encoder.from_json(json.loads(encoder.dumps()))
     assert again == encoder

@@ -1,0 +1,235 @@
+"""Relatives: a worked example, the regression against scikit-learn's optimum, laws of pairs."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.sparse as sp
+
+from bert4rec_jax.data.split import train_counts
+from bert4rec_jax.evaluation import likeness, relatives
+from bert4rec_jax.evaluation.covisitation import DISTANCE, Covisitation, Followers
+from bert4rec_jax.evaluation.lift import boosts_of, gains
+from bert4rec_jax.evaluation.likeness import Likeness
+from bert4rec_jax.evaluation.relatives import EVENTS, Relatives
+
+
+def names(store, **kinds):
+    """Kinds of names, each as letters -> names: `cast={"ab": "xy"}` gives both x and y."""
+    found = {}
+    for kind, given in kinds.items():
+        width = 26
+        rows = sp.lil_array((store.catalog.num_rows, width), dtype=bool)
+        for letters, own in given.items():
+            for letter in letters:
+                for name in own:
+                    rows[store.catalog.token(letter), ord(name) - ord("a")] = True
+        found[kind] = rows.tocsr()
+    return Likeness(found, {})
+
+
+def test_rows_are_unit_vectors_and_rare_names_weigh_more(five):
+    tokens = five.tokens("abcd")
+    found = names(five.store, cast={"a": "xy", "b": "x", "c": "y", "d": "y"}, crew={"abcd": "z"})
+    rows = found.rows(tokens)
+    assert list(rows) == ["cast"]  # a name that all have says nothing
+    x, y = np.log(4 / 2), np.log(4 / 3)
+    cosines = (rows["cast"] @ rows["cast"].T).toarray()
+    length = np.hypot(x, y)
+    expected = [[1, x / length, y / length, y / length], [x / length, 1, 0, 0]]
+    np.testing.assert_allclose(cosines[:2], expected)
+    np.testing.assert_allclose(cosines[2:, 2:], 1)
+
+
+def test_values_are_near_by_their_cosine(five):
+    vectors = np.zeros((five.store.catalog.num_rows, 3), np.float32)
+    vectors[five.tokens("abc")] = [[2, 0, 0], [1, 1, 0], [0, 0, 5]]
+    rows = Likeness({}, {"year": vectors}).rows(five.tokens("abcd"))["year"]
+    half = np.sqrt(0.5)
+    expected = [[1, half, 0, 0], [half, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose((rows @ rows.T).toarray(), expected, atol=1e-7)
+
+
+def test_rare_names_are_shared_and_few(five, monkeypatch):
+    monkeypatch.setattr(likeness, "FEW", 2)
+    tokens = five.tokens("abcd")
+    found = names(five.store, cast={"ab": "x", "abc": "y", "d": "w"}, crew={"cd": "v"})
+    assert found.rare_names(tokens).toarray().T.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    monkeypatch.setattr(likeness, "MOST_PAIRS", 2)  # a-b and b-a
+    assert found.rare_names(tokens).shape == (4, 1)
+    assert Likeness({}, {}).rare_names(tokens).shape == (4, 0)
+
+
+def test_a_worked_example(five):
+    """Trained on abc, abd, acb, bd and a. a and b share x; c and d share y, in one kind alone.
+
+    Both names are of two of the four items, so cosines are 1 and the kind is like the constant:
+    the model is one number z for the four ordered pairs. Of these, a-b has 2 1/2 transitions and
+    c-d, b-a and d-c none; popularity expects C_a q_b + C_b q_a + C_c q_d + C_d q_c.
+    """
+    stop = five.stop(3, 3, 3, 2, 1)
+    alike = names(five.store, cast={"ab": "x", "cd": "y"})
+    found = Relatives.of(alike, five.store, stop, distance=DISTANCE, k=2)
+    totals = {"a": 4.5, "b": 3, "c": 1, "d": 0}
+    shares = {"a": 4 / 12, "b": 4 / 12, "c": 2 / 12, "d": 2 / 12}
+    expected = sum(totals[i] * shares[j] for i, j in ("ab", "ba", "cd", "dc"))
+
+    def objective(w):
+        z = sum(w)
+        return expected * np.exp(z) - 2.5 * z + relatives.RIDGE / 2 * (w @ w)
+
+    best = scipy.optimize.minimize(objective, np.zeros(2), tol=1e-10).x
+    assert found.weights == {"cast": pytest.approx(best[1], abs=1e-3)}
+    a, b = five.tokens("ab")
+    if sum(best) > 0:
+        assert found.items[a].tolist() == [b, 0]
+        assert found.logs[a] == pytest.approx([sum(best), 0], abs=1e-3)
+    else:
+        assert not found.items.any()
+
+
+@pytest.fixture
+def related(write):
+    """Eighty users watch three of four series of four movies, one whole series after the other."""
+    generator = np.random.default_rng(0)
+    series = ["abcd", "efgh", "ijkl", "mnop"]
+    histories = []
+    for _ in range(80):
+        chosen = generator.permutation(4)[:3]
+        histories.append("".join("".join(generator.permutation(list(series[s]))) for s in chosen))
+    letters = write(histories)
+    alike = names(
+        letters.store,
+        cast={own: name for own, name in zip(series, "wxyz")},
+        crew={"aei": "u", "bfj": "v"},
+    )
+    return letters, alike
+
+
+def test_what_goes_together_is_found(related):
+    letters, alike = related
+    store = letters.store
+    found = Relatives.of(alike, store, store.offsets[1:], distance=DISTANCE)
+    assert found.weights["cast"] > 0.5 > 0 > found.weights["crew"]
+    for series in ("abcd", "efgh", "ijkl", "mnop"):
+        for letter in series:
+            own = {store.catalog.token(other) for other in series if other != letter}
+            row = found.items[store.catalog.token(letter)]
+            assert set(row[row > 0].tolist()) == own
+    events = train_counts(store, store.offsets[1:])
+    there = found.items > 0
+    np.testing.assert_allclose(found.shares[there], events[found.items[there]] / events.sum())
+    np.testing.assert_allclose(found.trust[there], EVENTS / (EVENTS + events[found.items[there]]))
+    assert not found.logs[~there].any() and not found.shares[~there].any()
+    assert (np.diff(found.logs, axis=1) <= 0).all()
+
+
+def test_the_weights_are_the_optimum_of_the_likelihood():
+    generator = np.random.default_rng(1)
+    x = np.column_stack([np.ones(400), generator.random((400, 3))])
+    expected = generator.random(400) * 3
+    true = np.array([-0.5, 2.0, -1.0, 0.0])
+    y = generator.poisson(expected * np.exp(x @ true)).astype(float)
+
+    def objective(w):
+        z = x @ w
+        return expected @ np.exp(z) - y @ z + relatives.RIDGE / 2 * (w @ w)
+
+    best = scipy.optimize.minimize(objective, np.zeros(4), tol=1e-12).x
+    np.testing.assert_allclose(relatives._poisson(x, y, expected), best, atol=2e-4)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
+def test_parts_of_any_size_give_the_same(related, monkeypatch, at_once):
+    letters, alike = related
+    stop = letters.store.offsets[1:]
+    whole = Relatives.of(alike, letters.store, stop, distance=DISTANCE, k=2)
+    monkeypatch.setattr(relatives, "_PAIRS_AT_ONCE", at_once)
+    parts = Relatives.of(alike, letters.store, stop, distance=DISTANCE, k=2)
+    np.testing.assert_array_equal(parts.items, whole.items)
+    np.testing.assert_allclose(parts.logs, whole.logs, atol=1e-3)
+    assert (whole.items > 0).sum(axis=1).max() == 2
+
+
+def test_a_sample_of_items_is_enough_to_learn_from(related, monkeypatch):
+    letters, alike = related
+    monkeypatch.setattr(relatives, "_PAIRS_TO_FIT", 60)
+    found = Relatives.of(alike, letters.store, letters.store.offsets[1:], distance=DISTANCE)
+    assert found.weights["cast"] > 0.5
+
+
+@pytest.mark.parametrize("kinds", [{}, {"cast": {"abcde": "x"}}, {"cast": {"a": "x", "b": "y"}}])
+def test_without_a_shared_rare_name_there_are_no_relatives(five, kinds, monkeypatch):
+    monkeypatch.setattr(likeness, "FEW", 2)
+    stop = five.stop(3, 3, 3, 2, 1)
+    assert Relatives.of(names(five.store, **kinds), five.store, stop, distance=DISTANCE) is None
+
+
+def test_only_what_training_has_seen_counts(write, monkeypatch):
+    """What follows training changes nothing, and items without an event have no relatives."""
+    monkeypatch.setattr(likeness, "FEW", 4)
+    held_out = [("ab", "c"), ("ba", "d"), ("ab", "d"), ("ba", "c"), ("cab", "d"), ("dab", "c")]
+    first, second = (
+        [own + later for own, (_, later) in zip(("ab", "ba", "ab", "ba", "ab", "ab"), rows)]
+        for rows in (held_out, [(own, "e") for own, _ in held_out])
+    )
+    found = []
+    for histories in (first, second):
+        letters = write([*histories, "abcde"])
+        alike = names(letters.store, cast={"abcd": "x", "ae": "y"})
+        stop = letters.stop(*[2] * 6, 0)
+        learned = Relatives.of(alike, letters.store, stop, distance=DISTANCE)
+        known = [letters.store.catalog.item_ids[t - 2] for t in learned.items[learned.items > 0]]
+        found.append((sorted(known), learned.logs.max(), learned.weights))
+    assert found[0] == found[1] and set(found[0][0]) == {"a", "b"}
+
+
+def lifts(settings, letters, alike, history):
+    store = letters.store
+    followers = Followers.of(store, store.offsets[1:], 1_000)
+    related = Relatives.of(alike, store, store.offsets[1:], distance=DISTANCE)
+    found = settings.collection(followers, 9, related)
+    boosts = boosts_of(found, letters.tokens(history)[None].astype(np.int32))
+    return np.exp(np.asarray(gains(boosts, 0, store.catalog.num_rows))[0]), related
+
+
+def test_counts_are_smoothed_towards_relatives(related):
+    """p(j | h) ∝ Σ_k d^k (c_kj + μ q_j e^(strength trust z)) / (C_k + μ), written out."""
+    letters, alike = related
+    store, size = letters.store, letters.store.catalog.num_rows
+    settings = Covisitation(decay=0.5, smoothing=20.0, weight=1.0, relatives=2.0)
+    found, learned = lifts(settings, letters, alike, "be")
+    from bert4rec_jax.evaluation.markov import transitions
+
+    counts = transitions(store, store.offsets[1:], DISTANCE).toarray().astype(float)
+    events = train_counts(store, store.offsets[1:])
+    shares = events / events.sum()
+    prior = np.tile(shares, (size, 1))
+    for i, row in enumerate(learned.items):
+        for j, z in zip(row[row > 0], learned.logs[i]):
+            prior[i, j] *= np.exp(2.0 * EVENTS / (EVENTS + events[j]) * z)
+    b, e = letters.tokens("be")
+    chain, rest = np.zeros(size), 0.0
+    for item, weight in ((e, 1.0), (b, 0.5)):
+        norm = counts[item].sum() + 20.0
+        chain += weight * (counts[item] + 20.0 * prior[item]) / norm
+        rest += weight * 20.0 / norm
+    trained = events > 0
+    expected = chain[trained] / shares[trained] / rest
+    np.testing.assert_allclose(found[trained], expected, rtol=1e-4)
+    # What nobody has watched gains what a training event gains on average.
+    settings = Covisitation(decay=0.5, smoothing=20.0, weight=1.0, relatives=2.0)
+    assert np.average(found[trained], weights=events[trained]) == pytest.approx(
+        chain[trained].sum() / rest, rel=1e-4
+    )
+
+
+def test_strength_0_is_popularity_alone(related):
+    letters, alike = related
+    followers = Followers.of(letters.store, letters.store.offsets[1:])
+    learned = Relatives.of(alike, letters.store, letters.store.offsets[1:], distance=DISTANCE)
+    plain = Covisitation().collection(followers, 9)
+    for name, array in Covisitation().collection(followers, 9, learned).items():
+        np.testing.assert_array_equal(array, plain[name])
+    raised = Covisitation(relatives=1.0).collection(followers, 9, learned)
+    assert raised["followers"].shape[1] == plain["followers"].shape[1] + learned.items.shape[1]
+    np.testing.assert_array_equal(raised["uncovered"], plain["uncovered"])

@@ -1,0 +1,114 @@
+"""A run whose items have content: counts are smoothed towards items that are alike."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from bert4rec_jax.config import (
+    CalibrationConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.corrections import CALIBRATION
+from bert4rec_jax.experiment.finished import open_finished
+from bert4rec_jax.experiment.inputs import likeness_of
+from bert4rec_jax.features.build import build, training_items
+from bert4rec_jax.features.shared_names import TITLE
+from bert4rec_jax.features.sources import Sources
+from bert4rec_jax.serving.evaluation import rank_cases
+from bert4rec_jax.serving.export import export
+from bert4rec_jax.serving.scorer import load
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    """A short run; items that stand side by side in the walk share a keyword."""
+    folder = tmp_path_factory.mktemp("relatives")
+    ids = store.catalog.item_ids
+    table = {
+        "item_id": ids,
+        "genres": ["Drama" if int(item) % 2 else "War" for item in ids],
+        "keywords": [[f"k{int(item) // 4}"] for item in ids],
+    }
+    pq.write_table(pa.table(table), folder / "items.parquet")
+    build(
+        store,
+        folder / "content",
+        fitted=training_items(store),
+        sources=Sources(folder / "items.parquet", id_column="item_id"),
+    )
+    config = Config(
+        data=DataConfig(path=str(store.path), max_length=12, content=str(folder / "content")),
+        model=ModelConfig(dim=8, layers=1, ffn_dim=16, init_scale=0.2),
+        optimizer=OptimizerConfig(peak_lr=0.01, warmup_steps=10),
+        training=TrainingConfig(epochs=2, batch_size=16, evaluate_every=2),
+        evaluation=EvaluationConfig(batch_size=64, bootstrap=100),
+        calibration=CalibrationConfig(covisitation=True),
+        workdir=str(folder / "run"),
+    )
+    protocol.run(config, recipe="relatives", console=QUIET)
+    return config
+
+
+def calibration(workdir):
+    return json.loads((Path(workdir) / CALIBRATION).read_text())["covisitation"]
+
+
+def test_what_goes_together_is_learned(run):
+    found = calibration(run.workdir)
+    assert found["likeness"]["keywords"] > 0.5
+    assert {trial["relatives"] for trial in found["trials"]} >= {0, 1, 2, 3, 4}
+
+
+def test_items_known_by_id_alone_have_no_relatives(run, store, tmp_path):
+    config = replace(run, data=replace(run.data, content=""), workdir=str(tmp_path / "run"))
+    protocol.run(config, recipe="ids", console=QUIET)
+    found = calibration(config.workdir)
+    assert "likeness" not in found
+    assert {trial["relatives"] for trial in found["trials"]} == {0}
+
+
+def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):
+    workdir = shutil.copytree(run.workdir, tmp_path / "run")
+    kept = json.loads((workdir / CALIBRATION).read_text())
+    ranks = []
+    for strength in (0.0, 3.0):
+        chosen = {"decay": 0.6, "smoothing": 5.0, "weight": 1.0, "popularity": 0.25}
+        kept["covisitation"]["chosen"] = {**chosen, "relatives": strength}
+        (workdir / CALIBRATION).write_text(json.dumps(kept))
+        finished = open_finished(workdir, QUIET)
+        setting, best = finished.setting, finished.best
+        cases = setting.tested()["test"]
+        ranking = setting.rank(
+            best.state.params, finished.trained, cases, corrections=finished.corrections
+        )
+        bundle = tmp_path / f"bundle{strength:g}"
+        export(workdir, bundle, console=QUIET)
+        found = rank_cases(load(bundle), setting.store, cases)
+        np.testing.assert_array_equal(found, ranking.ranks)
+        ranks.append(ranking.ranks)
+    assert (ranks[0] != ranks[1]).any()
+
+
+def test_content_of_earlier_versions_has_titles_and_genres(run, store):
+    setting = open_finished(Path(run.workdir), QUIET).setting
+    names = set(setting.likeness().names)
+    assert names == {"genres", "keywords"}
+    earlier = replace(setting.known_content, shared_names=None)
+    assert "genres" in likeness_of(run.data, store.catalog, earlier).names
+    catalog = replace(run.data, content="catalog")
+    assert set(likeness_of(catalog, store.catalog, None).names) <= {"genres", TITLE}
