@@ -191,6 +191,8 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
     store, stop = setting.store, setting.split.train_stop
     followers, counts = Followers.of(store, stop), train_counts(store, stop)
     relatives = relatives_of(setting.likeness(), store, stop)
+    if relatives is not None and (most := _most(relatives.weights)):
+        console.print(f"  items go together by {most}", highlight=False)
 
     def evaluate(tried: Covisitation | None) -> float:
         if tried is None:
@@ -205,6 +207,12 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
     _tell("it", found, console)
     alike = {} if relatives is None else {"likeness": relatives.weights}
     return {**found.to_json("chosen"), "uncounted_gain": True, **alike}
+
+
+def _most(weights: Mapping[str, float], shown: int = 5) -> str:
+    """The largest weights above 0, as text."""
+    found = sorted(weights, key=lambda name: -weights[name])[:shown]
+    return ", ".join(f"{name} ({weights[name]:.1f})" for name in found if weights[name] > 0)
 
 
 def _telling(evaluate: Evaluate[Settings], console: Console) -> Evaluate[Settings]:

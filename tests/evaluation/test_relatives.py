@@ -10,6 +10,7 @@ from bert4rec_jax.evaluation import likeness, relatives
 from bert4rec_jax.evaluation.covisitation import DISTANCE, Covisitation, Followers
 from bert4rec_jax.evaluation.lift import boosts_of, gains
 from bert4rec_jax.evaluation.likeness import Likeness
+from bert4rec_jax.evaluation.markov import transitions
 from bert4rec_jax.evaluation.relatives import EVENTS, Relatives
 
 
@@ -138,6 +139,54 @@ def test_the_weights_are_the_optimum_of_the_likelihood():
     np.testing.assert_allclose(relatives._poisson(x, y, expected), best, atol=2e-4)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_it_agrees_with_loops_over_all_pairs(store, seed, monkeypatch):
+    """Names, numbers, rare names and the order of relatives, written out pair by pair."""
+    monkeypatch.setattr(likeness, "FEW", 6)
+    generator = np.random.default_rng(seed)
+    size, stop = store.catalog.num_rows, store.offsets[1:] - 2
+    sets = {kind: generator.random((size, 12)) < 0.12 for kind in ("cast", "keywords")}
+    year = generator.random((size, 5)).astype(np.float32) * (generator.random((size, 1)) < 0.8)
+    alike = Likeness({kind: sp.csr_array(own) for kind, own in sets.items()}, {"year": year})
+    found = Relatives.of(alike, store, stop, distance=DISTANCE, k=3)
+    events = train_counts(store, stop)
+    seen = np.flatnonzero(events)
+
+    def vectors(i):
+        for own in sets.values():
+            weights = [np.log(len(seen) / max(own[seen, m].sum(), 1)) for m in range(12)]
+            yield own[i] * weights
+        yield year[i].astype(float)
+
+    def cosines(i, j):
+        for a, b in zip(vectors(i), vectors(j)):
+            norm = np.linalg.norm(a) * np.linalg.norm(b)
+            yield a @ b / norm if norm else 0.0
+
+    def rare(i, j):
+        return any(
+            own[i, m] and own[j, m] and own[seen, m].sum() <= 6
+            for own in sets.values()
+            for m in range(12)
+        )
+
+    pairs = [(i, j) for i in seen for j in seen if i != j and rare(i, j)]
+    x = np.array([[1, *cosines(i, j)] for i, j in pairs])
+    counts = transitions(store, stop, DISTANCE).toarray().astype(float)
+    y = np.array([counts[i, j] for i, j in pairs])
+    expected = np.array([counts[i].sum() * events[j] / events.sum() for i, j in pairs])
+    asked = expected > 0
+    weights = relatives._poisson(x[asked], y[asked], expected[asked])
+    assert list(found.weights) == ["cast", "keywords", "year"]
+    assert list(found.weights.values()) == pytest.approx(weights[1:], abs=2e-4)
+    z = dict(zip(pairs, x @ weights))
+    for i in range(size):
+        of_i = sorted((-z[pair], pair[1]) for pair in z if pair[0] == i and z[pair] > 5e-4)[:3]
+        assert -found.logs[i, : len(of_i)] == pytest.approx([v for v, _ in of_i], abs=2e-3)
+        for token, (value, _) in zip(found.items[i], of_i):
+            assert z[i, token] == pytest.approx(-value, abs=2e-3)
+
+
 @pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
 def test_parts_of_any_size_give_the_same(related, monkeypatch, at_once):
     letters, alike = related
@@ -198,8 +247,6 @@ def test_counts_are_smoothed_towards_relatives(related):
     store, size = letters.store, letters.store.catalog.num_rows
     settings = Covisitation(decay=0.5, smoothing=20.0, weight=1.0, relatives=2.0)
     found, learned = lifts(settings, letters, alike, "be")
-    from bert4rec_jax.evaluation.markov import transitions
-
     counts = transitions(store, store.offsets[1:], DISTANCE).toarray().astype(float)
     events = train_counts(store, store.offsets[1:])
     shares = events / events.sum()

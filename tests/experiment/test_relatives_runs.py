@@ -1,5 +1,6 @@
 """A run whose items have content: counts are smoothed towards items that are alike."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -60,7 +61,9 @@ def run(store, tmp_path_factory):
         calibration=CalibrationConfig(covisitation=True),
         workdir=str(folder / "run"),
     )
-    protocol.run(config, recipe="relatives", console=QUIET)
+    said = Console(file=io.StringIO(), width=200)
+    protocol.run(config, recipe="relatives", console=said)
+    assert "  items go together by keywords (" in said.file.getvalue()
     return config
 
 
