@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bert4rec_jax.data.split import leave_one_out, train_counts
 from bert4rec_jax.data.store import SequenceStore
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.evaluation.rank_file import RANKS, RankFile
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(
@@ -48,6 +52,29 @@ def test_rows_need_not_divide_by_users(tmp_path):
     training_memory._write(tmp_path / "store", 104, 10, 5)
     store = SequenceStore.open(tmp_path / "store")
     assert sorted(store.lengths.tolist()) == [10] * 6 + [11] * 4
+
+
+def test_who_gains(store, tmp_path, capsys):
+    import popularity_halves
+
+    split = leave_one_out(store)
+    cases, counts = split.test["test"], train_counts(store, split.train_stop)
+    order = np.argsort(-counts, kind="stable")
+    less = set(order[counts[order] > 0][np.count_nonzero(counts) // 2 :].tolist())
+    few = np.array([token in less for token in store.tokens[cases.rows].tolist()])
+    for name, ranks in (("a", np.where(few, 1, 2)), ("b", np.full(len(few), 3))):
+        (tmp_path / name).mkdir()
+        found = RankFile.of({"test": {"BERT4Rec": ranks}}, {"test": cases}, store)
+        found.write(tmp_path / name / RANKS)
+    a, b = tmp_path / "a", tmp_path / "b"
+    popularity_halves.main(store.path, (a, a), (b,))
+    every, more, fewer = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (more["cases"], fewer["cases"]) == ((~few).sum(), few.sum())
+    assert every["cases"] == len(few) and fewer["gain"] == [0.5, 0.5, 0.5]
+    assert (fewer["ndcg@10"], fewer["against"]) == (1, 0.5)
+    assert more["ndcg@10"] == round(1 / np.log2(3), 4)
+    with pytest.raises(UserError, match=r"has no ranks of EASE for test"):
+        popularity_halves.main(store.path, (a,), (b,), model="EASE")
 
 
 def test_mistakes_of_a_benchmark_of_bundles_are_one_line(tmp_path):
