@@ -31,9 +31,10 @@ class Likeness:
     values: Mapping[str, npt.NDArray[np.float32]]
 
     def rows(self, items: Items) -> dict[str, Any]:
-        """Kind -> sparse `[n, m]` rows of n items, of length 1, or 0 where nothing is known.
+        """Kind -> `[n, m]` rows of n items, of length 1, or 0 where nothing is known.
 
-        The product of two rows is their cosine. A name of d of the n items weighs log(n / d), so
+        They are sparse, but for vectors of which few numbers are 0, such as embeddings: those are
+        float32 arrays. The product of two rows is their cosine. A name of d of the n items weighs log(n / d), so
         one that all have counts nothing. Kinds of which nothing is known are left out.
         """
         rows = {}
@@ -42,8 +43,12 @@ class Likeness:
             weights = np.log(len(items) / np.maximum(own.sum(axis=0), 1))
             rows[kind] = _of_length_1(own @ sp.diags_array(weights))
         for kind, vectors in self.values.items():
-            rows[kind] = _of_length_1(sp.csr_array(vectors[items], dtype=np.float64))
-        return {kind: found for kind, found in rows.items() if found.nnz}
+            known = vectors[items]
+            if 2 * np.count_nonzero(known) > known.size:
+                rows[kind] = _of_length_1_dense(known)
+            else:
+                rows[kind] = _of_length_1(sp.csr_array(known, dtype=np.float64))
+        return {kind: found for kind, found in rows.items() if found.size}
 
     def rare_names(self, items: Items) -> Any:
         """Sparse `[n, m]` float64 ones: which of n items have which of m rare names, of all kinds.
@@ -67,3 +72,8 @@ def _of_length_1(rows: Any) -> Any:
     scaled = sp.csr_array(sp.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ rows)
     scaled.eliminate_zeros()
     return scaled
+
+
+def _of_length_1_dense(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return rows / np.where(lengths > 0, lengths, 1).astype(np.float32)[:, None]

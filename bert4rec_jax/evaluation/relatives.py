@@ -29,6 +29,7 @@ RELATIVES = 64  # K, number of relatives kept per item
 EVENTS = 50  # training events of an item whose relatives count half
 RIDGE = 1.0
 _PAIRS_AT_ONCE = 1 << 20
+_NUMBERS_AT_ONCE = 1 << 22  # of rows of content
 _PAIRS_TO_FIT = 1 << 22
 _STEPS = 50
 
@@ -130,7 +131,7 @@ class _Pairs(NamedTuple):
         shared.sort_indices()
         i, j = np.repeat(first, np.diff(shared.indptr)), shared.indices.astype(np.int64)
         i, j = i[i != j], j[i != j]
-        cosines = [rows[i].multiply(rows[j]).sum(axis=1) for rows in self.rows.values()]
+        cosines = [_products(rows, i, j) for rows in self.rows.values()]
         return i, j, np.stack(cosines, axis=1) if cosines else np.zeros((len(i), 0))
 
     def sample(self) -> Iterator[tuple[Any, Any, Array]]:
@@ -139,6 +140,23 @@ class _Pairs(NamedTuple):
         drawn = np.sort(order[np.cumsum(self.degrees[order]) <= _PAIRS_TO_FIT])
         for part in in_parts(self.degrees[drawn], _PAIRS_AT_ONCE):
             yield self.among(drawn[part])
+
+
+def _products(rows: Any, i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> Array:
+    """`[p]`: the products of the rows i and the rows j of a matrix, sparse or not.
+
+    Computed for some pairs at a time: the rows of all would take gigabytes if they are embeddings.
+    """
+    found = np.zeros(len(i))
+    at_once = 1 + _NUMBERS_AT_ONCE * rows.shape[0] // rows.size
+    for start in range(0, len(i), at_once):
+        part = slice(start, start + at_once)
+        first, second = rows[i[part]], rows[j[part]]
+        if isinstance(rows, np.ndarray):
+            found[part] = np.einsum("pk,pk->p", first, second)
+        else:
+            found[part] = first.multiply(second).sum(axis=1)
+    return found
 
 
 def _learn(pairs: _Pairs, counts: Any, shares: Array) -> Array | None:

@@ -1,5 +1,7 @@
 """Relatives: a worked example, the regression against scikit-learn's optimum, laws of pairs."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -12,6 +14,8 @@ from bert4rec_jax.evaluation.lift import boosts_of, gains
 from bert4rec_jax.evaluation.likeness import Likeness
 from bert4rec_jax.evaluation.markov import transitions
 from bert4rec_jax.evaluation.relatives import EVENTS, Relatives
+
+ALL = np.arange(30)
 
 
 def names(store, **kinds):
@@ -137,6 +141,40 @@ def test_the_weights_are_the_optimum_of_the_likelihood():
 
     best = scipy.optimize.minimize(objective, np.zeros(4), tol=1e-12).x
     np.testing.assert_allclose(relatives._poisson(x, y, expected), best, atol=2e-4)
+
+
+@pytest.mark.parametrize("at_once", [1, 1_000, 1 << 22])
+def test_embeddings_are_compared_a_few_pairs_at_a_time(monkeypatch, at_once):
+    """Of embeddings, and of numbers on a curve, both of which are not known of some items."""
+    monkeypatch.setattr(relatives, "_NUMBERS_AT_ONCE", at_once)
+    generator = np.random.default_rng(0)
+    cast = sp.csr_array(np.repeat(np.eye(6, dtype=bool), 5, axis=0))
+    text = generator.normal(size=(30, 8)).astype(np.float32)
+    year = np.eye(9, dtype=np.float32)[generator.integers(9, size=30)]
+    text[3] = year[4] = 0
+    pairs = relatives._Pairs.of(Likeness({"cast": cast}, {"text": text, "year": year}), ALL)
+    i, j, cosines = pairs.among(ALL)
+    assert len(i) == 30 * 4 and list(pairs.rows) == ["cast", "text", "year"]
+    for column, vectors in enumerate((text, year), start=1):
+        lengths = np.linalg.norm(vectors, axis=1)
+        norms = lengths[i] * lengths[j]
+        expected = (vectors[i] * vectors[j]).sum(axis=1) / np.where(norms > 0, norms, 1)
+        np.testing.assert_allclose(cosines[:, column], expected, atol=1e-6)
+
+
+def test_long_embeddings_take_little_memory():
+    cast = sp.csr_array(np.repeat(np.eye(10, dtype=bool), 30, axis=0))
+    text = np.random.default_rng(0).normal(size=(300, 1_000)).astype(np.float32)
+    items = np.arange(300)
+    pairs = relatives._Pairs.of(Likeness({"cast": cast}, {"text": text}), items)
+    tracemalloc.start()
+    try:
+        first, _, _ = pairs.among(items)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(first) == 300 * 29
+    assert peak < 100e6  # 418 MB with the rows of all pairs at once
 
 
 @pytest.mark.parametrize("seed", range(4))
