@@ -34,8 +34,9 @@ class Likeness:
         """Kind -> `[n, m]` rows of n items, of length 1, or 0 where nothing is known.
 
         They are sparse, but for vectors of which few numbers are 0, such as embeddings: those are
-        float32 arrays. The product of two rows is their cosine. A name of d of the n items weighs log(n / d), so
-        one that all have counts nothing. Kinds of which nothing is known are left out.
+        float32 arrays. The product of two rows is their cosine. A name of d of the n items weighs
+        log(n / d), so one that all have counts nothing. Kinds of which nothing is known are left
+        out.
         """
         rows = {}
         for kind, sets in self.names.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -13,12 +13,14 @@ import scipy.sparse as sp
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.features.movie import Movie
 
-TITLE = "title words"
+TITLE = "title"  # no other field has this name
 _FIELDS = ("genres", "language", "keywords", "cast", "crew", "companies")
 
 
 def names_of(movies: Sequence[Movie], others: Iterable[str] = ()) -> pa.Table:
     """The names of n movies: a row per movie, and a column of lists of text per field.
+
+    The words of titles are in the column `TITLE`.
 
     Args:
       movies: what is known about each.
@@ -61,4 +63,10 @@ def _names(movie: Movie, field: str) -> list[str]:
 
 
 def _title_words(movie: Movie) -> list[str]:
-    return list(dict.fromkeys(re.findall(r"\w+", (movie.title or "").lower())))
+    """The words of a title in lower case: letters with their accents and vowel signs, and digits.
+
+    A title in a script without spaces is one word.
+    """
+    title = unicodedata.normalize("NFC", movie.title or "").lower()
+    kept = (letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in title)
+    return list(dict.fromkeys("".join(kept).split()))

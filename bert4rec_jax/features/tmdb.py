@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bert4rec_jax.data.delimited import shorten
+from bert4rec_jax.data.delimited import is_utf8, shorten
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.movie import Movie
 
@@ -109,9 +109,10 @@ class _Fields:
         value = self.values.get(field)
         if _is_nothing(value):
             return None
-        if isinstance(value, str):
-            return value.strip()
-        raise self._invalid(field, value, "text")
+        if not isinstance(value, str):
+            raise self._invalid(field, value, "text")
+        self._require_unicode(field, value)
+        return value.strip()
 
     def number(self, field: str, *, least: float = 0) -> float | None:
         value = self.values.get(field)
@@ -214,8 +215,13 @@ class _Fields:
             name = entry.get(key) if isinstance(entry, Mapping) else entry
             if not isinstance(name, str) or not name.strip():
                 raise self._invalid(field, entry, _LIST)
+            self._require_unicode(field, name)
             names[name.strip()] = None
         return tuple(names)
+
+    def _require_unicode(self, field: str, text: str) -> None:
+        if not is_utf8(text):
+            raise self._invalid(field, text, "Unicode text, without half of a surrogate pair")
 
     def _invalid(self, field: str, value: object, expected: str) -> UserError:
         return UserError(

@@ -1,8 +1,12 @@
 """Shared names: as movies have them, at the tokens of their items."""
 
+import unicodedata
+
 import numpy as np
+import pytest
 import shelf
 
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.build import build, training_items
 from bert4rec_jax.features.content import Content, content_rows, write_content
 from bert4rec_jax.features.encoder import fit
@@ -32,6 +36,31 @@ def test_names_are_those_of_each_movie_once():
     assert rows[TITLE][:2] == [["toy", "story", "2"], ["toy", "story"]]
     assert rows[TITLE][2:] == [[], [], [], ["l", "été", "à", "naïve"]]
     assert len(names_of([], ["brand"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("हिन्दी फ़िल्म", ["हिन्दी", "फ़िल्म"]),  # vowel signs are parts of words
+        ("L'e\u0301te\u0301", ["l", "été"]),  # accents as characters of their own
+        ("千と千尋の神隠し", ["千と千尋の神隠し"]),
+        ("WALL·E_2 & İ", ["wall", "e", "2", "i\u0307"]),
+        ("...!?", []),
+        ("", []),
+    ],
+)
+def test_words_of_titles_in_other_scripts(title, words):
+    normal = [unicodedata.normalize("NFC", word) for word in words]
+    assert names_of([Movie(title=title)])[TITLE].to_pylist() == [normal]
+
+
+def test_a_column_called_as_the_words_of_titles_were_is_kept():
+    movies = [Movie(title="Heat", others={"title words": ("own",)})]
+    table = names_of(movies, OtherColumns(names=("title words",)).names)
+    assert table["title words"].to_pylist() == [["own"]]
+    assert table[TITLE].to_pylist() == [["heat"]]
+    with pytest.raises(UserError, match="the column 'title' is one of movies"):
+        OtherColumns(names=(TITLE,))
 
 
 def test_sets_stand_at_the_tokens_of_their_items():

@@ -155,6 +155,9 @@ LIST = "; expected names with a separator, or TMDB's list of objects with a name
         ("year", 19951215, "the year 19951215 is not valid"),
         ("year", 1995.5, "the year 1995.5 is not valid"),
         ("title", 300, "the title 300 is not valid; expected text"),
+        ("title", "half \ud83d", r"the title 'half \ud83d' is not valid; expected Unicode text"),
+        ("cast", ["\ud83d"], r"the cast '\ud83d' is not valid; expected Unicode text, without "
+         "half of a surrogate pair: fix or remove"),
         ("genres", 18, f"the genres 18 is not valid{LIST}"),
         ("genres", [{"id": 18}], f"the genres {{'id': 18}} is not valid{LIST}"),
         ("keywords", {"id": 18}, f"the keywords {{'id': 18}} is not valid{LIST}"),
