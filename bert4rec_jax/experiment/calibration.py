@@ -192,7 +192,7 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
     followers, counts = Followers.of(store, stop), train_counts(store, stop)
     relatives = relatives_of(setting.likeness(), store, stop)
     if relatives is not None and (most := _most(relatives.weights)):
-        console.print(f"  items go together by {most}", highlight=False)
+        console.print(f"  items go together by {most}", markup=False, highlight=False)
 
     def evaluate(tried: Covisitation | None) -> float:
         if tried is None:

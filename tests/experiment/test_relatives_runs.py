@@ -26,6 +26,7 @@ from bert4rec_jax.experiment.corrections import CALIBRATION
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.experiment.inputs import likeness_of
 from bert4rec_jax.features.build import build, training_items
+from bert4rec_jax.features.options import Options, OtherColumns
 from bert4rec_jax.features.shared_names import TITLE
 from bert4rec_jax.features.sources import Sources
 from bert4rec_jax.serving.evaluation import rank_cases
@@ -33,6 +34,8 @@ from bert4rec_jax.serving.export import export
 from bert4rec_jax.serving.scorer import load
 
 QUIET = Console(quiet=True)
+SHELF = "shelf [/m]"  # looks like the end of a style of rich
+OPTIONS = Options(others=OtherColumns(names=(SHELF,)))
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,7 @@ def run(store, tmp_path_factory):
         "item_id": ids,
         "genres": ["Drama" if int(item) % 2 else "War" for item in ids],
         "keywords": [[f"k{int(item) // 4}"] for item in ids],
+        SHELF: [f"s{int(item) // 8}" for item in ids],
     }
     pq.write_table(pa.table(table), folder / "items.parquet")
     build(
@@ -51,6 +55,7 @@ def run(store, tmp_path_factory):
         folder / "content",
         fitted=training_items(store),
         sources=Sources(folder / "items.parquet", id_column="item_id"),
+        options=OPTIONS,
     )
     config = Config(
         data=DataConfig(path=str(store.path), max_length=12, content=str(folder / "content")),
@@ -63,7 +68,9 @@ def run(store, tmp_path_factory):
     )
     said = Console(file=io.StringIO(), width=200)
     protocol.run(config, recipe="relatives", console=said)
-    assert "  items go together by keywords (" in said.file.getvalue()
+    printed = said.file.getvalue()
+    assert "  items go together by " in printed and "keywords (" in printed
+    assert f"{SHELF} (" in printed
     return config
 
 
@@ -110,7 +117,7 @@ def test_the_bundle_ranks_as_the_evaluator_does(run, tmp_path):
 def test_content_of_earlier_versions_has_titles_and_genres(run, store):
     setting = open_finished(Path(run.workdir), QUIET).setting
     names = set(setting.likeness().names)
-    assert names == {"genres", "keywords"}
+    assert names == {"genres", "keywords", SHELF}
     earlier = replace(setting.known_content, shared_names=None)
     assert "genres" in likeness_of(run.data, store.catalog, earlier).names
     catalog = replace(run.data, content="catalog")
