@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,17 @@ class Likeness:
 
     names: Mapping[str, Any]
     values: Mapping[str, npt.NDArray[np.float32]]
+
+    @property
+    def names_digest(self) -> str:
+        """SHA-256 of which items have names in common: equal digests, the same of each kind."""
+        sha = hashlib.sha256()
+        for kind, sets in sorted(self.names.items()):
+            rows = sp.csr_array(sets)
+            sha.update(f"{kind!r} {rows.shape}\n".encode())
+            for places in (rows.indptr, rows.indices):
+                sha.update(places.astype(np.int64).tobytes())
+        return sha.hexdigest()
 
     def rows(self, items: Items) -> dict[str, Any]:
         """Kind -> `[n, m]` rows of n items, of length 1, or 0 where nothing is known.

@@ -190,7 +190,8 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
     setting = validation.setting
     store, stop = setting.store, setting.split.train_stop
     followers, counts = Followers.of(store, stop), train_counts(store, stop)
-    relatives = relatives_of(setting.likeness(), store, stop)
+    likeness = setting.likeness()
+    relatives = relatives_of(likeness, store, stop)
     if relatives is not None and (most := _most(relatives.weights)):
         console.print(f"  items go together by {most}", markup=False, highlight=False)
 
@@ -205,7 +206,9 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
         validation.shift = validation.shift + found.chosen.shift(counts)
         validation.covisitation = found.chosen.collection(followers, setting.length, relatives)
     _tell("it", found, console)
-    alike = {} if relatives is None else {"likeness": relatives.weights}
+    alike: dict[str, Any] = {}
+    if likeness is not None and relatives is not None:
+        alike = {"likeness": relatives.weights, "names_sha256": likeness.names_digest}
     return {**found.to_json("chosen"), "uncounted_gain": True, **alike}
 
 

@@ -88,7 +88,7 @@ def read_corrections(
       likeness: what the items have in common, or None; called if the corrections depend on it.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, or the items had other names when it was written.
     """
     try:
         found = json.loads((workdir / CALIBRATION).read_text(encoding="utf-8"))
@@ -101,7 +101,11 @@ def read_corrections(
             covisitation = Covisitation(**weighed["chosen"])
             moved = covisitation.shift(train_counts(store, stop))
             shift = moved if shift is None else shift + moved
-            relatives = relatives_of(likeness(), store, stop) if covisitation.relatives else None
+            relatives = None
+            if covisitation.relatives:
+                alike = likeness()
+                _require_same_names(workdir, weighed, alike)
+                relatives = relatives_of(alike, store, stop)
             collection = covisitation.collection(Followers.of(store, stop), length, relatives)
             if not weighed.get("uncounted_gain"):  # chosen by an earlier version, without this gain
                 del collection["uncounted"]
@@ -121,6 +125,21 @@ def read_corrections(
             f"cannot read {workdir / CALIBRATION} ({error}); remove it, and the same training "
             "command writes it again"
         ) from None
+
+
+def _require_same_names(
+    workdir: Path, weighed: Mapping[str, Any], likeness: Likeness | None
+) -> None:
+    """Refuse content whose matrix is that of the run, but whose names are not."""
+    before = weighed.get("names_sha256")  # missing in files of earlier versions
+    now = None if likeness is None else likeness.names_digest
+    if before is not None and before != now:
+        raise UserError(
+            f"{workdir / CALIBRATION} was written when the items had other names in common "
+            f"(fingerprint {before[:12]} there, {(now or 'none')[:12]} now), and the scores of the "
+            "run depend on them. Use the content of that run as it was, or remove the file, and "
+            "the same training command writes it again"
+        )
 
 
 def relatives_of(

@@ -21,6 +21,7 @@ from bert4rec_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
+from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.corrections import CALIBRATION
 from bert4rec_jax.experiment.finished import open_finished
@@ -122,3 +123,31 @@ def test_content_of_earlier_versions_has_titles_and_genres(run, store):
     assert "genres" in likeness_of(run.data, store.catalog, earlier).names
     catalog = replace(run.data, content="catalog")
     assert set(likeness_of(catalog, store.catalog, None).names) <= {"genres", TITLE}
+
+
+def test_names_that_changed_since_the_calibration_are_refused(run, store, tmp_path):
+    """Keywords have no columns of their own, so the matrix of the content stays the same."""
+    workdir = shutil.copytree(run.workdir, tmp_path / "run")
+    kept = json.loads((workdir / CALIBRATION).read_text())
+    kept["covisitation"]["chosen"] = {"relatives": 2.0}
+    (workdir / CALIBRATION).write_text(json.dumps(kept))
+    before = open_finished(workdir, QUIET).corrections.digest
+
+    content = Path(run.data.content)
+    table = pq.read_table(content.parent / "items.parquet")
+    others = pa.array([[f"k{place % 3}"] for place in range(len(table))])
+    changed = table.set_column(table.column_names.index("keywords"), "keywords", others)
+    pq.write_table(changed, tmp_path / "items.parquet")
+    sources = Sources(tmp_path / "items.parquet", id_column="item_id")
+    shutil.copytree(content, tmp_path / "before")
+    try:
+        build(store, content, fitted=training_items(store), sources=sources, options=OPTIONS)
+        with pytest.raises(UserError, match=r"had other names in common .* remove the file, and"):
+            open_finished(workdir, QUIET)
+        del kept["covisitation"]["names_sha256"]  # as earlier versions wrote it
+        (workdir / CALIBRATION).write_text(json.dumps(kept))
+        assert open_finished(workdir, QUIET).corrections.digest != before
+    finally:
+        shutil.rmtree(content)
+        shutil.copytree(tmp_path / "before", content)
+    assert open_finished(workdir, QUIET).corrections.digest == before
