@@ -24,8 +24,9 @@ def export(
         run: The folder of the run (train.py's --workdir); it may be unfinished.
         bundle: The folder to make; an earlier bundle there is replaced.
         dtype: Type of the weights. bfloat16 halves their size; int8 (with a scale per item and
-            output) quarters it. Co-visitation counts stay as they are, 512 bytes per item.
-            `bert4rec evaluate RUN --bundles BUNDLE` measures what that costs, before a final fit.
+            output) quarters it. Co-visitation counts stay as they are, 512 bytes per item, or
+            1,024 with relatives. `bert4rec evaluate RUN --bundles BUNDLE` measures what that
+            costs, before a final fit.
     """
     from bert4rec_jax.serving.export import export
 

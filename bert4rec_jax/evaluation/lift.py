@@ -15,7 +15,8 @@ to be 1 for them, its mean over training events: with the dropped constant, they
 
     weight · log(1 + Σ_k d^k C_{h_k} / (C_{h_k} + μ) / Σ_k d^k μ / (C_{h_k} + μ))
 
-The last R items of a history are used, with K followers of each; E = R · K.
+The last R items of a history are used, with K followers (and relatives) of each; E = R · K.
+Relatives raise their items too (`Covisitation.collection`): q_j μ is then larger for them.
 """
 
 from __future__ import annotations

@@ -213,9 +213,10 @@ def _covisitation(validation: _Validation, console: Console) -> dict[str, Any]:
 
 
 def _most(weights: Mapping[str, float], shown: int = 5) -> str:
-    """The largest weights above 0, as text."""
+    """The largest weights that are above 0 when rounded, as text."""
+    rounded = {name: round(weight, 1) for name, weight in weights.items()}
     found = sorted(weights, key=lambda name: -weights[name])[:shown]
-    return ", ".join(f"{name} ({weights[name]:.1f})" for name in found if weights[name] > 0)
+    return ", ".join(f"{name} ({rounded[name]:.1f})" for name in found if rounded[name] > 0)
 
 
 def _telling(evaluate: Evaluate[Settings], console: Console) -> Evaluate[Settings]:

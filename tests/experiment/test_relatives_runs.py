@@ -23,6 +23,7 @@ from bert4rec_jax.config import (
 )
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.experiment import protocol
+from bert4rec_jax.experiment.calibration import _most
 from bert4rec_jax.experiment.corrections import CALIBRATION
 from bert4rec_jax.experiment.finished import open_finished
 from bert4rec_jax.experiment.inputs import likeness_of
@@ -83,6 +84,13 @@ def test_what_goes_together_is_learned(run):
     found = calibration(run.workdir)
     assert found["likeness"]["keywords"] > 0.5
     assert {trial["relatives"] for trial in found["trials"]} >= {0, 1, 2, 3, 4}
+
+
+def test_only_weights_that_count_are_shown():
+    weights = {"a": 0.04, "b": 0.06, "c": 2.0, "d": -1.0, "e": 0.3, "f": 0.2, "g": 0.5, "h": 0.4}
+    assert _most(weights) == "c (2.0), g (0.5), h (0.4), e (0.3), f (0.2)"
+    assert _most({"a": 0.04, "b": 0.06}) == "b (0.1)"
+    assert _most({"a": 0.04, "d": -1.0}) == ""
 
 
 def test_items_known_by_id_alone_have_no_relatives(run, store, tmp_path):
