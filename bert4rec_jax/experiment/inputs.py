@@ -180,7 +180,8 @@ def open_content(
     fitted = counts[catalog.is_item()] > 0
     if not any(movie.genres or movie.year for movie in movies):
         console.print(
-            "  the items have neither genres nor years: they are known by their ids alone"
+            "  the items have neither genres nor years: in the model they are known by their ids "
+            "alone"
         )
         return None
     options = Options(blocks=("genres", "numbers"))

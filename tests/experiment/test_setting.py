@@ -76,7 +76,7 @@ def test_a_log_without_genres_and_years_is_known_by_ids(tmp_path, said):
     store = store_of(tmp_path / "store", {})
     counts = np.ones(store.catalog.num_rows, int)
     assert open_content(DataConfig(content="catalog"), store, counts, said) is None
-    assert "known by their ids alone" in said.file.getvalue()
+    assert "in the model they are known by their ids alone" in said.file.getvalue()
     assert open_content(DataConfig(), store, counts, said) is None
 
 
