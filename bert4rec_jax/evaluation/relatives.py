@@ -26,7 +26,7 @@ from bert4rec_jax.evaluation.likeness import Likeness
 from bert4rec_jax.evaluation.markov import transitions
 
 RELATIVES = 64  # K, number of relatives kept per item
-EVENTS = 50  # training events of an item whose relatives count half
+EVENTS = 50  # training events of an item that counts half as a relative
 RIDGE = 1.0
 _PAIRS_AT_ONCE = 1 << 20
 _NUMBERS_AT_ONCE = 1 << 22  # of rows of content

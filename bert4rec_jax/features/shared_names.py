@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from bert4rec_jax.data.catalog import Catalog
+from bert4rec_jax.data.catalog import Catalog, name_and_year
 from bert4rec_jax.features.movie import Movie
 
 TITLE = "title"  # no other field has this name
@@ -65,8 +65,9 @@ def _names(movie: Movie, field: str) -> list[str]:
 def _title_words(movie: Movie) -> list[str]:
     """The words of a title in lower case: letters with their accents and vowel signs, and digits.
 
-    A title in a script without spaces is one word.
+    A title in a script without spaces is one word. A year in brackets at the end is none.
     """
-    title = unicodedata.normalize("NFC", movie.title or "").lower()
+    name, _ = name_and_year(movie.title or "")
+    title = unicodedata.normalize("NFC", name).lower()
     kept = (letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in title)
     return list(dict.fromkeys("".join(kept).split()))
