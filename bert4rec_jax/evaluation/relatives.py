@@ -146,6 +146,7 @@ def _products(rows: Any, i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> 
     """`[p]`: the products of the rows i and the rows j of a matrix, sparse or not.
 
     Computed for some pairs at a time: the rows of all would take gigabytes if they are embeddings.
+    Summed in float64, so that rounded sums are the same on any machine.
     """
     found = np.zeros(len(i))
     at_once = 1 + _NUMBERS_AT_ONCE * rows.shape[0] // rows.size
@@ -153,7 +154,7 @@ def _products(rows: Any, i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> 
         part = slice(start, start + at_once)
         first, second = rows[i[part]], rows[j[part]]
         if isinstance(rows, np.ndarray):
-            found[part] = np.einsum("pk,pk->p", first, second)
+            found[part] = np.einsum("pk,pk->p", first, second, dtype=np.float64)
         else:
             found[part] = first.multiply(second).sum(axis=1)
     return found

@@ -155,6 +155,8 @@ def test_embeddings_are_compared_a_few_pairs_at_a_time(monkeypatch, at_once):
     pairs = relatives._Pairs.of(Likeness({"cast": cast}, {"text": text, "year": year}), ALL)
     i, j, cosines = pairs.among(ALL)
     assert len(i) == 30 * 4 and list(pairs.rows) == ["cast", "text", "year"]
+    exact = pairs.rows["text"].astype(float)
+    np.testing.assert_allclose(cosines[:, 1], (exact[i] * exact[j]).sum(axis=1), atol=1e-14)
     for column, vectors in enumerate((text, year), start=1):
         lengths = np.linalg.norm(vectors, axis=1)
         norms = lengths[i] * lengths[j]
