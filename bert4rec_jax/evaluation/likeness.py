@@ -53,7 +53,7 @@ class Likeness:
         rows = {}
         for kind, sets in self.names.items():
             own = sp.csr_array(sets[items], dtype=np.float64)
-            weights = np.log(len(items) / np.maximum(own.sum(axis=0), 1))
+            weights = np.log(max(len(items), 1) / np.maximum(own.sum(axis=0), 1))
             rows[kind] = _of_length_1(own @ sp.diags_array(weights))
         for kind, vectors in self.values.items():
             known = vectors[items]
