@@ -431,8 +431,8 @@ def test_the_published_comparison_with_another_library():
     theirs, alone = shown["RecTools SASRec"], shown["BERT4Rec alone"]
     assert theirs.own.mean == pytest.approx(0.139, abs=5e-4)
     assert (theirs.own.low, theirs.own.high) == pytest.approx((0.132, 0.146), abs=5e-4)
-    assert (theirs.lead.low, theirs.lead.high) == pytest.approx((0.007, 0.017), abs=5e-4)
-    assert (alone.lead.low, alone.lead.high) == pytest.approx((0.005, 0.012), abs=5e-4)
+    assert (theirs.lead.low, theirs.lead.high) == pytest.approx((0.009, 0.018), abs=5e-4)
+    assert (alone.lead.low, alone.lead.high) == pytest.approx((0.006, 0.013), abs=5e-4)
 
 
 @published
@@ -440,4 +440,4 @@ def test_the_published_seeds_are_one_group():
     seeds = [RESULTS / f"movietweetings/seed_{seed}.npz" for seed in range(3)]
     (row,) = compare_runs(seeds, models=["BERT4Rec"])["test"].rows
     figure = row.figures["hr@10"]
-    assert (figure.own.mean, figure.deviation) == pytest.approx((0.263, 0.002), abs=5e-4)
+    assert (figure.own.mean, figure.deviation) == pytest.approx((0.265, 0.002), abs=5e-4)
