@@ -1,13 +1,15 @@
 """Sampled softmax over targets of the same batch, with logQ correction.
 
-    loss_s = -log( e^z(s, y_s) / (e^z(s, y_s) + sum_c e^z(s, c)) )
-    z(s, i) = h_s . v_i + b_i - log E_i
+    loss_s = -log( e^z(s, y_s) / (e^z(s, y_s) + sum_c e^z(s, c) / E_c) )
+    z(s, i) = h_s . v_i + b_i
 
 The negatives c are targets of other histories in the batch. Popular items are targets more often,
-so without a correction they would be pushed down for being popular. Subtracting log E_i, where E_i
-is the expected number of times that item i is among the negatives, corrects this (logQ correction;
-Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys
-2019). Additional negatives may be drawn uniformly from the catalog; E_i includes them (Yang et al.,
+so without a correction they would be pushed down for being popular. Dividing by E_i, the expected
+number of times that item i is among the negatives, corrects this: the expectation of the sum is
+that over all items (logQ correction; Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large
+Corpus Item Recommendations", RecSys 2019). The target is not drawn, it is always there once, so its
+own term is not divided (Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025).
+Additional negatives may be drawn uniformly from the catalog; E_i includes them (Yang et al.,
 "Mixed Negative Sampling for Learning Two-tower Neural Networks in Recommendations", WWW 2020).
 Negatives that occur in a slot's own history, the target included, are accidental hits and are left
 out for that slot. If items can be chosen again (`data.repeats`), only the target is left out.
@@ -83,7 +85,7 @@ def in_batch_cross_entropy(
     @partial(jax.checkpoint, prevent_cse=False)
     def losses(columns: tuple[jax.Array, ...]) -> jax.Array:
         hidden, labels, segments = columns  # [n, B, ...]
-        label_logit = (hidden * vectors[labels]).sum(-1) + offset[labels]
+        label_logit = (hidden * vectors[labels]).sum(-1) + bias[labels]
         logits = jnp.einsum("nbd,cd->nbc", hidden, candidate_vectors) + candidate_offset
         if held is None:
             hit = labels[:, :, None] == candidates

@@ -68,8 +68,10 @@ def test_the_logq_correction_by_hand():
     share = np.zeros(V, np.float32)
     share[2], share[3] = 0.75, 0.25
     asked = each_alone([2, 3], np.zeros((2, D), np.float32))
-    # E = 2 Q: a 1.5, b .5. Corrected odds: a 6 / 1.5 = 4, b 2 / .5 = 4: each has probability 1/2.
-    np.testing.assert_allclose(loss(asked, vectors, bias, share), np.log(2), rtol=1e-6)
+    # E = 2 Q: a 1.5, b .5. Against the target a, with odds 6, stands b with 2 / .5 = 4: p = 6 / 10.
+    # Against the target b, with odds 2, stands a with 6 / 1.5 = 4: p = 2 / 6.
+    expected = -(np.log(6 / 10) + np.log(2 / 6)) / 2
+    np.testing.assert_allclose(loss(asked, vectors, bias, share), expected, rtol=1e-6)
     even = np.full(V, 0.5, np.float32)  # without correction a has 6 of 8: -(ln 6/8 + ln 2/8) / 2
     expected = -(np.log(6 / 8) + np.log(2 / 8)) / 2
     np.testing.assert_allclose(loss(asked, vectors, bias, even), expected, rtol=1e-6)
@@ -85,6 +87,22 @@ def test_uniform_negatives_are_counted_in_by_hand():
     # Four negatives of odds 8 / 4 each, the target's odds 3 / 1: p = 3 / (3 + 8).
     found = loss(asked, vectors, bias, share, uniform=4, drawable=np.arange(V) == 5)
     np.testing.assert_allclose(found, -np.log(3 / 11), rtol=1e-6)
+
+
+def test_the_normaliser_is_that_of_the_full_softmax_on_average():
+    """1 / p of the target is the sum of all odds over its own, whatever the shares of the draws."""
+    vectors, bias, generator = arrays()
+    bias = bias[:6]
+    share = np.zeros(6, np.float32)
+    share[2] = 1.0  # the batch holds the target alone, so other items are drawn uniformly only
+    asked = each_alone([2], generator.normal(size=(1, D)).astype(np.float32))
+    odds = np.exp(asked.hidden[0, 0] @ vectors[:6].T + bias)
+    drawn = [
+        np.exp(loss(asked, vectors[:6], bias, share, uniform=3, drawable=np.ones(6, bool), key=key))
+        for key in range(2000)
+    ]
+    error = np.std(drawn) / len(drawn) ** 0.5
+    assert abs(np.mean(drawn) - odds.sum() / odds[2]) < 4 * error < 0.2 * odds.sum() / odds[2]
 
 
 def test_items_of_the_own_history_are_negatives_where_they_can_be_chosen_again():
