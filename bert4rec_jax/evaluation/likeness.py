@@ -47,8 +47,8 @@ class Likeness:
 
         They are sparse, but for vectors of which few numbers are 0, such as embeddings: those are
         float32 arrays. The product of two rows is their cosine. A name of d of the n items weighs
-        log(n / d), so one that all have counts nothing. Kinds of which nothing is known are left
-        out.
+        log(n / d), so one that all have counts nothing. Kinds of which nothing is known, or the
+        same of all items, are left out.
         """
         rows = {}
         for kind, sets in self.names.items():
@@ -57,6 +57,8 @@ class Likeness:
             rows[kind] = _of_length_1(own @ sp.diags_array(weights))
         for kind, vectors in self.values.items():
             known = vectors[items]
+            if (known == known[:1]).all():
+                continue
             if 2 * np.count_nonzero(known) > known.size:
                 rows[kind] = _of_length_1_dense(known)
             else:

@@ -54,6 +54,17 @@ def test_values_are_near_by_their_cosine(five):
     np.testing.assert_allclose((rows @ rows.T).toarray(), expected, atol=1e-7)
 
 
+def test_a_number_that_all_items_share_says_nothing(five):
+    tokens = five.tokens("abcd")
+    same = np.zeros((five.store.catalog.num_rows, 3), np.float32)
+    same[tokens] = [0.4, 0.6, 0]
+    unknown = same.copy()
+    unknown[tokens[3]] = 0
+    nothing = np.zeros_like(same)
+    rows = Likeness({}, {"price": same, "size": unknown, "year": nothing}).rows(tokens)
+    assert list(rows) == ["size"]  # whether it is known
+
+
 def test_rare_names_are_shared_and_few(five, monkeypatch):
     monkeypatch.setattr(likeness, "FEW", 2)
     tokens = five.tokens("abcd")
