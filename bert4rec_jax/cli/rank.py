@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -67,13 +66,10 @@ def rank(
     """
     from bert4rec_jax.data.store import is_store
     from bert4rec_jax.errors import UserError
-    from bert4rec_jax.features.known_users import read_user_columns
-    from bert4rec_jax.serving.bundle import Bundle
     from bert4rec_jax.serving.display import counts_table, job_progress
     from bert4rec_jax.serving.filters import Filters
     from bert4rec_jax.serving.job import local, rank_file
     from bert4rec_jax.serving.ray_engine import RayEngine, require_ray
-    from bert4rec_jax.serving.store_requests import request_file
     from bert4rec_jax.serving.worker import Options
 
     if engine == "local" and (ray_address, ray_actors) != (None, None):
@@ -89,19 +85,14 @@ def rank(
     options = Options(top, keep_seen or None, batch_size, shard_rows, filters, request_time)
     with (
         chosen_bundle(bundle, retriever, ranker, candidates, blend) as opened,
-        request_file(
-            requests,
-            partial(read_user_columns, users) if users else None,
-            times=is_store(requests) and Bundle.open(opened).asks_times,
-        ) as asked,
         job_progress(messages) as progress,
     ):
         manifest = rank_file(
             opened,
-            asked,
+            requests,
             output,
             options,
-            name=requests,
+            users=users,
             engine=local if engine == "local" else RayEngine(ray_address, ray_actors),
             progress=progress,
             notify=lambda sentence: messages.print(f"[yellow]{escape(sentence)}", highlight=False),

@@ -54,7 +54,7 @@ def rank_file(
     output: str | PathLike[str],
     options: Options = DEFAULTS,
     *,
-    name: Path | None = None,
+    users: str | PathLike[str] | None = None,
     engine: Engine = local,
     progress: Progress = lambda done, total: None,
     notify: Notify = warn,
@@ -73,7 +73,8 @@ def rank_file(
         columns. Or a folder made by `bert4rec prepare`: all its users with their whole histories.
       output: the folder to make; while the job works it is `OUTPUT.partial`.
       options: see `Options`.
-      name: what to call the requests in messages, if not by their path.
+      users: a table of user features for the users of a prepared log; requests in a file have them
+        as columns of their own.
       engine: makes the shards.
       progress: called at the start, and whenever a shard is finished.
       notify: called with a sentence about what looks like a mistake, but may be meant; by default a
@@ -101,14 +102,14 @@ def rank_file(
             "requests, or the engine of this process"
         )
     with (
-        request_file(requests, times=reader.times) as given,
+        request_file(requests, Path(users) if users else None, times=reader.times) as given,
         as_parquet(given, output, reader) as file,
     ):
         asked = RequestFile.open(
             file,
             reader.more_columns,
             times=reader.times,
-            name=name or requests,
+            name=requests,
             lines_of=None if file == given else requests.resolve(),
         )
         for sentence in _doubts(asked, reader):

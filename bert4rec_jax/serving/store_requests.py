@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -16,34 +16,31 @@ import pyarrow.parquet as pq
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.data.store import SequenceStore, is_store
 from bert4rec_jax.errors import UserError
+from bert4rec_jax.features.known_users import read_user_columns
 from bert4rec_jax.outputs import whole_file
 from bert4rec_jax.serving.ragged import text_ranges
 from bert4rec_jax.serving.requests import HISTORY, RATINGS, TIMESTAMPS, USER
 
 _USERS = 65_536  # in memory at once, or fewer if their histories are long
-# From user ids to user features: name -> a value per user.
-Columns = Callable[[Sequence[str]], Mapping[str, Sequence[Any]]]
 
 
 @contextmanager
-def request_file(
-    path: Path, users: Columns | None = None, *, times: bool = False
-) -> Iterator[Path]:
+def request_file(path: Path, users: Path | None = None, *, times: bool = False) -> Iterator[Path]:
     """A file of requests: `path` itself, or a temporary one if `path` is a store.
 
     Args:
       path: a store, or what `RequestFile.open` reads.
-      users: user features to add to the requests of a store; or None.
+      users: a table of user features to add to the requests of a store, see `read_user_columns`.
       times: whether these requests say when each item was seen, if the store does.
 
     Raises:
-      UserError: the store cannot be read or has changed, or there is no room for the file; or
-        `users` is given and `path` is no store.
+      UserError: the store or the table cannot be read, the store has changed, or there is no room
+        for the file; or `users` is given and `path` is no store.
     """
     if not is_store(path):
         if users is not None:
             raise UserError(
-                f"--users adds features to the users of a folder made by `bert4rec prepare`, and "
+                f"{users} adds features to the users of a folder made by `bert4rec prepare`, and "
                 f"{path} is none; requests in a file have user features as columns of their own"
             )
         yield path
@@ -52,7 +49,7 @@ def request_file(
         file = Path(folder) / f"{path.resolve().name}.parquet"
         store = SequenceStore.open(path)
         store.verify()
-        columns = {} if users is None else users(store.user_ids())
+        columns = {} if users is None else read_user_columns(users, store.user_ids())
         write_requests(store, file, columns, times=times and store.timed)
         yield file
 
@@ -112,9 +109,9 @@ def _column(name: str, values: Sequence[Any]) -> pa.Array:
         column = pa.array(values)
     except (pa.ArrowException, OverflowError) as error:
         raise UserError(
-            f"--users: the column {name!r} holds values of several kinds ({error}); expected text, "
+            f"the column {name!r} of users holds values of several kinds ({error}); expected text, "
             "numbers, or lists of text in all rows"
         ) from None
     if pa.types.is_struct(column.type):
-        raise UserError(f"--users: the column {name!r} holds objects; remove it")
+        raise UserError(f"the column {name!r} of users holds objects; remove it")
     return column

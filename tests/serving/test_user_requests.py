@@ -3,7 +3,6 @@ line."""
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -20,7 +19,6 @@ from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.evaluator import ScoringModel
 from bert4rec_jax.experiment import protocol
 from bert4rec_jax.experiment.finished import open_finished
-from bert4rec_jax.features.known_users import read_user_columns
 from bert4rec_jax.serving.add_items import read_bundle
 from bert4rec_jax.serving.bundle import Bundle
 from bert4rec_jax.serving.display import show_recommendations
@@ -204,10 +202,14 @@ def test_users_of_a_prepared_log_get_their_features_from_a_table(
     write(table, tmp_path / f"users.{suffix}")
     options = Options(top=10, batch_size=16)
     told = []
-    with request_file(
-        store.path, partial(read_user_columns, tmp_path / f"users.{suffix}")
-    ) as asked:
-        rank_file(scorer.bundle.path, asked, tmp_path / "out", options, notify=told.append)
+    rank_file(
+        scorer.bundle.path,
+        store.path,
+        tmp_path / "out",
+        options,
+        users=str(tmp_path / f"users.{suffix}"),
+        notify=told.append,
+    )
     assert told == [
         "the requests have no column tags: the model reads these user features, and takes them as "
         "missing for all users"
@@ -226,12 +228,12 @@ def test_tables_of_users_that_cannot_be_used_are_refused(store, tmp_path):
     (tmp_path / "users.csv").write_text("user_id,age\nnobody,3\n")
     with (
         pytest.raises(UserError, match=r"none of its users .such as 'nobody'. is in the log"),
-        request_file(store.path, partial(read_user_columns, tmp_path / "users.csv")),
+        request_file(store.path, tmp_path / "users.csv"),
     ):
         pass
     with (
-        pytest.raises(UserError, match="--users adds features to the users of a folder made by"),
-        request_file(tmp_path / "users.csv", lambda ids: {}),
+        pytest.raises(UserError, match=r"users.csv adds features to the users of a folder made by"),
+        request_file(tmp_path / "requests.jsonl", tmp_path / "users.csv"),
     ):
         pass
 
@@ -314,12 +316,13 @@ def test_a_table_is_read_as_the_model_reads_it(served, store, tmp_path):
     rows = [f"{user},{number % 2},{30 + number},x{number}" for number, user in
             enumerate(store.user_ids()[:9])]  # fmt: skip
     (tmp_path / "users.csv").write_text("\n".join(["user_id,gender,age,note", *rows]) + "\n")
-    with request_file(store.path, partial(read_user_columns, tmp_path / "users.csv")) as asked:
-        rank_file(scorer.bundle.path, asked, tmp_path / "out", Options(top=3, batch_size=16))
+    options = Options(top=3, batch_size=16)
+    output, table = tmp_path / "out", tmp_path / "users.csv"
+    rank_file(scorer.bundle.path, store.path, output, options, users=table)
     mixed = '{"user_id": "%s", "tags": ["a"]}\n{"user_id": "%s", "tags": "b"}\n'
     (tmp_path / "users.jsonl").write_text(mixed % tuple(store.user_ids()[:2]))
     with (
-        pytest.raises(UserError, match=r"the column 'tags' holds values of several kinds"),
-        request_file(store.path, partial(read_user_columns, tmp_path / "users.jsonl")),
+        pytest.raises(UserError, match=r"the column 'tags' of users holds values of several"),
+        request_file(store.path, tmp_path / "users.jsonl"),
     ):
         pass
