@@ -58,7 +58,7 @@ def require_one_each(name: str, given: Sized, histories: Sized) -> None:
 
 
 def require_list(name: str, given: Any, expected: str, *, ordered: bool = True) -> None:
-    """Refuse what is no list of values, such as text, or a set if order counts.
+    """Refuse what is no list of values, such as text or a table, or a set if order counts.
 
     Raises:
       UserError: it is none.
@@ -66,6 +66,8 @@ def require_list(name: str, given: Any, expected: str, *, ordered: bool = True) 
     listed = isinstance(given, Sized) and isinstance(given, Iterable)
     if not listed or isinstance(given, str | bytes | Mapping) or getattr(given, "ndim", 1) == 0:
         raise UserError(f"{name} is {shorten(given)}; expected {expected}")
+    if hasattr(given, "columns"):  # a data frame would give the names of its columns
+        raise UserError(f"{name} is a table; expected {expected}, such as one column of it")
     if ordered and isinstance(given, set | frozenset):
         raise UserError(f"{name} is {shorten(given)}, a set without order; expected {expected}")
 
