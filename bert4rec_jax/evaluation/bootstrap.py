@@ -134,8 +134,9 @@ def _gaps(values: Mapping[str, Floats], baseline: Mapping[str, Floats]) -> dict[
                 f"{name} is over {len(values[name])} users and {len(baseline[name])}; a paired "
                 "difference needs the same users"
             )
-    # Subtracting per case first makes identical models differ by exactly 0 in every resample.
-    return {name: values[name] - baseline[name] for name in values}
+    # Subtracting per case first makes identical models differ by exactly 0 in every resample; as
+    # arrays, because series of pandas would be matched by their labels.
+    return {name: np.asarray(values[name]) - np.asarray(baseline[name]) for name in values}
 
 
 def _all_intervals(

@@ -150,3 +150,27 @@ def test_differences_need_the_same_metrics_and_users():
         differences({"mrr": np.ones(2)}, {"hr@10": np.ones(2)}, rng=rng())
     with pytest.raises(ValueError, match="mrr is over 2 users and 1"):
         differences({"mrr": np.ones(2)}, {"mrr": np.ones(1)}, rng=rng())
+
+
+class Labelled:
+    """As a series of pandas with labels of its own: a difference is taken label by label."""
+
+    def __init__(self, values, labels):
+        self.values, self.labels = np.array(values), np.array(labels)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
+
+    def __sub__(self, other):
+        return self.values[np.argsort(self.labels)] - other.values[np.argsort(other.labels)]
+
+
+def test_differences_are_by_the_order_of_cases_whatever_their_labels():
+    values, baseline = Labelled([1.0, 0.0], labels=[1, 0]), Labelled([1.0, 0.0], labels=[0, 1])
+    same = differences({"mrr": values}, {"mrr": baseline}, rng=rng())
+    assert same["mrr"] == Interval(0, 0, 0)
+    (_, (_, lead)) = beside_first([{"mrr": values}, {"mrr": baseline}], rng=rng())
+    assert lead["mrr"] == Interval(0, 0, 0)
