@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import calendar
 import datetime
 import json
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert4rec_jax.data.delimited import is_utf8, shorten
+from bert4rec_jax.data.literals import literal
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.features.movie import Movie
 
@@ -205,8 +205,8 @@ class _Fields:
         except (ValueError, RecursionError):
             pass
         try:
-            return ast.literal_eval(value.strip())
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return literal(value)
+        except ValueError:
             raise self._invalid(field, value, f"JSON, {_LIST}") from None
 
     def _unique(self, field: str, entries: Iterable[Any], key: str = "name") -> tuple[str, ...]:

@@ -69,6 +69,25 @@ def test_other_places_of_the_same():
     assert movie_of({"title": "[REC]", "keywords": "[rec]|zombie"}, "").keywords[0] == "[rec]"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "['Crime' 'Drama']", "['Crime'\n 'Drama']", "['Crime', 'Drama']",
+        "[{'id': 80, 'name': 'Crime'}, {'id': 18, 'name': 'Drama'}]",
+        "[{'id': 80, 'name': 'Crime'}\n {'id': 18, 'name': 'Drama'}]",
+    ],
+)  # fmt: skip
+def test_lists_as_pandas_writes_them_into_csv(text):
+    """Those of NumPy, which have no commas, come from Parquet; Python would join their texts."""
+    assert movie_of({"genres": text}, "").genres == ("Crime", "Drama")
+
+
+def test_quotes_within_a_name_are_no_end_of_it():
+    name = "The 'Best' 'of' \"It\" {1}"
+    assert movie_of({"keywords": repr([name, "b"])}, "").keywords == (name, "b")
+    assert movie_of({"keywords": f"[{name!r} 'b']"}, "").keywords == (name, "b")
+
+
 def test_only_the_top_of_the_bill_counts():
     names = [f"actor {i}" for i in range(30)]
     assert movie_of({"cast": "|".join(names)}, "").cast == tuple(names[:BILLED])
@@ -163,6 +182,7 @@ LIST = "; expected names with a separator, or TMDB's list of objects with a name
         ("keywords", {"id": 18}, f"the keywords {{'id': 18}} is not valid{LIST}"),
         ("keywords", '[{"name": "a"', "the keywords '[{\"name\": \"a\"' is not valid; expected"),
         ("genres", "{[18]: 1}", "the genres '{[18]: 1}' is not valid; expected JSON, "),
+        ("genres", "['a' ... 'b']", "the genres \"['a' ... 'b']\" is not valid; expected JSON, "),
         ("genres", '{"a":' * 10**5, "the genres '{\"a\":"),
         ("credits", "Al Pacino", "the credits 'Al Pacino' is not valid; expected an object with "),
     ],
