@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
 from bert4rec_jax.data import jsonlines
 from bert4rec_jax.data.delimited import Form, open_bytes, quoting, rows_of, shorten, suffix_of
+from bert4rec_jax.data.literals import literal
 from bert4rec_jax.data.records import Record, column_names, read_records
 from bert4rec_jax.errors import UserError
 
@@ -184,16 +186,16 @@ def _whole(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[
 
 
 def _names(text: str) -> str:
-    """Genres separated by `|`, from such text or from a JSON list, as in TMDB's CSV."""
+    """Genres separated by `|`, from such text or a list in JSON or Python, as in CSV of TMDB."""
     if text == _NO_GENRES:
         return ""
     if not text.startswith("["):
         return text
-    try:
-        names = _listed(json.loads(text))
-    except ValueError:
-        return text
-    return text if names is None else names
+    for parse in (json.loads, literal):
+        with suppress(ValueError, RecursionError):
+            if (names := _listed(parse(text))) is not None:
+                return names
+    return text
 
 
 def _listed(value: object) -> str | None:

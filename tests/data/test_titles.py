@@ -82,6 +82,13 @@ def test_genres_of_tmdb_become_names(tmp_path):
     assert read_titles(file) == {"7": ("A", "Drama|War"), "8": ("B", ""), "9": ("C", "[noir]")}
 
 
+def test_genres_as_pandas_writes_them_are_names(tmp_path):
+    file = tmp_path / "movies.csv"
+    genres = ("\"['Drama', 'War']\"", "['Drama' 'War']", "\"[{'id': 18, 'name': 'Drama'}]\"")
+    file.write_text("id,title,genres\n" + "".join(f"{i},T,{x}\n" for i, x in enumerate(genres)))
+    assert [x for _, x in read_titles(file).values()] == ["Drama|War", "Drama|War", "Drama"]
+
+
 def test_a_table_without_genres_has_titles(tmp_path):
     (tmp_path / "t.csv").write_text("item_id,title\n07,Bond\n")
     assert read_titles(tmp_path / "t.csv") == {"07": ("Bond", "")}
