@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from bert4rec_jax.features.user_encoding import UserEncoding, UserRows, fit
 USER = "user_id"
 # Other columns of a request.
 RESERVED = ("history", "ratings", "candidates", "exclude", "timestamps", "request_time")
+_LABELS = re.compile(r"__index_level_\d+__")  # a column of row labels, which pandas adds to Parquet
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ def read_users(
     notify: Notify = lambda sentence: None,
 ) -> KnownUsers:
     """Read a table of user features: `user_id`, and a column per feature.
+
+    The labels of rows that pandas keeps in Parquet, `__index_level_0__`, are no feature.
 
     Args:
       path: see `records.read_records`. In formats without types, such as CSV, a column of text is
@@ -136,7 +140,7 @@ def _rows(path: Path, user_ids: Sequence[str]) -> tuple[list[str], list[list[int
                 "rename the one with the ids of the log's users"
             )
         for name in record:
-            if name != USER:
+            if name != USER and not _LABELS.fullmatch(name):
                 values.setdefault(name, [None] * len(rows))
         user = _id(where, record.get(USER))
         if user in seen:

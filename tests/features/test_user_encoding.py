@@ -51,6 +51,14 @@ def test_only_users_that_are_trained_on_shape_the_columns(tmp_path):
     assert gender.vocabulary.names == ("F",) and age.mean == np.mean(AGES[:5])
 
 
+def test_the_labels_of_rows_of_pandas_are_no_feature(tmp_path):
+    """It writes those of a frame that was sorted or filtered as one more column."""
+    file = write(tmp_path, age=AGES, __index_level_0__=list(range(12)))
+    assert read_users(file, USERS, EVERYONE).encoding.names == ("age",)
+    with pytest.raises(UserError, match="has no column but 'user_id'"):
+        read_users(write(tmp_path, __index_level_0__=list(range(12))), USERS, EVERYONE)
+
+
 def test_a_number_that_is_the_same_for_all_has_no_deviation(tmp_path):
     """Rounded, that of twelve times 35.7 is 7e-15: another age would be 4, the most there is."""
     known = read_users(write(tmp_path, age=[35.7] * 12), USERS, EVERYONE)
