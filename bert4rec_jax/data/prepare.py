@@ -225,6 +225,13 @@ def prepare(
         pieces = _kept(ordered.pieces(rows_in_memory), core, times)
         fill_store(folder, pieces, titles=log.titles, source=about)
     store = SequenceStore.open(output.resolve())
+    known = store.catalog.item_ids
+    if titles is not None and log.titles and log.titles.keys().isdisjoint(known):
+        notify(
+            f"{titles}: none of its ids (such as {next(iter(log.titles))!r}) is one of the items "
+            f"(such as {known[0]!r}), which have no titles then; write ids as in the log: "
+            "text keeps its zeros, whole numbers have none"
+        )
     lengths = store.lengths
     report = Report(
         read=found.read,

@@ -177,6 +177,18 @@ def test_columns_that_are_not_read_are_named(tmp_path, suffix):
     assert prepare(log, tmp_path / "some", columns=columns, **minima).report.unused == ()
 
 
+def test_titles_of_other_ids_are_doubted(tmp_path):
+    log, titles = tmp_path / "log.csv", tmp_path / "titles.csv"
+    log.write_text("user_id,item_id,timestamp\nu,07,1600000000\nu,08,1600000001\n")
+    minima = {"min_user_interactions": 1, "min_item_interactions": 1}
+    said = []
+    for row, count in (("8,Otto", 1), ("08,Otto", 1)):
+        titles.write_text(f"item_id,title\n{row}\n")
+        prepare(log, tmp_path / "out", titles=titles, notify=said.append, **minima)
+        assert len(said) == count
+    assert "titles.csv: none of its ids (such as '8') is one of the items (such as '07')" in said[0]
+
+
 def test_titles_may_name_the_column_of_ids_as_the_log_does(tmp_path):
     (tmp_path / "log.csv").write_text("user_id,sku,timestamp\na,1,5\na,2,6\n")
     (tmp_path / "titles.csv").write_text("id,sku,title\n1,2,Second\n2,1,First\n")
