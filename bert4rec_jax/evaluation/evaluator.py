@@ -186,7 +186,7 @@ class Evaluator:
     def _checked(self, found: Any, cases: int, name: str) -> npt.NDArray[np.float32]:
         catalog = self.store.catalog
         try:
-            scores = np.asarray(found, np.float32)
+            scores = np.array(found, np.float32)  # a copy: the scorer may write there again
         except (TypeError, ValueError):
             what = f"{type(found).__name__}; expected a dense array, as toarray() of a sparse one"
             raise UserError(f"{name} gave scores as {what}") from None

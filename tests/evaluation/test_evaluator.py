@@ -65,6 +65,32 @@ def test_a_scorer_is_ranked_by_the_rule(store):
     np.testing.assert_array_equal(ranking.top, top)
 
 
+class Reused(Fixed):
+    """Writes the scores of all batches into the same memory, where JAX may read them in place."""
+
+    def __init__(self, scores, shape):
+        super().__init__(scores)
+        memory = np.zeros(shape[0] * shape[1] + 16, np.float32)
+        first = -memory.ctypes.data % 64 // 4
+        self.memory = memory[first : first + shape[0] * shape[1]].reshape(shape)
+
+    def scores(self, cases, store):
+        self.memory[:] = super().scores(cases, store)
+        return self.memory
+
+
+def test_a_scorer_may_write_into_the_memory_of_its_last_scores(store):
+    cases = leave_one_out(store).test["test"]
+    generator = np.random.default_rng(0)
+    shape = len(cases), store.catalog.num_rows
+    table = dict(zip(cases.rows.tolist(), generator.random(shape).astype(np.float32)))
+    cases = cases[np.arange(2048) % len(cases)]
+    evaluator = Evaluator(store, mesh=make_mesh(devices=jax.devices()[:1]), batch_size=256)
+    expected = evaluator.rank_scorer(Fixed(table), cases).ranks
+    found = evaluator.rank_scorer(Reused(table, (256, shape[1])), cases).ranks
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_model_is_ranked_by_its_own_scores(store, model, causal):
     module, variables = model
