@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
+from os import PathLike
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -56,6 +58,17 @@ def require_whole(value: object, name: str) -> int:
     require(number is not None, name, value, "a whole number")
     assert number is not None
     return number
+
+
+def require_path(value: object, name: str) -> Path:
+    """The path that text or an object such as `Path` is.
+
+    Raises:
+      ConfigError: the value is none, such as a data frame.
+    """
+    expected = "the path of a file or folder (write a table to a file, such as Parquet, first)"
+    require_a(str | PathLike, value, name, expected)
+    return Path(value)  # type: ignore[arg-type]
 
 
 def require_number(value: object, name: str) -> float:

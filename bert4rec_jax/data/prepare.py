@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require, require_a, require_whole
+from bert4rec_jax.checks import require, require_a, require_path, require_whole
 from bert4rec_jax.data import download
 from bert4rec_jax.data.columns import Columns, columns_of
 from bert4rec_jax.data.external_sort import Runs
@@ -146,12 +146,13 @@ def prepare(
     Raises:
       UserError: anything the user can fix; no partial output is left.
     """
-    output = Path(output)
+    output = require_path(output, "output")
     if isinstance(columns, Mapping):
         columns = columns_of(columns)
     elif columns is not None:
         require_a(Columns, columns, "columns", "Columns, or a dict of its fields")
-    titles, cache = (None if path is None else Path(path) for path in (titles, cache))
+    titles = None if titles is None else require_path(titles, "titles")
+    cache = None if cache is None else Path(cache)
     require_replaceable(output)
     rows_in_memory = require_whole(rows_in_memory, "rows_in_memory")
     require(rows_in_memory >= 1, "rows_in_memory", rows_in_memory, "at least 1")

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require, require_whole
+from bert4rec_jax.checks import require, require_a, require_path, require_whole
 from bert4rec_jax.config import OWN_NAMES
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.bootstrap import SEED, Interval, beside_first
@@ -170,7 +169,9 @@ def compare_runs(
     require(resamples >= 1, "resamples", resamples, "at least 1")
     if isinstance(paths, str | PathLike):
         paths = [paths]
-    runs = [RecordedRun.open(Path(path), validation=validation) for path in paths]
+    require_a(Iterable, paths, "paths", "folders of runs, or ranks.npz files")
+    places = [require_path(path, "one of paths") for path in paths]
+    runs = [RecordedRun.open(path, validation=validation) for path in places]
     _check_paths(runs, validation=validation)
     runs = [_in_order_of(runs[0], run) for run in runs]
     shared = _shared_sets(runs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bert4rec_jax.checks import require_path
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.data.download import default_cache
 from bert4rec_jax.data.store import sha256
@@ -50,7 +51,7 @@ class Sources:
     def __post_init__(self) -> None:
         for name in ("metadata", "id_map", "embeddings"):
             if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Path(path))
+                object.__setattr__(self, name, require_path(path, name))
         if self.id_map and not (self.metadata or self.embeddings):
             raise UserError("an id map needs metadata or embeddings with the ids it leads to")
         if self.id_column and not self.metadata:

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from bert4rec_jax.checks import require_a
+from bert4rec_jax.checks import require_a, require_path
 from bert4rec_jax.data.batch import SECONDS_PER_DAY
 from bert4rec_jax.data.store import is_store
 from bert4rec_jax.errors import Notify, UserError, warn
@@ -88,7 +88,8 @@ def rank_file(
         `Filters.allowed` and `Shards`; lists are to be longer than the number of candidates of a
         pipeline; the requests changed meanwhile; or they are a prepared log, for another engine.
     """
-    bundle, requests, output = Path(bundle), Path(requests), Path(output)
+    bundle, output = require_path(bundle, "bundle"), require_path(output, "output")
+    requests = require_path(requests, "requests")
     require_a(Options, options, "options", "RankOptions")
     require_a(Callable, engine, "engine", "a function such as `serving.job.local`")
     opened = Bundle.open(bundle)

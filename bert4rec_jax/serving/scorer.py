@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import numpy.typing as npt
 
-from bert4rec_jax.checks import require, require_a, require_whole
+from bert4rec_jax.checks import require, require_a, require_path, require_whole
 from bert4rec_jax.data.catalog import Catalog
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.ranks import list_order
@@ -83,7 +82,7 @@ def load(
     Raises:
       UserError: see `Bundle.open` and `Filters.allowed`.
     """
-    opened = Bundle.open(Path(bundle))
+    opened = Bundle.open(require_path(bundle, "bundle"))
     return Scorer(opened, batch_size=batch_size, devices=devices, filters=filters)
 
 

@@ -40,6 +40,11 @@ def test_a_data_frame_is_a_log(tmp_path):
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
+        (
+            Frame(user_id=[1]),
+            {"titles": Frame(id=[1])},
+            "titles is of type Frame; expected the",
+        ),
         (3, {}, "the log is of type int; expected a path, the name of a data set, or a table"),
         (Frame(user_id=["u"]), {}, "no column 'item_id' for the item"),
         (Frame(user_id=["u"]), {"format": "csv"}, "the format 'csv' is one of files"),

@@ -343,6 +343,10 @@ def test_what_is_asked_for_has_to_be_there(make, tmp_path):
     for name, wrong in (("metrics", None), ("metrics", [10]), ("models", None)):
         with pytest.raises(UserError, match=f"^{name} is .*; expected text, or a list of texts"):
             compare_runs([run], **{name: wrong})
+    with pytest.raises(UserError, match="paths is of type NoneType; expected folders of runs, or"):
+        compare_runs(None)
+    with pytest.raises(UserError, match="one of paths is of type int; expected the path of a file"):
+        compare_runs([run, 5])
     for resamples, expected in ((0, "at least 1"), (99.5, "a whole number")):
         with pytest.raises(UserError, match=f"resamples is {resamples}; expected {expected}"):
             compare_runs([run], resamples=resamples)

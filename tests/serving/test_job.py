@@ -464,11 +464,13 @@ def test_ratings_that_do_not_fit_name_the_row(bundle, requests, tmp_path):
     [
         ({"options": {"top": 3}}, "options is of type dict; expected RankOptions"),
         ({"engine": "ray"}, "engine is of type str; expected a function"),
+        ({"requests": pa.table({})}, r"requests is of type Table; .* \(write a table to a file"),
+        ({"output": None}, "output is of type NoneType; expected the path of a file or folder"),
     ],
 )
 def test_arguments_of_other_types(bundle, requests, tmp_path, given, message):
     with pytest.raises(UserError, match=message):
-        rank_file(bundle, requests, tmp_path / "out", **given)
+        rank_file(bundle, **{"requests": requests, "output": tmp_path / "out", **given})
     assert not list(tmp_path.glob("out*"))
 
 

@@ -246,6 +246,7 @@ def test_sets_are_lists_where_order_says_nothing(scorer, ids):
         ),
         (lambda s: s.recommend(["1"], ratings={9}), r"^ratings is \{9\}; expected a list"),
         (lambda s: s.recommend(["1"], keep_seen="no"), "keep_seen is of type str; expected True,"),
+        (lambda s: load(s.bundle), "bundle is of type Bundle; expected the path of a file or fo"),
         (lambda s: load(s.bundle.path, devices="cpu"), "devices is 'cpu'; expected a list of dev"),
         (lambda s: load(s.bundle.path, devices=[]), r"devices is \[\]; expected one or more, such"),
         (lambda s: load(s.bundle.path, devices=jax.devices()[0]), "devices is .*; expected a list"),
