@@ -66,8 +66,8 @@ def require_list(name: str, given: Any, expected: str, *, ordered: bool = True) 
     listed = isinstance(given, Sized) and isinstance(given, Iterable)
     if not listed or isinstance(given, str | bytes | Mapping) or getattr(given, "ndim", 1) == 0:
         raise UserError(f"{name} is {shorten(given)}; expected {expected}")
-    if hasattr(given, "columns"):  # a data frame would give the names of its columns
-        raise UserError(f"{name} is a table; expected {expected}, such as one column of it")
+    if hasattr(given, "columns"):
+        raise UserError(f"{name} is a table, a list of its columns' names; expected {expected}")
     if ordered and isinstance(given, set | frozenset):
         raise UserError(f"{name} is {shorten(given)}, a set without order; expected {expected}")
 

@@ -237,8 +237,8 @@ def test_sets_are_lists_where_order_says_nothing(scorer, ids):
         (lambda s: s.recommend({"1"}), r"^history is {'1'}, a set without order; expected a list"),
         (lambda s: s.recommend_batch({("1",)}), "^histories is .*, a set without order; expected"),
         (lambda s: explain(s, {"1", "2"}), "^history is .*, a set without order; expected a list"),
-        (lambda s: s.recommend(Frame(["item"])), "^history is a table; expected a list of item"),
-        (lambda s: s.recommend(["1"], exclude=Frame(["item"])), "^exclude is a table; expected a"),
+        (lambda s: s.recommend(Frame(["item"])), "^history is a table, .*; expected a list"),
+        (lambda s: s.recommend(["1"], exclude=Frame(["item"])), "^exclude is a table, .*; exp"),
         (lambda s: s.recommend(np.array("1")), "^history is array.*; expected a list of item ids"),
         (
             lambda s: s.recommend(["1"], ratings={"1": 9}),
