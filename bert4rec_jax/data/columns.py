@@ -14,6 +14,13 @@ from bert4rec_jax.data.options import TimeUnit, column_option, option
 from bert4rec_jax.errors import UserError
 
 
+def _event(name: object) -> str:
+    """An event as it is compared with those of a log, where `fields.chosen` writes 4.0 as `4`."""
+    if isinstance(name, bool):
+        return str(name).lower()
+    return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
+
+
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns of a `csv`, `tsv`, `jsonl` or `parquet` table, and what they hold.
@@ -37,7 +44,7 @@ class Columns:
     unit: TimeUnit = "s"
 
     def __post_init__(self) -> None:
-        events = (self.events,) if isinstance(self.events, str) else map(str, self.events)
+        events = (self.events,) if isinstance(self.events, str) else map(_event, self.events)
         object.__setattr__(self, "events", tuple(events))
         if self.unit not in get_args(TimeUnit):
             raise UserError(

@@ -103,11 +103,14 @@ def chosen(
 ) -> tuple[pa.BooleanArray, dict[str, int]]:
     """Mask of the rows with a wanted event, and how many rows each event has.
 
-    Events are text or whole numbers. A row without an event has none of the wanted ones.
+    Events are text, numbers (4.0 is `4`) or `true` and `false`. A row without an event has none of
+    the wanted ones.
     """
     column = _decoded(column)
-    if not (_is_text(column.type) or pa.types.is_integer(column.type)):
-        raise _wrong_type(column, "event", "text or whole numbers", where)
+    kind = column.type
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not (plain or _is_text(kind)):
+        raise _wrong_type(column, "event", "text, numbers, or true and false", where)
     names = column.cast(pa.string()).fill_null("")
     counts = {x["values"]: x["counts"] for x in pc.value_counts(names).to_pylist()}
     return pc.is_in(names, pa.array(wanted, pa.string())), counts

@@ -90,6 +90,7 @@ def rank_file(
     """
     bundle, output = require_path(bundle, "bundle"), require_path(output, "output")
     requests = require_path(requests, "requests")
+    features = None if users is None else require_path(users, "users")
     require_a(Options, options, "options", "RankOptions")
     require_a(Callable, engine, "engine", "a function such as `serving.job.local`")
     opened = Bundle.open(bundle)
@@ -103,7 +104,7 @@ def rank_file(
             "requests, or the engine of this process"
         )
     with (
-        request_file(requests, Path(users) if users else None, times=reader.times) as given,
+        request_file(requests, features, times=reader.times) as given,
         as_parquet(given, output, reader) as file,
     ):
         asked = RequestFile.open(

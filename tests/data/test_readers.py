@@ -158,6 +158,18 @@ def test_events_in_lists_and_as_numbers(tmp_path):
     assert rows(log) == [("u", "b", 2, None), ("v", "c", 3, None)]
 
 
+@pytest.mark.parametrize(
+    "kinds, wanted",
+    [([4.0, 4.5, None, 5.0], (4, "4.5")), ([4.0, 4.5, None, 5.0], (4.0, 4.5)),
+     ([True, True, None, False], (True,)), ([True, True, None, False], ("true",))],
+)  # fmt: skip
+def test_events_as_fractions_and_as_true_and_false(tmp_path, kinds, wanted):
+    log = {"user_id": list("uuvv"), "item_id": list("abcd"), "timestamp": [1, 2, 3, 4]}
+    pq.write_table(pa.table({**log, "kind": kinds}), tmp_path / "log.parquet")
+    found = whole(tmp_path / "log.parquet", columns=Columns(event="kind", events=wanted))
+    assert rows(found) == [("u", "a", 1, None), ("u", "b", 2, None)]
+
+
 def test_an_event_that_no_row_has(tmp_path):
     table = put(tmp_path / "log.csv", EVENTS)
     columns = Columns("visitorid", "itemid", event="event", events=("view", "buy"))
