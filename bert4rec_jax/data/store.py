@@ -197,10 +197,12 @@ def require_replaceable(path: Path) -> None:
     """Check that `write_store` may write to a path, before any work is done.
 
     Raises:
-      UserError: `path` exists and is neither a store nor an empty folder.
+      UserError: `path` exists and is neither a store nor an empty folder, or has folders in it.
     """
     message = "exists and is not prepared data; choose another folder"
-    refuse_other(path, earlier=is_store(path), message=message)
+    # Other folders have a manifest too; that of a store may be damaged, or one of its files lost.
+    earlier = is_store(path) and any((path / f"{name}.npy").is_file() for name in ARRAYS)
+    refuse_other(path, earlier=earlier, message=message)
 
 
 def write_store(

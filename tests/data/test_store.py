@@ -86,6 +86,25 @@ def test_an_earlier_store_is_replaced(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["store"]
 
 
+@pytest.mark.parametrize(
+    "manifest", ['{"name": "app"}', '{"bundle_schema": 3}', '{"kind": "bert4rec content"}', "no"]
+)
+def test_another_folder_with_a_manifest_is_left_alone(tmp_path, manifest):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / MANIFEST).write_text(manifest)
+    with pytest.raises(UserError, match="other exists and is not prepared data; choose"):
+        write(folder)
+    assert (folder / MANIFEST).read_text() == manifest
+
+
+def test_an_earlier_store_is_replaced_if_it_is_damaged(tmp_path):
+    path = write(tmp_path / "store").path
+    (path / MANIFEST).write_text("no")
+    (path / "tokens.npy").unlink()
+    write(path).verify()
+
+
 def test_an_empty_folder_is_filled_and_parents_are_made(tmp_path):
     (tmp_path / "empty").mkdir()
     assert is_store(write(tmp_path / "empty").path)
