@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -112,19 +112,30 @@ def require_utf8(path: Path) -> None:
         ) from None
 
 
-def refuse_other(path: Path, *, earlier: bool, message: str) -> None:
+def refuse_other(path: Path, *, earlier: bool, message: str, folders: Collection[str] = ()) -> None:
     """Refuse to write a folder over anything but an earlier one of its kind or an empty folder.
+
+    An earlier one is removed with all that is in it, so it may not hold folders of other commands.
 
     Args:
       path: the folder to write.
       earlier: whether `path` holds what is to be written there.
       message: what to say of `path` if it holds something else.
+      folders: names of folders that an earlier one of its kind has.
 
     Raises:
       UserError: it does.
     """
-    if path.exists() and not earlier and (not path.is_dir() or any(path.iterdir())):
+    if not path.exists():
+        return
+    if not earlier and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} {message}")
+    others = sorted(x.name for x in path.iterdir() if x.is_dir() and x.name not in folders)
+    if others:
+        raise UserError(
+            f"{path} would be replaced, and the folder {others[0]!r} in it would be lost: move "
+            "that to another place, or choose another folder to write"
+        )
 
 
 def require_folder_of(path: Path) -> None:

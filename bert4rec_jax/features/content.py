@@ -172,7 +172,7 @@ def require_replaceable(path: Path) -> None:
     """Check that `write_content` may write to a path, before any work is done.
 
     Raises:
-      UserError: `path` exists and is neither content nor an empty folder.
+      UserError: `path` exists and is neither content nor an empty folder, or has folders in it.
     """
     message = "exists and is not content; choose another folder"
     refuse_other(path, earlier=_is_content(path), message=message)

@@ -321,10 +321,10 @@ def require_replaceable(path: Path) -> None:
     """Refuse to write a bundle over anything but a bundle or an empty folder.
 
     Raises:
-      UserError: `path` holds something else.
+      UserError: `path` holds something else, or a folder besides a bundle.
     """
     message = "exists and is no bundle; choose another folder"
-    refuse_other(path, earlier=is_bundle(path), message=message)
+    refuse_other(path, earlier=is_bundle(path), message=message, folders=STAGE_FOLDERS)
 
 
 def function_file(name: str) -> str:

@@ -105,6 +105,16 @@ def test_an_earlier_store_is_replaced_if_it_is_damaged(tmp_path):
     write(path).verify()
 
 
+def test_folders_within_an_earlier_store_are_not_lost(tmp_path):
+    path = write(tmp_path / "store").path
+    (path / "run").mkdir()
+    with pytest.raises(
+        UserError, match="store would be replaced, and the folder 'run' in it would "
+    ):
+        write(path, LOG.take(np.arange(3)))
+    assert (path / "run").is_dir() and SequenceStore.open(path).num_users == 2
+
+
 def test_an_empty_folder_is_filled_and_parents_are_made(tmp_path):
     (tmp_path / "empty").mkdir()
     assert is_store(write(tmp_path / "empty").path)

@@ -95,6 +95,14 @@ def test_something_else_is_not_replaced(run, tmp_path):
             export(run, path)
 
 
+def test_folders_within_an_earlier_bundle_are_not_lost(run, tmp_path):
+    (tmp_path / "ranked").mkdir()
+    (tmp_path / "manifest.json").write_text('{"bundle_schema": 1}')
+    with pytest.raises(UserError, match=f"{tmp_path} would be replaced, and the folder 'ranked' "):
+        export(run, tmp_path)
+    assert (tmp_path / "ranked").is_dir()
+
+
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint; train with --workdir"):
         export(tmp_path, tmp_path / "bundle")
