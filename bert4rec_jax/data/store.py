@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ ARRAYS = ("offsets", *COLUMNS)
 MANIFEST = "manifest.json"
 _CATALOG = "catalog.parquet"
 _USERS = "users.parquet"
+_TABLES = (_CATALOG, _USERS)
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,24 @@ class SequenceStore:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog that the tokens belong to."""
-        with _reading(self.path / _CATALOG) as file:
-            return Catalog.read(file)
+        with _reading(self.path / _CATALOG):
+            return Catalog.read(pa.BufferReader(self._tables[_CATALOG]))
 
     def user_ids(self) -> list[str]:
         """External user ids, in the order of the users in `offsets`."""
-        with _reading(self.path / _USERS) as file:
-            ids: list[str] = pq.read_table(file)["user_id"].to_pylist()
+        with _reading(self.path / _USERS):
+            table = pq.read_table(pa.BufferReader(self._tables[_USERS]))
+            ids: list[str] = table["user_id"].to_pylist()
             return ids
+
+    @cached_property
+    def _tables(self) -> dict[str, pa.Buffer]:
+        """The memory-mapped files of the tables, by name."""
+        found = {}
+        for name in _TABLES:
+            with _reading(self.path / name) as file, pa.memory_map(os.fspath(file)) as mapped:
+                found[name] = mapped.read_buffer()
+        return found
 
     @property
     def num_users(self) -> int:
@@ -120,13 +132,13 @@ class SequenceStore:
         """Compare every file with its checksum, about a second per GB (60 million interactions).
 
         A file whose modification time has not changed since this process last compared it is not
-        read again. The arrays are opened first, so that the ones in use are the ones that were
-        compared.
+        read again. All files are opened first, so that the ones in use are the ones that were
+        compared, even if the store is replaced later.
 
         Raises:
           UserError: a file is missing, cannot be read or has changed.
         """
-        for name in ARRAYS:
+        for name in (*ARRAYS, "_tables"):
             getattr(self, name)
         for name, expected in self.manifest["checksums"].items():
             with _reading(self.path / name) as file:
@@ -332,7 +344,7 @@ def _complete(
     np.save(folder / "offsets.npy", offsets, allow_pickle=False)
     catalog.write(folder / _CATALOG)
     pq.write_table(pa.table({"user_id": user_ids}), folder / _USERS)
-    names = sorted([_CATALOG, _USERS, *(f"{name}.npy" for name in ARRAYS)])
+    names = sorted([*_TABLES, *(f"{name}.npy" for name in ARRAYS)])
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "users": len(user_ids),

@@ -239,8 +239,10 @@ def test_what_was_compared_is_not_read_again_until_it_changes(tmp_path, monkeypa
         store.verify()
 
 
-def test_compared_arrays_stay_when_the_store_is_replaced(tmp_path):
+def test_what_was_compared_stays_when_the_store_is_replaced(tmp_path):
     store = write(tmp_path / "store")
     store.verify()
-    write(tmp_path / "store", LOG.take(np.arange(3)))
+    write(tmp_path / "store", interactions([("other", "q", 1), ("other", "r", 2)]))
     assert store.tokens.tolist() == [2, 3, 4, 4, 3]
+    assert store.user_ids() == store.user_ids() == ["b", "a"]
+    assert store.catalog.item_ids == ("w", "x", "z")
