@@ -6,7 +6,8 @@ V rows of the item table, L positions of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from bert4rec_jax.serving.weights import (
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SEPARATOR = "/"
+_FRAMES = "jax_traceback_in_locations_limit"  # setting of JAX
 _HISTORY = ("tokens", "thumbs")
 _REST = {
     "item_vectors": (),
@@ -296,7 +298,7 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
 
     def traced(function: Callable[..., Any], *arguments: Any) -> export.Exported:
         precision = "highest" if serving.dtype == "float32" else "default"
-        with jax.default_matmul_precision(precision):
+        with jax.default_matmul_precision(precision), _without_callers():
             return export.export(jax.jit(function), platforms=PLATFORMS)(shapes, *arguments)
 
     def arrays(
@@ -335,6 +337,20 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
             ),
         ),
     }
+
+
+@contextmanager
+def _without_callers() -> Iterator[None]:
+    """Leave out of exported programs which lines of which files called for them.
+
+    So their bytes, and the fingerprint of their bundle, follow from the model alone.
+    """
+    before = getattr(jax.config, _FRAMES)
+    jax.config.update(_FRAMES, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(_FRAMES, before)
 
 
 def _arrays(shapes: str, *dtypes: Any, where: Sequence[str]) -> list[jax.ShapeDtypeStruct]:

@@ -88,6 +88,12 @@ def test_metrics_are_those_of_these_parameters_and_corrections_or_none(run, tmp_
         assert (found is not None) == told
 
 
+def test_the_bytes_of_a_bundle_do_not_say_what_called_for_it(trained, bundle, tmp_path):
+    made = write_bundle(trained, tmp_path / "again")
+    assert made["checksums"] == Bundle.open(bundle).manifest["checksums"]
+    assert __file__.encode() not in (tmp_path / "again" / "encode.stablehlo").read_bytes()
+
+
 def test_something_else_is_not_replaced(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for path in (tmp_path, tmp_path / "notes.txt"):
