@@ -88,7 +88,8 @@ def fit(
         earlier run; not called when a run is continued.
 
     Raises:
-      UserError: see `require_targets`, `loop.train` and `Checkpoints.restore_latest`.
+      UserError: `folder` holds a model of more steps; or see `require_targets`, `loop.train` and
+        `Checkpoints.restore_latest`.
       Interrupted: the process received a signal to stop; the state is saved.
     """
     training = config.training
@@ -121,6 +122,12 @@ def fit(
             found = Checkpoint(0, initial(state) if initial else state, record)
         else:  # settings that may change between two starts are those of the last one
             found = replace(found, record=replace(found.record, config=record.config))
+        if found.step > total:
+            raise UserError(
+                f"{folder} holds a model of {found.step:,} steps, and {total:,} are asked for: the "
+                "checkpoint of as many steps, which validation had selected, is lost. Move "
+                f"{folder} away, and the same command trains it again"
+            )
         over = _is_over(found, stopping)
         if found.step and not over:
             console.print(f"  continuing from step {found.step:,} of {total:,}", highlight=False)
