@@ -87,6 +87,19 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def require_regular(path: Path) -> None:
+    """Refuse a pipe where a file is read more than once.
+
+    Raises:
+      UserError: it is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(
+            f"{path} is no regular file, and a pipe can be read only once; write what comes from "
+            "it to a file, and give that"
+        )
+
+
 def _damaged(path: Path) -> UserError:
     return UserError(f"{path} is cut off or damaged; get a whole copy of it")
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert4rec_jax.data import jsonlines
-from bert4rec_jax.data.delimited import UNPACKED, Form, first_line, open_bytes, shorten, suffix_of
+from bert4rec_jax.data.delimited import (
+    UNPACKED,
+    Form,
+    first_line,
+    open_bytes,
+    require_regular,
+    shorten,
+    suffix_of,
+)
 from bert4rec_jax.data.options import FORMATS, Format, option
 from bert4rec_jax.errors import UserError
 
@@ -72,6 +80,7 @@ def locate(path: Path, format: Format | None = None) -> LogFiles:
         raise UserError(f"{path} does not exist; give a log file, a folder or a data set's name")
     parts = _parts(path, format) if path.is_dir() else (path,)
     for part in parts:
+        require_regular(part)
         if {part.suffix, suffix_of(part)} & set(_PACKED):
             raise UserError(f"{part} is packed; unpack it and give the file or folder inside")
         if not part.stat().st_size:

@@ -11,7 +11,14 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from bert4rec_jax.data.delimited import LINES, is_utf8, open_bytes, records, shorten
+from bert4rec_jax.data.delimited import (
+    LINES,
+    is_utf8,
+    open_bytes,
+    records,
+    require_regular,
+    shorten,
+)
 from bert4rec_jax.errors import UserError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -35,8 +42,9 @@ def schema(path: Path, columns: Mapping[str, str | None], ids: Collection[str] =
       ids: the roles of ids, and of lists of ids.
 
     Raises:
-      UserError: the file is empty, or a line is not a JSON object in Unicode text.
+      UserError: the file is empty or a pipe, or a line is not a JSON object in Unicode text.
     """
+    require_regular(path)
     found: dict[str, list[Any]] = {}
     for line, text in itertools.islice(_lines(path), _SAMPLE):
         for name, value in _object(path, line, text).items():

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bert4rec_jax.data.delimited import suffix_of
+from bert4rec_jax.data.delimited import require_regular, suffix_of
 from bert4rec_jax.data.fields import Where
 from bert4rec_jax.data.jsonlines import line_of
 from bert4rec_jax.data.parquet import require_one, require_text
@@ -259,6 +259,7 @@ def _described(schema: pa.Schema) -> str:
 @contextmanager
 def _reading(file: Path) -> Iterator[pq.ParquetFile]:
     require_utf8(file)
+    require_regular(file)
     try:
         with pq.ParquetFile(file, buffer_size=_BUFFER) as opened:
             yield opened

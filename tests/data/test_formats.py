@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from bert4rec_jax.data.formats import locate
@@ -112,6 +114,12 @@ def test_missing_empty_and_packed_files(tmp_path):
             locate(tmp_path / name)
     with pytest.raises(UserError, match=r"log\.csv\.zst is packed; unpack it and give"):
         locate(tmp_path / "log.csv.zst")
+
+
+def test_a_pipe_is_no_log(tmp_path):
+    os.mkfifo(tmp_path / "log.csv")
+    with pytest.raises(UserError, match=r"log\.csv is no regular file, and a pipe can be read onl"):
+        locate(tmp_path / "log.csv")
 
 
 def test_a_broken_link_among_shards_is_passed_over(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 
 import pytest
 from sample import whole
@@ -24,6 +25,12 @@ ROWS = [
 def write(path, objects):
     path.write_text("\n\n".join(map(json.dumps, objects)) + "\n")
     return path
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "log.jsonl")
+    with pytest.raises(UserError, match=r"log\.jsonl is no regular file, and a pipe can be read"):
+        jsonlines.schema(tmp_path / "log.jsonl", {}, ())
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "log.ndjson", "log.json", "log.txt"])

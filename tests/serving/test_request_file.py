@@ -1,3 +1,5 @@
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -82,6 +84,11 @@ def damage(path):
     path.write_bytes(content)
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 def null_user(path):
     users = pa.array(["a", "b", None])
     pq.write_table(pa.table({"user_id": users, "history": [["1"]] * 3}), path)
@@ -104,6 +111,7 @@ def latin(users, items):
     [
         (lambda path: path.unlink(), "does not exist; expected requests in Parquet or JSON Lines"),
         (lambda path: path.write_text("user_id,history\n"), "is not a whole Parquet file"),
+        (pipe, "is no regular file, and a pipe can be read only once; write what"),
         (cut, "is not a whole Parquet file"),
         (damage, "is not a whole Parquet file"),
         (null_user, "row 2: column 'user_id' is null"),
