@@ -72,7 +72,7 @@ class EarlierRun:
         return UserEncoding.from_json(made) if made else None
 
     def seen_before(self, store: SequenceStore, split: Split) -> SeenBefore | None:
-        """The events that the run holds out and that run was trained on.
+        """The events that the run holds out and that run was trained on; None if it is not known.
 
         Raises:
           UserError: that run was trained on items that the split holds out.
@@ -99,6 +99,14 @@ class EarlierRun:
             return found
 
         made = self._kept(SEEN_BEFORE, find)
+        if made is None and self._config.init_from:
+            self._console.print(
+                f"[yellow]{escape(self._config.workdir)}/{SEEN_BEFORE} is missing: no case is left "
+                f"out, also where {escape(self._config.init_from)} was trained on its target; if "
+                "the run was copied, copy that file too",
+                highlight=False,
+                soft_wrap=True,
+            )
         return SeenBefore.from_json(made) if made else None
 
     def _refuse_warm(self, store: SequenceStore, split: Split) -> None:
@@ -125,8 +133,7 @@ class EarlierRun:
         if not self._config.init_from:
             return None
         if read_config(workdir) is not None:
-            kept = workdir / name
-            return dict(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
+            return _read(workdir / name)
         found = find()
         if found is None:
             if is_first():
@@ -141,3 +148,16 @@ class EarlierRun:
     @cached_property
     def _setting(self) -> Setting:
         return self._reopen(Path(self._config.init_from), self._console)
+
+
+def _read(kept: Path) -> dict[str, Any] | None:
+    """A copy in the workdir; None if there is none."""
+    try:
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"cannot read {kept} ({error}), which the run took over from the one that it began "
+            "from; restore the file from a copy of the run, or train in another --workdir"
+        ) from None

@@ -1,13 +1,18 @@
 """Events that a run holds out and the run it begins from was trained on, by hand."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sample import interactions
 
+from bert4rec_jax.config import Config
 from bert4rec_jax.data.split import global_time, in_training, leave_one_out
 from bert4rec_jax.data.store import SequenceStore, write_store
+from bert4rec_jax.errors import UserError
+from bert4rec_jax.experiment.earlier import EarlierRun
 from bert4rec_jax.experiment.seen_before import WHY, SeenBefore, _occurrences, seen_before
 
 EARLY = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4)]
@@ -115,3 +120,19 @@ def test_the_same_item_once_more_is_another_event(make):
 def test_occurrences_are_counted_in_each_history(make):
     store = make([("u", x, t) for t, x in enumerate("abaca")] + [("v", "a", 1)])
     assert _occurrences(store).tolist() == [0, 0, 1, 0, 2, 0]
+
+
+def test_a_run_that_lost_what_it_had_found_says_so(make, tmp_path):
+    record = tmp_path / "run" / "checkpoints" / "1" / "record"
+    record.mkdir(parents=True)
+    (record / "metadata").write_text('{"config": {}}')  # training has begun
+    config = Config(init_from="[a]", workdir=str(tmp_path / "run"))
+    store, output = make(EARLY), io.StringIO()
+    earlier = EarlierRun(config, pytest.fail, Console(file=output, width=1000))
+    assert earlier.seen_before(store, leave_one_out(store)) is None
+    assert "run/seen_before.json is missing: no case is left out, also where [a]" in (
+        output.getvalue()
+    )
+    (tmp_path / "run" / "seen_before.json").write_text('{"selected": [')
+    with pytest.raises(UserError, match=r"cannot read .*seen_before\.json .*restore the file from"):
+        earlier.seen_before(store, leave_one_out(store))
