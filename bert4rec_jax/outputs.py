@@ -32,17 +32,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing, which gets its name when the block ends without an error.
 
     Until then it has a unique temporary name: two machines may write the same file at once, and the
-    one that ends last wins.
+    one that ends last wins. A link to a file stays, and the file is replaced.
 
     Raises:
-      UserError: the path leads through a file or a folder that is not there.
+      UserError: the path leads through a file or a folder that is not there, or is that of a pipe
+        or a device.
       TemporaryError: the file cannot be written for another reason.
     """
-    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
+    target = path.resolve()
+    partial = target.with_name(f"{target.name}.{uuid4().hex[:8]}.partial")
     try:
+        _refuse_device(path)
         with partial.open("wb") as file:
             yield file
-        partial.replace(path)
+        partial.replace(target)
     except OSError as error:
         raise _kind(error)(f"cannot write {path}: {_reason(error)}") from error
     finally:
@@ -142,12 +145,22 @@ def require_folder_of(path: Path) -> None:
     """Refuse a file whose folder is not there, before the work whose result it is to hold.
 
     Raises:
-      UserError: it is not, or `path` is a folder itself.
+      UserError: it is not, or `path` is a folder itself, a pipe or a device.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file to write")
+    _refuse_device(path)
     if not path.resolve().parent.is_dir():
         raise UserError(f"{path.parent} is no folder to write {path.name} to; make it first")
+
+
+def _refuse_device(path: Path) -> None:
+    """Refuse what a file would take the place of, such as `/dev/null`; raises `UserError`."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(
+            f"{path} is no regular file, and a file would take its place; give the name of a file "
+            "to write"
+        )
 
 
 def _kind(error: OSError) -> type[UserError]:

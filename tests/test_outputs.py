@@ -37,6 +37,29 @@ def test_json_and_arrays_come_back(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.npz"]
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for write in (require_folder_of, lambda path: write_json(path, {})):
+        with pytest.raises(UserError, match="pipe is no regular file, and a file would take its"):
+            write(path)
+    assert path.is_fifo()
+
+
+def test_a_link_to_a_file_stays(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for target in ("old.json", "folder/new.json"):
+        (tmp_path / "old.json").write_text("{}")
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(target)
+        write_json(tmp_path / "link", {"x": 1})
+        assert (tmp_path / "link").is_symlink()
+        assert json.loads((tmp_path / target).read_text()) == {"x": 1}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == (
+        ["folder", "link", "new.json", "old.json"]
+    )
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"x": 1})
