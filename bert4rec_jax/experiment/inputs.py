@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from bert4rec_jax.features.options import Options
 from bert4rec_jax.features.shared_names import names_of, sets_of
 from bert4rec_jax.features.sources import KnownMovies
 from bert4rec_jax.processes import done_by_first, everywhere
-from bert4rec_jax.training.run_record import check_same_config, read_config
+from bert4rec_jax.training.run_record import check_same_config, read_config, read_data
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +93,23 @@ def _prepare_once(config: DataConfig, workdir: Path, kept: Path, console: Consol
             _refuse_another_log(config, workdir, kept, saved["data"]["path"])
         if is_prepared_from(kept, config.path, **_minima(config)):
             return
+        changed = UserError(
+            f"{config.path} has changed since the run in {workdir} was trained on it; put the "
+            "log back as it was to continue, or train on the new one in another --workdir"
+        )
         if saved is not None and is_store(kept):
-            raise UserError(
-                f"{config.path} has changed since the run in {workdir} was trained on it; put the "
-                "log back as it was to continue, or train on the new one in another --workdir"
-            )
-        prepare(
+            raise changed
+        made = prepare(
             config.path,
             kept,
             **_minima(config),
             notify=lambda sentence: console.print(sentence, markup=False, highlight=False),
-        )
+        ).store
+        # With cold items, a run trains on a rearrangement of this store.
+        rearranged = config.split == "cold-items"
+        if saved is not None and not rearranged and made.fingerprint != read_data(workdir):
+            shutil.rmtree(kept)  # or the log could not be put back
+            raise changed
 
     done_by_first(f"prepare the log {config.path}", prepare_log)
 

@@ -43,10 +43,27 @@ class RunRecord:
 def read_config(workdir: Path) -> dict[str, Any] | None:
     """The config, in JSON form, of the run in a folder; None if it has no checkpoint.
 
-    It is read without Orbax, as JAX may not be asked for its devices yet.
+    Raises:
+      TemporaryError: the folder cannot be read.
+    """
+    record = _newest(workdir)
+    return None if record is None else dict(record["config"])
+
+
+def read_data(workdir: Path) -> str | None:
+    """The fingerprint of the data that the run in a folder trains on; None as for `read_config`.
 
     Raises:
       TemporaryError: the folder cannot be read.
+    """
+    record = _newest(workdir)
+    return None if record is None else str(record["data"])
+
+
+def _newest(workdir: Path) -> dict[str, Any] | None:
+    """The record of the newest checkpoint of the run in a folder; None if it has no checkpoint.
+
+    It is read without Orbax, as JAX may not be asked for its devices yet.
     """
     folder = workdir / CHECKPOINTS
     if not folder.is_dir():
@@ -58,7 +75,7 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
     for step in sorted(steps, reverse=True):
         with contextlib.suppress(OSError, ValueError, LookupError):
             record = json.loads((folder / f"{step}" / "record" / "metadata").read_text("utf-8"))
-            return dict(record["config"])
+            return {**record, "config": dict(record["config"])}
     return None
 
 

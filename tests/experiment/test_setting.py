@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,11 @@ def test_a_finished_run_is_opened_with_the_data_that_it_kept(tmp_path, said):
     assert len(finished.setting.store.catalog) == 5
     with pytest.raises(UserError, match=r"log\.csv has changed since the run in"):
         protocol.run(config, console=said)
+    shutil.rmtree(tmp_path / "run" / "data")
+    with pytest.raises(UserError, match=r"log\.csv has changed since the run in"):
+        open_finished(tmp_path / "run", said)
+    write_log(log)  # put back as it was
+    assert open_finished(tmp_path / "run", said).best.step == finished.best.step
 
 
 def test_a_run_whose_inputs_are_elsewhere_says_where_it_looked(tmp_path, said, monkeypatch):
