@@ -343,9 +343,13 @@ def trace(serving: Serving, params: Mapping[str, Any]) -> dict[str, export.Expor
 def _without_callers() -> Iterator[None]:
     """Leave out of exported programs which lines of which files called for them.
 
-    So their bytes, and the fingerprint of their bundle, follow from the model alone.
+    So their bytes, and the fingerprint of their bundle, follow from the model alone. A version of
+    JAX without this setting exports as it does.
     """
-    before = getattr(jax.config, _FRAMES)
+    before = getattr(jax.config, _FRAMES, None)
+    if before is None:
+        yield
+        return
     jax.config.update(_FRAMES, 0)
     try:
         yield
