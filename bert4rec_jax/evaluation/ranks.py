@@ -276,8 +276,19 @@ def largest(scores: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
 def list_order(
     scores: npt.NDArray[np.float32], tokens: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.intp]:
-    """Sort order of the items of several lists, on the host: by row, then score, then token."""
-    return np.lexsort((tokens, -scores, rows))
+    """Sort order of the items of several lists, on the host: by row, then score, then token.
+
+    One sort of whole numbers, which hold the row and the bits of the score, takes a fraction of the
+    time of `np.lexsort`. No score may be NaN.
+    """
+    bits = (-scores).view(np.int32).astype(np.int64)
+    rows = rows.astype(np.int64) << 32
+    keys = rows + np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)  # -0.0 is 0.0
+    places = rows + tokens
+    if (places[1:] > places[:-1]).all():
+        return np.argsort(keys, kind="stable")
+    by_token = np.argsort(places, kind="stable")
+    return by_token[np.argsort(keys[by_token], kind="stable")]
 
 
 _OUTPUTS: Any = Ranked(*[cast(Any, Along.ROWS)] * 4)

@@ -193,6 +193,19 @@ def test_all_items_as_candidates_are_the_whole_catalog(model):
     chex.assert_trees_all_equal(found, expected)
 
 
+@pytest.mark.parametrize("by_token", [True, False])
+def test_lists_are_ordered_by_row_score_and_token(by_token):
+    generator = np.random.default_rng(0)
+    levels = np.array([-np.inf, -3e38, -1.5, -1e-40, -0.0, 0.0, 1e-40, 1.5, 3e38, np.inf])
+    scores = generator.choice(levels.astype(np.float32), 600)
+    rows = np.sort(generator.integers(0, 9, 600)) * (2**31 // 9)
+    tokens = generator.permutation(600).astype(np.int32)
+    if by_token:
+        tokens.sort()
+    expected = np.lexsort((tokens, -scores, rows))
+    np.testing.assert_array_equal(list_order(scores, tokens, rows), expected)
+
+
 def test_best_items_and_list_order_are_the_same_rule():
     generator = np.random.default_rng(0)
     scores = generator.integers(-3, 4, (B, V)).astype(np.float32)
