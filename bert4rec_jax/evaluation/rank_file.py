@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, is_zipfile
@@ -20,6 +21,7 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 import numpy.typing as npt
 
+from bert4rec_jax.checks import require_path
 from bert4rec_jax.data.catalog import FIRST_ITEM
 from bert4rec_jax.data.split import Cases
 from bert4rec_jax.data.store import SequenceStore
@@ -134,6 +136,7 @@ class RankFile:
         for name, answers in ranks.items():
             cases, among = sets[name], (within or {}).get(name)
             check_names(answers)
+            answers = {model: np.asarray(given) for model, given in answers.items()}
             targets = store.tokens[cases.rows]
             known: dict[str, Array] = {
                 "users": cases.users.astype(np.int32),
@@ -150,12 +153,13 @@ class RankFile:
         return cls(found, parameters, corrections)
 
     @classmethod
-    def read(cls, path: Path) -> RankFile:
+    def read(cls, path: str | PathLike[str]) -> RankFile:
         """Read a file written by `write`, or by another program in the same format.
 
         Raises:
           UserError: the file cannot be read, or has another format.
         """
+        path = require_path(path, "path")
         again = {
             RANKS: f"`bert4rec evaluate {path.parent}` makes the file of a run again",
             VALIDATION_RANKS: "the training command of the run with --evaluation.no-test makes it "
@@ -178,7 +182,7 @@ class RankFile:
             _check(path, name, found)
         return cls(sets, *(str(arrays.get(name, "")) for name in _TESTED))
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | PathLike[str]) -> None:
         """Write the file.
 
         Raises:
@@ -190,7 +194,10 @@ class RankFile:
             for key, values in {**found.cases, **found.ranks}.items()
         }
         tested = zip(_TESTED, (self.parameters, self.corrections))
-        write_arrays(path, {**arrays, **{name: np.array(value) for name, value in tested}})
+        write_arrays(
+            require_path(path, "path"),
+            {**arrays, **{name: np.array(value) for name, value in tested}},
+        )
 
     def join(self, path: Path) -> None:
         """Write the file, with the other models of the file that is there if they belong to it.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert4rec_jax.config_roles import completed, of_recipe
+from bert4rec_jax.data.store import is_store
 from bert4rec_jax.errors import UserError
 from bert4rec_jax.evaluation.metrics_file import METRICS, read_metrics
 from bert4rec_jax.evaluation.rank_file import RANKS, VALIDATION, VALIDATION_RANKS, RankFile
@@ -50,6 +51,11 @@ class RecordedRun:
         if not path.exists():
             raise UserError(f"{path} is not there; give folders of runs, or {RANKS} files")
         file = ranks_in(path, validation=validation)
+        if is_store(path):
+            raise UserError(
+                f"{path} is prepared data or a bundle, and no run; give folders of runs, or "
+                f"{RANKS} files"
+            )
         if not file.is_file():
             way_out = (
                 "expected the folder of a run that ended; its training command with "

@@ -19,6 +19,7 @@ from rich.console import Console
 from safetensors.numpy import save
 
 import bert4rec_jax
+from bert4rec_jax.checks import require_path
 from bert4rec_jax.config import Config
 from bert4rec_jax.data.catalog import FIRST_ITEM, Catalog
 from bert4rec_jax.data.store import sha256
@@ -104,7 +105,7 @@ def export(
       UserError: the run has no checkpoint that can be read; its parameters are not finite; `dtype`
         is unknown; or `bundle` exists and is no bundle, or cannot be written.
     """
-    run, bundle = Path(run), Path(bundle)
+    run, bundle = require_path(run, "run"), require_path(bundle, "bundle")
     require_dtype(dtype)
     require_replaceable(bundle)
     trained = read_run(run, console=console or Console(quiet=True))

@@ -40,6 +40,13 @@ def test_it_says_who_was_asked_for_what(five, tmp_path):
     }  # fmt: skip
 
 
+def test_lists_of_ranks_and_text_as_path_will_do(five, tmp_path):
+    cases = Cases(np.arange(3), five.store.offsets[1:4] - 1, {})
+    path = str(tmp_path / "ranks.npz")
+    RankFile.of({"test": {"mine": [1, 5, 2]}}, {"test": cases}, five.store).write(path)
+    assert RankFile.read(path).sets["test"].ranks["mine"].tolist() == [1, 5, 2]
+
+
 def test_the_hash_follows_all_that_a_rank_depends_on(five, write):
     def of(store, users=(0, 1), back=(1, 1), **settings):
         stops = store.offsets[1:][list(users)]

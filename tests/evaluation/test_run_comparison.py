@@ -355,6 +355,10 @@ def test_what_is_asked_for_has_to_be_there(make, tmp_path):
         compare_runs([run, run / "ranks.npz"])
     with pytest.raises(UserError, match="no run to compare"):
         compare_runs([])
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="log is prepared data or a bundle, and no run; give"):
+        compare_runs([tmp_path / "log"])
     with pytest.raises(UserError, match="none is not there"):
         compare_runs([tmp_path / "none"])
     for name, content, message in (
