@@ -18,6 +18,7 @@ from bert4rec_jax.training.coverage import trained_items
 from bert4rec_jax.training.parts import Sizes
 
 Features = npt.NDArray[np.float32]
+_EARLIEST = 1e-6  # days: of logs whose times begin at 0, which as a day says that none is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +100,9 @@ def trained_on(data: TrainingData, plan: Plan, stop: npt.NDArray[np.int64]) -> T
         return Trained(items)
     begin = int(store.timestamps.min())
     until = int(store.timestamps[in_training(store, stop)].max())
-    days = np.where(items, first_days(store, stop), 0)
+    days = np.where(items, np.maximum(first_days(store, stop), _EARLIEST), 0)
     if data.released is not None:
-        released = np.maximum(data.released, begin / SECONDS_PER_DAY)
+        released = np.maximum(data.released, max(begin / SECONDS_PER_DAY, _EARLIEST))
         days = np.where(np.isfinite(released), released, days)
     dated = data.released is not None and bool(np.isfinite(data.released).any())
     return Trained(items, Dates(days.astype(np.float32), begin, until, dated))
@@ -127,7 +128,7 @@ def catalog_constants(
         }
     if trained.dates is not None:
         begin_day, last_day = (
-            put(mesh, Along.NEITHER, np.float32(seconds / SECONDS_PER_DAY))
+            put(mesh, Along.NEITHER, np.float32(max(seconds / SECONDS_PER_DAY, _EARLIEST)))
             for seconds in (trained.dates.begin, trained.dates.until)
         )
         constants["request_time"] = {

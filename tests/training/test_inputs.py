@@ -12,9 +12,9 @@ from bert4rec_jax.training.inputs import Trained, TrainingData, catalog_constant
 BEGIN = 15_000
 
 
-def told(tmp_path, stop, released=None, *, times=True):
+def told(tmp_path, stop, released=None, *, times=True, begin=BEGIN * SECONDS_PER_DAY + 7):
     """What three users who watch a, b, c, d from day 0, 1 and 2 on train, up to a row of each."""
-    rows = [(f"u{user}", item, (BEGIN + user + 2 * place) * SECONDS_PER_DAY + 7)
+    rows = [(f"u{user}", item, begin + (user + 2 * place) * SECONDS_PER_DAY)
             for user in range(3) for place, item in enumerate("abcd")]  # fmt: skip
     store = write_store(
         interactions(rows).in_time_order(), tmp_path / "store", titles={}, source={}
@@ -48,6 +48,18 @@ def test_or_from_the_release_which_is_not_before_the_log(tmp_path):
     np.testing.assert_allclose(days, [0, 2, 1, 90], atol=1e-3)
     assert found.dates.dated
     assert not told(tmp_path / "none", np.array([3, 3, 3]), {})[0].dates.dated
+
+
+def test_what_is_as_old_as_a_log_that_begins_at_0_has_its_age(tmp_path):
+    """Of such a log, times count from its beginning; a day of 0 says that none is known."""
+    found, tokens = told(tmp_path, np.array([3, 3, 2]), {"b": -3.0}, begin=0)
+    constants = catalog_constants(make_mesh(), None, found)["request_time"]
+    oldest = found.dates.first_day[tokens[:2]]
+    np.testing.assert_array_equal(oldest, constants["begin_day"])
+    assert (oldest > 0).all()
+    np.testing.assert_allclose(found.dates.first_day[tokens], [0, 0, 4, 0], atol=1e-5)
+    assert found.dates.first_day[tokens[3]] == 0
+    assert found.dates.begin == 0
 
 
 def test_a_model_that_reads_no_times_has_no_dates(tmp_path):
