@@ -55,6 +55,12 @@ def test_noam_is_reached_through_the_config():
     np.testing.assert_allclose(at(schedule, 10), 2 * (64 * 10) ** -0.5, rtol=1e-6)
 
 
+def test_the_warm_up_of_noam_may_go_on_after_the_run():
+    config = OptimizerConfig(schedule="noam", warmup_steps=100)
+    schedule = make_schedule(config, dim=64, total_steps=3)
+    np.testing.assert_allclose(at(schedule, 3), 64**-0.5 * 3 * 100**-1.5, rtol=1e-6)
+
+
 def test_a_warm_up_longer_than_the_run_still_rises():
     config = dataclasses.replace(OptimizerConfig(), warmup_steps=100)
     schedule = make_schedule(config, dim=64, total_steps=3)
