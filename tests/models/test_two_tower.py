@@ -32,6 +32,13 @@ def test_nothing_of_what_comes_later_is_seen():
     np.testing.assert_allclose(long, short, atol=1e-5)
 
 
+def test_pooling_reads_the_last_layer_without_a_norm():
+    params = make(**{**TOWERS, "layers": 1}, norm="pre")[1]["params"]
+    assert {name for name in params if name.endswith("norm")} == {
+        "input_norm", "pooled_norm", "head_norm",
+    }  # fmt: skip
+
+
 def test_the_weights_of_pooling_by_hand():
     """One head of width 1, importance x, recency ln 2 per step back, values x: items 0 and 1."""
     module = Pooling(1, 1, 0.0, 2, np.float32, Initial(*[nn.initializers.zeros] * 3))
