@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -146,7 +146,9 @@ def candidate(
       catalog: the items.
       id_map: catalog id -> id in the metadata; items that are not in it match nothing.
     """
-    imdb = "imdb" in column.lower() or any(map(_TITLE.fullmatch, values))
+    imdb = "imdb" in column.lower() or (
+        any(map(_TITLE.fullmatch, values)) and not _zeros_count({*values, *catalog.item_ids})
+    )
     items: dict[str, list[int]] = {}
     for position, item_id in enumerate(catalog.item_ids):
         mapped = item_id if id_map is None or column == _CATALOG_IDS else id_map.get(item_id)
@@ -177,6 +179,12 @@ def best(path: Path, candidates: Sequence[Candidate], catalog: Catalog) -> Candi
         "right column with --id-column, or give a table from the catalog's ids to these with "
         "--id-map"
     )
+
+
+def _zeros_count(ids: Collection[str]) -> bool:
+    """Whether some ids differ in leading zeros alone, as `7` and `007`: they are not IMDb's."""
+    digits = [item_id for item_id in ids if item_id.isdecimal()]
+    return len({item_id.lstrip("0") for item_id in digits}) < len(digits)
 
 
 def _normalise(value: str | None, *, imdb: bool) -> str | None:

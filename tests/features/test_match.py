@@ -40,6 +40,14 @@ def test_imdb_ids_match_in_a_column_of_that_name_or_of_that_form():
     )
 
 
+def test_numbers_that_differ_in_zeros_alone_are_no_imdb_ids_unless_the_column_says_so():
+    catalog = Catalog(("7", "007", "tt12"), ("a", "b", "c"), ("",) * 3)
+    match = candidate("sku", {"007", "tt12"}, catalog, None).match
+    assert [list(match.of(value)) for value in ("7", "007", "tt12", "12")] == [[0], [1], [2], []]
+    assert list(candidate("imdb_id", {"007", "tt12"}, catalog, None).match.of("7")) == [0, 1]
+    assert matched("sku", "7", "007", "tt12", "0114709")[0]["007"] == []
+
+
 def test_other_numbers_match_as_they_are_written():
     assert matched("tmdb_id", "114709")[1] == 0
     assert matched("movielens_id", "0114709")[0] == {"0114709": [1]}
