@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+_TRUTHS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,9 @@ class Vocabulary:
 
     With the names (Drama, War) and 2 buckets, Drama is column 0, War 1, anything else 2 or 3, the
     same on every machine. Without buckets other names have no column.
+
+    Codes and truths have a column however a table writes them: with the name 3, `3.0` is in its
+    column, and with true, so is `True`, as pandas writes them into CSV.
 
     Attributes:
       names: by decreasing count, then by name.
@@ -33,12 +40,18 @@ class Vocabulary:
     def _columns(self) -> dict[str, int]:
         return {name: column for column, name in enumerate(self.names)}
 
+    @cached_property
+    def _forms(self) -> dict[str, int]:
+        return {_form(name): column for name, column in reversed(self._columns.items())}
+
     def columns(self, names: Sequence[str]) -> list[int]:
         """The columns of some names, each column once, in ascending order."""
         return sorted({column for name in names if (column := self._column(name)) is not None})
 
     def _column(self, name: str) -> int | None:
         known = self._columns.get(name)
+        if known is None:
+            known = self._forms.get(_form(name))
         if known is not None or not self.buckets:
             return known
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
@@ -60,3 +73,11 @@ class Vocabulary:
         frequent = [name for name, count in counts.items() if count >= min_count]
         frequent.sort(key=lambda name: (-counts[name], name))
         return cls(tuple(frequent[:top]), buckets)
+
+
+def _form(name: str) -> str:
+    """What names are the same by: whole numbers without `.0`, and truths in lower case."""
+    whole = _WHOLE.fullmatch(name)
+    if whole:
+        return whole[1]
+    return name.lower() if name.lower() in _TRUTHS else name

@@ -29,6 +29,18 @@ def test_columns():
     assert vocabulary.width == 2
 
 
+def test_codes_and_truths_have_a_column_however_they_are_written():
+    """A column of whole numbers becomes 3.0 where pandas has seen one that is missing."""
+    vocabulary = Vocabulary(("3", "true", "4.0", "False", "4"), buckets=1)
+    assert [vocabulary.columns((name,)) for name in ("3.0", "3.00", "True", "TRUE")] == [
+        [0], [0], [1], [1],
+    ]  # fmt: skip
+    assert [vocabulary.columns((name,)) for name in ("4", "4.0", "4.00", "false")] == [
+        [4], [2], [2], [3],
+    ]  # fmt: skip
+    assert [vocabulary.columns((name,)) for name in ("3.5", "30", "truth", "v3.0")] == [[5]] * 4
+
+
 def test_other_names_share_buckets_the_same_on_every_machine():
     vocabulary = fit(min_count=2, buckets=3)
     assert vocabulary.width == 5
