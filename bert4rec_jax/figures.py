@@ -5,6 +5,7 @@ Colours have a contrast of at least 4.5 on white, and no figure conveys anything
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +15,7 @@ COLOURS = ("#1b6ca8", "#b83a28", "#1f7a38", "#7a4fbf")
 INK, FAINT = "#222", "#ddd"
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 360, 60, 34, 150, 50
 _ROW = 24
+_NOT_IN_XML = re.compile("[^\\t\\n\\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Points = Sequence[tuple[float, float]]
 
@@ -33,7 +35,7 @@ def svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-            f'role="img" aria-label="{escape(title)}" font-family="sans-serif" font-size="13" '
+            f'role="img" aria-label="{_escaped(title)}" font-family="sans-serif" font-size="13" '
             f'style="max-width:{width:g}px">',
             '<rect width="100%" height="100%" fill="white"/>',
             *parts,
@@ -48,7 +50,7 @@ def text(
     """A line of text; `y` is its baseline."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
-        f'fill="{colour}">{escape(value)}</text>'
+        f'fill="{colour}">{_escaped(value)}</text>'
     )
 
 
@@ -146,6 +148,11 @@ def shade(share: float) -> tuple[str, str]:
     share = min(max(share, 0.0), 1.0)
     red, green, blue = (round(255 + (dark - 255) * share) for dark in (14, 74, 122))
     return f"rgb({red},{green},{blue})", "#fff" if share > 0.72 else "#000"
+
+
+def _escaped(value: str) -> str:
+    """Text for XML, which has no signs for control characters, not even escaped ones."""
+    return escape(_NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", value))
 
 
 def _number(value: float, span: float) -> str:

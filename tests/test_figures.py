@@ -52,6 +52,14 @@ def test_hostile_names_stay_text():
         assert ET.fromstring(drawn).get("aria-label") == HOSTILE
 
 
+def test_control_characters_leave_a_picture_whole():
+    """Titles of shops have vertical tabs and the like; browsers refuse a picture with one."""
+    name = "a\x0bb\x1b[31mc\x00\ufffed \U0001f469\u200d é\tf"
+    drawn = bar_chart(name, [Bar(name, 1.0)])
+    label = ET.fromstring(drawn).get("aria-label")
+    assert label == "a�b�[31mc��d \U0001f469\u200d é f"  # a tab in an attribute is a space
+
+
 def test_long_names_are_cut():
     assert shortened("short", 100) == "short"
     cut = shortened("x" * 50, 66)
