@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -59,8 +60,9 @@ def imdb_number(item_id: str) -> str:
 def read_id_map(path: Path, catalog: Catalog) -> dict[str, str]:
     """Read a map from ids of a catalog to ids in the metadata.
 
-    A line has two columns, the catalog's id and the metadata's, separated by white space or a
-    comma.
+    A line has two columns, the catalog's id and the metadata's, separated by a tab, a comma or
+    other white space. Between tabs, ids may have spaces and commas in them; in CSV, spaces, and in
+    quotes commas.
 
     Raises:
       UserError: a line does not have two fields, an id of the catalog is mapped to two ids, or no
@@ -70,19 +72,20 @@ def read_id_map(path: Path, catalog: Catalog) -> dict[str, str]:
     with open_bytes(path) as stream:
         lines = stream.read().decode("utf-8-sig", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
-        fields = line.replace(",", " ").split()
+        fields = _fields(line)
         if not fields:
             continue
         if len(fields) != 2:
             raise UserError(
                 f"{path}, line {number}: {shorten(line)} has {len(fields)} fields, expected an id "
-                "of the catalog and one of the metadata: fix the line"
+                "of the catalog and one of the metadata: fix the line, or put a tab between the "
+                "two if ids have spaces or commas"
             )
-        if found.setdefault(*fields) != fields[1]:
+        own, other = fields
+        if found.setdefault(own, other) != other:
             raise UserError(
-                f"{path}, line {number}: the item {fields[0]!r} was {found[fields[0]]!r} before "
-                f"and is {fields[1]!r} now; expected one id of the metadata each: remove one of "
-                "the lines"
+                f"{path}, line {number}: the item {own!r} was {found[own]!r} before and is "
+                f"{other!r} now; expected one id of the metadata each: remove one of the lines"
             )
     if not found.keys() & set(catalog.item_ids):
         turned = set(found.values()) & set(catalog.item_ids)
@@ -96,6 +99,17 @@ def read_id_map(path: Path, catalog: Catalog) -> dict[str, str]:
             f"{_some(catalog.item_ids)}; the map has {_some(found)}); {way_out}"
         )
     return found
+
+
+def _fields(line: str) -> list[str]:
+    """The fields of a line at a tab or as CSV, where these are two, or else its words."""
+    line = line.strip().replace("\r", " ")  # which csv refuses
+    for separator in "\t,":
+        fields = next(csv.reader([line], delimiter=separator), [])
+        stripped = [field.strip() for field in fields]
+        if len(stripped) == 2 and all(stripped):
+            return stripped
+    return line.replace(",", " ").split()
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,16 @@ def test_id_maps(tmp_path):
         assert read_id_map(file, shelf.catalog()) == {"0113277": "949", "0114709": "862"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["SKU 7\tp 1\nid,8 ★\t2\n", 'SKU 7,p 1\r\n"id,8 ★",2\r\n', ' SKU 7 ,"p 1"\n"id,8 ★", 2 \n'],
+)
+def test_ids_of_a_map_may_have_spaces_and_commas(tmp_path, text):
+    (tmp_path / "map.csv").write_bytes(text.encode())
+    catalog = Catalog(("SKU 7", "id,8 ★"), ("a", "b"), ("", ""))
+    assert read_id_map(tmp_path / "map.csv", catalog) == {"SKU 7": "p 1", "id,8 ★": "2"}
+
+
 def test_lines_of_an_id_map_end_where_editors_end_them(tmp_path):
     (tmp_path / "map.txt").write_text("0113277\x0b949\r\n0114709\x85862\n", encoding="utf-8")
     found = read_id_map(tmp_path / "map.txt", shelf.catalog())
@@ -86,7 +96,8 @@ def test_lines_of_an_id_map_end_where_editors_end_them(tmp_path):
     ("text", "message"),
     [
         ("0113277 949\n0114709\n", r"line 2: '0114709' has 1 fields, expected an id of the cat"),
-        ("0113277 949 x\n", r"line 1: '0113277 949 x' has 3 fields"),
+        ("0113277 949 x\n", r"line 1: '0113277 949 x' has 3 fields.* put a tab between the two"),
+        ("0113277 949 x\r0114709 862 y\n", r"line 1: .* has 6 fields"),
         ("0113277 949\n0113277 950\n", r"line 2: the item '0113277' was '949' before and is"),
         ("949 0113277\n", r"none of its 1 lines begins with an id of the catalog \(such as "
          r"'0113277', '0114709', '0000417'; the map has '949'\); its second column does, so swap"),
