@@ -21,6 +21,7 @@ from bert4rec_jax.features.match import ID_COLUMNS, Match, best, candidate, plai
 from bert4rec_jax.features.vectors import Vectors
 
 _FEW = 0.1  # if a smaller share of the shorter side matches, the file is for another catalog
+_WAY_OUT = "call the column with the catalog's ids item_id, or give a file with these items"
 
 
 def read_embeddings(
@@ -156,7 +157,7 @@ def _match(
         for name, ids in batch.items():
             values[name].update(filter(None, map(plain, ids.to_pylist())))
     candidates = [candidate(name, values[name], catalog, id_map) for name in id_columns]
-    chosen = best(path, candidates, catalog)
+    chosen = best(path, candidates, catalog, _WAY_OUT)
     fewer = min(len(catalog), len(chosen.keys))
     if chosen.matched < _FEW * fewer:
         raise UserError(

@@ -173,11 +173,19 @@ def candidate(
     return Candidate(Match(column, imdb, items), keys)
 
 
-def best(path: Path, candidates: Sequence[Candidate], catalog: Catalog) -> Candidate:
+_WAY_OUT = (
+    "name the right column with --id-column, or give a table from the catalog's ids to these with "
+    "--id-map"
+)
+
+
+def best(
+    path: Path, candidates: Sequence[Candidate], catalog: Catalog, way_out: str = _WAY_OUT
+) -> Candidate:
     """The candidate that matches the most items; ties go to the first.
 
     Raises:
-      UserError: no candidate matches any item.
+      UserError: no candidate matches any item; it ends in `way_out`.
     """
     chosen = max(candidates, key=lambda c: c.matched)
     if chosen.matched:
@@ -189,9 +197,7 @@ def best(path: Path, candidates: Sequence[Candidate], catalog: Catalog) -> Candi
     known = f"{len(catalog):,} items, such as {_some(catalog.item_ids)}"
     raise UserError(
         f"{path}: no id matches the catalog ({known}); {columns}. In a column of IMDb ids "
-        "tt0114709, 0114709 and 114709 are one id, so these ids are of another kind: name the "
-        "right column with --id-column, or give a table from the catalog's ids to these with "
-        "--id-map"
+        f"tt0114709, 0114709 and 114709 are one id, so these ids are of another kind: {way_out}"
     )
 
 

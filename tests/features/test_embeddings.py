@@ -167,6 +167,13 @@ def test_parquet_that_is_no_embeddings(tmp_path, monkeypatch, rows, ids, vectors
     assert refused(write(tmp_path / "e.parquet", ids, vectors)).startswith(message)
 
 
+def test_ids_of_embeddings_are_no_matter_of_the_options_of_a_table(tmp_path):
+    """`--id-column` is of the table of metadata, and `add-items` has no `--id-map`."""
+    message = refused(write(tmp_path / "e.parquet", ["a"], [[1, 2]]))
+    assert "--id" not in message
+    assert message.endswith("ids item_id, or give a file with these items")
+
+
 def test_a_file_for_another_catalog_shares_few_ids(tmp_path):
     titles = {str(i): (f"Film {i}", "") for i in range(50)}
     file = write(tmp_path / "e.parquet", [f"{i}" for i in range(47, 97)], [[1.0]] * 50)
