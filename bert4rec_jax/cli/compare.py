@@ -38,9 +38,11 @@ def compare(
         require_folder_of(output)
     compared = compare_runs(runs, metrics=metric, models=model, validation=validation)
     console = Console()
+    at_once = 2 if console.width >= 80 else 1  # more would push out the names of the models
+    console.width = max(console.width, 48)
     for name, found in compared.items():
-        for first in range(0, len(metric), 2):  # two fit into a terminal of 80 columns
-            console.print(comparison_table(name, found, metric[first : first + 2]))
+        for first in range(0, len(metric), at_once):
+            console.print(comparison_table(name, found, metric[first : first + at_once]))
         for note in found.notes:
             console.print(f"[yellow]{escape(note)}", highlight=False, soft_wrap=True)
     if output:

@@ -431,6 +431,19 @@ def test_the_command_fits_into_80_columns(make, monkeypatch, capsys):
     assert "none is no folder to write c.json to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("columns", ["79", "60", "30"])
+def test_narrow_terminals_have_the_names_of_the_models_and_whole_figures(
+    make, monkeypatch, capsys, columns
+):
+    monkeypatch.setattr("bert4rec_jax.entry.tune_memory", lambda: None)
+    monkeypatch.setenv("COLUMNS", columns)
+    runs = [make(f"seed_{n}", seed=n, BERT4Rec=[1, 1, 1 + n]) for n in (0, 1)]
+    monkeypatch.setattr(sys, "argv", ["bert4rec", "compare", *map(str, runs)])
+    cli.main()
+    shown = capsys.readouterr().out
+    assert shown.count("BERT4Rec") == 2 and "…" not in shown
+
+
 @published
 def test_the_published_comparison_with_another_library():
     files = ["movietweetings/seed_0.npz", "rectools/leave_one_out.npz"]
