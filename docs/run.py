@@ -83,6 +83,8 @@ NOT_RUN = (
     (r"--mesh\.model 4", "needs a machine with four devices"),
     (r"tpu_plan\.py", "compiles for minutes, with libtpu"),
 )
+# Pages of commands that run on data which cannot be shipped, with the whole recipes.
+OTHER_DATA = {"results": "needs MovieLens-1M and a table of TMDB"}
 NEEDS = ("ray", "tensorboard", "wandb", "mkdocs")  # of what is not installed nothing is run
 SERVERS = r"^(bert4rec explore|tensorboard|mkdocs serve)\b"  # asked for their page, then stopped
 # Trainings: one short epoch of a small model. What a command says itself stays.
@@ -121,6 +123,8 @@ class Command:
     @property
     def not_run(self) -> str:
         """Why it is not run; empty for what is run."""
+        if self.page in OTHER_DATA:
+            return OTHER_DATA[self.page]
         if self.language == "bash":
             for pattern, reason in NOT_RUN:
                 if re.search(pattern, self.text):
