@@ -1,7 +1,7 @@
 """MovieLens-1M, leave-one-out: the retriever of the two stages.
 
 Command: as for `ml_1m`, then `python train.py ml_1m_two_tower --data.path data/ml-1m`. Hardware: 2
-CPU cores; 18 minutes where other work shared them. Seed 0: validation HR@200 .805 and NDCG@10 .200;
+CPU cores; 20 minutes where other work shared them. Seed 0: validation HR@200 .805 and NDCG@10 .200;
 test HR@200 .772, HR@10 .329 and NDCG@10 .194, read once (docs/two_stage.md tells of
 earlier versions).
 """

@@ -1,6 +1,6 @@
 """MovieTweetings 5-core (ships with the package), leave-one-out: the retriever of the two stages.
 
-Command: `python train.py movietweetings_two_tower`. Hardware: 2 CPU cores; 1.5 minutes where other
+Command: `python train.py movietweetings_two_tower`. Hardware: 2 CPU cores; 2 minutes where other
 work shared them. Chosen on validation among three runs; seed 0: validation HR@200 .654 and NDCG@10
 .124; test HR@200 .653, HR@10 .215 and NDCG@10 .117, read once.
 """

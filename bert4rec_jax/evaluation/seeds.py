@@ -51,7 +51,7 @@ class RecordedRun:
         if not path.exists():
             raise UserError(f"{path} is not there; give folders of runs, or {RANKS} files")
         file = ranks_in(path, validation=validation)
-        if is_store(path):
+        if not file.is_file() and is_store(path):
             raise UserError(
                 f"{path} is prepared data or a bundle, and no run; give folders of runs, or "
                 f"{RANKS} files"

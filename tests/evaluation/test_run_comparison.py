@@ -359,6 +359,9 @@ def test_what_is_asked_for_has_to_be_there(make, tmp_path):
     (tmp_path / "log" / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="log is prepared data or a bundle, and no run; give"):
         compare_runs([tmp_path / "log"])
+    (run / "manifest.json").write_text("{}")  # of some other program
+    assert compare_runs(run).keys() == {"test"}
+    (run / "manifest.json").unlink()
     with pytest.raises(UserError, match="none is not there"):
         compare_runs([tmp_path / "none"])
     for name, content, message in (
